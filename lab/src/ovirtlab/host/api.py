@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The verbs a host has for the engine: what VDSM does, on values, so that the engine runs on real and on fake hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+VmState = Literal["up", "paused", "down"]
+VolumeFormat = Literal["raw", "qcow2"]
+
+
+class HostError(Exception):
+    """A verb failed; `code` is VDSM's or libvirt's number for it where there is one."""
+
+    def __init__(self, text: str, *, code: int = 0) -> None:
+        self.code = code
+        super().__init__(text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VmDisk:
+    """A disk as a VM is started with: `target` is the name libvirt would give it (vda, vdb, sda)."""
+
+    disk_id: str
+    path: Path
+    format: VolumeFormat
+    target: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class VmDefinition:
+    """What a VM is started with.
+
+    `guest`: `none` runs QEMU's block layer only (`-M none`), `linux` boots the small Linux from the first disk.
+    `agent` says whether that Linux starts qemu-guest-agent. `clone` names a saved state the VM is resumed from when
+    its disks still are the untouched copies that belong to it; the host falls back to a cold boot without it.
+    """
+
+    vm_id: str
+    name: str
+    memory_mib: int
+    disks: tuple[VmDisk, ...]
+    guest: Literal["none", "linux"] = "none"
+    agent: bool = True
+    clone: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackupDisk:
+    """One disk of a live backup; `from_checkpoint` is None for a full of this disk."""
+
+    disk_id: str
+    scratch: Path
+    from_checkpoint: str | None
+    to_checkpoint: str | None  # None for disks that take no checkpoint (raw)
+
+
+class Host(Protocol):
+    """One hypervisor. All verbs raise `HostError`."""
+
+    name: str
+    id: str
+    hw_id: str
+    address: str
+    imageio_port: int
+
+    # storage: file volumes; any host may do it, as the storage domain is shared
+    async def create_volume(self, path: Path, fmt: VolumeFormat, size: int, *, preallocate: bool = False) -> None: ...
+    async def delete_volume(self, path: Path) -> None: ...
+    async def copy_volume(self, source: Path, sink: Path, fmt: VolumeFormat) -> None: ...
+    async def resize_volume(self, path: Path, fmt: VolumeFormat, size: int) -> None: ...
+    async def verify_volume(self, path: Path, fmt: VolumeFormat) -> None:
+        """What VDSM's Volume.verify does after an upload: qcow2 with compat 1.1, no backing file."""
+
+    async def bitmaps(self, path: Path) -> Mapping[str, tuple[str, ...]]:
+        """Names of the persistent bitmaps of a volume that no VM uses, with their flags (`auto`, `in-use`)."""
+
+    async def add_bitmap(self, path: Path, name: str) -> None: ...
+    async def remove_bitmap(self, path: Path, name: str) -> None:
+        """Missing is success."""
+
+    # VMs
+    async def start_vm(self, definition: VmDefinition) -> None: ...
+    async def stop_vm(self, vm_id: str, *, force: bool) -> None: ...
+    def vm_state(self, vm_id: str) -> VmState: ...
+    def watch_vms(self, callback: Callable[[str, VmState, str], None]) -> None:
+        """Call back with (vm id, new state, reason) on each change that nobody asked for by a verb."""
+
+    async def attach_disk(self, vm_id: str, disk: VmDisk) -> None: ...
+    async def detach_disk(self, vm_id: str, disk_id: str) -> None: ...
+
+    # live backup, as libvirt does it; at most one at a time in a VM
+    async def start_backup(
+        self, vm_id: str, backup_id: str, disks: tuple[BackupDisk, ...], *, require_consistency: bool
+    ) -> Mapping[str, str]:
+        """Return the NBD URL of each disk, `nbd:unix:<run dir>/backup/<backup id>:exportname=<target>`."""
+
+    async def stop_backup(self, vm_id: str, backup_id: str) -> None: ...
+    async def redefine_checkpoints(self, vm_id: str, checkpoints: tuple[str, ...]) -> None:
+        """Fail with code 109 when a bitmap of a disk that should have it is missing, broken or inconsistent."""
+
+    async def delete_checkpoint(self, vm_id: str, checkpoint_id: str) -> None: ...
+
+    # NBD servers for everything that is not a live backup
+    async def start_nbd_server(
+        self,
+        server_id: str,
+        path: Path,
+        fmt: VolumeFormat,
+        *,
+        read_only: bool,
+        bitmap: str | None = None,
+        discard: bool = True,
+    ) -> str:
+        """Run `qemu-nbd` as VDSM does; return `nbd:unix:<run dir>/nbd/<server id>.sock`."""
+
+    async def stop_nbd_server(self, server_id: str) -> None: ...
+
+    # tickets of this host's ovirt-imageio
+    async def add_ticket(self, ticket: Mapping[str, Any]) -> None: ...
+    async def get_ticket(self, ticket_id: str) -> Mapping[str, Any] | None: ...
+    async def extend_ticket(self, ticket_id: str, timeout: int) -> None: ...
+    async def remove_ticket(self, ticket_id: str) -> None:
+        """Raise `HostError` with code 409 while operations are still running on it."""

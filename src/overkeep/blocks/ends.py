@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The two ends of a copy: what a source and a sink must be able to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """A run of bytes of a disk; `zero` means that it reads as zeroes and need not be read."""
+
+    start: int
+    length: int
+    zero: bool
+
+    @property
+    def end(self) -> int:
+        """First byte after the run."""
+        return self.start + self.length
+
+
+class Source(Protocol):
+    """An end that is read. `read_into` may be called from several threads, each with a source from `clone`."""
+
+    @property
+    def size(self) -> int:
+        """Virtual size in bytes."""
+
+    def extents(self, *, dirty: bool) -> Iterator[Extent]:
+        """Yield, in order and without overlap, all extents (`dirty=False`) or those changed since the base."""
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` from `offset`; a short read is an error."""
+
+    def clone(self) -> Source:
+        """Return an independent source on the same disk, for another thread."""
+
+    def close(self) -> None:
+        """Release what the source holds; may be called twice."""
+
+
+class Sink(Protocol):
+    """An end that is written. `write` and `zero` may be called from several threads, on clones."""
+
+    @property
+    def size(self) -> int:
+        """Virtual size in bytes."""
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Write `data` at `offset`."""
+
+    def zero(self, offset: int, length: int) -> None:
+        """Make a run read as zeroes."""
+
+    def clone(self) -> Sink:
+        """Return an end on the same disk for another thread; it may be the same object if that is safe."""
+
+    def finish(self) -> None:
+        """Make everything written durable; called once, on the first end, after all clones are closed."""
+
+    def close(self) -> None:
+        """Release what the sink holds, without making an unfinished result look whole; may be called twice."""

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The port to the Manager: every act a workflow needs, each safe to repeat."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from overkeep.model.inventory import DiskFormat, Host, Vm
+from overkeep.model.points import Mode
+
+
+@dataclass(frozen=True, kw_only=True)
+class VmConfiguration:
+    """What is kept of a VM besides its disks: the Manager's OVF and a JSON document of what OVF leaves out."""
+
+    ovf: str
+    document: Mapping[str, object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackupRequest:
+    """A live or cold backup to be started; `id` is chosen by the caller, so that starting twice starts one."""
+
+    id: str
+    vm_id: str
+    disk_ids: tuple[str, ...]
+    from_checkpoint: str | None
+    description: str
+    require_consistency: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackupSession:
+    """A backup as the Manager sees it; `phase` is the Manager's word, `gone` when it knows the id no longer."""
+
+    id: str
+    phase: str
+    checkpoint_id: str | None = None
+    host_id: str | None = None
+    modes: Mapping[str, Mode] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferRequest:
+    """Access to one disk: a download inside a backup, or an upload into a disk."""
+
+    disk_id: str
+    upload: bool
+    backup_id: str | None = None
+    host_id: str | None = None
+    inactivity_timeout: int = 3600
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transfer:
+    """An image transfer; `ticket` is its ticket on the host's ovirt-imageio while it is transferring."""
+
+    id: str
+    disk_id: str
+    phase: str
+    host_id: str = ""
+    ticket: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiskSpec:
+    """A disk to be made; `id` is chosen by the caller. `size` is virtual, in bytes."""
+
+    id: str
+    name: str
+    size: int
+    format: DiskFormat
+    sparse: bool
+    tracks_changes: bool
+    storage_domain_id: str
+    description: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class VmSpec:
+    """A VM to be made from a kept OVF, as a copy with new ids; disks are attached as mapped."""
+
+    name: str
+    ovf: str
+    cluster_id: str
+    description: str
+    disks: tuple[AttachSpec, ...]
+    nics: tuple[NicSpec, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttachSpec:
+    """How a restored disk hangs on its VM."""
+
+    disk_id: str
+    interface: str
+    bootable: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class NicSpec:
+    """A network interface of a restored VM; an empty `mac` asks for a new one."""
+
+    name: str
+    interface: str
+    vnic_profile_id: str
+    mac: str = ""
+
+
+class Engine(Protocol):
+    """The Manager. Errors are those of `overkeep.engine.errors`; nothing of the SDK crosses this port."""
+
+    def test(self) -> str:
+        """Log in and return the product version of the Manager."""
+
+    def vm(self, vm_id: str) -> Vm: ...
+    def find_vm(self, name_or_id: str) -> Vm: ...
+    def vms(self) -> tuple[Vm, ...]:
+        """All VMs, without disks and NICs."""
+
+    def hosts(self) -> tuple[Host, ...]: ...
+    def configuration(self, vm_id: str) -> VmConfiguration:
+        """OVF and document; waits while the Manager withholds the OVF, at most a minute."""
+
+    def checkpoints(self, vm_id: str) -> tuple[str, ...]:
+        """Ids of the valid checkpoints of a VM, oldest first."""
+
+    def delete_checkpoint(self, vm_id: str, checkpoint_id: str) -> None:
+        """Remove a checkpoint and wait until it is gone; a missing one is success."""
+
+    def start_backup(self, request: BackupRequest) -> None: ...
+    def backup(self, vm_id: str, backup_id: str) -> BackupSession: ...
+    def backups(self, vm_id: str) -> tuple[BackupSession, ...]: ...
+    def finalize_backup(self, vm_id: str, backup_id: str) -> None:
+        """End a backup; one that has ended or is gone is success. Does not wait."""
+
+    def start_transfer(self, request: TransferRequest) -> str:
+        """Start a transfer and return its id; an unfinished one on the same disk made by us is taken up again."""
+
+    def transfer(self, transfer_id: str) -> Transfer:
+        """State of a transfer; phase `gone` when the Manager knows the id no longer."""
+
+    def transfers(self) -> tuple[Transfer, ...]: ...
+    def finalize_transfer(self, transfer_id: str) -> None: ...
+    def cancel_transfer(self, transfer_id: str) -> None: ...
+
+    def create_disk(self, spec: DiskSpec) -> None:
+        """Make a disk and wait until it is usable; an existing one of this id with our description is success."""
+
+    def disk_status(self, disk_id: str) -> str | None:
+        """`ok`, `locked`, `illegal`, or None when there is no such disk."""
+
+    def delete_disk(self, disk_id: str) -> None: ...
+
+    def create_vm(self, spec: VmSpec) -> str:
+        """Make the VM with its NICs and disks, wait until it is down, return its id; repeat-safe by name and mark."""
+
+    def start_vm(self, vm_id: str) -> None: ...
+    def delete_vm(self, vm_id: str, *, detach_only: bool) -> None: ...
+    def storage_domains(self) -> Mapping[str, str]:
+        """Names to ids of the data domains that are up."""
+
+    def clusters(self) -> Mapping[str, str]:
+        """Names to ids."""
+
+    def vnic_profiles(self) -> Mapping[str, str]:
+        """`profile/network` names to ids."""
+
+    def post_event(self, severity: str, text: str, *, vm_id: str | None = None) -> None:
+        """Write an event into the Manager's log; failing to do so is logged, never raised."""

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Restore points, disk images and chains: what a repository holds, as values."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from enum import StrEnum
+
+from overkeep.model.inventory import DiskFormat
+
+
+class Mode(StrEnum):
+    """How a disk is backed up."""
+
+    FULL = "full"
+    INCREMENTAL = "incremental"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiskImage:
+    """One disk of a restore point: a QCOW2 file of a chain.
+
+    `file` and `backing` are bare names in the disk's folder. `stored` is the size of the file's data in bytes,
+    `covered` what the extents that were copied cover of the disk (zeroes included).
+    """
+
+    disk_id: str
+    name: str
+    file: str
+    backing: str | None
+    mode: Mode
+    reason: str
+    virtual_size: int
+    stored: int
+    covered: int
+    format: DiskFormat
+    interface: str
+    bootable: bool
+    sparse: bool = True
+    tracks_changes: bool = False
+    storage_domain_id: str = ""
+    storage_domain: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestorePoint:
+    """One VM at one time."""
+
+    id: str
+    workload_id: str
+    vm_id: str
+    vm_name: str
+    created: dt.datetime
+    job_id: str
+    mode: Mode
+    checkpoint_id: str | None
+    images: tuple[DiskImage, ...]
+
+    def image(self, disk_id: str) -> DiskImage | None:
+        """The image of a disk, or None when the point does not hold it."""
+        return next((image for image in self.images if image.disk_id == disk_id), None)
+
+
+def point_id(created: dt.datetime, job_id: str) -> str:
+    """Make the id of the point that a job makes: time first, so that names sort in the order of time."""
+    return f"{created.astimezone(dt.UTC):%Y%m%dT%H%M%SZ}-{job_id.replace('-', '')[:8]}"

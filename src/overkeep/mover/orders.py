@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Orders to movers and their states, as they cross the wire (docs/protocol/orders-1.md)."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+ImageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.qcow2$")]
+Folder = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$")]
+OrderId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+:[A-Za-z0-9._-]+:[0-9]+$")]
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Access(_Wire):
+    """A disk that the Manager opened on this host: a ticket of the host's ovirt-imageio."""
+
+    kind: Literal["access"] = "access"
+    ticket: str = Field(pattern=r"^[A-Za-z0-9-]{1,64}$")
+
+
+class Image(_Wire):
+    """An image in the repository: `folder` is relative to the target's root; `backing` is a bare name beside it."""
+
+    kind: Literal["image"] = "image"
+    target: str
+    repository: str
+    folder: Folder
+    name: ImageName
+    backing: ImageName | None = None
+
+
+class CopyOrder(_Wire):
+    """Copy one disk, access to image (backup) or image to access (restore).
+
+    `dirty` asks for the extents that changed since the base, which needs a backing image. `lease` is in seconds:
+    without contact for so long the mover stops. `fence` rises with each attempt at the same sink.
+    """
+
+    kind: Literal["copy"] = "copy"
+    host: str
+    source: Access | Image = Field(discriminator="kind")
+    sink: Access | Image = Field(discriminator="kind")
+    dirty: bool = False
+    lease: float = Field(default=60, gt=0, le=3600)
+    fence: int = Field(default=1, ge=1)
+
+
+class OrderState(StrEnum):
+    """`interrupted`: the mover was restarted during the work; the controller decides on the next attempt."""
+
+    ACCEPTED = "accepted"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether the state is final."""
+        return self not in (OrderState.ACCEPTED, OrderState.RUNNING)
+
+
+class Progress(_Wire):
+    """How far a copy is: bytes of extents passed, bytes of all extents, bytes moved over the wire."""
+
+    done: int = 0
+    total: int = 0
+    moved: int = 0
+
+
+class CopyResult(_Wire):
+    """What a finished copy did; `covered` and `stored` as in `overkeep.model.points.DiskImage`."""
+
+    virtual_size: int
+    covered: int
+    moved: int
+    stored: int
+    seconds: float
+
+
+class OrderStatus(_Wire):
+    """Answer to every call about an order; `seq` rises with each change and is what `after` compares."""
+
+    id: OrderId
+    state: OrderState
+    seq: int
+    progress: Progress = Progress()
+    result: CopyResult | None = None
+    error_code: str = ""
+    error: str = ""
+    retry: bool = False
