@@ -15,7 +15,10 @@ class NothingToBackUp(OverkeepError):
     """The VM has no disk that can be backed up."""
 
     code = "nothing-to-back-up"
-    template = "VM {vm!r} has no disk that can be backed up ({reasons}); attach or activate a disk, or take it out of the workload."
+    template = (
+        "VM {vm!r} has no disk that can be backed up ({reasons}); "
+        "attach or activate a disk, or take it out of the workload."
+    )
     status = 409
 
 
