@@ -66,7 +66,10 @@ class Transfer:
 
 @dataclass(frozen=True, kw_only=True)
 class DiskSpec:
-    """A disk to be made; `id` is chosen by the caller. `size` is virtual, in bytes."""
+    """A disk to be made; `id` is chosen by the caller. `size` is virtual, in bytes.
+
+    `description` is our mark: a disk of this id counts as ours only when it bears the same description.
+    """
 
     id: str
     name: str
@@ -76,11 +79,16 @@ class DiskSpec:
     tracks_changes: bool
     storage_domain_id: str
     description: str
+    initial_size: int | None = None  # bytes made ready for a thin disk on block storage; None: room for all of it
 
 
 @dataclass(frozen=True, kw_only=True)
 class VmSpec:
-    """A VM to be made from a kept OVF, as a copy with new ids; disks are attached as mapped."""
+    """A VM to be made from a kept OVF, as a copy with new ids; disks are attached as mapped.
+
+    `description` is our mark while the VM is being made, and what the finished VM is described with: a VM of this name
+    counts as ours only when it bears the same description. It should name the job.
+    """
 
     name: str
     ovf: str
@@ -137,7 +145,10 @@ class Engine(Protocol):
         """End a backup; one that has ended or is gone is success. Does not wait."""
 
     def start_transfer(self, request: TransferRequest) -> str:
-        """Start a transfer and return its id; an unfinished one on the same disk made by us is taken up again."""
+        """Start a transfer and return its id; an unfinished one on the same disk made by us is taken up again.
+
+        Does not wait: poll `transfer` until its phase is `transferring`. A paused upload is resumed.
+        """
 
     def transfer(self, transfer_id: str) -> Transfer:
         """State of a transfer; phase `gone` when the Manager knows the id no longer."""
@@ -155,18 +166,57 @@ class Engine(Protocol):
     def delete_disk(self, disk_id: str) -> None: ...
 
     def create_vm(self, spec: VmSpec) -> str:
-        """Make the VM with its NICs and disks, wait until it is down, return its id; repeat-safe by name and mark."""
+        """Make the VM with its NICs and disks, wait until it is down, return its id; repeat-safe by name and mark.
+
+        An error after the VM came to be carries its id in `fields["vm_id"]`, so that the caller can undo it.
+        """
 
     def start_vm(self, vm_id: str) -> None: ...
-    def delete_vm(self, vm_id: str, *, detach_only: bool) -> None: ...
-    def storage_domains(self) -> Mapping[str, str]:
-        """Names to ids of the data domains that are up."""
+    def delete_vm(self, vm_id: str, *, detach_only: bool) -> None:
+        """Remove a VM that is down and wait until it is gone; `detach_only` keeps its disks. A missing one is success."""
+
+    def storage_domains(self, *, cluster_id: str | None = None) -> Mapping[str, str]:
+        """Names to ids of the data domains that are up; of the cluster's data center only, when one is given."""
 
     def clusters(self) -> Mapping[str, str]:
         """Names to ids."""
 
-    def vnic_profiles(self) -> Mapping[str, str]:
-        """`profile/network` names to ids."""
+    def vnic_profiles(self, *, cluster_id: str | None = None) -> Mapping[str, str]:
+        """`profile/network` names to ids; of the cluster's data center only, when one is given.
+
+        Give one: every data center has a network named `ovirtmgmt`.
+        """
 
     def post_event(self, severity: str, text: str, *, vm_id: str | None = None) -> None:
         """Write an event into the Manager's log; failing to do so is logged, never raised."""
+
+    def explain(self, *ids: str) -> str:
+        """What the Manager last wrote about a backup, transfer, disk or VM that went wrong; empty when nothing.
+
+        The newest events of severity warning or worse that name one of `ids`, or carry it as correlation id.
+        """
+
+    def close(self) -> None:
+        """Log out and let go of all connections."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """The user behind a token, as the Manager knows him; `admin` when he has the role SuperUser on the system."""
+
+    user_id: str
+    name: str
+    admin: bool
+
+
+class Access(Protocol):
+    """Who calls, and what he may do: the Manager's answers to the caller's own token."""
+
+    def authenticate(self, token: str) -> Identity:
+        """Return who the token belongs to; raise `overkeep.errors.Unauthorized` when the Manager does not know it."""
+
+    def permits(self, token: str, vm_id: str) -> frozenset[str]:
+        """Return the caller's permits on a VM in the Manager's lower-case words (`backup_disk`, `create_vm`, ...).
+
+        Empty when he has none or may not see the VM.
+        """
