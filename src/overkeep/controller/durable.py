@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The port to the durable job engine: workflows whose finished steps survive the death of the controller."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import logging
+import sqlite3
+import threading
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SetWorkflowID
+
+Body = Callable[..., Any]
+
+# A change of the steps of a shipped workflow goes behind a patch mark, not behind another version: running jobs must
+# be finished by the new controller.
+APPLICATION_VERSION = "1"
+QUEUE_POLL = 0.2
+STOP_PATIENCE = 30.0
+GC_BATCH = 200
+_OPEN = ("PENDING", "ENQUEUED", "DELAYED")
+_OVER = ("SUCCESS", "ERROR", "CANCELLED")
+
+_log = logging.getLogger(__name__)
+
+
+class Stopping(BaseException):
+    """The controller stops: a running step ends without an outcome and is run again by the next controller.
+
+    Not an `Exception`, so that neither a step's own clean-up of errors nor the engine records it as an outcome.
+    """
+
+
+class Durable:
+    """Runs named workflows; one instance a process, because the engine below has one.
+
+    `queues` maps the name of each queue to how many of its workflows run at once (0: no limit). Register workflows
+    with `workflow`, then `start`. At the start everything that a dead controller left unfinished is taken up again,
+    from the last finished step.
+    """
+
+    def __init__(self, state_dir: Path, *, queues: dict[str, int], url: str = "") -> None:
+        self._path = state_dir / "jobs.sqlite"
+        self._url = url or f"sqlite:///{self._path}"
+        self._queues = dict(queues)
+        self._bodies: dict[str, Body] = {}
+        self._registered: dict[str, Body] = {}
+        self._idle = threading.Condition()
+        self._running = 0
+        self.stopping = threading.Event()
+        self.executor_id = uuid.uuid4().hex
+
+    def workflow(self, name: str, body: Body) -> None:
+        """Register `body` under a stable name; arguments and result are JSON."""
+        self._bodies[name] = body
+
+    def start(self) -> None:
+        """Open the data base, take up what is unfinished, and accept work."""
+        if self._url.startswith("sqlite"):
+            _use_wal(self._path)
+        # With a handler of its own the engine's logger writes through ours instead of to the terminal.
+        logging.getLogger("dbos").addHandler(logging.NullHandler())
+        config: DBOSConfig = {
+            "name": "overkeep",
+            "system_database_url": self._url,
+            "application_version": APPLICATION_VERSION,
+            "executor_id": self.executor_id,
+            "serializer": DBOSPortableJSONSerializer(),
+            "log_level": "WARNING",
+            "enable_otlp": False,
+            "notification_listener_polling_interval_sec": QUEUE_POLL,
+        }
+        DBOS(config=config)
+        for name, body in self._bodies.items():
+            self._registered[name] = DBOS.workflow(name=name, max_recovery_attempts=None)(self._counted(name, body))
+        DBOS.launch()
+        for queue, at_once in self._queues.items():
+            DBOS.register_queue(
+                queue,
+                worker_concurrency=at_once or None,
+                polling_interval_sec=QUEUE_POLL,
+                on_conflict="always_update",
+            )
+        self._take_up()
+
+    def stop(self, patience: float = STOP_PATIENCE) -> None:
+        """Let running steps leave at their next check, at most `patience` seconds, and close the data base."""
+        self.stopping.set()
+        deadline = time.monotonic() + patience
+        with self._idle:
+            left = self._idle.wait_for(lambda: self._running == 0, timeout=max(0.0, deadline - time.monotonic()))
+        if not left:
+            _log.warning("stopped while %d workflows were still in a step; they are repeated", self._running)
+        DBOS.destroy(destroy_registry=True)
+
+    def submit(self, name: str, workflow_id: str, *args: Any, queue: str) -> None:
+        """Enqueue a workflow; an id that is known already is left as it is."""
+        with SetWorkflowID(workflow_id):
+            DBOS.enqueue_workflow(queue, self._registered[name], *args)
+
+    @staticmethod
+    def step(name: str, act: Callable[..., Any], *args: Any) -> Any:
+        """Run `act(*args)` as a step of the calling workflow, or return what it returned when it ran before.
+
+        The result goes through JSON also the first time, so that a workflow sees the same on a replay.
+        """
+        return DBOS.run_step({"name": name}, lambda: json.loads(json.dumps(act(*args))))
+
+    @staticmethod
+    def open(workflow_ids: Collection[str]) -> frozenset[str]:
+        """Those of the given workflows that have not ended."""
+        if not workflow_ids:
+            return frozenset()
+        found = DBOS.list_workflows(
+            workflow_ids=list(workflow_ids), status=list(_OPEN), load_input=False, load_output=False
+        )
+        return frozenset(status.workflow_id for status in found)
+
+    @staticmethod
+    def status(workflow_id: str) -> str | None:
+        """The engine's word for the state of a workflow, or None when it does not know the id."""
+        found = DBOS.list_workflows(workflow_ids=[workflow_id], load_input=False, load_output=False)
+        return found[0].status if found else None
+
+    @staticmethod
+    def retry_from(workflow_id: str, step: int) -> None:
+        """Run an ended workflow again from a step (1 is the first), keeping what the steps before it returned."""
+        DBOS.rewind_workflow(workflow_id, start_step=step)
+
+    @staticmethod
+    def gc(older_than: dt.timedelta) -> int:
+        """Forget workflows that ended longer ago than `older_than`; return how many."""
+        before = (dt.datetime.now(dt.UTC) - older_than).isoformat()
+        total = 0
+        while True:
+            over = DBOS.list_workflows(
+                status=list(_OVER), completed_before=before, limit=GC_BATCH, load_input=False, load_output=False
+            )
+            if not over:
+                return total
+            DBOS.delete_workflows([status.workflow_id for status in over])
+            total += len(over)
+
+    def _counted(self, name: str, body: Body) -> Body:
+        def run(*args: Any) -> Any:
+            with self._idle:
+                self._running += 1
+            try:
+                return body(*args)
+            finally:
+                with self._idle:
+                    self._running -= 1
+                    self._idle.notify_all()
+
+        run.__name__ = run.__qualname__ = name
+        return run
+
+    def _take_up(self) -> None:
+        """Enqueue again what runs under an executor that is not this one: the guard says that it is dead."""
+        left = DBOS.list_workflows(status="PENDING", load_input=False, load_output=False)
+        by_queue: defaultdict[str | None, list[str]] = defaultdict(list)
+        for status in left:
+            if status.executor_id != self.executor_id:
+                by_queue[status.queue_name].append(status.workflow_id)
+        for queue, ids in by_queue.items():
+            _log.info("taking up %d unfinished workflows of queue %s", len(ids), queue)
+            DBOS.resume_workflows(ids, queue_name=queue)
+
+
+def _use_wal(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    base = sqlite3.connect(path)
+    try:
+        base.execute("PRAGMA journal_mode=WAL")
+    finally:
+        base.close()
+    path.chmod(0o600)
