@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Who may do what: permissions of a user on an object and on everything it lies in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ovirtlab.engine.entities import Permission, User
+from ovirtlab.engine.faults import Forbidden
+from ovirtlab.engine.state import SYSTEM, State
+
+Object = tuple[str, str]  # (kind, id)
+
+
+def may(state: State, user: User, *, permit: str, on: Object) -> bool:
+    """Whether some role of the user, on the object or above it, holds the permit."""
+    return any(permit in state.roles[permission.role_id].permits for permission in permissions(state, user, on=on))
+
+
+def require(state: State, user: User, *, permit: str, on: Object) -> None:
+    """Raise `Forbidden` unless the user has the permit on the object."""
+    if not may(state, user, permit=permit, on=on):
+        raise Forbidden()
+
+
+def sees(state: State, user: User, *, on: Object) -> bool:
+    """Whether the user-level view shows the object: any role on it, above it, or below it."""
+    return next(permissions(state, user, on=on), None) is not None or _holds_below(state, user, on=on)
+
+
+def is_admin(state: State, user: User) -> bool:
+    """Whether the user has an administrative role anywhere, and so gets the unfiltered view."""
+    return any(
+        state.roles[permission.role_id].administrative
+        for permission in state.permissions.values()
+        if permission.user_id == user.id
+    )
+
+
+def permissions(state: State, user: User | None, *, on: Object) -> Iterator[Permission]:
+    """Permissions that count on an object: its own and those it inherits; of one user, or of all with None."""
+    places = set(above(state, on=on))
+    return (
+        permission
+        for permission in state.permissions.values()
+        if permission.on in places and (user is None or permission.user_id == user.id)
+    )
+
+
+def above(state: State, *, on: Object) -> Iterator[Object]:
+    """The object and what it lies in, up to the system."""
+    seen: set[Object] = set()
+    queue = [on]
+    while queue:
+        place = queue.pop()
+        if place in seen:
+            continue
+        seen.add(place)
+        yield place
+        queue.extend(_parents(state, place))
+    if ("system", SYSTEM) not in seen:
+        yield ("system", SYSTEM)
+
+
+def _parents(state: State, place: Object) -> Iterator[Object]:
+    kind, key = place
+    if kind == "vm" and key in state.vms:
+        yield ("cluster", state.vms[key].cluster_id)
+    elif kind == "disk" and key in state.disks:
+        yield ("storage_domain", state.disks[key].storage_domain_id)
+        yield from (("vm", vm.id) for vm in state.vms_of_disk(key))
+    elif kind == "host" and key in state.hosts:
+        yield ("cluster", state.hosts[key].cluster_id)
+    elif kind == "vnic_profile" and key in state.vnic_profiles:
+        yield ("network", state.vnic_profiles[key].network_id)
+    else:
+        yield from _data_center_of(state, place)
+
+
+def _data_center_of(state: State, place: Object) -> Iterator[Object]:
+    kind, key = place
+    if kind == "cluster" and key in state.clusters:
+        yield ("data_center", state.clusters[key].data_center_id)
+    elif kind == "storage_domain" and key in state.storage_domains:
+        yield ("data_center", state.storage_domains[key].data_center_id)
+    elif kind == "network" and key in state.networks:
+        yield ("data_center", state.networks[key].data_center_id)
+
+
+def _holds_below(state: State, user: User, *, on: Object) -> bool:
+    if on[0] not in ("cluster", "data_center", "storage_domain", "network"):
+        return False
+    mine = (permission.on for permission in state.permissions.values() if permission.user_id == user.id)
+    return any(on in above(state, on=place) for place in mine)

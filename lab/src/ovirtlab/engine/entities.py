@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The things the engine keeps of its inventory, one mutable dataclass each; sizes in bytes, times in UTC."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+DiskStatus = Literal["ok", "locked", "illegal"]
+DiskFormat = Literal["raw", "cow"]
+DiskBackup = Literal["none", "incremental"]
+
+
+@dataclass(kw_only=True)
+class DataCenter:
+    id: str
+    name: str
+    description: str = ""
+    status: str = "up"
+    level: tuple[int, int] = (4, 7)
+
+
+@dataclass(kw_only=True)
+class Cluster:
+    """`level` is the compatibility level; it decides between live and hybrid backups, among others."""
+
+    id: str
+    name: str
+    data_center_id: str
+    description: str = ""
+    level: tuple[int, int] = (4, 7)
+
+
+@dataclass(kw_only=True)
+class HostEntity:
+    """What the engine knows of a host; the host itself is `Context.hosts[id]`."""
+
+    id: str
+    name: str
+    address: str
+    hw_id: str
+    cluster_id: str
+    imageio_port: int
+    status: str = "up"
+    external_status: str = "ok"
+
+
+@dataclass(kw_only=True)
+class StorageDomain:
+    """A file domain; `path` is where its volumes lie (`images/<disk id>/<image id>`)."""
+
+    id: str
+    name: str
+    data_center_id: str
+    path: Path
+    type: str = "data"
+    status: str = "active"
+    master: bool = False
+    size: int = 1 << 42
+    description: str = ""
+
+
+@dataclass(kw_only=True)
+class Disk:
+    """An image disk. `image_id` is its active volume; `status` is what clients see, locks stand in the lock table."""
+
+    id: str
+    image_id: str
+    alias: str
+    provisioned_size: int
+    storage_domain_id: str
+    path: Path
+    description: str = ""
+    actual_size: int = 0
+    format: DiskFormat = "cow"
+    sparse: bool = True
+    backup: DiskBackup = "none"
+    status: DiskStatus = "ok"
+    content_type: str = "data"
+    shareable: bool = False
+    wipe_after_delete: bool = False
+    propagate_errors: bool = False
+    creation_date: datetime | None = None
+    volumes: list[str] = field(default_factory=list)  # snapshot layers below `image_id`, oldest first
+
+    @property
+    def volume_format(self) -> Literal["raw", "qcow2"]:
+        return "qcow2" if self.format == "cow" else "raw"
+
+    @property
+    def total_size(self) -> int:
+        return self.actual_size
+
+
+@dataclass(kw_only=True)
+class DiskAttachment:
+    """How a disk hangs on a VM; its id is the disk's id. `target` is the device name in the running VM."""
+
+    disk_id: str
+    vm_id: str
+    interface: str = "virtio_scsi"
+    bootable: bool = False
+    active: bool = True
+    read_only: bool = False
+    pass_discard: bool = False
+    uses_scsi_reservation: bool = False
+    target: str = ""
+
+
+@dataclass(kw_only=True)
+class Nic:
+    id: str
+    vm_id: str
+    name: str
+    mac: str
+    interface: str = "virtio"
+    vnic_profile_id: str = ""
+    plugged: bool = True
+    linked: bool = True
+
+
+@dataclass(kw_only=True)
+class Vm:
+    """A VM. `status` follows the host through callbacks; `host_id` is set while it runs.
+
+    `guest` and `agent` say what boots in it; they travel in the OVF as the OS command line. `clone` names the saved
+    state that belongs to its untouched disks, until its first start.
+    """
+
+    id: str
+    name: str
+    cluster_id: str
+    memory: int
+    description: str = ""
+    comment: str = ""
+    status: str = "down"
+    status_detail: str = ""
+    host_id: str = ""
+    home_host_id: str = ""
+    guest: Literal["none", "linux"] = "linux"
+    agent: bool = True
+    clone: str = ""
+    attachments: dict[str, DiskAttachment] = field(default_factory=dict)
+    nics: dict[str, Nic] = field(default_factory=dict)
+    tags: set[str] = field(default_factory=set)
+    bios_type: str = "q35_sea_bios"
+    machine: str = ""
+    os_type: str = "other_linux"
+    os_kernel: str = ""
+    os_initrd: str = ""
+    os_cmdline: str = ""
+    cores: int = 1
+    sockets: int = 1
+    threads: int = 1
+    origin: str = "ovirt"
+    vm_type: str = "server"
+    template_id: str = "00000000-0000-0000-0000-000000000000"
+    custom_properties: dict[str, str] = field(default_factory=dict)
+    delete_protected: bool = False
+    level: tuple[int, int] | None = None
+    creation_time: datetime | None = None
+    start_time: datetime | None = None
+    stop_time: datetime | None = None
+    stop_reason: str = ""
+    generation: int = 1
+
+    @property
+    def image_locked(self) -> bool:
+        return self.status == "image_locked"
+
+
+@dataclass(kw_only=True)
+class Network:
+    id: str
+    name: str
+    data_center_id: str
+    description: str = ""
+
+
+@dataclass(kw_only=True)
+class VnicProfile:
+    id: str
+    name: str
+    network_id: str
+
+
+@dataclass(kw_only=True)
+class MacPool:
+    id: str
+    name: str
+    start: str
+    end: str
+
+
+@dataclass(kw_only=True)
+class Template:
+    id: str
+    name: str
+    description: str = ""
+
+
+@dataclass(kw_only=True)
+class Tag:
+    id: str
+    name: str
+    description: str = ""
+    parent_id: str = ""
+
+
+@dataclass(kw_only=True)
+class Role:
+    id: str
+    name: str
+    administrative: bool
+    permits: frozenset[str]
+    description: str = ""
+    mutable: bool = False
+
+
+@dataclass(kw_only=True)
+class User:
+    """`principal` is the login without the profile: `admin@internal` has the principal `admin`, domain below."""
+
+    id: str
+    name: str
+    domain: str
+    password: str
+    first_name: str = ""
+    last_name: str = ""
+    email: str = ""
+
+    @property
+    def login(self) -> str:
+        return f"{self.name}@{self.domain}"
+
+
+@dataclass(kw_only=True)
+class Permission:
+    """A role of a user on an object; `on` is (kind, id) with kind `system` for the whole system."""
+
+    id: str
+    user_id: str
+    role_id: str
+    on: tuple[str, str]
+
+
+@dataclass(kw_only=True)
+class Step:
+    id: str
+    description: str
+    type: str = "executing"
+    status: str = "started"
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+
+
+@dataclass(kw_only=True)
+class Job:
+    id: str
+    description: str
+    correlation_id: str
+    owner_id: str
+    start_time: datetime
+    status: str = "started"
+    end_time: datetime | None = None
+    steps: list[Step] = field(default_factory=list)

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the engine keeps of backups, checkpoints, snapshots and image transfers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+
+@dataclass(kw_only=True)
+class Backup:
+    """`phase` is the engine's own phase in lower case (`adding_bitmaps`, `ready`); the API maps it to fewer words."""
+
+    id: str
+    vm_id: str
+    kind: Literal["live", "cold", "hybrid"]
+    creation_date: datetime
+    modification_date: datetime
+    phase: str = "initializing"
+    description: str = ""
+    from_checkpoint_id: str = ""
+    to_checkpoint_id: str = ""
+    host_id: str = ""
+    snapshot_id: str = ""
+    modes: dict[str, Literal["full", "incremental"]] = field(default_factory=dict)  # by disk id
+    urls: dict[str, str] = field(default_factory=dict)  # NBD URLs of a live backup, by disk id
+
+
+@dataclass(kw_only=True)
+class Checkpoint:
+    id: str
+    vm_id: str
+    creation_date: datetime
+    parent_id: str = ""
+    description: str = ""
+    state: Literal["created", "invalid"] = "created"
+    disk_ids: tuple[str, ...] = ()
+
+
+@dataclass(kw_only=True)
+class Snapshot:
+    id: str
+    vm_id: str
+    description: str
+    date: datetime
+    status: str = "ok"
+    type: str = "regular"
+    volumes: dict[str, str] = field(default_factory=dict)  # disk id -> image id of the frozen volume
+
+
+@dataclass(kw_only=True)
+class ImageTransfer:
+    """`image_id` is set when a disk snapshot is read; `ended` is when a finished phase was reached."""
+
+    id: str
+    disk_id: str
+    direction: Literal["upload", "download"]
+    phase: str = "initializing"
+    format: str = ""
+    timeout_policy: str = "legacy"
+    inactivity_timeout: int = 60
+    shallow: bool = False
+    backup_id: str = ""
+    image_id: str = ""
+    host_id: str = ""
+    ticket_id: str = ""
+    size: int = 0
+    active: bool = False
+    transferred: int = 0
+    created: datetime | None = None
+    ended: datetime | None = None

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Routes of the API, the call a handler gets, and the answers it gives."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from ovirtlab.engine.access import may, require
+from ovirtlab.engine.context import Context
+from ovirtlab.engine.entities import User
+from ovirtlab.engine.rest.bodies import Body, read_boolean, read_guid, read_integer
+from ovirtlab.engine.rest.documents import Collection, Entity, Value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One request, authenticated and parsed. `filtered` means the user-level view: only what the user may see."""
+
+    context: Context
+    user: User
+    method: str
+    path: str  # below the API, without a leading slash: `vms/<id>/backups`
+    segments: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    body: Body = field(default_factory=Body)
+    correlation_id: str = ""
+    filtered: bool = False
+    expects_created: bool = False
+    runs_async: bool = False
+
+    def id(self, name: str) -> str:
+        """A segment of the path that is a UUID; malformed is a 400 fault."""
+        return read_guid(self.segments[name])
+
+    def text(self, name: str) -> str | None:
+        """A query or matrix parameter."""
+        return self.parameters.get(name)
+
+    def flag(self, name: str, *, default: bool = False) -> bool:
+        value = self.parameters.get(name)
+        return default if value is None else read_boolean(value)
+
+    def integer(self, name: str) -> int | None:
+        value = self.parameters.get(name)
+        return None if value is None else read_integer(value)
+
+    def may(self, permit: str, on: tuple[str, str]) -> bool:
+        """Whether the user has a permit on an object: `("vm", id)`, `("disk", id)`, `("storage_domain", id)`..."""
+        return may(self.context.state, self.user, permit=permit, on=on)
+
+    def require(self, permit: str, on: tuple[str, str]) -> None:
+        """Raise `Forbidden` unless the user has the permit."""
+        require(self.context.state, self.user, permit=permit, on=on)
+
+
+@dataclass(frozen=True)
+class Created:
+    """The answer to an add: 201 without `work`, 202 while `work` runs; `show` renders the entity at that moment."""
+
+    show: Callable[[], Entity]
+    work: asyncio.Task[Any] | None = None
+
+
+@dataclass(frozen=True)
+class Done:
+    """The answer to an action or a removal; `work` is awaited unless the client asked for an asynchronous action."""
+
+    fields: Mapping[str, Value] = field(default_factory=dict)
+    work: asyncio.Task[Any] | None = None
+
+
+Answer: TypeAlias = Entity | Collection | Created | Done
+Handler: TypeAlias = Callable[[Call], Awaitable[Answer]]
+
+
+@dataclass(frozen=True)
+class Route:
+    method: str
+    pattern: tuple[str, ...]
+    handler: Handler
+
+
+class Routes:
+    """Handlers of one kind of object, collected by decorators; patterns are paths below the API, `{x}` a segment."""
+
+    def __init__(self) -> None:
+        self.all: list[Route] = []
+
+    def get(self, pattern: str) -> Callable[[Handler], Handler]:
+        return self._add("GET", pattern)
+
+    def post(self, pattern: str) -> Callable[[Handler], Handler]:
+        return self._add("POST", pattern)
+
+    def put(self, pattern: str) -> Callable[[Handler], Handler]:
+        return self._add("PUT", pattern)
+
+    def delete(self, pattern: str) -> Callable[[Handler], Handler]:
+        return self._add("DELETE", pattern)
+
+    def action(self, pattern: str) -> Callable[[Handler], Handler]:
+        """A POST whose last segment is the verb."""
+        return self._add("POST", pattern)
+
+    def _add(self, method: str, pattern: str) -> Callable[[Handler], Handler]:
+        def keep(handler: Handler) -> Handler:
+            self.all.append(Route(method, tuple(pattern.split("/")), handler))
+            return handler
+
+        return keep
+
+
+class Router:
+    """All routes as a tree of segments, so that a lookup costs the length of the path."""
+
+    def __init__(self, *groups: Routes) -> None:
+        self._root: _Node = _Node()
+        for group in groups:
+            for route in group.all:
+                self._root.add(route)
+
+    def find(self, method: str, path: str) -> tuple[Handler | None, dict[str, str], bool]:
+        """The handler, its segments, and whether the path is known at all (405 against 404)."""
+        node, segments = self._root.walk(path.split("/"))
+        if node is None:
+            return None, {}, False
+        route = node.routes.get(method)
+        if route is None:
+            return None, {}, bool(node.routes)
+        names = [part[1:-1] for part in route.pattern if part.startswith("{")]
+        return route.handler, dict(zip(names, segments, strict=True)), True
+
+
+class _Node:
+    def __init__(self) -> None:
+        self.fixed: dict[str, _Node] = {}
+        self.variable: _Node | None = None
+        self.routes: dict[str, Route] = {}
+
+    def add(self, route: Route) -> None:
+        node = self
+        for part in route.pattern:
+            if part.startswith("{"):
+                node.variable = node.variable or _Node()
+                node = node.variable
+            else:
+                node = node.fixed.setdefault(part, _Node())
+        node.routes[route.method] = route
+
+    def walk(self, parts: list[str]) -> tuple[_Node | None, list[str]]:
+        node: _Node | None = self
+        taken: list[str] = []
+        for part in parts:
+            assert node is not None
+            if part in node.fixed:
+                node = node.fixed[part]
+            elif node.variable is not None:
+                taken.append(part)
+                node = node.variable
+            else:
+                return None, []
+        return node, taken
