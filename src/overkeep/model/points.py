@@ -22,7 +22,8 @@ class DiskImage:
     """One disk of a restore point: a QCOW2 file of a chain.
 
     `file` and `backing` are bare names in the disk's folder. `stored` is the size of the file's data in bytes,
-    `covered` what the extents that were copied cover of the disk (zeroes included).
+    `covered` what the extents that were copied cover of the disk (zeroes included),
+    `moved` what was read of it.
     """
 
     disk_id: str
@@ -34,6 +35,7 @@ class DiskImage:
     virtual_size: int
     stored: int
     covered: int
+    moved: int
     format: DiskFormat
     interface: str
     bootable: bool
