@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The list of what is open in the Manager: written before it is used, so that a crash leaves nothing unknown."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from overkeep.controller.store import schema as t
+from overkeep.controller.store.records import Held, HeldKind, JobState
+from overkeep.units import utc_now
+
+_LIVE = (JobState.QUEUED, JobState.RUNNING)
+
+
+class Holdings:
+    """The table of what jobs hold; adding and releasing may be repeated."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    def add(self, item: Held) -> None:
+        """Record something that is about to be opened; one that is known stays as it is."""
+        with self._engine.begin() as connection:
+            if connection.execute(sa.select(t.held.c.ref).where(*_key(item))).first() is None:
+                row = {
+                    "job_id": item.job_id,
+                    "kind": item.kind,
+                    "ref": item.ref,
+                    "vm_id": item.vm_id,
+                    "disk_id": item.disk_id,
+                    "opened": utc_now().isoformat(timespec="seconds"),
+                    "released": None,
+                }
+                connection.execute(sa.insert(t.held).values(row))
+
+    def release(self, item: Held) -> None:
+        """Record that it is closed, removed, or now belongs to what the job made."""
+        with self._engine.begin() as connection:
+            connection.execute(
+                sa.update(t.held)
+                .where(*_key(item), t.held.c.released.is_(None))
+                .values(released=utc_now().isoformat(timespec="seconds"))
+            )
+
+    def of(self, job_id: str, *, vm_id: str = "") -> tuple[Held, ...]:
+        """What a job holds still, of all VMs or of one, in the order it was opened."""
+        wanted = [t.held.c.job_id == job_id, t.held.c.released.is_(None)]
+        if vm_id:
+            wanted.append(t.held.c.vm_id == vm_id)
+        return self._select(sa.select(t.held).where(*wanted))
+
+    def checkpoints(self, vm_id: str) -> tuple[Held, ...]:
+        """The checkpoints that jobs made for a VM and that were not removed yet."""
+        wanted = (t.held.c.kind == HeldKind.CHECKPOINT, t.held.c.vm_id == vm_id, t.held.c.released.is_(None))
+        return self._select(sa.select(t.held).where(*wanted))
+
+    def orphans(self) -> tuple[Held, ...]:
+        """What is open still although its job is over; checkpoints stay on purpose and do not count."""
+        live = sa.select(t.job.c.id).where(t.job.c.state.in_(_LIVE))
+        return self._select(
+            sa.select(t.held).where(
+                t.held.c.released.is_(None), t.held.c.kind != HeldKind.CHECKPOINT, t.held.c.job_id.not_in(live)
+            )
+        )
+
+    def _select(self, query: sa.Select[tuple[str, ...]]) -> tuple[Held, ...]:
+        with self._engine.connect() as connection:
+            rows = connection.execute(query.order_by(t.held.c.opened)).all()
+        return tuple(
+            Held(
+                job_id=row.job_id,
+                kind=HeldKind(row.kind),
+                ref=row.ref,
+                vm_id=row.vm_id,
+                disk_id=row.disk_id,
+                released=row.released is not None,
+            )
+            for row in rows
+        )
+
+
+def _key(item: Held) -> tuple[sa.ColumnElement[bool], ...]:
+    return (t.held.c.job_id == item.job_id, t.held.c.kind == item.kind, t.held.c.ref == item.ref)

@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Jobs in the data base: their states, what each VM and disk is at, and the stream of their events."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from overkeep.controller.store import schema as t
+from overkeep.controller.store.records import (
+    DiskProgress,
+    Failure,
+    Job,
+    JobEvent,
+    JobKind,
+    JobState,
+    Member,
+    VmProgress,
+)
+from overkeep.errors import Conflict, NotFound
+from overkeep.units import utc_now
+
+_LIVE = (JobState.QUEUED, JobState.RUNNING)
+
+
+class Jobs:
+    """The tables of jobs. The job row is the truth for users; the job engine is how it gets there."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        self._news = threading.Condition()
+
+    def create(self, job: Job, members: Sequence[Member], *, exclusive: bool) -> None:
+        """Add a queued job; `exclusive` refuses with `Conflict` when another job works on one of the VMs."""
+        with self._engine.begin() as connection:
+            if exclusive:
+                _check_free(connection, members)
+            connection.execute(sa.insert(t.job).values(_job_row(job)))
+            for member in members:
+                row = {
+                    "job_id": job.id,
+                    "vm_id": member.vm_id,
+                    "vm_name": member.vm_name,
+                    "state": JobState.QUEUED,
+                    "phase": "",
+                    "point_id": "",
+                    "error_code": "",
+                    "error": "",
+                    "busy": exclusive,
+                }
+                connection.execute(sa.insert(t.job_vm).values(row))
+
+    def get(self, job_id: str) -> Job:
+        """One job with its VMs and disks; raise `NotFound`."""
+        with self._engine.connect() as connection:
+            row = connection.execute(sa.select(t.job).where(t.job.c.id == job_id)).first()
+            if row is None:
+                raise NotFound(kind="job", name=job_id, how="overkeep job list")
+            return _job(row, _vms(connection, job_id))
+
+    def all(self, *, limit: int = 100, live: bool = False) -> tuple[Job, ...]:
+        """The newest jobs first, with their VMs; `live` limits them to those that are not over."""
+        query = sa.select(t.job).order_by(t.job.c.created.desc()).limit(limit)
+        if live:
+            query = query.where(t.job.c.state.in_(_LIVE))
+        with self._engine.connect() as connection:
+            return tuple(_job(row, _vms(connection, row.id)) for row in connection.execute(query).all())
+
+    def start(self, job_id: str) -> None:
+        """Mark a queued job as running; one that runs already stays as it is."""
+        self._set(job_id, {"state": JobState.RUNNING, "started": _now()}, only=JobState.QUEUED)
+
+    def end(self, job_id: str, state: JobState, *, failure: Failure, result: Mapping[str, Any]) -> None:
+        """Mark a running job as over, and free its VMs."""
+        values = {
+            "state": state,
+            "ended": _now(),
+            "error_code": failure.code,
+            "error": failure.text,
+            "result": json.dumps(dict(result)),
+        }
+        self._set(job_id, values, only=JobState.RUNNING)
+        with self._engine.begin() as connection:
+            connection.execute(sa.update(t.job_vm).where(t.job_vm.c.job_id == job_id).values(busy=False))
+
+    def request_cancel(self, job_id: str) -> None:
+        """Ask a job to end; its steps look every second."""
+        self._set(job_id, {"cancel_requested": True})
+
+    def cancel_requested(self, job_id: str) -> bool:
+        """Whether somebody asked the job to end."""
+        with self._engine.connect() as connection:
+            return bool(connection.scalar(sa.select(t.job.c.cancel_requested).where(t.job.c.id == job_id)))
+
+    def set_vm(self, job_id: str, vm_id: str, **values: Any) -> None:
+        """Write columns of the row of a VM in a job (`state`, `phase`, `point_id`, `error_code`, `error`, `busy`)."""
+        where = (t.job_vm.c.job_id == job_id, t.job_vm.c.vm_id == vm_id)
+        with self._engine.begin() as connection:
+            connection.execute(sa.update(t.job_vm).where(*where).values(**values))
+        self._tell()
+
+    def set_disk(self, job_id: str, vm_id: str, disk: DiskProgress) -> None:
+        """Write how far a disk is."""
+        key = {"job_id": job_id, "vm_id": vm_id, "disk_id": disk.disk_id}
+        values = {
+            "name": disk.name,
+            "mode": disk.mode,
+            "reason": disk.reason,
+            "state": disk.state,
+            "done": disk.done,
+            "total": disk.total,
+            "moved": disk.moved,
+        }
+        where = [t.job_disk.c[name] == value for name, value in key.items()]
+        with self._engine.begin() as connection:
+            if connection.execute(sa.update(t.job_disk).where(*where).values(values)).rowcount == 0:
+                connection.execute(sa.insert(t.job_disk).values({**key, **values}))
+        self._tell()
+
+    def add_event(self, job_id: str, level: str, text: str, **fields: Any) -> None:
+        """Append to the events of a job."""
+        row = {"job_id": job_id, "time": _now(), "level": level, "text": text, "fields": json.dumps(fields)}
+        with self._engine.begin() as connection:
+            connection.execute(sa.insert(t.job_event).values(row))
+        self._tell()
+
+    def events(self, job_id: str, *, after: int = 0) -> tuple[JobEvent, ...]:
+        """The events of a job with a higher number than `after`, in order."""
+        query = sa.select(t.job_event).where(t.job_event.c.job_id == job_id, t.job_event.c.seq > after)
+        with self._engine.connect() as connection:
+            rows = connection.execute(query.order_by(t.job_event.c.seq)).all()
+        return tuple(
+            JobEvent(
+                seq=row.seq,
+                job_id=row.job_id,
+                time=row.time,
+                level=row.level,
+                text=row.text,
+                fields=json.loads(row.fields),
+            )
+            for row in rows
+        )
+
+    def wait_events(self, job_id: str, *, after: int, seconds: float) -> tuple[JobEvent, ...]:
+        """As `events`, but wait up to `seconds` for one to come; a job that is over is not waited for."""
+        deadline = time.monotonic() + seconds
+        while True:
+            over = self.get(job_id).state.over
+            found = self.events(job_id, after=after)
+            left = deadline - time.monotonic()
+            if found or over or left <= 0:
+                return found
+            with self._news:
+                self._news.wait(min(left, 1.0))  # another process may write as well
+
+    def _set(self, job_id: str, values: Mapping[str, Any], *, only: JobState | None = None) -> None:
+        where = [t.job.c.id == job_id]
+        if only:
+            where.append(t.job.c.state == only)
+        with self._engine.begin() as connection:
+            connection.execute(sa.update(t.job).where(*where).values(dict(values)))
+        self._tell()
+
+    def _tell(self) -> None:
+        with self._news:
+            self._news.notify_all()
+
+
+def _check_free(connection: sa.Connection, members: Sequence[Member]) -> None:
+    ids = [member.vm_id for member in members]
+    query = sa.select(t.job_vm.c.vm_name, t.job_vm.c.job_id).where(t.job_vm.c.busy, t.job_vm.c.vm_id.in_(ids))
+    busy = connection.execute(query).first()
+    if busy:
+        vm_name, job_id = busy
+        raise Conflict(
+            what=f"Job {job_id} works on VM {vm_name!r}",
+            todo=f"wait until it has ended or cancel it with `overkeep job cancel {job_id}`",
+        )
+
+
+def _job_row(job: Job) -> dict[str, Any]:
+    return {
+        "id": job.id,
+        "kind": job.kind,
+        "state": job.state,
+        "workload_id": job.workload_id,
+        "subject": job.subject,
+        "caller": job.caller,
+        "request": json.dumps(dict(job.request)),
+        "created": job.created,
+        "started": job.started,
+        "ended": job.ended,
+        "error_code": job.failure.code,
+        "error": job.failure.text,
+        "result": json.dumps(dict(job.result)),
+        "cancel_requested": job.cancel_requested,
+    }
+
+
+def _job(row: Any, vms: tuple[VmProgress, ...]) -> Job:
+    return Job(
+        id=row.id,
+        kind=JobKind(row.kind),
+        state=JobState(row.state),
+        workload_id=row.workload_id,
+        subject=row.subject,
+        caller=row.caller,
+        request=json.loads(row.request),
+        created=row.created,
+        started=row.started,
+        ended=row.ended,
+        failure=Failure(code=row.error_code, text=row.error),
+        result=json.loads(row.result),
+        cancel_requested=row.cancel_requested,
+        vms=vms,
+    )
+
+
+def _vms(connection: sa.Connection, job_id: str) -> tuple[VmProgress, ...]:
+    disk_rows = connection.execute(
+        sa.select(t.job_disk).where(t.job_disk.c.job_id == job_id).order_by(t.job_disk.c.name)
+    ).all()
+    vm_rows = connection.execute(
+        sa.select(t.job_vm).where(t.job_vm.c.job_id == job_id).order_by(t.job_vm.c.vm_name)
+    ).all()
+    return tuple(
+        VmProgress(
+            vm_id=row.vm_id,
+            vm_name=row.vm_name,
+            state=JobState(row.state),
+            phase=row.phase,
+            point_id=row.point_id,
+            failure=Failure(code=row.error_code, text=row.error),
+            disks=tuple(_disk(disk) for disk in disk_rows if disk.vm_id == row.vm_id),
+        )
+        for row in vm_rows
+    )
+
+
+def _disk(row: Any) -> DiskProgress:
+    return DiskProgress(
+        disk_id=row.disk_id,
+        name=row.name,
+        mode=row.mode,
+        reason=row.reason,
+        state=row.state,
+        done=row.done,
+        total=row.total,
+        moved=row.moved,
+    )
+
+
+def _now() -> str:
+    return utc_now().isoformat(timespec="milliseconds")

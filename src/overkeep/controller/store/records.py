@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The rows of the controller's tables as values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class JobKind(StrEnum):
+    """What a job does."""
+
+    BACKUP = "backup"
+    RESTORE = "restore"
+
+
+class JobState(StrEnum):
+    """State of a job, and of each VM in it; `needs_attention`: it ended, but something in the Manager stayed open."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    NEEDS_ATTENTION = "needs_attention"
+
+    @property
+    def over(self) -> bool:
+        """Whether the state is final."""
+        return self not in (JobState.QUEUED, JobState.RUNNING)
+
+
+class HeldKind(StrEnum):
+    """What a job opened or made in the Manager and must close or remove when it does not succeed."""
+
+    BACKUP = "backup"
+    TRANSFER = "transfer"
+    CHECKPOINT = "checkpoint"
+    DISK = "disk"
+    VM = "vm"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """A VM of a workload."""
+
+    vm_id: str
+    vm_name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """VMs that are backed up together."""
+
+    id: str
+    name: str
+    description: str
+    created: str
+    members: tuple[Member, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why something failed: the stable code and the sentence for the user."""
+
+    code: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiskProgress:
+    """How far one disk of a job is; bytes as in `overkeep.mover.orders.Progress`."""
+
+    disk_id: str
+    name: str
+    mode: str
+    reason: str
+    state: str
+    done: int = 0
+    total: int = 0
+    moved: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class VmProgress:
+    """How far one VM of a job is."""
+
+    vm_id: str
+    vm_name: str
+    state: JobState
+    phase: str
+    point_id: str
+    failure: Failure
+    disks: tuple[DiskProgress, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A job as its users see it; times in ISO 8601, UTC. `subject` is the name of the workload or of the new VM."""
+
+    id: str
+    kind: JobKind
+    state: JobState
+    workload_id: str
+    subject: str
+    caller: str
+    request: Mapping[str, Any]
+    created: str
+    started: str | None = None
+    ended: str | None = None
+    failure: Failure = field(default_factory=Failure)
+    result: Mapping[str, Any] = field(default_factory=dict)
+    cancel_requested: bool = False
+    vms: tuple[VmProgress, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobEvent:
+    """Something that happened in a job; `seq` rises over all jobs."""
+
+    seq: int
+    job_id: str
+    time: str
+    level: str
+    text: str
+    fields: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """Something opened in the Manager; `ref` is its id there (of a VM being made: its name)."""
+
+    job_id: str
+    kind: HeldKind
+    ref: str
+    vm_id: str = ""
+    disk_id: str = ""
+    released: bool = False

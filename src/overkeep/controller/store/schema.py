@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The controller's own tables, and the ordered steps that bring an older data base up to them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from overkeep.errors import OverkeepError
+
+metadata = sa.MetaData()
+
+workload = sa.Table(
+    "workload",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    sa.Column("description", sa.Text, nullable=False),
+    sa.Column("created", sa.Text, nullable=False),
+)
+workload_vm = sa.Table(
+    "workload_vm",
+    metadata,
+    sa.Column("vm_id", sa.Text, primary_key=True),
+    sa.Column("workload_id", sa.Text, nullable=False),
+    sa.Column("vm_name", sa.Text, nullable=False),
+    sa.Column("position", sa.Integer, nullable=False),
+)
+job = sa.Table(
+    "job",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("workload_id", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("caller", sa.Text, nullable=False),
+    sa.Column("request", sa.Text, nullable=False),
+    sa.Column("created", sa.Text, nullable=False),
+    sa.Column("started", sa.Text),
+    sa.Column("ended", sa.Text),
+    sa.Column("error_code", sa.Text, nullable=False),
+    sa.Column("error", sa.Text, nullable=False),
+    sa.Column("result", sa.Text, nullable=False),
+    sa.Column("cancel_requested", sa.Boolean, nullable=False),
+)
+job_vm = sa.Table(
+    "job_vm",
+    metadata,
+    sa.Column("job_id", sa.Text, primary_key=True),
+    sa.Column("vm_id", sa.Text, primary_key=True),
+    sa.Column("vm_name", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("phase", sa.Text, nullable=False),
+    sa.Column("point_id", sa.Text, nullable=False),
+    sa.Column("error_code", sa.Text, nullable=False),
+    sa.Column("error", sa.Text, nullable=False),
+    sa.Column("busy", sa.Boolean, nullable=False),
+)
+# At most one job works on a VM at a time, whatever the number of processes that try.
+sa.Index("job_vm_busy", job_vm.c.vm_id, unique=True, sqlite_where=job_vm.c.busy, postgresql_where=job_vm.c.busy)
+job_disk = sa.Table(
+    "job_disk",
+    metadata,
+    sa.Column("job_id", sa.Text, primary_key=True),
+    sa.Column("vm_id", sa.Text, primary_key=True),
+    sa.Column("disk_id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("mode", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("done", sa.BigInteger, nullable=False),
+    sa.Column("total", sa.BigInteger, nullable=False),
+    sa.Column("moved", sa.BigInteger, nullable=False),
+)
+job_event = sa.Table(
+    "job_event",
+    metadata,
+    sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
+    sa.Column("job_id", sa.Text, nullable=False, index=True),
+    sa.Column("time", sa.Text, nullable=False),
+    sa.Column("level", sa.Text, nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("fields", sa.Text, nullable=False),
+)
+held = sa.Table(
+    "held",
+    metadata,
+    sa.Column("job_id", sa.Text, primary_key=True),
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("ref", sa.Text, primary_key=True),
+    sa.Column("vm_id", sa.Text, nullable=False),
+    sa.Column("disk_id", sa.Text, nullable=False),
+    sa.Column("opened", sa.Text, nullable=False),
+    sa.Column("released", sa.Text),
+)
+_version = sa.Table("schema_version", metadata, sa.Column("version", sa.Integer, primary_key=True))
+
+
+class SchemaTooNew(OverkeepError):
+    """The data base was written by a later version."""
+
+    code = "schema-too-new"
+    template = "The data base has schema {found}, this controller knows up to {known}; install the newer controller."
+
+
+def _first(connection: sa.Connection) -> None:
+    metadata.create_all(connection)
+
+
+# A step is never changed once it was released; the next version appends one. Step n makes version n.
+MIGRATIONS = (_first,)
+
+
+def open_database(url: str) -> sa.Engine:
+    """Connect to `url` and bring its schema up to date; raise `SchemaTooNew` when it is ahead of this program."""
+    engine = sa.create_engine(url)
+    if engine.dialect.name == "sqlite":
+        sa.event.listen(engine, "connect", _prepare_sqlite)
+        sa.event.listen(engine, "begin", _begin_immediate)
+    with engine.begin() as connection:
+        _version.create(connection, checkfirst=True)
+        found = connection.scalar(sa.select(_version.c.version)) or 0
+        if found > len(MIGRATIONS):
+            raise SchemaTooNew(found=found, known=len(MIGRATIONS))
+        for migrate in MIGRATIONS[found:]:
+            migrate(connection)
+        connection.execute(sa.delete(_version))
+        connection.execute(sa.insert(_version).values(version=len(MIGRATIONS)))
+    if engine.url.database and engine.dialect.name == "sqlite":
+        Path(engine.url.database).chmod(0o600)
+    return engine
+
+
+def _prepare_sqlite(connection: object, _record: object) -> None:
+    # Transactions are begun by hand: the driver would begin them only at the first write, too late for the lock.
+    connection.isolation_level = None  # type: ignore[attr-defined]
+    cursor = connection.cursor()  # type: ignore[attr-defined]
+    cursor.execute("PRAGMA busy_timeout=30000")
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.close()
+
+
+def _begin_immediate(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

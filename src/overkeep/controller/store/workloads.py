@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Workloads and their members in the data base."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from overkeep.controller.store import schema as t
+from overkeep.controller.store.records import Member, Workload
+from overkeep.errors import Conflict, NotFound
+from overkeep.units import utc_now
+
+
+class Workloads:
+    """The table of workloads. A VM is a member of at most one."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    def create(self, name: str, members: Sequence[Member], *, description: str = "") -> Workload:
+        """Add a workload; raise `Conflict` when the name is taken or a VM belongs to another one."""
+        made = Workload(
+            id=str(uuid.uuid4()),
+            name=name,
+            description=description,
+            created=utc_now().isoformat(timespec="seconds"),
+            members=tuple(members),
+        )
+        with self._engine.begin() as connection:
+            _check_name(connection, name, but="")
+            row = {"id": made.id, "name": name, "description": description, "created": made.created}
+            connection.execute(sa.insert(t.workload).values(row))
+            _set_members(connection, made)
+        return made
+
+    def update(self, workload: Workload) -> None:
+        """Write name, description and members of a workload that exists."""
+        with self._engine.begin() as connection:
+            _check_name(connection, workload.name, but=workload.id)
+            connection.execute(
+                sa.update(t.workload)
+                .where(t.workload.c.id == workload.id)
+                .values(name=workload.name, description=workload.description)
+            )
+            _set_members(connection, workload)
+
+    def delete(self, workload_id: str) -> None:
+        """Forget a workload; its restore points stay on the target."""
+        with self._engine.begin() as connection:
+            connection.execute(sa.delete(t.workload_vm).where(t.workload_vm.c.workload_id == workload_id))
+            connection.execute(sa.delete(t.workload).where(t.workload.c.id == workload_id))
+
+    def all(self) -> tuple[Workload, ...]:
+        """All workloads, by name."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(sa.select(t.workload).order_by(t.workload.c.name)).all()
+            return tuple(_workload(connection, row) for row in rows)
+
+    def get(self, name_or_id: str) -> Workload:
+        """One workload; raise `NotFound` when there is none of this id or name."""
+        named = (t.workload.c.id == name_or_id) | (t.workload.c.name == name_or_id)
+        with self._engine.connect() as connection:
+            row = connection.execute(sa.select(t.workload).where(named)).first()
+            if row is None:
+                raise NotFound(kind="workload", name=name_or_id, how="overkeep workload list")
+            return _workload(connection, row)
+
+
+def _workload(connection: sa.Connection, row: sa.Row[tuple[str, ...]]) -> Workload:
+    mine = sa.select(t.workload_vm).where(t.workload_vm.c.workload_id == row.id).order_by(t.workload_vm.c.position)
+    members = tuple(Member(vm_id=m.vm_id, vm_name=m.vm_name) for m in connection.execute(mine))
+    return Workload(id=row.id, name=row.name, description=row.description, created=row.created, members=members)
+
+
+def _check_name(connection: sa.Connection, name: str, *, but: str) -> None:
+    taken = connection.scalar(sa.select(t.workload.c.id).where(t.workload.c.name == name, t.workload.c.id != but))
+    if taken:
+        raise Conflict(what=f"There is a workload named {name!r} already", todo="choose another name")
+
+
+def _set_members(connection: sa.Connection, workload: Workload) -> None:
+    ids = [member.vm_id for member in workload.members]
+    elsewhere = connection.execute(
+        sa.select(t.workload_vm.c.vm_name, t.workload.c.name)
+        .join(t.workload, t.workload.c.id == t.workload_vm.c.workload_id)
+        .where(t.workload_vm.c.vm_id.in_(ids), t.workload_vm.c.workload_id != workload.id)
+    ).first()
+    if elsewhere:
+        vm_name, other = elsewhere
+        raise Conflict(what=f"VM {vm_name!r} belongs to workload {other!r}", todo="take it out of that one first")
+    connection.execute(sa.delete(t.workload_vm).where(t.workload_vm.c.workload_id == workload.id))
+    for position, member in enumerate(workload.members):
+        row = {"vm_id": member.vm_id, "workload_id": workload.id, "vm_name": member.vm_name, "position": position}
+        connection.execute(sa.insert(t.workload_vm).values(row))
