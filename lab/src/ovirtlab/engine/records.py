@@ -7,10 +7,24 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
+from ovirtlab.engine.locks import Lock
+
+
+@dataclass(kw_only=True)
+class Origin:
+    """Who asked for something, as its events name them."""
+
+    user_id: str = ""
+    user_name: str = ""
+    correlation_id: str = ""
+
 
 @dataclass(kw_only=True)
 class Backup:
-    """`phase` is the engine's own phase in lower case (`adding_bitmaps`, `ready`); the API maps it to fewer words."""
+    """`phase` is the engine's own phase in lower case (`adding_bitmaps`, `ready`); the API maps it to fewer words.
+
+    `pending_checkpoint_id` is the checkpoint made for it; it becomes `to_checkpoint_id` once the host has begun.
+    """
 
     id: str
     vm_id: str
@@ -25,6 +39,11 @@ class Backup:
     snapshot_id: str = ""
     modes: dict[str, Literal["full", "incremental"]] = field(default_factory=dict)  # by disk id
     urls: dict[str, str] = field(default_factory=dict)  # NBD URLs of a live backup, by disk id
+    scratch: dict[str, str] = field(default_factory=dict)  # ids of scratch disks, by disk id
+    pending_checkpoint_id: str = ""
+    require_consistency: bool = False
+    origin: Origin = field(default_factory=Origin)
+    locks: list[Lock] = field(default_factory=list, repr=False)
 
 
 @dataclass(kw_only=True)
@@ -51,7 +70,11 @@ class Snapshot:
 
 @dataclass(kw_only=True)
 class ImageTransfer:
-    """`image_id` is set when a disk snapshot is read; `ended` is when a finished phase was reached."""
+    """`image_id` is set when a disk snapshot is read; `ended` is when a finished phase was reached.
+
+    `backend` is what serves the data: the VM's own QEMU, `qemu-nbd`, or the file itself. `expires` is when the ticket
+    ends, in engine seconds; `outcome` is the code of the event that tells how it ended, the first cause wins.
+    """
 
     id: str
     disk_id: str
@@ -70,3 +93,10 @@ class ImageTransfer:
     transferred: int = 0
     created: datetime | None = None
     ended: datetime | None = None
+    backend: Literal["live", "nbd", "file"] = "nbd"
+    expires: float = 0
+    renewal_missed: bool = False
+    paused_told: bool = False
+    outcome: int = 0
+    origin: Origin = field(default_factory=Origin)
+    locks: list[Lock] = field(default_factory=list, repr=False)

@@ -31,6 +31,7 @@ from ovirtlab.engine.events import EventLog
 from ovirtlab.engine.faults import NotFound
 from ovirtlab.engine.locks import LockTable
 from ovirtlab.engine.records import Backup, Checkpoint, ImageTransfer, Snapshot
+from ovirtlab.engine.timers import Settings
 
 T = TypeVar("T")
 
@@ -46,6 +47,7 @@ class State:
         self.clock = clock
         self.events = EventLog(clock)
         self.locks = LockTable()
+        self.settings = Settings()
         self._random = random.Random(seed) if seed is not None else None  # noqa: S311 - ids, not secrets
         self.data_centers: dict[str, DataCenter] = {}
         self.clusters: dict[str, Cluster] = {}

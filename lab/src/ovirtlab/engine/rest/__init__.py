@@ -26,4 +26,7 @@ How to write a handler (see `routing`, `documents`, `bodies`):
 Refusals are raised as `ovirtlab.engine.faults`. An entity is `Entity("backup", fields={...}, id=..., href=...)`: the
 fields in any order (None leaves one out), as str, int, bool, datetime, Entity or Items; the renderers of XML and JSON
 put them in the engine's order and form.
+
+`engine/backups.py` and `engine/transfers.py` each have `def begin(context: Context) -> None`, called once when the
+engine starts, to register their loops with `context.background`.
 """

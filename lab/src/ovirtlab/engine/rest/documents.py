@@ -44,7 +44,7 @@ class Items:
 
 @dataclass(slots=True)
 class Entity:
-    """One object. `links` are names of sub-collections below `href`; `link_to` in `fields` are links to objects."""
+    """One object. `links` are names of sub-collections below `href`, or `name=address`; objects linked are fields."""
 
     tag: str
     fields: Mapping[str, Value] = field(default_factory=dict)
@@ -55,7 +55,8 @@ class Entity:
     reference: bool = False
 
 
-Value: TypeAlias = str | int | float | bool | datetime | Entity | Items | None
+Scalar: TypeAlias = str | int | float | bool | datetime
+Value: TypeAlias = Scalar | Entity | Items | None
 
 
 @dataclass(slots=True)

@@ -81,6 +81,7 @@ class Route:
     method: str
     pattern: tuple[str, ...]
     handler: Handler
+    is_action: bool = False
 
 
 class Routes:
@@ -102,12 +103,12 @@ class Routes:
         return self._add("DELETE", pattern)
 
     def action(self, pattern: str) -> Callable[[Handler], Handler]:
-        """A POST whose last segment is the verb."""
-        return self._add("POST", pattern)
+        """A POST whose last segment is the verb; answered with `<action>`, also when it is refused."""
+        return self._add("POST", pattern, is_action=True)
 
-    def _add(self, method: str, pattern: str) -> Callable[[Handler], Handler]:
+    def _add(self, method: str, pattern: str, *, is_action: bool = False) -> Callable[[Handler], Handler]:
         def keep(handler: Handler) -> Handler:
-            self.all.append(Route(method, tuple(pattern.split("/")), handler))
+            self.all.append(Route(method, tuple(pattern.split("/")), handler, is_action))
             return handler
 
         return keep
@@ -122,16 +123,22 @@ class Router:
             for route in group.all:
                 self._root.add(route)
 
-    def find(self, method: str, path: str) -> tuple[Handler | None, dict[str, str], bool]:
-        """The handler, its segments, and whether the path is known at all (405 against 404)."""
+    def find(self, method: str, path: str) -> Match | None:
+        """The route of a request and its segments; None when the path is unknown, without a route for 405."""
         node, segments = self._root.walk(path.split("/"))
-        if node is None:
-            return None, {}, False
+        if node is None or not node.routes:
+            return None
         route = node.routes.get(method)
         if route is None:
-            return None, {}, bool(node.routes)
+            return Match(None, {})
         names = [part[1:-1] for part in route.pattern if part.startswith("{")]
-        return route.handler, dict(zip(names, segments, strict=True)), True
+        return Match(route, dict(zip(names, segments, strict=True)))
+
+
+@dataclass(frozen=True)
+class Match:
+    route: Route | None
+    segments: Mapping[str, str]
 
 
 class _Node:

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`follow=nics,disk_attachments.disk`: links of an answer replaced by what they lead to."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Awaitable, Callable
+
+from ovirtlab.engine.faults import NotFound
+from ovirtlab.engine.rest.documents import API, Collection, Entity, Items, Value
+from ovirtlab.engine.rest.order import links_of
+
+Get = Callable[[str], Awaitable[Entity | Collection]]
+
+
+async def follow(document: Entity | Collection, wanted: str, *, get: Get) -> None:
+    """Inline what `wanted` names into the document, level by level; `get` answers a path below the API."""
+    tree: dict[str, dict[str, object]] = {}
+    for path in filter(None, (part.strip() for part in wanted.split(","))):
+        node = tree
+        for name in path.split("."):
+            node = node.setdefault(name, {})  # type: ignore[assignment]
+    for entity in document.entities if isinstance(document, Collection) else [document]:
+        await _inline(entity, tree, get)
+
+
+async def _inline(entity: Entity, tree: dict[str, dict[str, object]], get: Get) -> None:
+    entity.fields = dict(entity.fields)
+    for name, below in tree.items():
+        targets = await _replace(entity, name, get)
+        for target in targets:
+            await _inline(target, below, get)  # type: ignore[arg-type]
+
+
+async def _replace(entity: Entity, name: str, get: Get) -> list[Entity]:
+    """Put the target of a link in its place and return the entities that came in."""
+    for rel, href in links_of(entity):
+        if rel == name.replace("_", ""):
+            answer = await get(href.removeprefix(f"{API}/"))
+            entity.links = [link for link in entity.links if link.partition("=")[0] != rel]
+            assert isinstance(entity.fields, dict)
+            return _put(entity.fields, name, answer)
+    assert isinstance(entity.fields, dict)
+    return await _replace_field(entity.fields, name, get)
+
+
+def _put(fields: dict[str, Value], name: str, answer: Entity | Collection) -> list[Entity]:
+    if isinstance(answer, Collection):
+        fields[answer.tag] = Items(answer.member, list(answer.entities))
+        return list(answer.entities)
+    fields[name] = answer
+    return [answer]
+
+
+async def _replace_field(fields: dict[str, Value], name: str, get: Get) -> list[Entity]:
+    value = fields.get(name)
+    if isinstance(value, Entity):
+        full = await _full(value, get)
+        fields[name] = full
+        return [full]
+    if isinstance(value, Items):
+        members = [await _full(member, get) for member in value.members if isinstance(member, Entity)]
+        fields[name] = Items(value.tag, members)
+        return members
+    return []
+
+
+async def _full(link: Entity, get: Get) -> Entity:
+    """What a link leads to; the link itself when it leads nowhere that this user may see."""
+    if link.href is None:
+        return link
+    try:
+        answer = await get(link.href.removeprefix(f"{API}/"))
+    except NotFound:
+        return link
+    return dataclasses.replace(answer) if isinstance(answer, Entity) else link

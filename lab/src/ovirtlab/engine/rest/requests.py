@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a request says besides its body: path, query and matrix parameters, correlation id, who sends it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import secrets
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from starlette.requests import Request
+
+from ovirtlab.engine.access import is_admin
+from ovirtlab.engine.context import Context
+from ovirtlab.engine.entities import User
+from ovirtlab.engine.faults import Unauthorized
+from ovirtlab.engine.rest.bodies import parse_body, read_boolean
+from ovirtlab.engine.rest.documents import API
+from ovirtlab.engine.rest.routing import Call
+from ovirtlab.engine.sso import Sessions
+
+_NOT_IN_CORRELATION_ID = re.compile(r"[^A-Za-z0-9_-]")
+
+
+@dataclass(frozen=True)
+class Address:
+    """A request's path below the API and its parameters, matrix and query together."""
+
+    path: str
+    parameters: dict[str, str]
+
+
+def read_address(request: Request) -> Address:
+    """Split matrix parameters from the path; the query wins over them, `all-content` and `filter` may be headers."""
+    raw = request.scope.get("raw_path") or request.url.path.encode()
+    parameters: dict[str, str] = {}
+    segments: list[str] = []
+    for part in raw.decode("ascii", "replace").removeprefix(API).strip("/").split("/"):
+        name, *matrix = part.split(";")
+        segments.append(unquote(name))
+        for pair in matrix:
+            key, _, value = pair.partition("=")
+            if key:
+                parameters[unquote(key)] = unquote(value)
+    parameters.update(request.query_params)
+    for name, header in (("all_content", "all-content"), ("filter", "filter")):
+        if header in request.headers:
+            parameters.setdefault(name, request.headers[header])
+    return Address("/".join(segments), parameters)
+
+
+def read_correlation_id(request: Request, parameters: dict[str, str]) -> str:
+    """The client's correlation id without characters that the engine drops, or a new one."""
+    given = request.headers.get("correlation-id") or parameters.get("correlation_id", "")
+    return _NOT_IN_CORRELATION_ID.sub("", given)[:36] or secrets.token_hex(4)
+
+
+def authenticate(request: Request, sessions: Sessions, context: Context) -> User:
+    """The user of a bearer token or of a name and password; raise `Unauthorized` without one."""
+    scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        session = sessions.find(credentials.strip())
+        if session is not None:
+            return context.state.users[session.user_id]
+    elif scheme.lower() == "basic":
+        user = sessions.check(*_decode(credentials))
+        if user is not None:
+            return user
+    raise Unauthorized("Unauthorized")
+
+
+def _decode(credentials: str) -> tuple[str, str]:
+    try:
+        login, _, password = base64.b64decode(credentials, validate=True).decode().partition(":")
+    except (binascii.Error, ValueError):
+        raise Unauthorized("Unauthorized") from None
+    return login, password
+
+
+async def read_call(request: Request, address: Address, user: User, *, context: Context, correlation_id: str) -> Call:
+    """The call a handler gets, still without the segments of its route."""
+    parameters = address.parameters
+    expect = request.headers.get("expect", "").lower()
+    body = parse_body(await request.body(), request.headers.get("content-type", ""))
+    wanted_filter = parameters.get("filter")
+    given_async = body.flag("async")
+    in_query = "async" in parameters and read_boolean(parameters["async"])
+    admin = is_admin(context.state, user)
+    return Call(
+        context=context,
+        user=user,
+        method=request.method,
+        path=address.path,
+        parameters=parameters,
+        body=body,
+        correlation_id=correlation_id,
+        filtered=not admin or (wanted_filter is not None and read_boolean(wanted_filter)),
+        expects_created="201-created" in expect,
+        runs_async="202-accepted" in expect or in_query or bool(given_async),
+    )
