@@ -173,7 +173,7 @@ class Engine(Protocol):
 
     def start_vm(self, vm_id: str) -> None: ...
     def delete_vm(self, vm_id: str, *, detach_only: bool) -> None:
-        """Remove a VM that is down and wait until it is gone; `detach_only` keeps its disks. A missing one is success."""
+        """Remove a VM that is down, wait until it is gone; a missing one is success. `detach_only` keeps its disks."""
 
     def storage_domains(self, *, cluster_id: str | None = None) -> Mapping[str, str]:
         """Names to ids of the data domains that are up; of the cluster's data center only, when one is given."""
