@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Memory for disk data: page-aligned buffers, and finding zeroes in them without copying."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from collections.abc import Iterator
+
+from overkeep.units import KIB
+
+CLUSTER = 64 * KIB
+"""Unit of everything here: images, digests and changed blocks are counted in it."""
+
+# PyDLL keeps the interpreter's lock: a comparison takes at most a few microseconds, less than handing the lock over.
+_memcmp = ctypes.PyDLL(None).memcmp
+_memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+_memcmp.restype = ctypes.c_int
+
+ZEROES = memoryview(mmap.mmap(-1, CLUSTER)).toreadonly()
+"""One cluster of zeroes, page-aligned."""
+
+_zeroes = (ctypes.c_char * CLUSTER)()
+_ZEROES_ADDRESS = ctypes.addressof(_zeroes)
+
+
+def aligned_buffer(size: int) -> memoryview:
+    """Return a zeroed, page-aligned buffer of `size` bytes, as O_DIRECT needs it."""
+    return memoryview(mmap.mmap(-1, size))
+
+
+def zero_runs(data: memoryview) -> Iterator[tuple[int, int, bool]]:
+    """Yield `(start, end, zero)` for the runs of clusters of `data` that are all zeroes, or are not.
+
+    Positions are relative to `data`; the last cluster may be shorter.
+    """
+    size = len(data)
+    flags = _zero_flags(data)
+    begin = 0
+    for index in range(1, len(flags) + 1):
+        if index == len(flags) or flags[index] != flags[begin]:
+            yield begin * CLUSTER, min(index * CLUSTER, size), flags[begin]
+            begin = index
+
+
+def is_zero(data: memoryview) -> bool:
+    """Whether all of `data` is zeroes."""
+    return all(_zero_flags(data))
+
+
+def _zero_flags(data: memoryview) -> list[bool]:
+    size = len(data)
+    if data.readonly:  # ctypes takes the address of writable memory only; tests and small callers pass bytes
+        return [not any(data[at : at + CLUSTER].tobytes().strip(b"\0")) for at in range(0, size, CLUSTER)]
+    if not size:
+        return []
+    anchor = ctypes.c_char.from_buffer(data)
+    base = ctypes.addressof(anchor)
+    return [_memcmp(base + at, _ZEROES_ADDRESS, min(CLUSTER, size - at)) == 0 for at in range(0, size, CLUSTER)]

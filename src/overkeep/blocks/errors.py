@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Errors of the block plane: which end failed, on what, and what to do about it."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from overkeep.errors import OverkeepError
+
+
+class TargetFull(OverkeepError):
+    """The backup target has no room left, or a quota or limit says so."""
+
+    code = "target-full"
+    template = (
+        "There is no room left for {path} on the backup target ({reason}); "
+        "free space, raise the quota, or shorten the retention, and run the job again."
+    )
+    status = 507
+
+
+class TargetReadOnly(OverkeepError):
+    """The backup target cannot be written."""
+
+    code = "target-read-only"
+    template = (
+        "The backup target does not allow writing {path} ({reason}); "
+        "export and mount it writable for the user of the services (36:36), and run the job again."
+    )
+
+
+class TargetStale(OverkeepError):
+    """The NFS server no longer knows the file."""
+
+    code = "target-stale"
+    template = (
+        "{path} was removed or replaced on the backup target while it was in use ({reason}); "
+        "if the server was exported anew, mount the target again, and run the job again."
+    )
+    retry = True
+
+
+class TargetMissing(OverkeepError):
+    """A file or folder of the backup target is not there."""
+
+    code = "target-missing"
+    template = "{path} is not on the backup target ({reason}); check that the target is mounted and complete."
+
+
+class TargetFailed(OverkeepError):
+    """The backup target answered with an input or output error."""
+
+    code = "target-failed"
+    template = "The backup target failed on {path} ({reason}); look at the NFS server and the mount, and try again."
+    retry = True
+
+
+class WriterReplaced(OverkeepError):
+    """Another writer has taken the place of this one."""
+
+    code = "writer-replaced"
+    template = "Another attempt writes {path} now; this one has stopped and changed nothing of it."
+
+
+class ImageDamaged(OverkeepError):
+    """A file that should be a QCOW2 image of a chain is not a sound one."""
+
+    code = "image-damaged"
+    template = "The image {file} cannot be used: {reason}; verify the repository and use another restore point."
+
+
+class ImageUnsupported(OverkeepError):
+    """An image uses a feature that is not read."""
+
+    code = "image-unsupported"
+    template = "The image {file} uses {feature}, which is not supported; convert it with `qemu-img convert -O qcow2`."
+
+
+class UnsafeImage(OverkeepError):
+    """An image names something outside its folder: refused, it may be an attack."""
+
+    code = "image-unsafe"
+    template = (
+        "The image {file} is refused: {reason}; "
+        "images of a backup name nothing outside their own folder, so find out who changed it."
+    )
+
+
+class DigestsDamaged(OverkeepError):
+    """A file of digests is not a sound one."""
+
+    code = "digests-damaged"
+    template = "The digests in {file} cannot be used: {reason}; verify the disk by reading it, which makes them anew."
+
+
+class BadRange(OverkeepError):
+    """A range does not lie on the disk or on whole clusters: an error of the caller."""
+
+    code = "bad-range"
+    template = "The range at {offset} of {length} bytes does not fit {what} of {size} bytes; report this as a bug."
+
+
+class SizesDiffer(OverkeepError):
+    """The disk that is read does not fit the one that is written."""
+
+    code = "sizes-differ"
+    template = "A disk of {source} bytes cannot be copied to one of {sink} bytes; make the target disk as large."
+    status = 409
+
+
+class DiskUnreachable(OverkeepError):
+    """There is no NBD server at the other end, or it does not answer."""
+
+    code = "disk-unreachable"
+    template = (
+        "The disk to {verb} cannot be reached at {url} ({reason}); "
+        "check that the VM's backup or transfer is still open on this host, and try again."
+    )
+    retry = True
+
+
+class DiskRefused(OverkeepError):
+    """The NBD server does not give the export."""
+
+    code = "disk-refused"
+    template = (
+        "The NBD server at {url} does not give the disk to {verb} ({reason}); "
+        "finalize the transfer in the Manager and run the job again."
+    )
+
+
+class DiskLost(OverkeepError):
+    """The connection broke, or an answer did not come in time."""
+
+    code = "disk-lost"
+    template = (
+        "The connection to the disk to {verb} at {url} was lost ({reason}); "
+        "check the VM, its host and the transfer in the Manager, and try again."
+    )
+    retry = True
+
+
+class DiskFailed(OverkeepError):
+    """The NBD server failed a request."""
+
+    code = "disk-failed"
+    template = (
+        "The storage of the VM failed to {verb} {length} bytes at {offset} of {url} ({reason}); "
+        "look at the storage domain and at the events of the VM, and try again."
+    )
+    retry = True
+
+
+class DiskFull(OverkeepError):
+    """The storage domain of the disk that is written has no room."""
+
+    code = "disk-full"
+    template = (
+        "The storage domain of the disk at {url} is full; free space in it, or restore to another, and try again."
+    )
+    status = 507
+
+
+class DiskReadOnly(OverkeepError):
+    """The disk that should be written is exported for reading only."""
+
+    code = "disk-read-only"
+    template = "The disk at {url} is open for reading only; finalize the transfer in the Manager and restore again."
+
+
+class NoChangedBlocks(OverkeepError):
+    """Changed blocks were asked for, and the export does not tell them."""
+
+    code = "no-changed-blocks"
+    template = (
+        "The disk at {url} does not tell which blocks changed ({reason}); make a full backup of it, "
+        "and the next ones are incremental again."
+    )
+    status = 409
+
+
+_KINDS: dict[int, type[OverkeepError]] = {
+    errno.ENOSPC: TargetFull,
+    errno.EDQUOT: TargetFull,
+    errno.EFBIG: TargetFull,
+    errno.EROFS: TargetReadOnly,
+    errno.EACCES: TargetReadOnly,
+    errno.EPERM: TargetReadOnly,
+    errno.ESTALE: TargetStale,
+    errno.ENOENT: TargetMissing,
+    errno.ENOTDIR: TargetMissing,
+}
+
+
+def target_error(path: Path | str, error: OSError) -> OverkeepError:
+    """Say what `error` of the operating system means for `path` on the target."""
+    kind = _KINDS.get(error.errno or 0, TargetFailed)
+    return kind(path=path, reason=os.strerror(error.errno) if error.errno else str(error))
+
+
+@contextmanager
+def on_target(path: Path | str) -> Iterator[None]:
+    """Turn every `OSError` of the block into the typed error for `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise target_error(path, error) from error

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Pure operations on extents: joining neighbours, rounding out to clusters, cutting into chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from overkeep.blocks.buffers import CLUSTER
+from overkeep.blocks.ends import Extent
+from overkeep.units import MIB, align_down, align_up
+
+ZERO_STEP = 256 * MIB
+"""Longest run of zeroes handled in one go, so that cancelling and progress do not wait for a whole disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What is known of the next `length` bytes of a disk: whether they changed, whether they read as zeroes."""
+
+    length: int
+    dirty: bool
+    zero: bool
+
+
+def joined(extents: Iterable[Extent]) -> Iterator[Extent]:
+    """Join extents that touch and agree about zeroes; `extents` are in order."""
+    last: Extent | None = None
+    for extent in extents:
+        if last is not None and last.end == extent.start and last.zero == extent.zero:
+            last = Extent(last.start, last.length + extent.length, last.zero)
+            continue
+        if last is not None:
+            yield last
+        last = extent
+    if last is not None:
+        yield last
+
+
+def dirty_clusters(statuses: Iterable[Status]) -> Iterator[Extent]:
+    """Turn the statuses of a whole disk, from its first byte on, into extents of whole clusters.
+
+    A cluster is in the result when any of it is dirty, and zero there only when all of it reads as zeroes. The last
+    extent ends where the statuses end.
+    """
+    return joined(extent for dirty, extent in _clusters(statuses) if dirty)
+
+
+def _clusters(statuses: Iterable[Status]) -> Iterator[tuple[bool, Extent]]:
+    start = end = 0  # the piece of a cluster that has been seen and not been given yet
+    dirty, zero = False, True
+    for status in statuses:
+        position, stop = end, end + status.length
+        end = stop
+        if position > start:  # complete the cluster that an earlier status began
+            edge = min(stop, align_up(position, CLUSTER))
+            dirty, zero = dirty or status.dirty, zero and status.zero
+            if edge % CLUSTER:
+                continue
+            yield dirty, Extent(start, edge - start, zero)
+            start = edge
+        whole = align_down(stop, CLUSTER)
+        if whole > start:
+            yield status.dirty, Extent(start, whole - start, status.zero)
+            start = whole
+        dirty, zero = status.dirty, status.zero
+    if end > start:
+        yield dirty, Extent(start, end - start, zero)
+
+
+def chunks(extents: Iterable[Extent], chunk: int) -> Iterator[Extent]:
+    """Cut extents into pieces of at most `chunk` bytes of data or `ZERO_STEP` bytes of zeroes.
+
+    Pieces end at multiples of their greatest length, so that clusters stay whole.
+    """
+    for extent in extents:
+        step = ZERO_STEP if extent.zero else chunk
+        position = extent.start
+        while position < extent.end:
+            stop = min(extent.end, align_down(position, step) + step)
+            yield Extent(position, stop - position, extent.zero)
+            position = stop

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A file on the target that is written under a partial name, past the page cache where that works, and renamed once."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from overkeep.blocks.errors import TargetFailed, WriterReplaced, on_target, target_error
+from overkeep.logs import fields
+
+PARTIAL = ".partial"
+"""What is appended to the name of a file that is not finished."""
+
+_MOST_BUFFERS = 512  # pwritev takes at most 1024
+
+log = logging.getLogger(__name__)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable."""
+    with on_target(folder):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+class PartialFile:
+    """`<final>.partial`, made anew and exclusively; writes may come from several threads.
+
+    With `direct` the page cache is passed by as long as the file system and the buffers allow it. A leftover of an
+    earlier attempt is unlinked, never reused: should its writer still live, it writes into a file without a name.
+    """
+
+    def __init__(self, final: Path, *, direct: bool = False) -> None:
+        self.final = final
+        self.path = final.with_name(final.name + PARTIAL)
+        self._handle = self._create(direct=direct)
+
+    def _create(self, *, direct: bool) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with on_target(self.path):
+            self.path.unlink(missing_ok=True)
+            if direct:
+                try:
+                    return os.open(self.path, flags | os.O_DIRECT, 0o666)
+                except OSError as error:
+                    if error.errno != errno.EINVAL:
+                        raise
+                    self.path.unlink(missing_ok=True)  # some kernels make the file before they refuse the flag
+            return os.open(self.path, flags, 0o666)
+
+    def write(self, offset: int, pieces: Sequence[memoryview]) -> None:
+        """Write `pieces` one after the other from `offset` on; raises the typed error for the path."""
+        for first in range(0, len(pieces), _MOST_BUFFERS):
+            batch = list(pieces[first : first + _MOST_BUFFERS])
+            while batch:
+                done = self._write_some(offset, batch)
+                offset += done
+                batch = _rest(batch, done)
+
+    def _write_some(self, offset: int, pieces: list[memoryview]) -> int:
+        try:
+            return os.pwritev(self._handle, pieces, offset)
+        except OSError as error:
+            if error.errno != errno.EINVAL or not self._leave_direct():
+                raise target_error(self.path, error) from error
+        return self._write_some(offset, pieces)
+
+    def _leave_direct(self) -> bool:
+        """Go through the page cache from now on; False when that was so already."""
+        flags = fcntl.fcntl(self._handle, fcntl.F_GETFL)
+        if not flags & os.O_DIRECT:
+            return False
+        fcntl.fcntl(self._handle, fcntl.F_SETFL, flags & ~os.O_DIRECT)
+        return True
+
+    def read(self, offset: int, buffer: memoryview) -> None:
+        """Read back what was written; `buffer` must be aligned while the page cache is passed by."""
+        with on_target(self.path):
+            done = os.preadv(self._handle, [buffer], offset)
+        if done != len(buffer):
+            raise TargetFailed(path=self.path, reason=f"{done} bytes instead of {len(buffer)} at {offset}")
+
+    def publish(self) -> None:
+        """Make the file durable and give it its final name; after this it is closed.
+
+        Raises `WriterReplaced` when the partial name is no longer this file, so that a writer that was thought dead
+        harms no later attempt.
+        """
+        with on_target(self.path):
+            os.fsync(self._handle)
+        self._check_owner()
+        self._close()
+        with on_target(self.path):
+            self.path.rename(self.final)
+        sync_folder(self.final.parent)
+
+    def _check_owner(self) -> None:
+        if not self._is_mine():
+            raise WriterReplaced(path=self.final)
+
+    def _is_mine(self) -> bool:
+        with on_target(self.path):
+            mine = os.fstat(self._handle)
+            try:
+                named = self.path.lstat()
+            except FileNotFoundError:
+                return False
+        return (mine.st_dev, mine.st_ino) == (named.st_dev, named.st_ino)
+
+    def _close(self) -> None:
+        handle, self._handle = self._handle, -1
+        with on_target(self.path):  # NFS may tell of a lost write only here
+            os.close(handle)
+
+    def discard(self) -> None:
+        """Close and remove the unfinished file; nothing happens when it was published or discarded before."""
+        if self._handle < 0:
+            return
+        try:
+            if self._is_mine():
+                self.path.unlink(missing_ok=True)
+            self._close()
+        except (OSError, TargetFailed) as error:  # what stays is garbage by its name, and the first error matters more
+            log.info("unfinished file stays %s", fields(path=self.path, reason=error))
+
+
+def _rest(pieces: list[memoryview], done: int) -> list[memoryview]:
+    """What is left of `pieces` after their first `done` bytes."""
+    for index, piece in enumerate(pieces):
+        if done < len(piece):
+            return [piece[done:], *pieces[index + 1 :]]
+        done -= len(piece)
+    return []

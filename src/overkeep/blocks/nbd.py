@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Disks behind an NBD socket as source and sink; the only module that knows the NBD client of ovirt-imageio.
+
+The URL is the one of a ticket of ovirt-imageio (`nbd:unix:/path:exportname=sda`) or the standard form
+(`nbd+unix:///sda?socket=/path`, `nbd://host:port/sda`).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from ovirt_imageio._internal import nbd
+
+from overkeep.blocks.buffers import ZEROES
+from overkeep.blocks.ends import Extent
+from overkeep.blocks.errors import (
+    BadRange,
+    DiskFailed,
+    DiskFull,
+    DiskLost,
+    DiskReadOnly,
+    DiskRefused,
+    DiskUnreachable,
+    NoChangedBlocks,
+)
+from overkeep.blocks.extents import Status, dirty_clusters
+from overkeep.units import GIB, MIB
+
+CONNECT_SECONDS = 20.0
+"""How long a connection and its handshake may take; the ninth connection to `qemu-nbd --shared=8` gets no greeting."""
+
+ANSWER_SECONDS = 120.0
+"""How long a request may take; storage that is slower for longer counts as lost."""
+
+_STATUS_STEP = GIB  # a server answers for at most 4 GiB; smaller steps keep its answers and the waits short
+_ZERO_STEP = 128 * MIB
+_NO_SPACE, _NOT_PERMITTED = 28, 1  # error numbers of the protocol
+
+logging.getLogger("nbd").setLevel(logging.ERROR)  # what it warns of is an error of ours with a sentence, or harmless
+
+
+class _Client(nbd.Client):  # type: ignore[misc] # the client has no types
+    """The client with limits in time: for the handshake, and for each answer."""
+
+    def _create_unix_connection(self, address: Any) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(CONNECT_SECONDS)
+            sock.connect(address)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def _create_tcp_connection(self, address: Any) -> socket.socket:
+        sock = socket.create_connection(tuple(address), timeout=CONNECT_SECONDS)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
+
+    def limit_answers(self, seconds: float) -> None:
+        """Let the kernel keep the time: a socket with a time-out of Python's costs one more call for each read."""
+        self._sock.settimeout(None)
+        limit = struct.pack("@ll", int(seconds), 0)
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+
+    def _recv_into(self, buf: Any) -> None:
+        with memoryview(buf) as view:
+            position = 0
+            while position < len(view):
+                count = self._sock.recv_into(view[position:], 0, socket.MSG_WAITALL)
+                if not count:
+                    raise nbd.ProtocolError("the server closed the connection")
+                position += count
+
+
+class _Disk:
+    """What both ends share: a connection, and the errors of everything that is done with it."""
+
+    verb = "use"
+
+    def __init__(self, url: str, *, dirty: bool = False) -> None:
+        self.url = url
+        self._dirty = dirty
+        self._client = self._connect()
+
+    def _connect(self) -> Any:
+        try:
+            address, export = parse_url(self.url)
+            client = _Client(address, export, dirty=self._dirty)
+            client.limit_answers(ANSWER_SECONDS)
+        except nbd.OptionError as error:
+            raise DiskRefused(verb=self.verb, url=self.url, reason=error.reason) from error
+        except TimeoutError as error:
+            reason = f"no answer within {CONNECT_SECONDS:g} s; the server may have all its connections in use"
+            raise DiskUnreachable(verb=self.verb, url=self.url, reason=reason) from error
+        except (OSError, nbd.Error) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise DiskUnreachable(verb=self.verb, url=self.url, reason=reason) from error
+        return client
+
+    @property
+    def size(self) -> int:
+        """Virtual size in bytes."""
+        return int(self._client.export_size)
+
+    @contextmanager
+    def _request(self, offset: int, length: int) -> Iterator[None]:
+        try:
+            yield
+        except nbd.ReplyError as error:
+            raise self._failure(error, offset, length) from error
+        except nbd.RequestError as error:
+            raise DiskFailed(verb=self.verb, url=self.url, offset=offset, length=length, reason=error) from error
+        except BlockingIOError as error:
+            raise DiskLost(verb=self.verb, url=self.url, reason=f"no answer for {ANSWER_SECONDS:g} s") from error
+        except (OSError, nbd.Error) as error:
+            raise DiskLost(verb=self.verb, url=self.url, reason=error) from error
+
+    def _failure(self, error: Any, offset: int, length: int) -> Exception:
+        if error.code == _NO_SPACE:
+            return DiskFull(url=self.url)
+        if error.code == _NOT_PERMITTED:
+            return DiskReadOnly(url=self.url)
+        return DiskFailed(verb=self.verb, url=self.url, offset=offset, length=length, reason=error)
+
+    def close(self) -> None:
+        """Close the connection; may be called twice."""
+        self._client.close()
+
+
+class NbdSource(_Disk):
+    """A disk that is read. With `dirty`, the export must tell what changed (one `qemu:dirty-bitmap:` context).
+
+    Raises `DiskUnreachable`, `DiskRefused` and `NoChangedBlocks` at once, `DiskLost` and `DiskFailed` later.
+    """
+
+    verb = "read"
+
+    def __init__(self, url: str, *, dirty: bool = False) -> None:
+        super().__init__(url, dirty=dirty)
+        if dirty and self._client.dirty_bitmap is None:
+            self.close()
+            raise NoChangedBlocks(url=url, reason="it has no dirty bitmap, or more than one")
+
+    def extents(self, *, dirty: bool) -> Iterator[Extent]:
+        """Yield extents of whole 64 KiB clusters: all of them, or those in which anything changed.
+
+        A cluster is zero only when all of it reads as zeroes. Not to be used at the same time as `read_into` of the
+        same object: read on a clone.
+        """
+        if dirty and self._client.dirty_bitmap is None:
+            raise NoChangedBlocks(url=self.url, reason="the connection was opened without changed blocks")
+        return dirty_clusters(self._statuses(dirty=dirty))
+
+    def _statuses(self, *, dirty: bool) -> Iterator[Status]:
+        if not self._client.has_base_allocation:
+            if dirty:
+                raise NoChangedBlocks(url=self.url, reason="the server does not tell about extents")
+            yield Status(self.size, True, False)
+            return
+        position = 0
+        while position < self.size:
+            step = min(_STATUS_STEP, self.size - position)
+            with self._request(position, step):
+                reply = self._client.extents(position, step)
+                allocation = [(extent.length, extent.zero) for extent in reply[nbd.BASE_ALLOCATION]]
+                changes = [(step, True)]
+                if dirty:
+                    changes = [(extent.length, extent.dirty) for extent in reply[self._client.dirty_bitmap]]
+            for status in _overlaid(changes, allocation, step):
+                yield status
+                position += status.length
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` from `offset`."""
+        with self._request(offset, len(buffer)):
+            self._client.readinto(offset, buffer)
+
+    def clone(self) -> NbdSource:
+        """Open another connection to the same disk, for reading only."""
+        return NbdSource(self.url)
+
+
+class NbdSink(_Disk):
+    """A disk that is written. Raises also `DiskReadOnly` and `DiskFull`."""
+
+    verb = "write"
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        if self._client.transmission_flags & nbd.FLAG_READ_ONLY:
+            self.close()
+            raise DiskReadOnly(url=url)
+        self._zeroes = bool(self._client.transmission_flags & nbd.FLAG_SEND_WRITE_ZEROES)
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Write `data` at `offset`."""
+        self._check(offset, len(data))
+        with self._request(offset, len(data)):
+            self._client.write(offset, data)
+
+    def zero(self, offset: int, length: int) -> None:
+        """Let the server make zeroes, or write them where it cannot."""
+        self._check(offset, length)
+        step = _ZERO_STEP if self._zeroes else len(ZEROES)
+        end = offset + length
+        while offset < end:
+            count = min(step, end - offset)
+            with self._request(offset, count):
+                if self._zeroes:
+                    self._client.zero(offset, count)
+                else:
+                    self._client.write(offset, ZEROES[:count])
+            offset += count
+
+    def _check(self, offset: int, length: int) -> None:
+        if offset < 0 or offset + length > self.size:
+            raise BadRange(offset=offset, length=length, what="the disk", size=self.size)
+
+    def clone(self) -> NbdSink:
+        """Open another connection to the same disk."""
+        return NbdSink(self.url)
+
+    def finish(self) -> None:
+        """Make everything durable that any connection to this disk wrote."""
+        with self._request(0, self.size):
+            self._client.flush()
+
+
+_LEGACY_UNIX = re.compile(r"nbd:unix:(?P<path>/[^:]+)(?::exportname=(?P<export>.*))?")
+_LEGACY_TCP = re.compile(r"nbd:(?P<host>\[[^]]+\]|[^:/]+):(?P<port>\d{1,5})(?::exportname=(?P<export>.*))?")
+_DEFAULT_PORT = 10809
+
+
+def parse_url(url: str) -> tuple[Any, str]:
+    """Return the address and the export name in `url`; raises `DiskRefused` when it has none of the known forms."""
+    if match := _LEGACY_UNIX.fullmatch(url):
+        return nbd.UnixAddress(match["path"]), match["export"] or ""
+    if match := _LEGACY_TCP.fullmatch(url):
+        return nbd.TCPAddress(match["host"], int(match["port"])), match["export"] or ""
+    parts = urlsplit(url)
+    export = unquote(parts.path.removeprefix("/"))
+    sockets = parse_qs(parts.query).get("socket", [])
+    if parts.scheme == "nbd+unix" and len(sockets) == 1 and sockets[0].startswith("/"):
+        return nbd.UnixAddress(sockets[0]), export
+    if parts.scheme == "nbd" and parts.hostname:
+        return nbd.TCPAddress(parts.hostname, parts.port or _DEFAULT_PORT), export
+    raise DiskRefused(verb="use", url=url, reason="its address is not one of an NBD server")
+
+
+def _overlaid(changes: list[tuple[int, bool]], allocation: list[tuple[int, bool]], limit: int) -> Iterator[Status]:
+    """Lay two lists of `(length, flag)` over one another, as far as both reach and not beyond `limit`."""
+    left = limit
+    first, second = iter(changes), iter(allocation)
+    (change, dirty), (allocated, zero) = next(first), next(second)
+    while True:
+        length = min(change, allocated, left)
+        yield Status(length, dirty, zero)
+        change, allocated, left = change - length, allocated - length, left - length
+        if not left:
+            return
+        if not change:
+            change, dirty = next(first, (0, False))
+        if not allocated:
+            allocated, zero = next(second, (0, False))
+        if not change or not allocated:
+            return
