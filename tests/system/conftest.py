@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One lab and one deployment of the product for all whole-system tests, driven by their commands alone."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from demo.deployment import Deployment, Lab, deployed
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="session")
+def lab_directory() -> Iterator[Path]:
+    """A short path: the sockets of QEMU and ovirt-imageio lie below it, and a socket's path has 107 bytes at most."""
+    directory = Path(tempfile.mkdtemp(prefix="okt-"))
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def lab(lab_directory: Path) -> Iterator[Lab]:
+    """A lab with VMs that have no guest, one for each kind of test, so that tests do not wait for one another."""
+    lab = Lab(lab_directory / "lab")
+    try:
+        lab.up("--environment", str(HERE / "lab.yaml"))
+        yield lab
+    finally:
+        lab.down()
+
+
+@pytest.fixture(scope="session")
+def product(lab: Lab, lab_directory: Path) -> Iterator[Deployment]:
+    """The product's services in that lab."""
+    with deployed(lab, lab_directory / "product") as deployment:
+        yield deployment
