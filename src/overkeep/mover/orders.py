@@ -51,6 +51,14 @@ class CopyOrder(_Wire):
     fence: int = Field(default=1, ge=1)
 
 
+def sink_path(order: CopyOrder) -> str:
+    """Name what an order writes: `image:<target>/<folder>/<name>` or `access:<ticket>`."""
+    sink = order.sink
+    if isinstance(sink, Access):
+        return f"access:{sink.ticket}"
+    return f"image:{sink.target}/{sink.folder}/{sink.name}"
+
+
 class OrderState(StrEnum):
     """`interrupted`: the mover was restarted during the work; the controller decides on the next attempt."""
 

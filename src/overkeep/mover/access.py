@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An access of an order: its ticket checked, its NBD URL, and the ticket kept alive while the copy runs."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+from overkeep.blocks.errors import NoChangedBlocks
+from overkeep.errors import OverkeepError
+from overkeep.logs import fields
+from overkeep.mover.imageio import TIMEOUT, Imageio, ImageioUnreachable, Ticket, TicketCancelled
+
+SHORTEST, LONGEST = 0.5, 20.0  # seconds between two signs of life
+
+log = logging.getLogger(__name__)
+
+
+class TicketRefuses(OverkeepError):
+    """The ticket does not permit what the order needs."""
+
+    code = "ticket-refuses"
+    template = "Ticket {ticket} permits {ops} and the order needs {needed}; start a transfer in the right direction."
+
+
+class AccessUnsupported(OverkeepError):
+    """The Manager opened the disk in a way this mover cannot read."""
+
+    code = "access-unsupported"
+    template = (
+        "Ticket {ticket} leads to {scheme!r} and this mover opens NBD only; "
+        "start the transfer with format `raw`, which makes the Manager serve it over NBD."
+    )
+
+
+def check(ticket: Ticket, *, op: Literal["read", "write"], dirty: bool) -> None:
+    """Raise a typed error unless `ticket` permits `op` over NBD, with changed blocks if `dirty`."""
+    if op not in ticket.ops:
+        permitted = ", ".join(sorted(ticket.ops)) or "nothing"
+        raise TicketRefuses(ticket=ticket.id, ops=permitted, needed=op)
+    scheme = ticket.url.partition(":")[0]
+    if scheme not in ("nbd", "nbd+unix"):
+        raise AccessUnsupported(ticket=ticket.id, scheme=scheme)
+    if dirty and not ticket.dirty:
+        raise NoChangedBlocks(url=ticket.url, reason="the Manager opened it for a full backup")
+
+
+def interval(inactivity_timeout: float) -> float:
+    """Seconds between two signs of life: a third of what the Manager tolerates, within bounds."""
+    if inactivity_timeout <= 0:
+        return LONGEST
+    return min(LONGEST, max(SHORTEST, inactivity_timeout / 3))
+
+
+@contextmanager
+def kept_alive(imageio: Imageio, ticket: Ticket, *, lost: Callable[[OverkeepError], None]) -> Iterator[None]:
+    """Touch `ticket` now and regularly until the body ends; call `lost` from a thread when it was taken away.
+
+    A copy goes on while ovirt-imageio is silent: the NBD server is another process, and the Manager decides whether
+    the transfer lives. Raises `TicketCancelled` and `ImageioUnreachable` of the first touch.
+    """
+    imageio.touch(ticket.id)
+    done = threading.Event()
+    keeper = threading.Thread(target=_keep, args=(imageio, ticket, done, lost), name=f"ticket-{ticket.id}", daemon=True)
+    keeper.start()
+    try:
+        yield
+    finally:
+        done.set()
+        keeper.join(TIMEOUT)
+
+
+def _keep(imageio: Imageio, ticket: Ticket, done: threading.Event, lost: Callable[[OverkeepError], None]) -> None:
+    silent = False
+    while not done.wait(interval(ticket.inactivity_timeout)):
+        try:
+            imageio.touch(ticket.id)
+            silent = False
+        except TicketCancelled as error:
+            lost(error)
+            return
+        except ImageioUnreachable as error:
+            if not silent:
+                log.warning("ovirt-imageio silent %s", fields(ticket=ticket.id, reason=repr(str(error))))
+            silent = True

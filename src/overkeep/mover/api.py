@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The port to a mover: what the controller may ask of one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from overkeep.mover.orders import CopyOrder, OrderStatus
+
+LONGEST_WAIT = 25.0  # seconds a long poll may last; shorter than the idle limits of proxies and firewalls
+
+
+@dataclass(frozen=True, kw_only=True)
+class Health:
+    """Who answers."""
+
+    version: str
+    host: str
+
+
+class Mover(Protocol):
+    """One mover. All calls raise `MoverUnreachable` and `MoverUntrusted`; ids are those of `orders.OrderId`."""
+
+    host: str
+
+    def put(self, order_id: str, order: CopyOrder) -> OrderStatus:
+        """Give an order; repeating it returns its present status.
+
+        Raises `OrderDiffers`, `FencedOff`, `WrongHost`, `OrderRefused`, `MoverBusy` or `MoverStopping`.
+        """
+
+    def wait(self, order_id: str, *, after: int, timeout: float = LONGEST_WAIT) -> OrderStatus:
+        """Return the status once its `seq` is above `after`, or after `timeout` seconds; renews the lease.
+
+        Raises `OrderUnknown`.
+        """
+
+    def cancel(self, order_id: str, *, timeout: float = 60) -> OrderStatus:
+        """Stop an order and return its status once the work has stopped, or after `timeout` seconds.
+
+        Raises `OrderUnknown`.
+        """
+
+    def orders(self) -> tuple[OrderStatus, ...]:
+        """Everything the mover still knows, oldest first."""
+
+    def health(self) -> Health:
+        """Who answers."""
+
+    def close(self) -> None:
+        """Release connections; may be called twice."""

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The folder of an order's image: on the right mount, in the right repository, inside of it, and free to be written."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+from overkeep.blocks.errors import UnsafeImage, on_target
+from overkeep.blocks.files import sync_folder
+from overkeep.errors import OverkeepError
+from overkeep.mover.orders import Image
+from overkeep.repository.identity import read_identity
+from overkeep.repository.mounts import Mounts, require_writable
+
+
+class RepositoryDiffers(OverkeepError):
+    """The target holds another repository than the controller means."""
+
+    code = "repository-differs"
+    template = (
+        "Target {target!r} at {path} holds the repository {found} and the controller means {meant}; "
+        "the wrong export is mounted, correct the target's `source`."
+    )
+
+
+class ImageExists(OverkeepError):
+    """The image is there already."""
+
+    code = "image-exists"
+    template = "The image {path} exists already ({reason}) and is not replaced; back the VM up again as a new point."
+
+
+class Targets:
+    """The repositories that orders may name. Raises the typed errors of `Mounts` and of the block plane, too."""
+
+    def __init__(self, mounts: Mounts) -> None:
+        self._mounts = mounts
+
+    def existing_folder(self, image: Image) -> Path:
+        """The folder of an image that is read."""
+        root = self._root(image)
+        return _walk(root, image.folder, make=False)
+
+    def writable_folder(self, image: Image) -> Path:
+        """The folder of an image that is written, made with its parents when it is not there."""
+        root = self._root(image)
+        require_writable(root)
+        return _walk(root, image.folder, make=True)
+
+    def _root(self, image: Image) -> Path:
+        root = self._mounts.ensure(image.target)
+        found = read_identity(root).id
+        if found != image.repository:
+            raise RepositoryDiffers(target=image.target, path=root, found=found, meant=image.repository)
+        return root
+
+
+def require_replaceable(folder: Path, image: Image, *, fence: int, finished: int) -> None:
+    """Raise `ImageExists` when the image is there and this attempt may not replace it.
+
+    `finished` is the fence of the order that was done at this sink on this mover, 0 if none was. A later attempt of
+    the same job replaces what an earlier one wrote before a crash; an image of a committed point is never replaced.
+    """
+    path = folder / image.name
+    manifest = folder.parent.parent / "points" / path.stem / "point.json"
+    with on_target(path):
+        if not path.exists():
+            return
+        committed = manifest.exists()
+    if committed:
+        raise ImageExists(path=path, reason="it belongs to a committed restore point")
+    if fence <= max(1, finished):
+        raise ImageExists(path=path, reason=f"the attempt with fence {max(1, finished)} made it, this one has {fence}")
+
+
+def _walk(root: Path, folder: str, *, make: bool) -> Path:
+    """Go down from `root`, refusing to follow links: who may write to a target must not lead a mover out of it."""
+    path = root
+    for part in folder.split("/"):
+        parent, path = path, path / part
+        with on_target(path):
+            try:
+                mode = path.lstat().st_mode
+            except FileNotFoundError:
+                if not make:
+                    raise
+                path.mkdir(exist_ok=True)  # another order may make it at the same time
+                sync_folder(parent)
+                mode = path.lstat().st_mode
+        if not stat.S_ISDIR(mode):
+            raise UnsafeImage(file=path, reason="it is not a folder")
+    return path

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Targets as mounts: mounted when needed, and proved to be the right mount before anything is written to them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from overkeep import proc
+from overkeep.blocks.errors import TargetReadOnly, on_target
+from overkeep.config import TargetConfig
+from overkeep.errors import CommandFailed, OverkeepError
+from overkeep.logs import fields
+
+MOUNT_TIMEOUT = 120.0  # seconds for the mount command; a dead NFS server is given up after about two minutes
+
+_MOUNTINFO = Path("/proc/self/mountinfo")
+_ESCAPE = re.compile(r"\\([0-7]{3})")
+_CHECKED = {"hard": "hard", "soft": "soft", "proto": "proto", "vers": "vers", "nfsvers": "vers"}
+
+log = logging.getLogger(__name__)
+
+
+class TargetNotMounted(OverkeepError):
+    """The mount point is a bare folder."""
+
+    code = "target-not-mounted"
+    template = (
+        "Target {target!r} is not mounted at {path}: writing there would fill this machine's own disk; "
+        "mount {source} there or see why the mount failed."
+    )
+    retry = True
+
+
+class TargetWrongSource(OverkeepError):
+    """Something else is mounted at the mount point."""
+
+    code = "target-wrong-source"
+    template = (
+        "At {path} {found} is mounted and target {target!r} is {source}; "
+        "unmount what is there or correct the target's settings."
+    )
+
+
+class TargetOptions(OverkeepError):
+    """The mount lacks options that the settings ask for."""
+
+    code = "target-options"
+    template = (
+        "Target {target!r} at {path} is mounted without {missing}, which its settings ask for; "
+        "unmount it so that it is mounted anew, or correct the options."
+    )
+
+
+class MountFailed(OverkeepError):
+    """The mount command failed."""
+
+    code = "mount-failed"
+    template = (
+        "Target {target!r} ({source}) cannot be mounted at {path}: {reason}; "
+        "check the server, its export and the network."
+    )
+    retry = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mount:
+    """A line of mountinfo; `options` are those of the mount and of its file system."""
+
+    mountpoint: Path
+    source: str
+    kind: str
+    options: frozenset[str]
+
+
+class Mounts:
+    """The targets of one service. Safe to use from several threads; one mount command at a time for a target."""
+
+    def __init__(self, targets: tuple[TargetConfig, ...]) -> None:
+        self._targets = {target.name: target for target in targets}
+        self._locks = {target.name: threading.Lock() for target in targets}
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of the targets."""
+        return frozenset(self._targets)
+
+    def ensure(self, name: str) -> Path:
+        """Mount the target `name` unless it is mounted, check it, and return its root.
+
+        Raises `MountFailed`, `TargetNotMounted`, `TargetWrongSource`, `TargetOptions`; KeyError for an unknown name.
+        """
+        target = self._targets[name]
+        with self._locks[name]:
+            if find_mount(target.mountpoint) is None:
+                mount(target)
+            return require_mounted(target)
+
+
+def mount(target: TargetConfig) -> None:
+    """Call the mount command of `target`; raise `MountFailed`."""
+    command = [*target.mount_command, "-o", target.options, target.source, str(target.mountpoint)]
+    try:
+        target.mountpoint.mkdir(parents=True, exist_ok=True)
+        proc.run(command, timeout=MOUNT_TIMEOUT)
+    except OSError as error:
+        raise _mount_failed(target, error.strerror or str(error)) from error
+    except CommandFailed as error:
+        raise _mount_failed(target, str(error)) from error
+    log.info("target mounted %s", fields(target=target.name, source=target.source, path=target.mountpoint))
+
+
+def require_mounted(target: TargetConfig) -> Path:
+    """Return the root of `target` if it is mounted as its settings say, else raise a typed error."""
+    found = find_mount(target.mountpoint)
+    if found is None:
+        raise TargetNotMounted(target=target.name, path=target.mountpoint, source=target.source)
+    if _plain(found.source) != _plain(target.source):
+        raise TargetWrongSource(target=target.name, path=target.mountpoint, source=target.source, found=found.source)
+    missing = _missing_options(target.options, found)
+    if missing:
+        raise TargetOptions(target=target.name, path=target.mountpoint, missing=", ".join(missing))
+    return target.mountpoint
+
+
+def require_writable(root: Path) -> None:
+    """Raise `TargetReadOnly` when the mount at `root` is read-only or its root may not be written by us."""
+    with on_target(root):
+        read_only = bool(os.statvfs(root).f_flag & os.ST_RDONLY)
+        allowed = os.access(root, os.W_OK | os.X_OK)
+    if read_only:
+        raise TargetReadOnly(path=root, reason="it is mounted read-only")
+    if not allowed:
+        raise TargetReadOnly(path=root, reason="the rights of the folder do not let this user write")
+
+
+def find_mount(mountpoint: Path) -> Mount | None:
+    """Return what is mounted exactly at `mountpoint`, the topmost one, or None."""
+    wanted = Path(os.path.realpath(mountpoint.parent)) / mountpoint.name
+    found = [mount for mount in parse_mountinfo(_MOUNTINFO.read_text()) if mount.mountpoint == wanted]
+    return found[-1] if found else None
+
+
+def parse_mountinfo(text: str) -> list[Mount]:
+    """Read lines of /proc/PID/mountinfo (proc(5)); a later mount at the same place covers an earlier one."""
+    mounts = []
+    for line in text.splitlines():
+        left, _, right = line.partition(" - ")
+        before, after = left.split(" "), right.split(" ")
+        mounts.append(
+            Mount(
+                mountpoint=Path(_unescaped(before[4])),
+                source=_unescaped(after[1]),
+                kind=after[0],
+                options=frozenset((*before[5].split(","), *after[2].split(","))),
+            )
+        )
+    return mounts
+
+
+def _missing_options(wanted: str, found: Mount) -> list[str]:
+    """Options that decide over data safety and are not in force; only the kernel's NFS client shows them."""
+    if found.kind not in ("nfs", "nfs4"):
+        return []
+    shown = dict(_split(option) for option in found.options)
+    missing = []
+    for option in wanted.split(","):
+        name, value = _split(option)
+        if name not in _CHECKED:
+            continue
+        actual = shown.get(_CHECKED[name])
+        # vers=4 is shown as vers=4.2, proto=tcp as proto=tcp or proto=tcp6
+        if actual is None or not actual.startswith(value):
+            missing.append(option)
+    return missing
+
+
+def _split(option: str) -> tuple[str, str]:
+    name, _, value = option.partition("=")
+    return name, value
+
+
+def _plain(source: str) -> str:
+    return source.rstrip("/") or "/"
+
+
+def _unescaped(text: str) -> str:
+    """Undo the octal escapes of space, tab, line feed and backslash."""
+    return _ESCAPE.sub(lambda match: chr(int(match[1], 8)), text)
+
+
+def _mount_failed(target: TargetConfig, reason: str) -> MountFailed:
+    return MountFailed(target=target.name, source=target.source, path=target.mountpoint, reason=reason)

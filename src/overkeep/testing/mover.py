@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A mover in memory for tests of the controller: the same port and rules, no disk, no thread, no network."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from overkeep import __version__
+from overkeep.errors import OverkeepError
+from overkeep.mover.admission import admit
+from overkeep.mover.api import LONGEST_WAIT, Health
+from overkeep.mover.errors import (
+    FencedOff,
+    LeaseExpired,
+    MoverBusy,
+    MoverRestarted,
+    MoverUnreachable,
+    OrderCancelled,
+    OrderDiffers,
+    OrderUnknown,
+)
+from overkeep.mover.orders import CopyOrder, CopyResult, OrderState, OrderStatus, Progress, sink_path
+
+Outcome = Callable[[CopyOrder], CopyResult]
+"""What a copy comes to: a result, or an `OverkeepError` that it raises."""
+
+SIZE = 1 << 30
+
+
+def instant(_: CopyOrder) -> CopyResult:
+    """The usual outcome: a disk of 1 GiB that holds 1 MiB."""
+    return CopyResult(virtual_size=SIZE, covered=SIZE, moved=1 << 20, stored=(1 << 20) + (1 << 18), seconds=0.5)
+
+
+@dataclass(kw_only=True)
+class _Entry:
+    order: CopyOrder
+    status: OrderStatus
+    heard: float
+
+
+class MemoryMover:
+    """A mover of `host` (`overkeep.mover.api.Mover`).
+
+    Orders end as soon as they have a turn, as `outcome` says; while `held`, they keep running until `release`.
+    `reachable = False` lets every call fail as if the host were down. `received` is every order that was accepted.
+    A wait that would last returns at once: time passes only by `clock`.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        *,
+        targets: frozenset[str] = frozenset({"nfs1"}),
+        outcome: Outcome = instant,
+        at_once: int = 4,
+        waiting: int = 64,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.host = host
+        self.outcome = outcome
+        self.held = False
+        self.reachable = True
+        self.received: dict[str, CopyOrder] = {}
+        self._targets = targets
+        self._at_once = at_once
+        self._waiting = waiting
+        self._clock = clock
+        self._entries: dict[str, _Entry] = {}
+        self._fences: dict[str, int] = {}
+
+    # the port
+
+    def put(self, order_id: str, order: CopyOrder) -> OrderStatus:
+        """As `Mover.put`."""
+        self._arrive()
+        known = self._entries.get(order_id)
+        if known is None:
+            known = self._accept(order_id, order)
+        elif known.order != order:
+            raise OrderDiffers(order=order_id)
+        known.heard = self._clock()
+        self._work()
+        return known.status
+
+    def wait(self, order_id: str, *, after: int, timeout: float = LONGEST_WAIT) -> OrderStatus:
+        """As `Mover.wait`."""
+        self._arrive()
+        entry = self._entry(order_id)
+        entry.heard = self._clock()
+        return entry.status
+
+    def cancel(self, order_id: str, *, timeout: float = 60) -> OrderStatus:
+        """As `Mover.cancel`."""
+        self._arrive()
+        entry = self._entry(order_id)
+        self._fail(entry, OrderCancelled(what=f"The order {order_id}"), state=OrderState.CANCELLED)
+        self._work()
+        return entry.status
+
+    def orders(self) -> tuple[OrderStatus, ...]:
+        """As `Mover.orders`."""
+        self._arrive()
+        return tuple(entry.status for entry in self._entries.values())
+
+    def health(self) -> Health:
+        """As `Mover.health`."""
+        self._arrive()
+        return Health(version=__version__, host=self.host)
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    # what a test does to it
+
+    def release(self) -> None:
+        """Let held orders end."""
+        self.held = False
+        self._work()
+
+    def advance(self, order_id: str, progress: Progress) -> None:
+        """Let a running order report progress."""
+        self._change(self._entry(order_id), progress=progress)
+
+    def restart(self) -> None:
+        """Be killed and started again: what has not ended is interrupted, the rest is remembered."""
+        for entry in self._entries.values():
+            self._fail(entry, MoverRestarted(host=self.host), state=OrderState.INTERRUPTED)
+
+    # inside
+
+    def _arrive(self) -> None:
+        if not self.reachable:
+            raise MoverUnreachable(host=self.host, url=f"https://{self.host}:54325", reason="Connection refused")
+        for entry in self._entries.values():
+            if self._clock() - entry.heard >= entry.order.lease:
+                self._fail(entry, LeaseExpired(lease=f"{entry.order.lease:g}"))
+        self._work()
+
+    def _accept(self, order_id: str, order: CopyOrder) -> _Entry:
+        admit(order_id, order, host=self.host, targets=self._targets)
+        waiting = sum(entry.status.state is OrderState.ACCEPTED for entry in self._entries.values())
+        if waiting >= self._waiting:
+            raise MoverBusy(host=self.host, waiting=waiting, seconds=10)
+        sink = sink_path(order)
+        seen = self._fences.get(sink, 0)
+        if order.fence < seen:
+            raise FencedOff(order=order_id, fence=order.fence, seen=seen, sink=sink)
+        self._fences[sink] = order.fence
+        self.received[order_id] = order
+        status = OrderStatus(id=order_id, state=OrderState.ACCEPTED, seq=1)
+        self._entries[order_id] = _Entry(order=order, status=status, heard=self._clock())
+        return self._entries[order_id]
+
+    def _entry(self, order_id: str) -> _Entry:
+        if order_id not in self._entries:
+            raise OrderUnknown(host=self.host, order=order_id)
+        return self._entries[order_id]
+
+    def _work(self) -> None:
+        """Give turns, and end what runs unless it is held."""
+        while started := self._next():
+            self._change(started, state=OrderState.RUNNING)
+            if not self.held:
+                self._end(started)
+        if not self.held:
+            running = [entry for entry in self._entries.values() if entry.status.state is OrderState.RUNNING]
+            for entry in running:
+                self._end(entry)
+            if running:
+                self._work()
+
+    def _next(self) -> _Entry | None:
+        running = [entry for entry in self._entries.values() if entry.status.state is OrderState.RUNNING]
+        busy = {sink_path(entry.order) for entry in running}
+        if len(running) >= self._at_once:
+            return None
+        waiting = (entry for entry in self._entries.values() if entry.status.state is OrderState.ACCEPTED)
+        return next((entry for entry in waiting if sink_path(entry.order) not in busy), None)
+
+    def _end(self, entry: _Entry) -> None:
+        try:
+            result = self.outcome(entry.order)
+        except OverkeepError as error:
+            self._fail(entry, error)
+        else:
+            self._change(entry, state=OrderState.DONE, result=result)
+
+    def _fail(self, entry: _Entry, error: OverkeepError, *, state: OrderState = OrderState.FAILED) -> None:
+        self._change(entry, state=state, error_code=error.code, error=str(error), retry=error.retry)
+
+    def _change(self, entry: _Entry, **update: object) -> None:
+        if not entry.status.state.terminal:
+            entry.status = entry.status.model_copy(update={**update, "seq": entry.status.seq + 1})
