@@ -125,8 +125,8 @@ class Nic:
 class Vm:
     """A VM. `status` follows the host through callbacks; `host_id` is set while it runs.
 
-    `guest` and `agent` say what boots in it; they travel in the OVF as the OS command line. `clone` names the saved
-    state that belongs to its untouched disks, until its first start.
+    What boots in it stands in the OS command line (`lab.guest=none`, `lab.agent=0`), which the OVF carries into
+    restored VMs. `clone` names the saved state that belongs to its untouched disks, until its first start.
     """
 
     id: str
@@ -139,8 +139,6 @@ class Vm:
     status_detail: str = ""
     host_id: str = ""
     home_host_id: str = ""
-    guest: Literal["none", "linux"] = "linux"
-    agent: bool = True
     clone: str = ""
     attachments: dict[str, DiskAttachment] = field(default_factory=dict)
     nics: dict[str, Nic] = field(default_factory=dict)
@@ -165,6 +163,16 @@ class Vm:
     stop_time: datetime | None = None
     stop_reason: str = ""
     generation: int = 1
+
+    @property
+    def guest(self) -> Literal["none", "linux"]:
+        """What the host boots: the lab's Linux, unless the command line says that there is no guest."""
+        return "none" if "lab.guest=none" in self.os_cmdline.split() else "linux"
+
+    @property
+    def agent(self) -> bool:
+        """Whether the guest runs an agent."""
+        return "lab.agent=0" not in self.os_cmdline.split()
 
     @property
     def image_locked(self) -> bool:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
@@ -42,8 +43,10 @@ class Backup:
     scratch: dict[str, str] = field(default_factory=dict)  # ids of scratch disks, by disk id
     pending_checkpoint_id: str = ""
     require_consistency: bool = False
+    abandoned: bool = False  # the engine stopped in the middle of it, and what it held is still held
     origin: Origin = field(default_factory=Origin)
     locks: list[Lock] = field(default_factory=list, repr=False)
+    guard: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)  # one step or order at a time
 
 
 @dataclass(kw_only=True)

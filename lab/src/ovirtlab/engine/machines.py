@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""VMs made and removed: from fields, from the configuration in an OVF, with and without their disks."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ovirtlab.engine import disks, jobs, networks
+from ovirtlab.engine.context import Context
+from ovirtlab.engine.entities import DiskAttachment, Nic, Vm
+from ovirtlab.engine.events import Severity
+from ovirtlab.engine.faults import Conflict, conflict, invalid
+from ovirtlab.engine.jobs import Cause
+from ovirtlab.engine.ovf_reader import OvfNic, OvfVm
+from ovirtlab.engine.running import VM_LOCKED
+
+_IMPORT_TIME = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions:
+    """How an OVF becomes a VM: under which name and id, in which cluster, with its networks mapped or dropped."""
+
+    cluster_id: str
+    name: str = ""
+    regenerate_ids: bool = False
+    profiles: Mapping[tuple[str, str], str] = dataclasses.field(default_factory=dict)  # (network, profile) -> id
+    reassign_bad_macs: bool = False
+
+
+def check_name(context: Context, name: str, *, action: str = "Cannot add VM", besides: str = "") -> None:
+    """Refuse an empty name and one that another VM has."""
+    if not name:
+        raise invalid(f"{action}. The VM name must not be empty.")
+    if any(vm.name == name and vm.id != besides for vm in context.state.vms.values()):
+        raise conflict(f"{action}. The VM name is already in use, please choose a unique name and try again.")
+
+
+def add(context: Context, vm: Vm, *, cause: Cause) -> Vm:
+    """Put a VM made from fields into the state, after the checks of name and id."""
+    check_name(context, vm.name)
+    if vm.id in context.state.vms:
+        raise invalid("Cannot add VM. VM with the given Id already exists in the system.")
+    vm.creation_time = context.clock.now()
+    context.state.vms[vm.id] = vm
+    with jobs.job(context.state, f"Creating VM {vm.name} in Cluster {_cluster(context, vm)}", cause=cause):
+        tell(context, vm, cause, 34, f"VM {vm.name} was created by {cause.name}.")
+    tell(context, vm, cause, 53, f"VM {vm.name} creation has been completed.")
+    return vm
+
+
+def import_vm(context: Context, source: OvfVm, options: ImportOptions, *, cause: Cause) -> Vm:
+    """Make a VM from an OVF, locked until `finish_import`; conflicts of id, name and addresses are refused."""
+    state = context.state
+    name = options.name or source.name
+    vm_id = state.new_id() if options.regenerate_ids or not source.id else source.id
+    if vm_id in state.vms:
+        raise conflict("Cannot import VM. VM with the same identifier already exists.")
+    check_name(context, name, action="Cannot import VM")
+    vm = Vm(
+        id=vm_id,
+        name=name,
+        cluster_id=options.cluster_id,
+        memory=source.memory,
+        description=source.description,
+        comment=source.comment,
+        status="image_locked",
+        sockets=source.sockets,
+        cores=source.cores,
+        threads=source.threads,
+        os_type=source.os_type or "other_linux",
+        os_kernel=source.os_kernel,
+        os_initrd=source.os_initrd,
+        os_cmdline=source.os_cmdline,
+        bios_type=source.bios_type,
+        vm_type=source.vm_type,
+        machine=source.machine,
+        level=source.level,
+        delete_protected=source.delete_protected,
+        custom_properties=dict(source.custom_properties),
+        creation_time=context.clock.now(),
+    )
+    nics = _import_nics(context, vm, source.nics, options)
+    state.vms[vm.id] = vm
+    vm.nics = {nic.id: nic for nic in nics}
+    _attach_known(context, vm, source, cause)
+    return vm
+
+
+def _import_nics(context: Context, vm: Vm, sources: tuple[OvfNic, ...], options: ImportOptions) -> list[Nic]:
+    nics = []
+    taken: set[str] = set()
+    for source in sources:
+        nic_id = context.state.new_id() if options.regenerate_ids or not source.id else source.id
+        mac = _import_mac(context, source, options, taken)
+        taken.add(mac)
+        wanted = (source.network, source.profile)
+        profile = options.profiles.get(wanted) or networks.find_profile(
+            context.state, network=source.network, profile=source.profile
+        )
+        nics.append(
+            Nic(
+                id=nic_id,
+                vm_id=vm.id,
+                name=source.name,
+                mac=mac,
+                interface=source.interface,
+                vnic_profile_id=profile,
+                plugged=source.plugged,
+                linked=source.linked,
+            )
+        )
+    return nics
+
+
+def _import_mac(context: Context, source: OvfNic, options: ImportOptions, taken: set[str]) -> str:
+    if options.regenerate_ids or not source.mac:
+        return networks.allocate_mac(context.state, besides=taken)
+    try:
+        return networks.check_mac(context.state, source.mac)
+    except Conflict:
+        if options.reassign_bad_macs:
+            return networks.allocate_mac(context.state, besides=taken)
+        raise
+
+
+def _attach_known(context: Context, vm: Vm, source: OvfVm, cause: Cause) -> None:
+    """Attach the disks of the OVF that exist by id and are free; name the others in an event, as the engine does."""
+    state, failed = context.state, []
+    for wanted in source.disks:
+        disk = state.disks.get(wanted.id)
+        taken = disk is None or (not disk.shareable and next(state.vms_of_disk(disk.id), None) is not None)
+        if taken:
+            failed.append(wanted.alias)
+            continue
+        state.attach(
+            DiskAttachment(
+                disk_id=wanted.id,
+                vm_id=vm.id,
+                interface=wanted.interface,
+                bootable=wanted.bootable,
+                active=wanted.active,
+                read_only=wanted.read_only,
+                pass_discard=wanted.pass_discard,
+            )
+        )
+    if failed:
+        text = (
+            f"VM {vm.name} has been imported from the given configuration but the following disk(s) failed to attach: "
+            f"{', '.join(failed)}."
+        )
+        tell(context, vm, cause, 175, text, severity="warning")
+
+
+async def finish_import(context: Context, vm: Vm, *, cause: Cause) -> None:
+    """Unlock an imported VM after the time the engine takes for it."""
+    with jobs.job(context.state, f"Importing VM {vm.name} to Cluster {_cluster(context, vm)}", cause=cause):
+        await context.clock.sleep(_IMPORT_TIME)
+        vm.status = "down"
+    text = f"VM {vm.name} has been successfully imported from the given configuration."
+    tell(context, vm, cause, 174, text)
+
+
+def check_removal(context: Context, vm: Vm, *, with_disks: bool) -> None:
+    """Refuse to remove a VM that runs, is protected or busy; with its disks, also when one of them is busy."""
+    if vm.delete_protected:
+        raise conflict(
+            "Cannot remove VM. Delete protection is enabled. In order to delete, disable Delete protection first."
+        )
+    holder = context.state.locks.holder([("vm", vm.id)])
+    if holder is not None:
+        raise conflict(f"Cannot remove VM: {holder.why}")
+    if vm.image_locked:
+        raise conflict(f"Cannot remove VM: {VM_LOCKED}")
+    if vm.status != "down":
+        raise conflict("Cannot remove VM. VM is running.")
+    locked = [disk.alias for disk in context.state.disks_of(vm) if disk.status == "locked"]
+    if locked and with_disks:
+        aliases = ", ".join(locked)
+        raise conflict(
+            f"Cannot remove VM: The following disks are locked: {aliases}. Please try again in a few minutes."
+        )
+
+
+async def remove(context: Context, vm: Vm, *, cause: Cause, with_disks: bool) -> None:
+    """Forget a VM; its disks are deleted, or left floating, and shareable ones always stay."""
+    vm.status = "image_locked"
+    doomed = [disk for disk in context.state.disks_of(vm) if with_disks and not disk.shareable]
+    with jobs.job(context.state, f"Removing VM {vm.name} from system", cause=cause):
+        for disk_id in list(vm.attachments):
+            context.state.detach(vm.id, disk_id)
+        for disk in doomed:
+            await disks.delete(context, disk, cause=cause)
+        _forget(context, vm)
+    tell(context, vm, cause, 113, f"VM {vm.name} was successfully removed by {cause.name}.")
+
+
+def _forget(context: Context, vm: Vm) -> None:
+    state = context.state
+    state.vms.pop(vm.id, None)
+    for table in (state.checkpoints, state.snapshots):
+        for key in [key for key, record in table.items() if record.vm_id == vm.id]:
+            del table[key]
+    for key in [key for key, permission in state.permissions.items() if permission.on == ("vm", vm.id)]:
+        del state.permissions[key]
+
+
+def tell(context: Context, vm: Vm, cause: Cause, code: int, text: str, *, severity: Severity = "normal") -> None:
+    """An event about a VM."""
+    context.state.events.add(
+        code,
+        severity,
+        text,
+        correlation_id=cause.correlation_id,
+        vm=vm.id,
+        cluster=vm.cluster_id,
+        user=cause.user.id,
+    )
+
+
+def _cluster(context: Context, vm: Vm) -> str:
+    return context.state.clusters[vm.cluster_id].name

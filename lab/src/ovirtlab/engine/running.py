@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Running VMs: start, shutdown, power off, and what the hosts tell about them unasked."""
+
+from __future__ import annotations
+
+import logging
+
+from ovirtlab.engine import jobs
+from ovirtlab.engine.context import Context
+from ovirtlab.engine.entities import HostEntity, Vm
+from ovirtlab.engine.events import Severity
+from ovirtlab.engine.faults import conflict
+from ovirtlab.engine.jobs import Cause
+from ovirtlab.engine.locks import Lock
+from ovirtlab.host.api import HostError, VmDefinition, VmDisk, VmState
+
+log = logging.getLogger(__name__)
+
+VM_LOCKED = "VM is locked. Please try again in a few minutes."
+ON = frozenset({"up", "powering_up", "wait_for_launch", "paused", "powering_down", "reboot_in_progress"})
+_PREFIXES = {"virtio": "vd", "ide": "hd"}
+_UNTIL_UP = 1.0
+
+
+def check_start(context: Context, vm: Vm) -> None:
+    """Refuse a VM that runs, is locked, or has disks that cannot be used."""
+    if vm.image_locked:
+        raise conflict(f"Cannot run VM: {VM_LOCKED}")
+    if vm.status in ON:
+        raise conflict("Cannot run VM. VM is running.")
+    disks = [disk for disk in context.state.disks_of(vm) if vm.attachments[disk.id].active]
+    locked = [disk.alias for disk in disks if disk.status == "locked"]
+    if locked:
+        aliases = ", ".join(locked)
+        raise conflict(f"Cannot run VM: The following disks are locked: {aliases}. Please try again in a few minutes.")
+    illegal = [disk.alias for disk in disks if disk.status == "illegal"]
+    if illegal:
+        raise conflict(f"Cannot run VM. The following disks are illegal: {', '.join(illegal)}.")
+
+
+def take_vm(context: Context, vm: Vm, *, action: str) -> Lock:
+    """The exclusive lock of a VM for the time of one act."""
+    return context.state.locks.take(exclusive=[("vm", vm.id)], why=VM_LOCKED, action=action)
+
+
+def choose_host(context: Context, vm: Vm) -> HostEntity:
+    """The host a VM will run on: its own when that is up, else one of its cluster."""
+    up = [host for host in context.state.hosts.values() if host.status == "up" and host.cluster_id == vm.cluster_id]
+    if not up:
+        raise conflict("Cannot run VM. There is no host that satisfies current scheduling constraints.")
+    return next((host for host in up if host.id == vm.home_host_id), up[0])
+
+
+def definition(context: Context, vm: Vm) -> VmDefinition:
+    """The VM as its host starts it; gives each disk its device name on the way."""
+    counts: dict[str, int] = {}
+    disks = []
+    ordered = sorted(vm.attachments.values(), key=lambda attachment: not attachment.bootable)
+    for attachment in ordered:
+        if not attachment.active:
+            continue
+        prefix = _PREFIXES.get(attachment.interface, "sd")
+        attachment.target = f"{prefix}{chr(ord('a') + counts.get(prefix, 0))}"
+        counts[prefix] = counts.get(prefix, 0) + 1
+        disk = context.state.disks[attachment.disk_id]
+        disks.append(
+            VmDisk(
+                disk_id=disk.id,
+                path=disk.path,
+                format=disk.volume_format,
+                target=attachment.target,
+                read_only=attachment.read_only,
+            )
+        )
+    return VmDefinition(
+        vm_id=vm.id,
+        name=vm.name,
+        memory_mib=vm.memory >> 20,
+        disks=tuple(disks),
+        guest=vm.guest if disks else "none",
+        agent=vm.agent,
+        clone=vm.clone,
+    )
+
+
+async def start(context: Context, vm: Vm, *, cause: Cause, lock: Lock) -> None:
+    """Bring a VM up; on failure it is down again, with an event. Releases the lock."""
+    host = choose_host(context, vm)
+    vm.status, vm.host_id = "wait_for_launch", host.id
+    vm.start_time, vm.stop_reason, vm.status_detail = context.clock.now(), "", ""
+    _event(context, vm, cause, 153, f"VM {vm.name} was started by {cause.name} (Host: {host.name}).")
+    with lock, jobs.job(context.state, f"Launching VM {vm.name}", cause=cause):
+        try:
+            await context.hosts[host.id].start_vm(definition(context, vm))
+        except HostError as error:
+            _failed(context, vm, cause, error)
+            return
+        vm.clone = ""
+    if vm.status == "wait_for_launch":
+        vm.status = "powering_up"
+    await context.clock.sleep(_UNTIL_UP)
+    if vm.status == "powering_up":
+        vm.status = "up"
+        _event(context, vm, cause, 32, f"VM {vm.name} started on Host {host.name}")
+
+
+def _failed(context: Context, vm: Vm, cause: Cause, error: HostError) -> None:
+    log.warning("VM %s cannot be started: %s", vm.name, error)
+    went_down(context, vm)
+    _event(context, vm, cause, 119, f"VM {vm.name} is down with error. Exit message: {error}.", severity="error")
+    text = f"Failed to run VM {vm.name} due to a failed operation on the host (User: {cause.name})."
+    _event(context, vm, cause, 54, text, severity="error")
+
+
+def check_stop(context: Context, vm: Vm, *, verb: str, force: bool) -> None:
+    """Refuse to stop a VM that does not run, or that something holds, unless forced."""
+    if vm.status not in ON or not vm.host_id:
+        raise conflict(f"Cannot {verb} VM. VM is not running.")
+    holder = context.state.locks.holder([("vm", vm.id)])
+    if holder is not None and not force:
+        raise conflict(f"Cannot {verb} VM: {holder.why}")
+
+
+async def stop(context: Context, vm: Vm, *, cause: Cause, force: bool) -> None:
+    """Shut a VM down, or take its power when forced."""
+    host = context.state.hosts[vm.host_id]
+    if force:
+        text = f"VM {vm.name} powered off by {cause.name} (Host: {host.name})."
+        _event(context, vm, cause, 33, text)
+    else:
+        text = f"VM shutdown initiated by {cause.name} on VM {vm.name} (Host: {host.name})."
+        _event(context, vm, cause, 73, text)
+    before, vm.status = vm.status, "powering_down"
+    with jobs.job(context.state, f"{'Stopping' if force else 'Shutting down'} VM {vm.name}", cause=cause):
+        try:
+            await context.hosts[host.id].stop_vm(vm.id, force=force)
+        except HostError as error:
+            log.warning("VM %s cannot be stopped: %s", vm.name, error)
+            vm.status = before
+            return
+    if vm.host_id:
+        went_down(context, vm)
+        if not force:
+            _event(context, vm, cause, 61, f"VM {vm.name} is down. Exit message: User shut down from within the guest")
+
+
+def went_down(context: Context, vm: Vm) -> None:
+    """Record that a VM runs no more."""
+    vm.status, vm.host_id = "down", ""
+    vm.stop_time = context.clock.now()
+
+
+def watch(context: Context) -> None:
+    """Follow what the hosts tell of VMs that change by themselves."""
+    for host_id, host in context.hosts.items():
+        host.watch_vms(lambda vm_id, state, reason, at=host_id: changed(context, at, vm_id, state=state, reason=reason))  # type: ignore[misc]
+
+
+def changed(context: Context, host_id: str, vm_id: str, *, state: VmState, reason: str) -> None:
+    """Take over a state that a host reports; reports of a host the VM has left are old news."""
+    vm = context.state.vms.get(vm_id)
+    if vm is None or vm.host_id != host_id:
+        return
+    log.info("Host %s reports VM %s %s: %s", host_id, vm.name, state, reason)
+    if state == "down":
+        _down_by_itself(context, vm, reason)
+    elif state == "paused" and vm.status != "paused":
+        vm.status, vm.status_detail = "paused", reason
+        _paused(context, vm, reason)
+    elif state == "up" and vm.status == "paused":
+        vm.status, vm.status_detail = "up", ""
+        _event(context, vm, None, 196, f"VM {vm.name} has recovered from paused back to up.")
+
+
+def _down_by_itself(context: Context, vm: Vm, reason: str) -> None:
+    if vm.status == "powering_down":
+        return
+    broken = reason not in ("", "shutdown", "guest-shutdown", "host-qmp-quit")
+    went_down(context, vm)
+    vm.stop_reason = reason
+    if broken:
+        text = f"VM {vm.name} is down with error. Exit message: {reason}."
+        _event(context, vm, None, 119, text, severity="error")
+    else:
+        _event(context, vm, None, 61, f"VM {vm.name} is down. Exit message: User shut down from within the guest")
+
+
+def _paused(context: Context, vm: Vm, reason: str) -> None:
+    _event(context, vm, None, 1025, f"VM {vm.name} has been paused.")
+    if "space" in reason.lower():
+        text = f"VM {vm.name} has been paused due to no Storage space error."
+        _event(context, vm, None, 138, text, severity="error")
+    elif "i/o" in reason.lower() or "io" in reason.lower():
+        text = f"VM {vm.name} has been paused due to storage I/O problem."
+        _event(context, vm, None, 145, text, severity="error")
+
+
+def _event(
+    context: Context, vm: Vm, cause: Cause | None, code: int, text: str, *, severity: Severity = "normal"
+) -> None:
+    context.state.events.add(
+        code,
+        severity,
+        text,
+        correlation_id=cause.correlation_id if cause else "",
+        vm=vm.id,
+        host=vm.host_id,
+        cluster=vm.cluster_id,
+        user=cause.user.id if cause else "",
+    )
