@@ -28,6 +28,7 @@ class Holdings:
                     "ref": item.ref,
                     "vm_id": item.vm_id,
                     "disk_id": item.disk_id,
+                    "host_id": item.host_id,
                     "opened": utc_now().isoformat(timespec="seconds"),
                     "released": None,
                 }
@@ -42,11 +43,16 @@ class Holdings:
                 .values(released=utc_now().isoformat(timespec="seconds"))
             )
 
-    def of(self, job_id: str, *, vm_id: str = "") -> tuple[Held, ...]:
-        """What a job holds still, of all VMs or of one, in the order it was opened."""
-        wanted = [t.held.c.job_id == job_id, t.held.c.released.is_(None)]
-        if vm_id:
-            wanted.append(t.held.c.vm_id == vm_id)
+    def of(self, job_id: str, vm_id: str, *, kind: HeldKind | None = None) -> tuple[Held, ...]:
+        """What a job holds still for a VM, of all kinds or of one, in the order it was opened."""
+        wanted = [t.held.c.job_id == job_id, t.held.c.vm_id == vm_id, t.held.c.released.is_(None)]
+        if kind:
+            wanted.append(t.held.c.kind == kind)
+        return self._select(sa.select(t.held).where(*wanted))
+
+    def orders(self, job_id: str, disk_id: str) -> tuple[Held, ...]:
+        """All orders that a job gave for a disk, also those that have ended."""
+        wanted = (t.held.c.kind == HeldKind.ORDER, t.held.c.job_id == job_id, t.held.c.disk_id == disk_id)
         return self._select(sa.select(t.held).where(*wanted))
 
     def checkpoints(self, vm_id: str) -> tuple[Held, ...]:
@@ -65,7 +71,7 @@ class Holdings:
 
     def _select(self, query: sa.Select[tuple[str, ...]]) -> tuple[Held, ...]:
         with self._engine.connect() as connection:
-            rows = connection.execute(query.order_by(t.held.c.opened)).all()
+            rows = connection.execute(query.order_by(t.held.c.opened, t.held.c.ref)).all()
         return tuple(
             Held(
                 job_id=row.job_id,
@@ -73,6 +79,7 @@ class Holdings:
                 ref=row.ref,
                 vm_id=row.vm_id,
                 disk_id=row.disk_id,
+                host_id=row.host_id,
                 released=row.released is not None,
             )
             for row in rows

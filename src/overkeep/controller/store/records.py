@@ -36,10 +36,13 @@ class HeldKind(StrEnum):
     """What a job opened or made in the Manager and must close or remove when it does not succeed."""
 
     BACKUP = "backup"
+    ACCESS = "access"  # to a disk, about to be opened: the Manager gives the id of the transfer only afterwards
     TRANSFER = "transfer"
     CHECKPOINT = "checkpoint"
     DISK = "disk"
     VM = "vm"
+    VM_NAME = "vm-name"  # of a VM about to be made: the Manager gives its id afterwards
+    ORDER = "order"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,11 +133,15 @@ class JobEvent:
 
 @dataclass(frozen=True, kw_only=True)
 class Held:
-    """Something opened in the Manager; `ref` is its id there (of a VM being made: its name)."""
+    """Something opened in the Manager; `ref` is its id there.
+
+    An order to a mover is held as well: `ref` is its id and `host_id` says where it runs.
+    """
 
     job_id: str
     kind: HeldKind
     ref: str
     vm_id: str = ""
     disk_id: str = ""
+    host_id: str = ""
     released: bool = False

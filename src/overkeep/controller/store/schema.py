@@ -92,6 +92,7 @@ held = sa.Table(
     sa.Column("ref", sa.Text, primary_key=True),
     sa.Column("vm_id", sa.Text, nullable=False),
     sa.Column("disk_id", sa.Text, nullable=False),
+    sa.Column("host_id", sa.Text, nullable=False),
     sa.Column("opened", sa.Text, nullable=False),
     sa.Column("released", sa.Text),
 )

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Opening access to disks in the Manager, and closing everything that a job opened there, on every exit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from overkeep.controller.ports import Ports
+from overkeep.controller.steps import Watch
+from overkeep.controller.store.records import Held, HeldKind
+from overkeep.engine.api import BackupSession, Transfer, TransferRequest
+from overkeep.engine.errors import BackupFailed, TransferFailed
+from overkeep.mover.errors import MoverUnreachable, OrderUnknown
+
+BACKUP_OVER = ("succeeded", "failed", "gone")
+_ACCESS_LOST = ("cancelled", "finalizing", "finished", "gone")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exposure:
+    """What one job opened in the Manager for one VM."""
+
+    watch: Watch
+    vm_id: str
+
+    @property
+    def ports(self) -> Ports:
+        """The outside world."""
+        return self.watch.ports
+
+    def note(self, kind: HeldKind, ref: str, *, disk_id: str = "", host_id: str = "") -> Held:
+        """Write down what is about to be opened."""
+        item = Held(job_id=self.watch.job_id, kind=kind, ref=ref, vm_id=self.vm_id, disk_id=disk_id, host_id=host_id)
+        self.ports.store.held.add(item)
+        return item
+
+    def held(self, kind: HeldKind) -> tuple[Held, ...]:
+        """What is written down and not closed."""
+        return self.ports.store.held.of(self.watch.job_id, self.vm_id, kind=kind)
+
+    def await_ready(self, backup_id: str, *, vm_name: str) -> BackupSession:
+        """Wait until a backup is ready to be read; raise `BackupFailed` with the Manager's reason when it fails."""
+        engine = self.ports.engine
+
+        def probe() -> BackupSession | None:
+            session = engine.backup(self.vm_id, backup_id)
+            if session.phase in BACKUP_OVER or session.phase.startswith("finaliz"):
+                words = engine.explain(backup_id, self.vm_id) or f"it went to phase {session.phase!r}."
+                raise BackupFailed(backup_id=backup_id, vm=vm_name, words=words)
+            return session if session.phase == "ready" else None
+
+        return self.watch.until(
+            probe, seconds=self.ports.patience.ready, act=f"start the backup of VM {vm_name!r}", what=backup_id
+        )
+
+    def open(self, request: TransferRequest, *, disk_name: str) -> Transfer:
+        """Open access to a disk and wait until it is usable; one that is open already is returned."""
+        self.note(HeldKind.ACCESS, request.disk_id, disk_id=request.disk_id)
+        engine = self.ports.engine
+        transfer_id = self.watch.persist(lambda: engine.start_transfer(request), seconds=self.ports.patience.retry)
+        self.note(HeldKind.TRANSFER, transfer_id, disk_id=request.disk_id)
+
+        def probe() -> Transfer | None:
+            transfer = engine.transfer(transfer_id)
+            if lost(transfer):
+                words = engine.explain(transfer_id, request.disk_id) or f"it went to phase {transfer.phase!r}."
+                raise TransferFailed(disk=disk_name, words=words)
+            return transfer if transfer.phase == "transferring" and transfer.ticket else None
+
+        return self.watch.until(
+            probe, seconds=self.ports.patience.ready, act=f"open access to disk {disk_name!r}", what=transfer_id
+        )
+
+    def end_orders(self) -> None:
+        """Stop the movers' work; one that cannot be reached stops by itself when its lease is over."""
+        for item in self.held(HeldKind.ORDER):
+            self.end_order(item)
+
+    def end_order(self, item: Held) -> None:
+        """Stop one order and wait until nothing writes for it any more."""
+        mover = self.ports.movers.at(item.host_id)
+        try:
+            status = mover.cancel(item.ref)
+            if not status.state.terminal:
+                self.watch.until(
+                    lambda: mover.wait(item.ref, after=-1, timeout=0).state.terminal or None,
+                    seconds=self.ports.patience.ready,
+                    act=f"stop order {item.ref}",
+                    what=mover.host,
+                )
+        except OrderUnknown:
+            pass  # it never got there
+        except MoverUnreachable:
+            self.watch.pause(self.ports.patience.lease)
+        self.ports.store.held.release(item)
+
+    def end_transfers(self, *, success: bool, backup_id: str | None) -> None:
+        """Close access to all disks and wait until the Manager has closed it."""
+        for item in self.held(HeldKind.TRANSFER):
+            self.end_transfer(item, success=success)
+        for item in self.held(HeldKind.ACCESS):
+            for transfer in self._unknown_transfers(item.disk_id, backup_id):
+                self.end_transfer(self.note(HeldKind.TRANSFER, transfer.id, disk_id=item.disk_id), success=False)
+            self.ports.store.held.release(item)
+
+    def end_transfer(self, item: Held, *, success: bool) -> Transfer:
+        """Close one transfer and return its last state."""
+        engine = self.ports.engine
+        transfer = engine.transfer(item.ref)
+        if not over(transfer):
+            (engine.finalize_transfer if success else engine.cancel_transfer)(item.ref)
+            transfer = self.watch.until(
+                lambda: _if_over(engine.transfer(item.ref)),
+                seconds=self.ports.patience.ready,
+                act=f"close access to disk {item.disk_id}",
+                what=item.ref,
+            )
+        self.ports.store.held.release(item)
+        return transfer
+
+    def _unknown_transfers(self, disk_id: str, backup_id: str | None) -> tuple[Transfer, ...]:
+        """Transfers that were opened just before a crash. Once our backup is over, any on its disks is another's."""
+        engine = self.ports.engine
+        if backup_id and engine.backup(self.vm_id, backup_id).phase in BACKUP_OVER:
+            return ()
+        return tuple(t for t in engine.transfers() if t.disk_id == disk_id and not over(t))
+
+    def end_backup(self, item: Held) -> BackupSession:
+        """Finalise a backup and wait until it is over; return how the Manager saw it before."""
+        engine = self.ports.engine
+        # The Manager fails a backup that is finalised before it is ready, and takes longer over it.
+        seen = self.watch.until(
+            lambda: _if_settled(engine.backup(self.vm_id, item.ref)),
+            seconds=self.ports.patience.ready,
+            act="get the backup ready, so that it can be ended",
+            what=item.ref,
+        )
+        if seen.phase not in BACKUP_OVER:
+            if seen.phase == "ready":
+                engine.finalize_backup(self.vm_id, item.ref)
+            self.watch.until(
+                lambda: engine.backup(self.vm_id, item.ref).phase in BACKUP_OVER or None,
+                seconds=self.ports.patience.ready,
+                act="end the backup",
+                what=item.ref,
+            )
+        self.ports.store.held.release(item)
+        return seen
+
+
+def over(transfer: Transfer) -> bool:
+    """Whether the Manager is done with a transfer."""
+    return transfer.phase.startswith("finished") or transfer.phase == "gone"
+
+
+def lost(transfer: Transfer) -> bool:
+    """Whether a transfer will never be usable again."""
+    return transfer.phase.startswith(_ACCESS_LOST)
+
+
+def _if_over(transfer: Transfer) -> Transfer | None:
+    return transfer if over(transfer) else None
+
+
+def _if_settled(session: BackupSession) -> BackupSession | None:
+    return session if session.phase not in ("initializing", "starting") else None

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the workflows work with: the Manager, the movers, the repository, the data base, and their patience."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from overkeep.controller.store import Store
+from overkeep.engine.api import Engine
+from overkeep.mover.api import Mover
+from overkeep.repository.repository import Repository
+
+_NAMESPACE = uuid.UUID("0c6ff6a4-6e0f-5f6b-9a0e-3f1d5a4be0c9")  # of the ids of backups; must never change
+
+
+class Movers(Protocol):
+    """Where the movers are."""
+
+    def at(self, host_id: str) -> Mover:
+        """The mover of a host of the Manager; raises `overkeep.errors.NotFound` for a host that does not exist."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How long what is waited for; all in seconds."""
+
+    poll: float = 1.0  # between two looks at the Manager
+    ready: float = 900.0  # a backup or a transfer becomes usable
+    retry: float = 30.0  # the Manager does not answer, before anything is open
+    release: float = 4 * 3600.0  # the Manager does not close what is open
+    mover: float = 120.0  # a mover does not answer during a copy
+    lease: float = 60.0  # a mover hears nothing and stops
+    attempts: int = 3  # copies of one disk, each with a higher fence
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ports:
+    """The outside world of a job."""
+
+    engine: Engine
+    repository: Repository
+    target: str
+    movers: Movers
+    store: Store
+    patience: Patience = field(default_factory=Patience)
+    stopping: threading.Event = field(default_factory=threading.Event)
+    ready_target: Callable[[], object] = lambda: None  # mounts the target and proves that it is the right one
+
+
+def backup_id(job_id: str, vm_id: str, attempt: int) -> str:
+    """The id under which the Manager knows a backup: the same on every repeat of the step that starts it."""
+    return str(uuid.uuid5(_NAMESPACE, f"{job_id}/{vm_id}/{attempt}"))
+
+
+def mark(job_id: str) -> str:
+    """The description of everything a job makes in the Manager, by which the janitor knows it."""
+    return f"overkeep job {job_id}"
+
+
+def marked_job(description: str) -> str | None:
+    """The job whose mark this is, or None."""
+    prefix = mark("")
+    return description.removeprefix(prefix) if description.startswith(prefix) else None

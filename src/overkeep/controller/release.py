@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What must happen on every exit of a job: close all access, end the backup, remove what is of no use."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from overkeep.controller.exposure import Exposure
+from overkeep.controller.ports import Ports
+from overkeep.controller.steps import State, Watch
+from overkeep.controller.store.records import Held, HeldKind
+from overkeep.errors import OverkeepError
+
+_log = logging.getLogger(__name__)
+
+
+def patiently(exposure: Exposure, act: Callable[[], None]) -> State:
+    """Run `act` until it succeeds, for hours if need be; return `open` with a sentence when it never does.
+
+    Every error is tried again: what keeps the Manager from closing a backup today may be gone in an hour, and a
+    backup that is not closed keeps the VM's disks locked.
+    """
+    watch = exposure.watch
+    jobs = watch.ports.store.jobs
+
+    def tell(error: OverkeepError) -> None:
+        jobs.add_event(watch.job_id, "warning", f"Closing what is open in the Manager is tried again: {error}")
+
+    try:
+        watch.persist(act, seconds=watch.ports.patience.release, on=OverkeepError, tell=tell)
+    except OverkeepError as error:
+        _log.error("job %s could not release VM %s: %s", watch.job_id, exposure.vm_id, error)  # noqa: TRY400
+        return {"open": f"Something of this job is still open in the Manager ({error}); it is tried again later."}
+    return {}
+
+
+def release_backup(exposure: Exposure, *, success: bool) -> None:
+    """Close transfers and the backup; without `success` its checkpoint goes too, as no data belong to it."""
+    backups = exposure.held(HeldKind.BACKUP)
+    exposure.end_orders()
+    exposure.end_transfers(success=success, backup_id=backups[-1].ref if backups else None)
+    for item in backups:
+        seen = exposure.end_backup(item)
+        if seen.checkpoint_id:
+            exposure.note(HeldKind.CHECKPOINT, seen.checkpoint_id)
+    if not success:
+        for item in exposure.held(HeldKind.CHECKPOINT):
+            _drop_checkpoint(exposure, item)
+
+
+def drop_old_checkpoints(exposure: Exposure, *, keep: str | None, known: frozenset[str]) -> None:
+    """Delete the VM's checkpoints that are ours, but `keep`. `known` are those of its restore points.
+
+    Checkpoints of other programs are left alone.
+    """
+    engine = exposure.ports.engine
+    held = {item.ref: item for item in exposure.ports.store.held.checkpoints(exposure.vm_id)}
+    for checkpoint in engine.checkpoints(exposure.vm_id):
+        if checkpoint != keep and (checkpoint in known or checkpoint in held):
+            engine.delete_checkpoint(exposure.vm_id, checkpoint)
+    for ref, item in held.items():
+        if ref != keep:
+            exposure.ports.store.held.release(item)
+
+
+def release_restore(exposure: Exposure) -> None:
+    """Remove exactly what a restore made: its uploads, its VM, its disks."""
+    engine = exposure.ports.engine
+    exposure.end_orders()
+    exposure.end_transfers(success=False, backup_id=None)
+    disks = exposure.held(HeldKind.DISK)
+    for item in exposure.held(HeldKind.VM_NAME):
+        if vm_id := _our_vm(exposure, item.ref, frozenset(disk.ref for disk in disks)):
+            exposure.note(HeldKind.VM, vm_id)
+    for item in exposure.held(HeldKind.VM):
+        engine.delete_vm(item.ref, detach_only=True)
+        exposure.ports.store.held.release(item)
+    for item in exposure.held(HeldKind.VM_NAME):
+        exposure.ports.store.held.release(item)
+    for item in disks:
+        if engine.disk_status(item.ref) is not None:
+            engine.delete_disk(item.ref)
+        exposure.ports.store.held.release(item)
+
+
+def watch_release(ports: Ports, job_id: str, vm_id: str) -> Exposure:
+    """The exposure of a job's VM for its release, which no cancel interrupts."""
+    return Exposure(watch=Watch(ports=ports, job_id=job_id, heeds_cancel=False), vm_id=vm_id)
+
+
+def _drop_checkpoint(exposure: Exposure, item: Held) -> None:
+    exposure.ports.engine.delete_checkpoint(exposure.vm_id, item.ref)
+    exposure.ports.store.held.release(item)
+
+
+def _our_vm(exposure: Exposure, name: str, disks: frozenset[str]) -> str | None:
+    """The id of the VM of this name, only if it holds a disk that we made: anything else is not ours to remove."""
+    engine = exposure.ports.engine
+    for vm in engine.vms():
+        if vm.name == name and any(disk.id in disks for disk in engine.vm(vm.id).disks):
+            return vm.id
+    return None

@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The restore of one VM under a new name: new disks, filled by the movers, then the VM, or nothing at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from overkeep.controller.copying import Task, copy_all
+from overkeep.controller.durable import Durable
+from overkeep.controller.exposure import Exposure
+from overkeep.controller.ports import Ports, mark
+from overkeep.controller.release import patiently, release_restore, watch_release
+from overkeep.controller.steps import State, Watch, cancelled, failed, outcome
+from overkeep.controller.store.records import DiskProgress, Failure, HeldKind, JobState
+from overkeep.engine.api import Transfer, TransferRequest
+from overkeep.engine.errors import TransferFailed
+from overkeep.engine.specs import disk_spec, vm_spec
+from overkeep.errors import NotFound, OverkeepError
+from overkeep.model.inventory import VmStatus
+from overkeep.model.points import RestorePoint
+from overkeep.model.restore import DiskRestore, Names, RestorePlan, RestoreRequest, choose_cluster, plan_restore
+from overkeep.mover.orders import Access, CopyOrder, Image
+
+NAME = "restore"
+_PLAN = TypeAdapter(RestorePlan)
+_REQUEST = TypeAdapter(RestoreRequest)
+
+
+def body(ports: Ports, job_id: str, request: dict[str, Any]) -> State:
+    """Restore what `request` (as of `request_json`) asks for; on failure or cancel remove exactly what was made."""
+    steps = _Steps(ports, job_id, request)
+    state: State = {}
+    sequence: tuple[tuple[str, Callable[[State], State]], ...] = (
+        ("plan", steps.plan),
+        ("disks", steps.make_disks),
+        ("copy", steps.copy),
+        ("finish", steps.finish_uploads),
+        ("vm", steps.make_vm),
+    )
+    for name, act in sequence:
+        state = {**state, **Durable.step(name, steps.safely(act), state)}
+        if failed(state):
+            break
+    else:
+        state = {**state, **Durable.step("boot", steps.safely(steps.boot), state)}
+    state = {**state, **Durable.step("release", steps.release, state)}
+    closed: State = Durable.step("close", steps.close, state)
+    return closed
+
+
+def request_json(request: RestoreRequest, *, vm_id: str) -> dict[str, Any]:
+    """What a restore job keeps of the request."""
+    return {**asdict(request), "vm_id": vm_id}
+
+
+class _Steps:
+    """The effects; each may be repeated."""
+
+    def __init__(self, ports: Ports, job_id: str, request: dict[str, Any]) -> None:
+        self.ports = ports
+        self.job_id = job_id
+        self.vm_id: str = request["vm_id"]  # of the VM that was backed up
+        self.request = _REQUEST.validate_python({name: request[name] for name in request if name != "vm_id"})
+        self.watch = Watch(ports=ports, job_id=job_id)
+        self.exposure = Exposure(watch=self.watch, vm_id=self.vm_id)
+
+    def safely(self, act: Callable[[State], State]) -> Callable[[State], State]:
+        """The step with its error as an outcome."""
+        return lambda state: outcome(lambda: act(state), job_id=self.job_id)
+
+    def plan(self, _state: State) -> State:
+        """Decide what is made, from the point and from what the Manager has now."""
+        self.ports.store.jobs.start(self.job_id)
+        self._phase("planning")
+        self.watch.check()
+        self.ports.ready_target()
+        point = self._point()
+        kept = self.ports.repository.configuration(point)
+        for image in point.images:
+            self.ports.repository.chain(point, image.disk_id)
+        plan = self.watch.persist(
+            lambda: plan_restore(
+                point, self.request, document=kept.document, names=self._names(point, kept.document), job_id=self.job_id
+            ),
+            seconds=self.ports.patience.retry,
+        )
+        for warning in plan.warnings:
+            self._event("warning", warning)
+        for disk in plan.disks:
+            self._show(disk, "planned")
+        return {"plan": _PLAN.dump_python(plan, mode="json")}
+
+    def make_disks(self, state: State) -> State:
+        """Make the disks, each written down first."""
+        self._phase("making disks")
+        for disk in _PLAN.validate_python(state["plan"]).disks:
+            self.watch.check()
+            self.exposure.note(HeldKind.DISK, disk.id)
+            spec = disk_spec(disk, description=mark(self.job_id))
+            self.watch.persist(lambda spec=spec: self.ports.engine.create_disk(spec), seconds=self.ports.patience.retry)
+        return {}
+
+    def copy(self, state: State) -> State:
+        """Have the movers fill the disks."""
+        self._phase("copying")
+        plan = _PLAN.validate_python(state["plan"])
+        point = self._point()
+        if plan.disks:
+            copy_all(self.exposure, [self._task(disk, point) for disk in plan.disks])
+        return {}
+
+    def finish_uploads(self, state: State) -> State:
+        """Close the uploads as good and wait until the Manager says that the disks are."""
+        self._phase("finishing disks")
+        for item in self.exposure.held(HeldKind.TRANSFER):
+            transfer = self.exposure.end_transfer(item, success=True)
+            if transfer.phase not in ("finished_success", "gone"):
+                words = self.ports.engine.explain(item.ref, item.disk_id) or f"it ended as {transfer.phase!r}."
+                raise TransferFailed(disk=item.disk_id, words=words)
+        for item in self.exposure.held(HeldKind.ACCESS):
+            self.ports.store.held.release(item)
+        for disk in _PLAN.validate_python(state["plan"]).disks:
+            self._await_disk(disk)
+        return {}
+
+    def make_vm(self, state: State) -> State:
+        """Make the VM: with it the disks belong to it, and nothing is to be removed any more."""
+        self._phase("making the VM")
+        self.watch.check()
+        plan = _PLAN.validate_python(state["plan"])
+        self.exposure.note(HeldKind.VM_NAME, plan.vm_name)
+        spec = vm_spec(plan, ovf=self.ports.repository.configuration(self._point()).ovf, description=mark(self.job_id))
+        try:
+            vm_id = self.watch.persist(lambda: self.ports.engine.create_vm(spec), seconds=self.ports.patience.retry)
+        except OverkeepError as error:
+            if half_made := error.fields.get("vm_id"):
+                self.exposure.note(HeldKind.VM, half_made)
+            raise
+        for kind in (HeldKind.VM_NAME, HeldKind.DISK):
+            for item in self.exposure.held(kind):
+                self.ports.store.held.release(item)
+        self._event("info", f"VM {plan.vm_name!r} was restored", vm_id=vm_id)
+        return {"vm_id": vm_id}
+
+    def boot(self, state: State) -> State:
+        """Start the VM if that was asked for; when it cannot be started it stays."""
+        if not self.request.start:
+            return {}
+        self._phase("starting the VM")
+        engine = self.ports.engine
+
+        def start() -> None:
+            if engine.vm(state["vm_id"]).status is VmStatus.DOWN:
+                engine.start_vm(state["vm_id"])
+
+        try:
+            self.watch.persist(start, seconds=self.ports.patience.retry)
+        except OverkeepError as error:
+            text = f"VM {self.request.name!r} was restored and is kept, but could not be started: {error.message}"
+            return {"code": error.code, "error": text}
+        return {}
+
+    def release(self, state: State) -> State:
+        """Remove what was made unless the VM is there."""
+        if "vm_id" in state:
+            return {}
+        self._phase("releasing")
+        exposure = watch_release(self.ports, self.job_id, self.vm_id)
+        return patiently(exposure, lambda: release_restore(exposure))
+
+    def close(self, state: State) -> State:
+        """Write what came of it into the job."""
+        result = JobState.SUCCEEDED
+        if failed(state):
+            result = JobState.CANCELLED if cancelled(state) else JobState.FAILED
+        failure = Failure(code=state.get("code", ""), text=state.get("error", ""))
+        if "open" in state:
+            result = JobState.NEEDS_ATTENTION
+            failure = Failure(code="still-open", text=f"{failure.text} {state['open']}".strip())
+        jobs = self.ports.store.jobs
+        jobs.set_vm(
+            self.job_id, self.vm_id, state=result, phase="", error_code=failure.code, error=failure.text, busy=False
+        )
+        if failure.text:
+            self._event("error", failure.text, code=failure.code)
+        jobs.end(self.job_id, result, failure=failure, result={"vm_id": state.get("vm_id", "")})
+        return {"state": result}
+
+    def _point(self) -> RestorePoint:
+        points = self.ports.repository.points(vm_id=self.vm_id)
+        found = next((point for point in points if point.id == self.request.point_id), None)
+        if found is None:
+            raise NotFound(kind="restore point", name=self.request.point_id, how="overkeep points")
+        return found
+
+    def _names(self, point: RestorePoint, document: Any) -> Names:
+        """What the Manager has, limited to the data center that is restored into."""
+        engine = self.ports.engine
+        clusters = engine.clusters()
+        cluster_id = choose_cluster(point, self.request, document=document, clusters=clusters)
+        return Names(
+            vms={vm.name: vm.id for vm in engine.vms()},
+            clusters=clusters,
+            storage_domains=engine.storage_domains(cluster_id=cluster_id),
+            vnic_profiles=engine.vnic_profiles(cluster_id=cluster_id),
+        )
+
+    def _task(self, disk: DiskRestore, point: RestorePoint) -> Task:
+        ports = self.ports
+
+        def order(transfer: Transfer, host: str, fence: int) -> CopyOrder:
+            source = Image(
+                target=ports.target,
+                repository=ports.repository.id,
+                folder=ports.repository.folder(point, disk.image.disk_id),
+                name=disk.image.file,
+            )
+            return CopyOrder(
+                host=host,
+                source=source,
+                sink=Access(ticket=transfer.ticket),
+                lease=ports.patience.lease,
+                fence=fence,
+            )
+
+        return Task(
+            progress=_progress(disk, "waiting"), request=TransferRequest(disk_id=disk.id, upload=True), order=order
+        )
+
+    def _await_disk(self, disk: DiskRestore) -> None:
+        engine = self.ports.engine
+
+        def probe() -> bool | None:
+            status = engine.disk_status(disk.id)
+            if status in (None, "illegal"):
+                words = engine.explain(disk.id) or f"its status is {status or 'gone'}."
+                raise TransferFailed(disk=disk.name, words=words)
+            return status == "ok" or None
+
+        self.watch.until(probe, seconds=self.ports.patience.ready, act=f"make disk {disk.name!r} usable", what=disk.id)
+
+    def _show(self, disk: DiskRestore, state: str) -> None:
+        self.ports.store.jobs.set_disk(self.job_id, self.vm_id, _progress(disk, state))
+
+    def _phase(self, phase: str) -> None:
+        self.ports.store.jobs.set_vm(self.job_id, self.vm_id, state=JobState.RUNNING, phase=phase)
+
+    def _event(self, level: str, text: str, **fields: object) -> None:
+        self.ports.store.jobs.add_event(self.job_id, level, text, **fields)
+
+
+def _progress(disk: DiskRestore, state: str) -> DiskProgress:
+    return DiskProgress(
+        disk_id=disk.id, name=disk.name, mode="restore", reason=f"from {disk.image.file}", state=state, total=disk.size
+    )
