@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The in-memory twin of access decisions: tokens and permits as tests give them."""
+
+from __future__ import annotations
+
+from overkeep.engine.api import Access, Identity
+from overkeep.errors import Unauthorized
+
+
+class MemoryAccess(Access):
+    """Knows the tokens that `add` gave it; an administrator has every permit that was ever given to anybody."""
+
+    def __init__(self) -> None:
+        self._people: dict[str, Identity] = {}
+        self._permits: dict[tuple[str, str], frozenset[str]] = {}
+
+    def add(self, token: str, *, user_id: str, name: str = "", admin: bool = False) -> Identity:
+        """Let a token belong to a user."""
+        self._people[token] = Identity(user_id=user_id, name=name or user_id, admin=admin)
+        return self._people[token]
+
+    def allow(self, user_id: str, vm_id: str, *permits: str) -> None:
+        """Give a user permits on a VM."""
+        key = (user_id, vm_id)
+        self._permits[key] = self._permits.get(key, frozenset()) | frozenset(permits)
+
+    def revoke(self, token: str) -> None:
+        """Let a token expire."""
+        self._people.pop(token, None)
+
+    def authenticate(self, token: str) -> Identity:
+        if token not in self._people:
+            raise Unauthorized
+        return self._people[token]
+
+    def permits(self, token: str, vm_id: str) -> frozenset[str]:
+        identity = self.authenticate(token)
+        if identity.admin:
+            return frozenset().union({"backup_disk", "create_vm", "create_disk"}, *self._permits.values())
+        return self._permits.get((identity.user_id, vm_id), frozenset())

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the in-memory Manager knows, what tests do to it from outside, and the rules it keeps."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import threading
+import uuid
+from dataclasses import dataclass
+
+from overkeep.engine.api import BackupRequest, BackupSession, NicSpec, TransferRequest, VmSpec
+from overkeep.engine.errors import NotFoundInEngine, VmLocked
+from overkeep.errors import OverkeepError
+from overkeep.model.inventory import Disk, Host, Nic, Vm, VmStatus
+from overkeep.model.points import Mode
+
+EMPTY_OVF = (
+    '<ovf:Envelope xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/1/"><References/>'
+    '<Content ovf:id="out"><Name>x</Name></Content></ovf:Envelope>'
+)
+
+
+@dataclass
+class MemoryBackup:
+    """A backup; the checkpoint is the one it makes."""
+
+    request: BackupRequest
+    checkpoint_id: str | None
+    modes: dict[str, Mode]
+    phase: str = "initializing"
+
+    @property
+    def active(self) -> bool:
+        """Whether it holds its disks."""
+        return self.phase not in ("succeeded", "failed")
+
+
+@dataclass
+class MemoryTransfer:
+    """A transfer, on its host."""
+
+    request: TransferRequest
+    host_id: str
+    phase: str = "initializing"
+
+    @property
+    def open(self) -> bool:
+        """Whether it has not been ended."""
+        return self.phase in ("initializing", "resuming", "transferring", "paused_system")
+
+
+@dataclass
+class Fault:
+    """An error that waits for its call."""
+
+    error: OverkeepError
+    calls_left: int
+    after: bool
+
+
+class EngineWorld:
+    """A Manager with one host, one cluster and one storage domain, to which tests add VMs with `add_vm`.
+
+    A look at a backup or a transfer moves it one phase on, as a poll of the Manager would find it. `calls` names the
+    calls of the port in their order; `events` are those written into the Manager's log.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.events: list[tuple[str, str, str | None]] = []
+        self.told: dict[str, str] = {}  # id -> what `explain` says of it
+        self.known_hosts = [Host(id="host-1", name="host1", address="127.0.0.1", status="up")]
+        self.known_clusters = {"Default": "cluster-1"}
+        self.known_domains = {"data1": "domain-1"}
+        self.known_profiles = {"ovirtmgmt/ovirtmgmt": "profile-1"}
+        self._lock = threading.RLock()
+        self._faults: dict[str, list[Fault]] = {}
+        self._vms: dict[str, Vm] = {}
+        self._ovfs: dict[str, str] = {}
+        self._marks: dict[str, str] = {}  # id of a disk or VM -> description
+        self._floating: dict[str, Disk] = {}
+        self._illegal: set[str] = set()
+        self._held: dict[str, str] = {}  # VM locked by somebody else -> words
+        self._checkpoints: dict[str, dict[str, frozenset[str]]] = {}
+        self._backups: dict[str, MemoryBackup] = {}
+        self._transfers: dict[str, MemoryTransfer] = {}
+        self._macs = (f"56:6f:00:00:{number >> 8:02x}:{number & 255:02x}" for number in itertools.count())
+
+    # what tests do to it
+
+    def add_vm(self, vm: Vm, *, ovf_text: str = EMPTY_OVF) -> Vm:
+        """Put a VM there, with its disks."""
+        self._vms[vm.id], self._ovfs[vm.id] = vm, ovf_text
+        return vm
+
+    def set_status(self, vm_id: str, status: VmStatus) -> None:
+        """Change the status of a VM from outside."""
+        self._vms[vm_id] = dataclasses.replace(self._vms[vm_id], status=status)
+
+    def hold(self, vm_id: str, words: str) -> None:
+        """Lock a VM as another operation of the Manager does."""
+        self._held[vm_id] = words
+
+    def let_go(self, vm_id: str) -> None:
+        """End that operation."""
+        self._held.pop(vm_id, None)
+
+    def lose_checkpoints(self, vm_id: str) -> None:
+        """Forget the checkpoints of a VM, as a failed redefinition does."""
+        self._checkpoints.pop(vm_id, None)
+
+    def set_phase(self, thing_id: str, phase: str) -> None:
+        """Put a backup or transfer into a phase: `failed`, `paused_system`, `finished_failure`, ..."""
+        thing = self._backups.get(thing_id) or self._transfers[thing_id]
+        thing.phase = phase
+
+    def purge(self, thing_id: str) -> None:
+        """Forget a backup or transfer, as the Manager does some time after its end."""
+        self._backups.pop(thing_id, None)
+        self._transfers.pop(thing_id, None)
+
+    def fail(self, method: str, error: OverkeepError, *, on: int = 1, after: bool = False) -> None:
+        """Let the `on`-th call of `method` from now raise; with `after` its effect stays, as if the answer was lost."""
+        self._faults.setdefault(method, []).append(Fault(error, on, after))
+
+    def _due(self, method: str) -> Fault | None:
+        due = None
+        for fault in list(self._faults.get(method, ())):
+            fault.calls_left -= 1
+            if fault.calls_left == 0:
+                self._faults[method].remove(fault)
+                due = due or fault
+        return due
+
+    def _vm(self, vm_id: str) -> Vm:
+        if vm_id not in self._vms:
+            raise NotFoundInEngine(act=f"show VM {vm_id}", what=f"VM {vm_id}", words="")
+        return self._vms[vm_id]
+
+    def _seen(self, vm_id: str) -> Vm:
+        vm = self._vm(vm_id)
+        locked = {disk_id for backup in self._active(vm_id) for disk_id in backup.request.disk_ids}
+        locked |= {transfer.request.disk_id for transfer in self._transfers.values() if transfer.open}
+        disks = (dataclasses.replace(disk, locked=disk.locked or disk.id in locked) for disk in vm.disks)
+        return dataclasses.replace(vm, disks=tuple(disks))
+
+    def _status(self, disk_id: str) -> str | None:
+        owner = next((vm for vm in self._vms.values() if any(disk.id == disk_id for disk in vm.disks)), None)
+        if owner is None and disk_id not in self._floating:
+            return None
+        if any(transfer.open and transfer.request.disk_id == disk_id for transfer in self._transfers.values()):
+            return "locked"
+        if owner is not None and any(disk_id in backup.request.disk_ids for backup in self._active(owner.id)):
+            return "locked"
+        return "illegal" if disk_id in self._illegal else "ok"
+
+    def _active(self, vm_id: str) -> list[MemoryBackup]:
+        return [backup for backup in self._backups.values() if backup.request.vm_id == vm_id and backup.active]
+
+    def _refuse_if_locked(self, vm_id: str, act: str) -> None:
+        if self._active(vm_id):
+            raise VmLocked(act=act, words="The VM is during a backup operation.")
+        if vm_id in self._held:
+            raise VmLocked(act=act, words=self._held[vm_id])
+
+    def _session(self, backup: MemoryBackup) -> BackupSession:
+        ready = backup.phase == "ready"
+        vm = self._vms.get(backup.request.vm_id)
+        return BackupSession(
+            id=backup.request.id,
+            phase=backup.phase,
+            checkpoint_id=backup.checkpoint_id if ready else None,
+            host_id=(vm.host_id or None) if vm else None,
+            modes=dict(backup.modes) if ready else {},
+        )
+
+    def _host_for(self, request: TransferRequest) -> str:
+        owner = next((vm for vm in self._vms.values() if any(d.id == request.disk_id for d in vm.disks)), None)
+        running_on = owner.host_id if owner is not None and owner.status is VmStatus.UP else ""
+        return running_on or request.host_id or self.known_hosts[0].id
+
+    def _drop_disk(self, disk_id: str) -> None:
+        self._floating.pop(disk_id, None)
+        self._illegal.discard(disk_id)
+        for vm in self._vms.values():
+            if any(disk.id == disk_id for disk in vm.disks):
+                self._vms[vm.id] = dataclasses.replace(vm, disks=tuple(d for d in vm.disks if d.id != disk_id))
+
+    def _complete(self, vm: Vm, spec: VmSpec) -> None:
+        names = {nic.name for nic in vm.nics}
+        nics = vm.nics + tuple(self._nic(nic) for nic in spec.nics if nic.name not in names)
+        disks = vm.disks
+        for attach in spec.disks:
+            if attach.disk_id in {disk.id for disk in disks}:
+                continue
+            if attach.disk_id not in self._floating:
+                what = f"VM {spec.name} or a part of it"
+                raise NotFoundInEngine(act=f"complete VM {spec.name}", what=what, words="")
+            disk = self._floating.pop(attach.disk_id)
+            disks += (dataclasses.replace(disk, interface=attach.interface, bootable=attach.bootable),)
+        self._vms[vm.id] = dataclasses.replace(vm, nics=nics, disks=disks)
+
+    def _nic(self, nic: NicSpec) -> Nic:
+        label = next((name for name, known in self.known_profiles.items() if known == nic.vnic_profile_id), "/")
+        profile, _, network = label.partition("/")
+        return Nic(
+            id=str(uuid.uuid4()),
+            name=nic.name,
+            mac=nic.mac or next(self._macs),
+            interface=nic.interface,
+            vnic_profile_id=nic.vnic_profile_id,
+            vnic_profile=profile,
+            network=network,
+        )
