@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Backups of VMs as the engine makes them: live by the VM's own QEMU, or cold by bitmaps in the volumes."""

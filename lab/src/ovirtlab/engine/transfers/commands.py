@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Orders about image transfers: start one, and extend, pause, resume, cancel or finalize it."""
+
+from __future__ import annotations
+
+from ovirtlab.engine.context import Context
+from ovirtlab.engine.faults import conflict, invalid
+from ovirtlab.engine.locks import Lock
+from ovirtlab.engine.records import ImageTransfer
+from ovirtlab.engine.state import State
+from ovirtlab.engine.transfers import audit, polling, rules, session
+from ovirtlab.engine.transfers.rules import TransferRequest
+
+
+async def start(context: Context, request: TransferRequest) -> ImageTransfer:
+    """Begin a transfer; its session is set up in the background, and clients wait for `transferring`."""
+    state = context.state
+    locks = _take_locks(state, request)
+    try:
+        rules.check(state, request)
+    except BaseException:
+        for lock in locks:
+            lock.release()
+        raise
+    transfer = _record(context, request)
+    transfer.locks = locks
+    if not transfer.backup_id:
+        state.disks[transfer.disk_id].status = "locked"
+    audit.tell(context, transfer, audit.INITIATED)
+    context.background.spawn(
+        polling.begin(context, transfer, preferred_host=request.host_id), name=f"transfer {transfer.id}"
+    )
+    return transfer
+
+
+def pause(context: Context, transfer: ImageTransfer) -> None:
+    """Pause an upload; only that."""
+    if transfer.direction == "download":
+        raise invalid(
+            "Cannot pause image download as it's handled by the client. "
+            "Note that it can be canceled if you wish to stop it."
+        )
+    polling.enter(context, transfer, "paused_user")
+
+
+def resume(context: Context, transfer: ImageTransfer) -> None:
+    """Go on with a transfer that is paused; `Conflict` for any other."""
+    if transfer.phase not in polling.PAUSED:
+        raise conflict("Cannot resume image transfer as it's not in a paused state.")
+    polling.enter(context, transfer, "resuming")
+
+
+def cancel(context: Context, transfer: ImageTransfer) -> None:
+    """Give up; the target of an upload is removed."""
+    polling.enter(context, transfer, "cancelled_user")
+
+
+def finalize(context: Context, transfer: ImageTransfer) -> None:
+    """End well."""
+    polling.enter(context, transfer, "finalizing_success")
+
+
+def continue_all(context: Context) -> None:
+    """Take up the watch over transfers that were under way when the engine stopped; their commands are stored."""
+    for transfer in context.state.transfers.values():
+        if transfer.phase == "initializing":
+            work = polling.begin(context, transfer, preferred_host=transfer.host_id)
+        elif transfer.phase not in polling.FINISHED:
+            work = polling.run(context, transfer)
+        else:
+            continue
+        context.background.spawn(work, name=f"transfer {transfer.id}")
+
+
+def _take_locks(state: State, request: TransferRequest) -> list[Lock]:
+    exclusive, shared = rules.needed_locks(state, request)
+    if not exclusive:
+        return []
+    why = rules.VM_LOCKED if shared else rules.DISK_LOCKED
+    return [state.locks.take(exclusive=exclusive, shared=shared, why=why, action=rules.CANNOT)]
+
+
+def _record(context: Context, request: TransferRequest) -> ImageTransfer:
+    state = context.state
+    timeout = request.inactivity_timeout
+    transfer = ImageTransfer(
+        id=state.new_id(),
+        disk_id=request.disk_id,
+        direction=request.direction,
+        format=request.format or state.disks[request.disk_id].format,
+        timeout_policy=request.timeout_policy,
+        inactivity_timeout=state.settings.client_inactivity_timeout if timeout is None else timeout,
+        shallow=request.shallow,
+        backup_id=request.backup_id,
+        image_id=request.image_id,
+        backend=session.backend(state, request),
+        created=state.clock.now(),
+        origin=request.origin,
+    )
+    state.transfers[transfer.id] = transfer
+    return transfer

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The engine's watch over a transfer: one step for each poll, chosen by the transfer's phase."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from ovirtlab.engine import disks
+from ovirtlab.engine.context import Context
+from ovirtlab.engine.jobs import Cause
+from ovirtlab.engine.records import ImageTransfer
+from ovirtlab.engine.timers import Pace
+from ovirtlab.engine.transfers import audit, session
+from ovirtlab.host.api import HostError
+
+log = logging.getLogger(__name__)
+
+Step = Callable[[Context, ImageTransfer], Awaitable[None]]
+
+FINISHED = frozenset({"finished_success", "finished_failure", "finished_cleanup"})
+PAUSED = frozenset({"paused_system", "paused_user"})
+
+
+def enter(context: Context, transfer: ImageTransfer, phase: str) -> None:
+    """Change the phase; a finished transfer stays as it is."""
+    if transfer.phase in FINISHED:
+        return
+    log.info("Transfer %s of disk %s: %s -> %s", transfer.id, transfer.disk_id, transfer.phase, phase)
+    transfer.phase = phase
+
+
+async def run(context: Context, transfer: ImageTransfer) -> None:
+    """Poll a transfer until it has ended."""
+    pace = Pace(context.state.settings)
+    while transfer.phase not in FINISHED:
+        await context.clock.sleep(pace.next())
+        await advance(context, transfer)
+
+
+async def advance(context: Context, transfer: ImageTransfer) -> None:
+    """Do what the transfer's phase asks for; one poll."""
+    step = _STEPS.get(transfer.phase)
+    if step is not None:
+        await step(context, transfer)
+
+
+async def begin(context: Context, transfer: ImageTransfer, *, preferred_host: str) -> None:
+    """Start the session, then poll until the end."""
+    try:
+        await session.start(context, transfer, preferred_host=preferred_host)
+    except session.SessionError as error:
+        log.info("Transfer %s has no session: %s", transfer.id, error)
+        if error.code == audit.NO_HOST:
+            await _end_without_session(context, transfer)
+            return
+        stopped_by_system(context, transfer, error.code)
+    if transfer.phase == "initializing":
+        enter(context, transfer, "transferring")
+    await run(context, transfer)
+
+
+def stopped_by_system(context: Context, transfer: ImageTransfer, code: int) -> None:
+    """What the engine does on trouble: an upload is paused, a download is given up."""
+    audit.tell(context, transfer, code)
+    enter(context, transfer, "paused_system" if transfer.direction == "upload" else "cancelled_system")
+
+
+async def _transferring(context: Context, transfer: ImageTransfer) -> None:
+    await _renew_if_due(context, transfer)
+    if transfer.phase != "transferring":
+        return
+    ticket = await session.status(context, transfer)
+    if transfer.phase != "transferring":
+        return  # an order came in meanwhile
+    if ticket is None:
+        stopped_by_system(context, transfer, audit.TICKET_MISSING)
+        return
+    was_active = transfer.active
+    transfer.active = bool(ticket.get("active"))
+    transfer.transferred = int(ticket.get("transferred") or 0)
+    if not was_active and _complete(transfer):
+        enter(context, transfer, "finalizing_success")
+    elif _idle_too_long(transfer, ticket):
+        _time_out(context, transfer)
+
+
+async def _renew_if_due(context: Context, transfer: ImageTransfer) -> None:
+    """Extend the ticket in time; the second failure in a row stops the transfer."""
+    if context.clock.seconds() < transfer.expires - context.state.settings.ticket_refresh_allowance:
+        return
+    if await session.renew(context, transfer):
+        transfer.renewal_missed = False
+    elif not transfer.renewal_missed:
+        transfer.renewal_missed = True
+    else:
+        transfer.renewal_missed = False
+        stopped_by_system(context, transfer, audit.RENEWAL_FAILED)
+
+
+def _complete(transfer: ImageTransfer) -> bool:
+    """A download whose every byte was sent and that nobody reads any more."""
+    whole = transfer.size and transfer.transferred == transfer.size
+    return transfer.direction == "download" and bool(whole) and not transfer.active
+
+
+def _idle_too_long(transfer: ImageTransfer, ticket: Mapping[str, Any]) -> bool:
+    limit = transfer.inactivity_timeout
+    return limit > 0 and int(ticket.get("idle_time") or 0) > limit and not transfer.active
+
+
+def _time_out(context: Context, transfer: ImageTransfer) -> None:
+    """Nobody used the transfer for too long: pause or cancel it, as its policy says."""
+    policy = transfer.timeout_policy
+    if policy == "legacy":
+        policy = "pause" if transfer.direction == "upload" else "cancel"
+        code = audit.UPLOAD_TIMED_OUT if transfer.direction == "upload" else audit.DOWNLOAD_TIMED_OUT
+    else:
+        code = audit.PAUSED_ON_TIMEOUT if policy == "pause" else audit.CANCELLED_ON_TIMEOUT
+    audit.tell(context, transfer, code)
+    enter(context, transfer, "paused_system" if policy == "pause" else "cancelled_system")
+
+
+async def _resuming(context: Context, transfer: ImageTransfer) -> None:
+    transfer.paused_told = False
+    audit.tell(context, transfer, audit.RESUMED_BY_USER)
+    await _renew_if_due(context, transfer)
+    if transfer.phase == "resuming":
+        enter(context, transfer, "transferring")
+
+
+async def _paused_by_user(context: Context, transfer: ImageTransfer) -> None:
+    if not transfer.paused_told:
+        transfer.paused_told = True
+        audit.tell(context, transfer, audit.PAUSED_BY_USER)
+
+
+async def _cancelled_by_user(context: Context, transfer: ImageTransfer) -> None:
+    _outcome(transfer, audit.CANCELLED)
+    enter(context, transfer, "finalizing_cleanup")
+
+
+async def _cancelled_by_system(context: Context, transfer: ImageTransfer) -> None:
+    _outcome(transfer, audit.CANCELLED)
+    enter(context, transfer, "finalizing_failure")
+
+
+async def _finalize_success(context: Context, transfer: ImageTransfer) -> None:
+    """End well: an upload is verified first, and fails when the host finds anything wrong with the volume."""
+    if not await session.stop(context, transfer):
+        return
+    if transfer.direction == "upload" and not await _verified(context, transfer):
+        _set_status(context, transfer, "illegal")
+        enter(context, transfer, "finalizing_failure")
+        return
+    _set_status(context, transfer, "ok")
+    _outcome(transfer, audit.SUCCEEDED)
+    _finish(context, transfer, "finished_success")
+
+
+async def _finalize_failure(context: Context, transfer: ImageTransfer) -> None:
+    if await session.stop(context, transfer):
+        await _undo(context, transfer)
+        _outcome(transfer, audit.FAILED)
+        _finish(context, transfer, "finished_failure")
+
+
+async def _finalize_cleanup(context: Context, transfer: ImageTransfer) -> None:
+    if await session.stop(context, transfer):
+        await _undo(context, transfer)
+        _outcome(transfer, audit.CLEANED_UP)
+        _finish(context, transfer, "finished_cleanup")
+
+
+async def _end_without_session(context: Context, transfer: ImageTransfer) -> None:
+    audit.tell(context, transfer, audit.NO_HOST)
+    await _undo(context, transfer)
+    _outcome(transfer, audit.FAILED)
+    _finish(context, transfer, "finished_failure")
+
+
+async def _verified(context: Context, transfer: ImageTransfer) -> bool:
+    disk = context.state.disks[transfer.disk_id]
+    path = session.volume(context, transfer)
+    try:
+        await context.hosts[transfer.host_id].verify_volume(path, disk.volume_format)
+        disk.actual_size = path.stat().st_blocks * 512
+    except (HostError, OSError) as error:
+        log.info("The volume that transfer %s wrote is not good: %s", transfer.id, error)
+        return False
+    return True
+
+
+async def _undo(context: Context, transfer: ImageTransfer) -> None:
+    """Free the disk of a download; remove the disk of an upload, even when it had been there before."""
+    if transfer.direction == "download":
+        _set_status(context, transfer, "ok")
+        return
+    disk = context.state.disks.get(transfer.disk_id)
+    if disk is not None:
+        user = context.state.users[transfer.origin.user_id]
+        await disks.delete(context, disk, cause=Cause(user, transfer.origin.correlation_id))
+
+
+def _set_status(context: Context, transfer: ImageTransfer, status: Any) -> None:
+    """Change the disk's status, unless a backup has it: that unlocks its disks itself."""
+    disk = context.state.disks.get(transfer.disk_id)
+    if disk is not None and not transfer.backup_id:
+        disk.status = status
+
+
+def _outcome(transfer: ImageTransfer, code: int) -> None:
+    transfer.outcome = transfer.outcome or code
+
+
+def _finish(context: Context, transfer: ImageTransfer, phase: str) -> None:
+    for lock in transfer.locks:
+        lock.release()
+    transfer.locks.clear()
+    transfer.active = False
+    transfer.ended = context.clock.now()
+    enter(context, transfer, phase)
+    audit.tell(context, transfer, transfer.outcome)
+
+
+_STEPS: dict[str, Step] = {
+    "transferring": _transferring,
+    "resuming": _resuming,
+    "paused_user": _paused_by_user,
+    "cancelled_user": _cancelled_by_user,
+    "cancelled_system": _cancelled_by_system,
+    "finalizing_success": _finalize_success,
+    "finalizing_failure": _finalize_failure,
+    "finalizing_cleanup": _finalize_cleanup,
+}
