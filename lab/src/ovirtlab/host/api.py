@@ -8,16 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from ovirtlab.machine.errors import HostError as HostError
+
 VmState = Literal["up", "paused", "down"]
 VolumeFormat = Literal["raw", "qcow2"]
-
-
-class HostError(Exception):
-    """A verb failed; `code` is VDSM's or libvirt's number for it where there is one."""
-
-    def __init__(self, text: str, *, code: int = 0) -> None:
-        self.code = code
-        super().__init__(text)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +83,18 @@ class Host(Protocol):
     def vm_state(self, vm_id: str) -> VmState: ...
     def watch_vms(self, callback: Callable[[str, VmState, str], None]) -> None:
         """Call back with (vm id, new state, reason) on each change that nobody asked for by a verb."""
+
+    async def resume_vm(self, vm_id: str) -> None:
+        """Let a VM go on that an I/O error has paused."""
+
+    async def make_guest_disks(
+        self, disks: tuple[VmDisk, ...], sizes: tuple[int, ...], agent: bool, *, memory_mib: int = 128
+    ) -> str:
+        """Fill the disks' paths, in their formats and with virtual `sizes`, with the small Linux.
+
+        The first disk holds its system, the others an empty file system each. Return the saved state these copies
+        belong to, for `VmDefinition.clone` of a VM with the same memory and choice of an agent.
+        """
 
     async def attach_disk(self, vm_id: str, disk: VmDisk) -> None: ...
     async def detach_disk(self, vm_id: str, disk_id: str) -> None: ...

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Checkpoints of a running VM: what libvirt knows of them, and the bitmaps that carry them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ovirtlab.machine.errors import INCONSISTENT_CHECKPOINT, NO_CHECKPOINT, OPERATION_FAILED, HostError
+from ovirtlab.machine.qemu import Machine
+
+Bitmaps = Mapping[str, Mapping[str, Any]]
+
+
+async def bitmaps(machine: Machine) -> Mapping[str, Bitmaps]:
+    """By target, the bitmaps of each disk of a running machine by name, as QEMU describes them."""
+    nodes = await machine.execute("query-named-block-nodes", {"flat": True})
+    found = {node["node-name"]: node.get("dirty-bitmaps", []) for node in nodes}
+    return {target: {item["name"]: item for item in found.get(target, [])} for target in machine.disks}
+
+
+def usable(bitmap: Mapping[str, Any] | None) -> bool:
+    """Whether a bitmap covers all writes since its checkpoint."""
+    return bitmap is not None and not bitmap.get("inconsistent") and bool(bitmap.get("recording"))
+
+
+class Checkpoints:
+    """The checkpoints libvirt knows of one running VM; it knows none when the VM has just been started."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._known: set[str] = set()
+
+    def add(self, checkpoint_id: str) -> None:
+        """A backup has made the checkpoint."""
+        self._known.add(checkpoint_id)
+
+    def require(self, checkpoint_id: str) -> None:
+        """Raise `HostError` 103 unless the checkpoint was made or redefined since the VM was started."""
+        if checkpoint_id not in self._known:
+            raise HostError(f"no domain checkpoint with matching name '{checkpoint_id}'", code=NO_CHECKPOINT)
+
+    async def redefine(self, checkpoint_ids: Iterable[str]) -> None:
+        """Tell libvirt of checkpoints of an earlier run and validate them; `HostError` 109 when one is broken.
+
+        A checkpoint need not cover every disk (one may be newer than it), but some disk must carry its bitmap.
+        """
+        present = await bitmaps(self._machine)
+        for checkpoint_id in checkpoint_ids:
+            carried = [found[checkpoint_id] for found in present.values() if checkpoint_id in found]
+            if not carried or not all(usable(bitmap) for bitmap in carried):
+                raise inconsistent(checkpoint_id)
+            self._known.add(checkpoint_id)
+
+    async def delete(self, checkpoint_id: str) -> None:
+        """Remove a checkpoint with its bitmaps; `HostError` 1 when no disk carries one."""
+        self.require(checkpoint_id)
+        present = await bitmaps(self._machine)
+        carriers = [target for target, found in present.items() if checkpoint_id in found]
+        if not carriers:
+            raise HostError(f"bitmap '{checkpoint_id}' not found in backing chain", code=OPERATION_FAILED)
+        actions = [
+            {"type": "block-dirty-bitmap-remove", "data": {"node": target, "name": checkpoint_id}}
+            for target in carriers
+        ]
+        await self._machine.execute("transaction", {"actions": actions})
+        self._known.discard(checkpoint_id)
+
+
+def inconsistent(checkpoint_id: str) -> HostError:
+    text = f"checkpoint inconsistent: missing or broken bitmap '{checkpoint_id}'"
+    return HostError(text, code=INCONSISTENT_CHECKPOINT)

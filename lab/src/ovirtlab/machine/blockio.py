@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Acts on the block layer of a running machine: qemu-io commands, plugging disks in and out, growing them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+from ovirtlab.machine.errors import HostError
+from ovirtlab.machine.nodes import (
+    DiskNode,
+    device_options,
+    drive_option,
+    format_options,
+    storage_options,
+)
+from ovirtlab.machine.qemu import Machine
+
+UNPLUG_TIMEOUT = 20.0
+POLL = 0.02
+MOVING = frozenset({"read", "readv", "write", "writev", "aio_read", "aio_write", "aio_flush", "discard", "flush"})
+# Lines qemu-io prints when all went well; whatever else it prints about moving bytes is an error.
+GOOD_LINES = (
+    re.compile(r"(wrote|read|discard) (\d+)/\2 bytes at offset \d+"),
+    re.compile(r"[\d.]+ (bytes|[KMGT]iB), \d+ ops; .*"),
+    re.compile(r"[0-9a-f]{8,}:(  [0-9a-f]{2})+ .*"),
+)
+COMPLAINT = re.compile(r"error|failed|invalid|not found|not supported|bad ", re.IGNORECASE)
+
+
+async def block_io(machine: Machine, target: str, command: str) -> str:
+    """Run a qemu-io command (`write -P 0x5a 1M 64k`) on the disk `target` and return what it printed.
+
+    It goes in where the guest's device does, above the filter of a running backup. `HostError` on any failure: the
+    human monitor tells of errors only in its text.
+    """
+    disk = find_disk(machine, target)
+    quoted = command.replace("\\", "\\\\").replace('"', '\\"')
+    where = disk.device if machine.spec.boot is None else f"-d /machine/peripheral/{disk.device}/virtio-backend"
+    if machine.state == "down":
+        raise HostError(f"VM {machine.spec.name} is not running")
+    text = await machine.monitor.hmp(f'qemu-io {where} "{quoted}"')
+    if complaint := find_complaint(command, text):
+        raise HostError(f"{command!r} on {target} of VM {machine.spec.name} failed: {complaint}")
+    return text
+
+
+def find_complaint(command: str, text: str) -> str:
+    """The line of qemu-io's output that tells of a failure, or an empty string."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if command.split()[0] in MOVING:
+        return next((line for line in lines if not any(good.fullmatch(line) for good in GOOD_LINES)), "")
+    return next((line for line in lines if COMPLAINT.search(line)), "")
+
+
+def find_disk(machine: Machine, target: str) -> DiskNode:
+    if target not in machine.disks:
+        raise HostError(f"VM {machine.spec.name} has no disk {target}")
+    return machine.disks[target]
+
+
+async def plug(machine: Machine, disk: DiskNode) -> None:
+    """Add a disk to a running machine."""
+    if disk.target in machine.disks:
+        raise HostError(f"VM {machine.spec.name} has a disk {disk.target} already")
+    if machine.spec.boot is None:
+        await _hmp_or_fail(machine, f"drive_add 0 {drive_option(disk)}", "OK")
+    else:
+        await _plug_device(machine, disk)
+    machine.disks[disk.target] = disk
+
+
+async def unplug(machine: Machine, disk: DiskNode) -> None:
+    """Remove a disk from a running machine; a guest must let it go within 20 seconds."""
+    if machine.spec.boot is None:
+        await _hmp_or_fail(machine, f"drive_del {disk.device}", "")
+    else:
+        await machine.execute("device_del", {"id": disk.device})
+        await _wait_unplugged(machine, disk)
+        await machine.execute("blockdev-del", {"node-name": disk.target})
+        await machine.execute("blockdev-del", {"node-name": disk.storage})
+    del machine.disks[disk.target]
+
+
+async def resize(machine: Machine, disk: DiskNode, size: int) -> None:
+    """Grow a disk of a running machine to `size` bytes."""
+    await machine.execute("block_resize", {"node-name": disk.target, "size": size})
+
+
+async def _plug_device(machine: Machine, disk: DiskNode) -> None:
+    await machine.execute("blockdev-add", storage_options(disk))
+    try:
+        await machine.execute("blockdev-add", format_options(disk))
+        try:
+            await machine.execute("device_add", device_options(disk))
+        except HostError:
+            await machine.execute("blockdev-del", {"node-name": disk.target})
+            raise
+    except HostError:
+        await machine.execute("blockdev-del", {"node-name": disk.storage})
+        raise
+
+
+async def _wait_unplugged(machine: Machine, disk: DiskNode) -> None:
+    try:
+        async with asyncio.timeout(UNPLUG_TIMEOUT):
+            while disk.device in await _devices(machine):
+                await asyncio.sleep(POLL)
+    except TimeoutError as error:
+        raise HostError(f"the guest of VM {machine.spec.name} does not let go of disk {disk.target}") from error
+
+
+async def _devices(machine: Machine) -> set[str]:
+    listed = await machine.execute("qom-list", {"path": "/machine/peripheral"})
+    return {item["name"] for item in listed}
+
+
+async def _hmp_or_fail(machine: Machine, line: str, expected: str) -> None:
+    text = (await machine.monitor.hmp(line)).strip()
+    if text != expected:
+        raise HostError(f"QEMU refused {line!r}: {text}")
