@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The repository: its workloads, restore points, chains and drafts."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from overkeep.blocks.errors import ImageDamaged, ImageUnsupported, TargetMissing, UnsafeImage, on_target
+from overkeep.blocks.qcow2.reader import ChainReader
+from overkeep.errors import NotFound
+from overkeep.logs import fields
+from overkeep.model.points import RestorePoint
+from overkeep.repository import documents, layout
+from overkeep.repository.draft import Draft, DraftRecord, new_record
+from overkeep.repository.errors import ChainBroken, DocumentDamaged, RepositoryTooNew
+from overkeep.repository.identity import Identity, create_identity, read_identity
+from overkeep.repository.manifest import (
+    Member,
+    WorkloadRecord,
+    point_value,
+    workload_document,
+    workload_value,
+)
+
+__all__ = ["DamagedPoint", "Draft", "DraftRecord", "Member", "Repository", "StoredConfiguration", "WorkloadRecord"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredConfiguration:
+    """The configuration of a VM at a point: OVF, and what OVF leaves out."""
+
+    ovf: str
+    document: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DamagedPoint:
+    """A point whose manifest cannot be read."""
+
+    workload_id: str
+    vm_id: str
+    point_id: str
+    reason: str
+
+
+class Repository:
+    """The tree under `root`. Nothing is read before it is asked for; no state is kept but the identity.
+
+    Every method raises the typed errors of the target (`overkeep.blocks.errors`) and of the repository.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @cached_property
+    def identity(self) -> Identity:
+        """What `overkeep.json` says, read once; raises `RepositoryMissing` or `RepositoryTooNew`."""
+        return read_identity(self.root)
+
+    @property
+    def id(self) -> str:
+        """UUID of the repository."""
+        return self.identity.id
+
+    def open(self) -> Repository:
+        """Check that there is a repository that this release can read; return this one."""
+        self.__dict__["identity"] = read_identity(self.root)
+        return self
+
+    def create(self) -> Repository:
+        """Make a repository if there is none; return this one."""
+        self.__dict__["identity"] = create_identity(self.root)
+        return self
+
+    def put_workload(self, workload: WorkloadRecord) -> None:
+        """Write a workload, in place of what is there of it; fields that are not ours are kept."""
+        folder = layout.make_folders(self.root, layout.workload(workload.id))
+        path = folder / layout.WORKLOAD
+        previous = documents.read(path, "workload") or {}
+        documents.write(path, workload_document(workload, previous))
+
+    def workload(self, workload_id: str) -> WorkloadRecord:
+        """Read a workload; raises `NotFound` when it is not there."""
+        path = layout.located(self.root, layout.workload(workload_id)) / layout.WORKLOAD
+        document = documents.read(path, "workload")
+        if document is None:
+            raise NotFound(kind="workload", name=workload_id, how="overkeep workload list")
+        return workload_value(document, path)
+
+    def workloads(self) -> tuple[WorkloadRecord, ...]:
+        """Read all workloads, by id; damaged ones are left out with a warning."""
+        found = []
+        for workload_id in layout.folder_names(self.root / layout.workloads()):
+            try:
+                found.append(self.workload(workload_id))
+            except NotFound:
+                continue  # points of a workload whose document is not there yet
+            except (DocumentDamaged, RepositoryTooNew) as error:
+                log.warning("workload left out %s", fields(workload=workload_id, reason=error))
+        return tuple(found)
+
+    def begin(self, workload_id: str, vm_id: str, *, point_id: str, job_id: str) -> Draft:
+        """Begin a point, or continue the draft of the same job; raises `Conflict` when it is another job's."""
+        draft = Draft(self.root, new_record(workload_id, vm_id, point_id=point_id, job_id=job_id))
+        draft.begin()
+        return draft
+
+    def draft(self, workload_id: str, vm_id: str, *, point_id: str, job_id: str) -> Draft:
+        """Return the draft that a job began, without touching the target; for steps that are replayed."""
+        return Draft(self.root, new_record(workload_id, vm_id, point_id=point_id, job_id=job_id))
+
+    def points(self, workload_id: str | None = None, vm_id: str | None = None) -> tuple[RestorePoint, ...]:
+        """Read the points of a VM in a workload, newest last; without one of them, of all.
+
+        Drafts are not points. Points with a damaged manifest are left out with a warning; `damaged` tells them.
+        """
+        found = []
+        for item in self._survey(workload_id, vm_id):
+            if isinstance(item, RestorePoint):
+                found.append(item)
+            else:
+                log.warning("point left out %s", fields(point=item.point_id, vm=item.vm_id, reason=item.reason))
+        return tuple(sorted(found, key=lambda point: (point.created, point.id)))
+
+    def damaged(self, workload_id: str | None = None, vm_id: str | None = None) -> tuple[DamagedPoint, ...]:
+        """Tell the points whose manifest cannot be read, and why."""
+        return tuple(item for item in self._survey(workload_id, vm_id) if isinstance(item, DamagedPoint))
+
+    def point(self, workload_id: str, vm_id: str, point_id: str) -> RestorePoint:
+        """Read one point; raises `NotFound` when it does not exist (a draft does not)."""
+        path = layout.located(self.root, layout.point(workload_id, vm_id, point_id)) / layout.MANIFEST
+        document = documents.read(path, "point")
+        if document is None:
+            raise NotFound(kind="restore point", name=point_id, how="overkeep point list")
+        return point_value(document, path)
+
+    def configuration(self, point: RestorePoint) -> StoredConfiguration:
+        """Read the configuration of the VM at a point."""
+        folder = layout.located(self.root, layout.point(point.workload_id, point.vm_id, point.id))
+        ovf = documents.read_bytes(folder / layout.OVF)
+        document = documents.read(folder / layout.CONFIGURATION, "vm")
+        if ovf is None or document is None:
+            missing = layout.OVF if ovf is None else layout.CONFIGURATION
+            raise DocumentDamaged(path=folder / missing, reason="it is not there")
+        try:
+            return StoredConfiguration(ovf=ovf.decode(), document=document["document"])
+        except UnicodeDecodeError as error:
+            raise DocumentDamaged(path=folder / layout.OVF, reason="it is not UTF-8") from error
+
+    def folder(self, point: RestorePoint, disk_id: str) -> str:
+        """Folder of a disk's images relative to the root, as orders to movers name it."""
+        return str(layout.disk(point.workload_id, point.vm_id, disk_id))
+
+    def chain(self, point: RestorePoint, disk_id: str) -> tuple[str, ...]:
+        """Return the file names of a disk's chain, the image itself first, after checking the headers of all.
+
+        Raises `NotFound` when the point does not hold the disk, and `ChainBroken`.
+        """
+        image = point.image(disk_id)
+        if image is None:
+            raise NotFound(kind="disk", name=disk_id, how="overkeep point show")
+        folder = layout.located(self.root, layout.disk(point.workload_id, point.vm_id, disk_id))
+        try:
+            reader = ChainReader(folder, image.file)
+        except (ImageDamaged, ImageUnsupported, UnsafeImage, TargetMissing) as error:
+            raise ChainBroken(disk=image.name, point=point.id, reason=error) from error
+        reader.close()
+        if reader.size != image.virtual_size:
+            reason = f"its image has {reader.size} bytes, the manifest says {image.virtual_size}"
+            raise ChainBroken(disk=image.name, point=point.id, reason=reason)
+        return reader.names
+
+    def drafts(self) -> tuple[DraftRecord, ...]:
+        """Find all drafts, whoever's they are."""
+        return tuple(self._drafts())
+
+    def remove_draft(self, record: DraftRecord) -> None:
+        """Remove a draft whose job is dead; raises `Conflict` when it was committed meanwhile."""
+        Draft(self.root, record).abandon()
+
+    def _folders(self, workload_id: str | None, vm_id: str | None) -> Iterator[tuple[str, str, str]]:
+        """Yield workload, VM and id of every point folder, drafts included."""
+        for workload in _chosen(self.root / layout.workloads(), workload_id):
+            for vm in _chosen(self.root / layout.vms(workload), vm_id):
+                folder = layout.located(self.root, layout.points(workload, vm))
+                for point in layout.folder_names(folder):
+                    yield workload, vm, point
+
+    def _survey(self, workload_id: str | None, vm_id: str | None) -> Iterator[RestorePoint | DamagedPoint]:
+        for workload, vm, point in self._folders(workload_id, vm_id):
+            try:
+                yield self.point(workload, vm, point)
+            except NotFound:
+                continue
+            except (DocumentDamaged, RepositoryTooNew) as error:
+                yield DamagedPoint(workload_id=workload, vm_id=vm, point_id=point, reason=str(error))
+
+    def _drafts(self) -> Iterator[DraftRecord]:
+        for workload, vm, point in self._folders(None, None):
+            folder = self.root / layout.point(workload, vm, point)
+            if documents.read_bytes(folder / layout.MANIFEST) is not None:
+                continue
+            job_id, created = _owner(folder)
+            yield DraftRecord(workload_id=workload, vm_id=vm, point_id=point, job_id=job_id, created=created)
+
+
+def _chosen(folder: Path, name: str | None) -> Iterator[str]:
+    return iter((name,)) if name is not None else layout.folder_names(folder)
+
+
+def _owner(folder: Path) -> tuple[str, dt.datetime]:
+    """Whose draft a folder is and since when; without a readable `draft.json`, nobody's, since it was changed."""
+    try:
+        document = documents.read(folder / layout.DRAFT, "draft")
+    except DocumentDamaged:
+        document = None
+    if document is not None:
+        return document["job_id"], dt.datetime.fromisoformat(document["created"])
+    with on_target(folder):
+        return "", dt.datetime.fromtimestamp(folder.stat().st_mtime, dt.UTC)
