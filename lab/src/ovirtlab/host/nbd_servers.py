@@ -18,6 +18,7 @@ from ovirtlab.machine.process import Daemon
 START_TIMEOUT = 15.0
 STOP_TIMEOUT = 10.0
 POLL = 0.01
+GREETING = b"NBDMAGIC"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +70,7 @@ class NbdServers:
         daemon = await Daemon.start(command_line(spec, socket), log_file=log_file, netns=self._netns)
         self._running[server_id] = daemon
         try:
-            await _wait_listening(daemon, socket)
+            await _wait_serving(daemon, socket)
         except BaseException:
             await self.stop(server_id)
             raise
@@ -90,17 +91,27 @@ class NbdServers:
         return self._directory / f"{server_id}.sock"
 
 
-async def _wait_listening(daemon: Daemon, socket: Path) -> None:
+async def _wait_serving(daemon: Daemon, socket: Path) -> None:
     try:
         async with asyncio.timeout(START_TIMEOUT):
             while daemon.status is None:
-                try:
-                    _, writer = await asyncio.open_unix_connection(socket)
-                except OSError:
-                    await asyncio.sleep(POLL)
-                else:
-                    writer.close()
+                if await _greets(socket):
                     return
+                await asyncio.sleep(POLL)
     except TimeoutError as error:
-        raise HostError(f"qemu-nbd does not listen after {START_TIMEOUT:g} s: {daemon.output()}") from error
+        raise HostError(f"qemu-nbd does not serve after {START_TIMEOUT:g} s: {daemon.output()}") from error
     raise HostError(f"qemu-nbd ended with status {daemon.status}: {daemon.output()}")
+
+
+async def _greets(socket: Path) -> bool:
+    """Whether a server speaks on `socket`: qemu-nbd listens before it has opened the image and found the bitmap."""
+    try:
+        reader, writer = await asyncio.open_unix_connection(socket)
+    except OSError:
+        return False
+    try:
+        return await reader.readexactly(len(GREETING)) == GREETING
+    except (asyncio.IncompleteReadError, OSError):
+        return False
+    finally:
+        writer.close()

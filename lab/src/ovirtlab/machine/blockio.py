@@ -18,7 +18,7 @@ from ovirtlab.machine.qemu import Machine
 
 UNPLUG_TIMEOUT = 20.0
 POLL = 0.02
-MOVING = frozenset({"read", "readv", "write", "writev", "aio_read", "aio_write", "aio_flush", "discard", "flush"})
+MOVING = frozenset({"read", "readv", "write", "writev", "discard", "flush"})
 # Lines qemu-io prints when all went well; whatever else it prints about moving bytes is an error.
 GOOD_LINES = (
     re.compile(r"(wrote|read|discard) (\d+)/\2 bytes at offset \d+"),
@@ -31,15 +31,18 @@ COMPLAINT = re.compile(r"error|failed|invalid|not found|not supported|bad ", re.
 async def block_io(machine: Machine, target: str, command: str) -> str:
     """Run a qemu-io command (`write -P 0x5a 1M 64k`) on the disk `target` and return what it printed.
 
-    It goes in where the guest's device does, above the filter of a running backup. `HostError` on any failure: the
-    human monitor tells of errors only in its text.
+    It goes in where the guest's device does, above the filter of a running backup. `HostError` on any failure: QEMU
+    tells of errors only in text, of some in the monitor's answer and of most on its standard output.
     """
     disk = find_disk(machine, target)
     quoted = command.replace("\\", "\\\\").replace('"', '\\"')
     where = disk.device if machine.spec.boot is None else f"-d /machine/peripheral/{disk.device}/virtio-backend"
     if machine.state == "down":
         raise HostError(f"VM {machine.spec.name} is not running")
-    text = await machine.monitor.hmp(f'qemu-io {where} "{quoted}"')
+    async with machine.output_lock:
+        before = machine.output_size()
+        text = await machine.monitor.hmp(f'qemu-io {where} "{quoted}"')
+        text += machine.output_since(before)
     if complaint := find_complaint(command, text):
         raise HostError(f"{command!r} on {target} of VM {machine.spec.name} failed: {complaint}")
     return text

@@ -58,8 +58,8 @@ def socket_path(path: Path) -> Path:
 
 
 def command_line(spec: MachineSpec) -> list[str]:
-    """The argument list of QEMU."""
-    argv = [QEMU, "-name", f"guest={_escaped(spec.name)},debug-threads=off"]
+    """The argument list of QEMU, whose output is written line by line: qemu-io commands report there."""
+    argv = ["stdbuf", "-oL", QEMU, "-name", f"guest={_escaped(spec.name)},debug-threads=off"]
     argv += ["-nodefaults", "-no-user-config", "-display", "none", "-accel", "tcg,tb-size=32"]
     argv += ["-pidfile", str(spec.file("pid"))]
     argv += ["-chardev", _socket("monitor", socket_path(spec.file("qmp"))), "-mon", "chardev=monitor,mode=control"]

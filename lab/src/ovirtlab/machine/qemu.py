@@ -37,6 +37,7 @@ class Machine:
         self.monitor = monitor
         self.disks = {disk.target: disk for disk in spec.disks}
         self.state: MachineState = "up"
+        self.output_lock = asyncio.Lock()
         self._process = process
         self._stopping = False
         self._reason = ""
@@ -76,6 +77,16 @@ class Machine:
         if self.state == "down":
             raise HostError(f"VM {self.spec.name} is not running")
         return await self.monitor.execute(command, arguments)
+
+    def output_size(self) -> int:
+        """How many bytes QEMU has printed so far."""
+        return self.spec.file("qemu.log").stat().st_size
+
+    def output_since(self, size: int) -> str:
+        """What QEMU has printed after its first `size` bytes."""
+        with self.spec.file("qemu.log").open("rb") as log_file:
+            log_file.seek(size)
+            return log_file.read().decode(errors="replace")
 
     # the guest
 
