@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Keys and certificates: the controller's CA, its TLS certificate, its key for orders, and what a mover gets of them."""
+"""Keys and certificates: the controller's CA, its TLS certificate, its key for orders, and what a mover gets."""
 
 from __future__ import annotations
 

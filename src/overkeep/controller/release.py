@@ -30,7 +30,7 @@ def patiently(exposure: Exposure, act: Callable[[], None]) -> State:
     try:
         watch.persist(act, seconds=watch.ports.patience.release, on=OverkeepError, tell=tell)
     except OverkeepError as error:
-        _log.error("job %s could not release VM %s: %s", watch.job_id, exposure.vm_id, error)  # noqa: TRY400
+        _log.error("job %s could not release VM %s: %s", watch.job_id, exposure.vm_id, error)
         return {"open": f"Something of this job is still open in the Manager ({error}); it is tried again later."}
     return {}
 

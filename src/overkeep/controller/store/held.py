@@ -43,6 +43,16 @@ class Holdings:
                 .values(released=utc_now().isoformat(timespec="seconds"))
             )
 
+    def reopen(self, item: Held) -> None:
+        """Record that something that was taken for closed is open."""
+        with self._engine.begin() as connection:
+            connection.execute(sa.update(t.held).where(*_key(item)).values(released=None))
+
+    def find(self, kind: HeldKind, ref: str) -> Held | None:
+        """What was once written down under this id of the Manager, closed or not."""
+        found = self._select(sa.select(t.held).where(t.held.c.kind == kind, t.held.c.ref == ref))
+        return found[0] if found else None
+
     def of(self, job_id: str, vm_id: str, *, kind: HeldKind | None = None) -> tuple[Held, ...]:
         """What a job holds still for a VM, of all kinds or of one, in the order it was opened."""
         wanted = [t.held.c.job_id == job_id, t.held.c.vm_id == vm_id, t.held.c.released.is_(None)]

@@ -23,7 +23,7 @@ def body(ports: Ports, durable: Durable, job_id: str) -> State:
     if not failed(opened):
         children = [backup_vm.workflow_id(job_id, vm_id) for vm_id in opened["vms"]]
         for vm_id, child in zip(opened["vms"], children, strict=True):
-            durable.submit(backup_vm.NAME, child, job_id, vm_id, opened["full"], queue=VM_QUEUE)
+            durable.submit(backup_vm.NAME, child, job_id, vm_id, opened["asked"], queue=VM_QUEUE)
         durable.step("wait", lambda: _wait(ports, durable, job_id, children))
     closed: State = durable.step("close", lambda: _close(ports, job_id, opened))
     return closed
@@ -36,7 +36,8 @@ def _open(ports: Ports, job_id: str) -> State:
     ports.ready_target()
     workload = ports.store.workloads.get(job.workload_id)
     ports.repository.put_workload(workload.id, name=workload.name, members=_members(job.vms))
-    return {"vms": [vm.vm_id for vm in job.vms], "full": bool(job.request.get("full"))}
+    asked = {"workload_id": workload.id, "full": bool(job.request.get("full"))}
+    return {"vms": [vm.vm_id for vm in job.vms], "asked": asked}
 
 
 def _members(vms: Sequence[VmProgress]) -> dict[str, str]:

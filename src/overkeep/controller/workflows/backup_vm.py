@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import logging
 from collections.abc import Callable
-from dataclasses import replace
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -12,25 +14,30 @@ from overkeep.controller.copying import Task, copy_all
 from overkeep.controller.durable import Durable
 from overkeep.controller.exposure import BACKUP_OVER, Exposure
 from overkeep.controller.ports import Ports, backup_id, mark
-from overkeep.controller.release import release_backup
+from overkeep.controller.release import drop_old_checkpoints, patiently, release_backup, watch_release
 from overkeep.controller.steps import PASSING, State, Watch, cancelled, failed, outcome
-from overkeep.controller.store.records import DiskProgress, HeldKind, JobState
+from overkeep.controller.store.records import HeldKind, JobState
+from overkeep.controller.workflows.assembly import as_given, backup_progress, make_point
 from overkeep.engine.api import BackupRequest, BackupSession, Transfer, TransferRequest
 from overkeep.engine.errors import BackupFailed, CheckpointInvalid
+from overkeep.errors import OverkeepError
+from overkeep.logs import fields
 from overkeep.model.plan import BackupPlan, DiskPlan, plan_backup
-from overkeep.model.points import DiskImage, Mode, RestorePoint, point_id
+from overkeep.model.points import Mode, RestorePoint, point_id
 from overkeep.mover.orders import Access, CopyOrder, CopyResult, Image
+from overkeep.repository.errors import ChainBroken
 from overkeep.repository.repository import Draft
 from overkeep.units import utc_now
 
 NAME = "backup-vm"
 _PLAN = TypeAdapter(BackupPlan)
 _SESSION = TypeAdapter(BackupSession)
-_POINT = TypeAdapter(RestorePoint)
 _RESULTS = TypeAdapter(dict[str, CopyResult])
 
-# The Manager lost the checkpoint: the same backup works as a full one.
-_NEEDS_FULL = (BackupFailed.code, CheckpointInvalid.code)
+# The Manager lost the checkpoint, or the whole chain of them: the same backup works as a full one.
+_CURED_BY_FULL = (BackupFailed.code, CheckpointInvalid.code)
+
+_log = logging.getLogger(__name__)
 
 
 def workflow_id(job_id: str, vm_id: str) -> str:
@@ -38,14 +45,19 @@ def workflow_id(job_id: str, vm_id: str) -> str:
     return f"{job_id}:{vm_id}"
 
 
-def body(ports: Ports, job_id: str, vm_id: str, full: bool) -> State:  # noqa: FBT001 - a workflow's arguments are JSON
-    """Back one VM up; when its checkpoint turns out to be lost, once more in full."""
-    first = _Steps(ports, job_id, vm_id, attempt=1)
-    state = _run(first, {"full": full})
-    if state.get("code") in _NEEDS_FULL and state.get("incremental"):
-        state = _run(_Steps(ports, job_id, vm_id, attempt=2), {"full": True})
-    step: Callable[..., State] = Durable.step
-    return step("close", first.close, state)
+def body(ports: Ports, job_id: str, vm_id: str, asked: dict[str, Any]) -> State:
+    """Back one VM up; when its checkpoint turns out to be lost, once more in full.
+
+    `asked` holds `workload_id` and `full`.
+    """
+    steps = _Steps(ports, job_id, vm_id, workload_id=asked["workload_id"], attempt=1)
+    state = _run(steps, {"full": asked["full"]})
+    if state.get("code") in _CURED_BY_FULL and state.get("incremental") and "open" not in state:
+        Durable.step("go-full", steps.say_full, state)
+        again = _Steps(ports, job_id, vm_id, workload_id=asked["workload_id"], attempt=2)
+        state = _run(again, {"full": True})
+    closed: State = Durable.step("close", steps.close, state)
+    return closed
 
 
 def _run(steps: _Steps, state: State) -> State:
@@ -59,47 +71,47 @@ def _run(steps: _Steps, state: State) -> State:
         ("commit", steps.commit),
     )
     for name, act in sequence:
-        state = {**state, **Durable.step(name, _safely(steps, act), state)}
+        state = {**state, **Durable.step(name, steps.safely(act), state)}
         if failed(state):
             break
-    released = Durable.step("release", steps.release, state)
-    return {**state, **released}
-
-
-def _safely(steps: _Steps, act: Callable[[State], State]) -> Callable[[State], State]:
-    return lambda state: outcome(lambda: act(state), job_id=steps.watch.job_id)
+    return {**state, **Durable.step("release", steps.release, state)}
 
 
 class _Steps:
     """The effects. Each takes what the steps before it found out and returns what it adds; each may be repeated."""
 
-    def __init__(self, ports: Ports, job_id: str, vm_id: str, *, attempt: int) -> None:
+    def __init__(self, ports: Ports, job_id: str, vm_id: str, *, workload_id: str, attempt: int) -> None:
         self.ports = ports
         self.job_id = job_id
         self.vm_id = vm_id
+        self.workload_id = workload_id
         self.backup_id = backup_id(job_id, vm_id, attempt)
         self.watch = Watch(ports=ports, job_id=job_id)
         self.exposure = Exposure(watch=self.watch, vm_id=vm_id)
+
+    def safely(self, act: Callable[[State], State]) -> Callable[[State], State]:
+        """The step with its error as an outcome."""
+        return lambda state: outcome(lambda: act(state), job_id=self.job_id)
 
     def plan(self, state: State) -> State:
         """Decide what is done with each disk. Nothing is open yet."""
         self._phase("planning")
         self.watch.check()
         self.ports.ready_target()
-        points = self.ports.repository.points(vm_id=self.vm_id)
-        last = points[-1] if points else None
+        points = self.ports.repository.points(self.workload_id, self.vm_id)
+        last = self._sound(points[-1]) if points else None
+        engine = self.ports.engine
         vm, checkpoints = self.watch.persist(
-            lambda: (self.ports.engine.vm(self.vm_id), self.ports.engine.checkpoints(self.vm_id)),
-            seconds=self.ports.patience.retry,
+            lambda: (engine.vm(self.vm_id), engine.checkpoints(self.vm_id)), seconds=self.ports.patience.retry
         )
         plan = plan_backup(vm, last, checkpoints, full=state["full"])
         if vm.host_id:  # better to learn now that the mover is down than with the VM's disks locked
             mover = self.ports.movers.at(vm.host_id)
             self.watch.persist(mover.health, seconds=self.ports.patience.retry, on=PASSING)
-        created = utc_now().replace(microsecond=0)
         for name, reason in plan.left_out:
             self._event("warning", f"Disk {name!r} of VM {vm.name!r} is left out: {reason}")
         self._show(plan, "planned")
+        created = utc_now().replace(microsecond=0)
         return {
             "plan": _PLAN.dump_python(plan, mode="json"),
             "created": created.isoformat(),
@@ -113,12 +125,15 @@ class _Steps:
         kept = self.watch.persist(
             lambda: self.ports.engine.configuration(self.vm_id), seconds=self.ports.patience.retry
         )
-        self._draft(state).write_configuration(kept.ovf, kept.document)
+        draft = self._draft(state)
+        draft.begin()
+        draft.write_configuration(kept.ovf, kept.document)
         return {}
 
     def start(self, state: State) -> State:
         """Have the Manager start the backup, under an id that was written down before."""
         self._phase("starting")
+        self.watch.check()
         plan = _PLAN.validate_python(state["plan"])
         self.exposure.note(HeldKind.BACKUP, self.backup_id)
         request = BackupRequest(
@@ -137,12 +152,9 @@ class _Steps:
         session = self.exposure.await_ready(self.backup_id, vm_name=plan.vm.name)
         if session.checkpoint_id:
             self.exposure.note(HeldKind.CHECKPOINT, session.checkpoint_id)
-        plan = replace(plan, disks=tuple(_as_given(item, session) for item in plan.disks))
+        plan = as_given(plan, session)
         self._show(plan, "ready")
-        return {
-            "plan": _PLAN.dump_python(plan, mode="json"),
-            "session": _SESSION.dump_python(session, mode="json"),
-        }
+        return {"plan": _PLAN.dump_python(plan, mode="json"), "session": _SESSION.dump_python(session, mode="json")}
 
     def copy(self, state: State) -> State:
         """Have the movers copy all disks."""
@@ -155,46 +167,39 @@ class _Steps:
     def commit(self, state: State) -> State:
         """Make the restore point appear, unless the Manager ended the backup while it was copied."""
         self._phase("committing")
-        plan = _PLAN.validate_python(state["plan"])
-        session = _SESSION.validate_python(state["session"])
+        self.watch.check()
         draft = self._draft(state)
-        seen = self.watch.persist(
-            lambda: self.ports.engine.backup(self.vm_id, self.backup_id), seconds=self.ports.patience.retry
-        )
-        # The point of a commit that was repeated after a crash exists already, whatever became of the backup since.
-        if seen.phase in BACKUP_OVER and not self._committed(state):
-            words = self.ports.engine.explain(self.backup_id, self.vm_id) or "it ended before the copy did."
-            raise BackupFailed(backup_id=self.backup_id, vm=plan.vm.name, words=words)
-        point = _point(plan, session, state, job_id=self.job_id, draft=draft)
-        draft.commit(point)
+        point = self._point(state, draft)
+        if not draft.committed:  # a repeat after a crash finds it there, whatever became of the backup since
+            self._require_open(point.vm_name)
+            _commit(draft, point)
         self.ports.store.jobs.set_vm(self.job_id, self.vm_id, point_id=point.id)
-        moved = sum(image.moved for image in point.images)
-        stored = sum(image.stored for image in point.images)
-        self._event(
-            "info",
-            f"VM {plan.vm.name!r} has restore point {point.id}",
-            vm_id=self.vm_id,
-            mode=str(point.mode),
-            moved=moved,
-            stored=stored,
-        )
-        return {"committed": point.id, "checkpoint": session.checkpoint_id}
+        moved, stored = (sum(getattr(image, name) for image in point.images) for name in ("moved", "stored"))
+        told = {"vm_id": self.vm_id, "mode": str(point.mode), "moved": moved, "stored": stored}
+        self._event("info", f"VM {point.vm_name!r} has restore point {point.id}", **told)
+        return {"committed": point.id, "checkpoint": point.checkpoint_id}
 
     def release(self, state: State) -> State:
         """Close everything in the Manager and on the target that did not become a restore point."""
         self._phase("releasing")
         exposure = watch_release(self.ports, self.job_id, self.vm_id)
-        committed = "committed" in state
 
         def act() -> None:
+            draft = self._draft(state) if "point_id" in state else None
+            committed = draft is not None and draft.committed
             release_backup(exposure, success=committed)
-            if not committed and "point_id" in state:
-                self._draft(state).abandon()
+            if draft is not None and not committed:
+                draft.abandon()
 
         left = patiently(exposure, act)
-        if committed and not left:
+        if "committed" in state and not left:
             self._drop_old_checkpoints(exposure, state["checkpoint"])
         return left
+
+    def say_full(self, state: State) -> State:
+        """Tell why a second, full backup follows."""
+        self._event("warning", f"A full backup is made instead of the incremental one: {state['error']}")
+        return {}
 
     def close(self, state: State) -> State:
         """Write what became of the VM into the job."""
@@ -207,18 +212,37 @@ class _Steps:
         self.ports.store.jobs.set_vm(
             self.job_id, self.vm_id, state=result, phase="", error_code=code, error=text, busy=False
         )
-        if result is not JobState.SUCCEEDED:
+        if text:
             self._event("error", text, vm_id=self.vm_id, code=code)
+        _log.info("backup ended %s", fields(job=self.job_id, vm=self.vm_id, state=result, code=code or "none"))
         return {"state": result}
+
+    def _sound(self, last: RestorePoint) -> RestorePoint | None:
+        """The point if its images can be read: nothing may be built on a chain that is broken."""
+        try:
+            for image in last.images:
+                self.ports.repository.chain(last, image.disk_id)
+        except ChainBroken as error:
+            self._event("warning", f"A full backup is made, because the last restore point is damaged: {error}")
+            return None
+        return last
+
+    def _require_open(self, vm_name: str) -> None:
+        engine = self.ports.engine
+        seen = self.watch.persist(lambda: engine.backup(self.vm_id, self.backup_id), seconds=self.ports.patience.retry)
+        if seen.phase in BACKUP_OVER:
+            words = engine.explain(self.backup_id, self.vm_id) or "it ended before the copy did."
+            raise BackupFailed(backup_id=self.backup_id, vm=vm_name, words=words)
 
     def _task(self, item: DiskPlan, draft: Draft) -> Task:
         ports = self.ports
+        folder = draft.folder(item.disk.id)
 
         def order(transfer: Transfer, host: str, fence: int) -> CopyOrder:
             sink = Image(
                 target=ports.target,
                 repository=ports.repository.id,
-                folder=draft.folder(item.disk.id),
+                folder=folder,
                 name=draft.image_name,
                 backing=item.backing,
             )
@@ -232,15 +256,29 @@ class _Steps:
             )
 
         request = TransferRequest(disk_id=item.disk.id, upload=False, backup_id=self.backup_id)
-        return Task(progress=_progress(item, "waiting"), request=request, order=order)
+        return Task(progress=backup_progress(item, "waiting"), request=request, order=order)
 
     def _draft(self, state: State) -> Draft:
-        raise NotImplementedError
+        return self.ports.repository.draft(self.workload_id, self.vm_id, point_id=state["point_id"], job_id=self.job_id)
+
+    def _point(self, state: State, draft: Draft) -> RestorePoint:
+        return make_point(
+            _PLAN.validate_python(state["plan"]),
+            _RESULTS.validate_python(state["results"]),
+            point_id=state["point_id"],
+            workload_id=self.workload_id,
+            job_id=self.job_id,
+            created=dt.datetime.fromisoformat(state["created"]),
+            checkpoint_id=_SESSION.validate_python(state["session"]).checkpoint_id,
+            file=draft.image_name,
+        )
 
     def _drop_old_checkpoints(self, exposure: Exposure, keep: str | None) -> None:
-        known = frozenset(p.checkpoint_id for p in self.ports.repository.points(vm_id=self.vm_id) if p.checkpoint_id)
+        """Best effort: what stays now is deleted after the next backup."""
 
         def act() -> State:
+            points = self.ports.repository.points(vm_id=self.vm_id)
+            known = frozenset(point.checkpoint_id for point in points if point.checkpoint_id)
             exposure.watch.persist(
                 lambda: drop_old_checkpoints(exposure, keep=keep, known=known), seconds=self.ports.patience.retry
             )
@@ -252,29 +290,21 @@ class _Steps:
 
     def _show(self, plan: BackupPlan, state: str) -> None:
         for item in plan.disks:
-            self.ports.store.jobs.set_disk(self.job_id, self.vm_id, _progress(item, state))
+            self.ports.store.jobs.set_disk(self.job_id, self.vm_id, backup_progress(item, state))
 
     def _phase(self, phase: str) -> None:
+        _log.info("step %s", fields(job=self.job_id, vm=self.vm_id, phase=phase))
         self.ports.store.jobs.set_vm(self.job_id, self.vm_id, state=JobState.RUNNING, phase=phase)
 
-    def _event(self, level: str, text: str, **fields: object) -> None:
-        self.ports.store.jobs.add_event(self.job_id, level, text, **fields)
+    def _event(self, level: str, text: str, **told: object) -> None:
+        self.ports.store.jobs.add_event(self.job_id, level, text, **told)
 
 
-def _as_given(item: DiskPlan, session: BackupSession) -> DiskPlan:
-    """The plan of a disk as the Manager carries it out: it may give all of a disk where changes were planned."""
-    if item.mode is Mode.INCREMENTAL and session.modes.get(item.disk.id) is not Mode.INCREMENTAL:
-        reason = "the Manager does not have the changes of this disk"
-        return replace(item, mode=Mode.FULL, reason=reason, backing=None)
-    return item
-
-
-def _progress(item: DiskPlan, state: str) -> DiskProgress:
-    return DiskProgress(
-        disk_id=item.disk.id,
-        name=item.disk.name,
-        mode=item.mode,
-        reason=item.reason,
-        state=state,
-        total=item.disk.size if item.mode is Mode.FULL else 0,
-    )
+def _commit(draft: Draft, point: RestorePoint) -> None:
+    """Commit; an error after the rename is none, for the point is there."""
+    try:
+        draft.commit(point)
+    except OverkeepError:
+        if not draft.committed:
+            raise
+        _log.exception("restore point %s was committed, with an error after it", point.id)

@@ -15,11 +15,12 @@ from overkeep.controller.exposure import Exposure
 from overkeep.controller.ports import Ports, mark
 from overkeep.controller.release import patiently, release_restore, watch_release
 from overkeep.controller.steps import State, Watch, cancelled, failed, outcome
-from overkeep.controller.store.records import DiskProgress, Failure, HeldKind, JobState
-from overkeep.engine.api import Transfer, TransferRequest
+from overkeep.controller.store.records import Failure, HeldKind, JobState
+from overkeep.controller.workflows.assembly import restore_progress
+from overkeep.engine.api import DiskSpec, Transfer, TransferRequest
 from overkeep.engine.errors import TransferFailed
 from overkeep.engine.specs import disk_spec, vm_spec
-from overkeep.errors import NotFound, OverkeepError
+from overkeep.errors import OverkeepError
 from overkeep.model.inventory import VmStatus
 from overkeep.model.points import RestorePoint
 from overkeep.model.restore import DiskRestore, Names, RestorePlan, RestoreRequest, choose_cluster, plan_restore
@@ -52,9 +53,9 @@ def body(ports: Ports, job_id: str, request: dict[str, Any]) -> State:
     return closed
 
 
-def request_json(request: RestoreRequest, *, vm_id: str) -> dict[str, Any]:
-    """What a restore job keeps of the request."""
-    return {**asdict(request), "vm_id": vm_id}
+def request_json(request: RestoreRequest, point: RestorePoint) -> dict[str, Any]:
+    """What a restore job keeps of the request, and where the point is."""
+    return {**asdict(request), "vm_id": point.vm_id, "workload_id": point.workload_id}
 
 
 class _Steps:
@@ -64,7 +65,9 @@ class _Steps:
         self.ports = ports
         self.job_id = job_id
         self.vm_id: str = request["vm_id"]  # of the VM that was backed up
-        self.request = _REQUEST.validate_python({name: request[name] for name in request if name != "vm_id"})
+        self.workload_id: str = request["workload_id"]
+        kept = {name: value for name, value in request.items() if name not in ("vm_id", "workload_id")}
+        self.request = _REQUEST.validate_python(kept)
         self.watch = Watch(ports=ports, job_id=job_id)
         self.exposure = Exposure(watch=self.watch, vm_id=self.vm_id)
 
@@ -82,12 +85,8 @@ class _Steps:
         kept = self.ports.repository.configuration(point)
         for image in point.images:
             self.ports.repository.chain(point, image.disk_id)
-        plan = self.watch.persist(
-            lambda: plan_restore(
-                point, self.request, document=kept.document, names=self._names(point, kept.document), job_id=self.job_id
-            ),
-            seconds=self.ports.patience.retry,
-        )
+        names = self.watch.persist(lambda: self._names(point, kept.document), seconds=self.ports.patience.retry)
+        plan = plan_restore(point, self.request, document=kept.document, names=names, job_id=self.job_id)
         for warning in plan.warnings:
             self._event("warning", warning)
         for disk in plan.disks:
@@ -100,8 +99,7 @@ class _Steps:
         for disk in _PLAN.validate_python(state["plan"]).disks:
             self.watch.check()
             self.exposure.note(HeldKind.DISK, disk.id)
-            spec = disk_spec(disk, description=mark(self.job_id))
-            self.watch.persist(lambda spec=spec: self.ports.engine.create_disk(spec), seconds=self.ports.patience.retry)
+            self._make_disk(disk_spec(disk, description=mark(self.job_id)))
         return {}
 
     def copy(self, state: State) -> State:
@@ -191,11 +189,7 @@ class _Steps:
         return {"state": result}
 
     def _point(self) -> RestorePoint:
-        points = self.ports.repository.points(vm_id=self.vm_id)
-        found = next((point for point in points if point.id == self.request.point_id), None)
-        if found is None:
-            raise NotFound(kind="restore point", name=self.request.point_id, how="overkeep points")
-        return found
+        return self.ports.repository.point(self.workload_id, self.vm_id, self.request.point_id)
 
     def _names(self, point: RestorePoint, document: Any) -> Names:
         """What the Manager has, limited to the data center that is restored into."""
@@ -228,32 +222,31 @@ class _Steps:
             )
 
         return Task(
-            progress=_progress(disk, "waiting"), request=TransferRequest(disk_id=disk.id, upload=True), order=order
+            progress=restore_progress(disk, "waiting"),
+            request=TransferRequest(disk_id=disk.id, upload=True),
+            order=order,
         )
+
+    def _make_disk(self, spec: DiskSpec) -> None:
+        self.watch.persist(lambda: self.ports.engine.create_disk(spec), seconds=self.ports.patience.retry)
 
     def _await_disk(self, disk: DiskRestore) -> None:
         engine = self.ports.engine
 
         def probe() -> bool | None:
             status = engine.disk_status(disk.id)
-            if status in (None, "illegal"):
-                words = engine.explain(disk.id) or f"its status is {status or 'gone'}."
+            if status is None:
+                words = engine.explain(disk.id) or "the disk is gone."
                 raise TransferFailed(disk=disk.name, words=words)
             return status == "ok" or None
 
         self.watch.until(probe, seconds=self.ports.patience.ready, act=f"make disk {disk.name!r} usable", what=disk.id)
 
     def _show(self, disk: DiskRestore, state: str) -> None:
-        self.ports.store.jobs.set_disk(self.job_id, self.vm_id, _progress(disk, state))
+        self.ports.store.jobs.set_disk(self.job_id, self.vm_id, restore_progress(disk, state))
 
     def _phase(self, phase: str) -> None:
         self.ports.store.jobs.set_vm(self.job_id, self.vm_id, state=JobState.RUNNING, phase=phase)
 
     def _event(self, level: str, text: str, **fields: object) -> None:
         self.ports.store.jobs.add_event(self.job_id, level, text, **fields)
-
-
-def _progress(disk: DiskRestore, state: str) -> DiskProgress:
-    return DiskProgress(
-        disk_id=disk.id, name=disk.name, mode="restore", reason=f"from {disk.image.file}", state=state, total=disk.size
-    )

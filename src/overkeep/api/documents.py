@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The documents of the REST API, and how the controller's values become them."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from overkeep.controller.janitor import Leftover
+from overkeep.controller.service import MoverHealth
+from overkeep.controller.store.records import Job, JobEvent, JobKind, JobState, Workload
+from overkeep.model.inventory import DiskFormat
+from overkeep.model.points import Mode, RestorePoint
+
+Name = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f]+$")]
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, from_attributes=True)
+
+
+class WorkloadIn(_Document):
+    """A workload to be made or changed; VMs by name or id."""
+
+    name: Name
+    description: str = Field(default="", max_length=4000)
+    vms: tuple[Name, ...] = Field(min_length=1)
+
+
+class MemberOut(_Document):
+    """A VM of a workload."""
+
+    vm_id: str
+    vm_name: str
+
+
+class WorkloadOut(_Document):
+    """VMs that are backed up together."""
+
+    id: str
+    name: str
+    description: str
+    created: dt.datetime
+    members: tuple[MemberOut, ...]
+
+
+class SnapshotIn(_Document):
+    """A backup of a workload; `full` asks for all data although an incremental would do."""
+
+    full: bool = False
+
+
+class RestoreIn(_Document):
+    """A VM to be restored under a new name; `vm` says which when the point's id is that of several VMs."""
+
+    point: str
+    vm: Name | None = None
+    name: Name
+    cluster: Name | None = None
+    storage_domain: Name | None = None
+    keep_macs: bool = False
+    start: bool = False
+    disks: tuple[Name, ...] | None = None
+
+
+class FailureOut(_Document):
+    """Why something failed; both empty when nothing did."""
+
+    code: str
+    text: str
+
+
+class DiskProgressOut(_Document):
+    """How far one disk of a job is; sizes in bytes."""
+
+    disk_id: str
+    name: str
+    mode: str
+    reason: str
+    state: str
+    done: int
+    total: int
+    moved: int
+
+
+class VmProgressOut(_Document):
+    """How far one VM of a job is."""
+
+    vm_id: str
+    vm_name: str
+    state: JobState
+    phase: str
+    point_id: str
+    failure: FailureOut
+    disks: tuple[DiskProgressOut, ...]
+
+
+class JobOut(_Document):
+    """A job."""
+
+    id: str
+    kind: JobKind
+    state: JobState
+    workload_id: str
+    subject: str
+    caller: str
+    request: dict[str, Any]
+    created: dt.datetime
+    started: dt.datetime | None
+    ended: dt.datetime | None
+    failure: FailureOut
+    result: dict[str, Any]
+    cancel_requested: bool
+    vms: tuple[VmProgressOut, ...]
+
+
+class JobEventOut(_Document):
+    """Something that happened in a job; give `seq` as `after` to get what comes next."""
+
+    seq: int
+    job_id: str
+    time: dt.datetime
+    level: str
+    text: str
+    fields: dict[str, Any]
+
+
+class DiskImageOut(_Document):
+    """One disk of a restore point; sizes in bytes."""
+
+    disk_id: str
+    name: str
+    file: str
+    backing: str | None
+    mode: Mode
+    reason: str
+    virtual_size: int
+    stored: int
+    covered: int
+    moved: int
+    format: DiskFormat
+    interface: str
+    bootable: bool
+    storage_domain: str
+
+
+class PointOut(_Document):
+    """One VM at one time."""
+
+    id: str
+    workload_id: str
+    vm_id: str
+    vm_name: str
+    created: dt.datetime
+    job_id: str
+    mode: Mode
+    checkpoint_id: str | None
+    images: tuple[DiskImageOut, ...]
+
+
+class MoverOut(_Document):
+    """Whether the mover of a host answers."""
+
+    host: str
+    host_status: str
+    ok: bool
+    version: str
+    error: str
+
+
+class LeftoverOut(_Document):
+    """Something of ours that is open in the Manager without a living job."""
+
+    kind: str
+    ref: str
+    job_id: str
+    vm_id: str
+    disk_id: str
+
+
+class HealthOut(_Document):
+    """The controller answers."""
+
+    version: str
+    status: str
+
+
+class ProblemOut(BaseModel):
+    """A problem document (RFC 9457); `code` is stable, `retry` says whether the same call may succeed later."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    retry: bool
+    params: dict[str, str] = {}
+
+
+def workload_out(workload: Workload) -> WorkloadOut:
+    """The document of a workload."""
+    return WorkloadOut.model_validate(workload)
+
+
+def job_out(job: Job) -> JobOut:
+    """The document of a job."""
+    return JobOut.model_validate(job)
+
+
+def event_out(event: JobEvent) -> JobEventOut:
+    """The document of an event."""
+    return JobEventOut.model_validate(event)
+
+
+def point_out(point: RestorePoint) -> PointOut:
+    """The document of a restore point."""
+    return PointOut.model_validate(point)
+
+
+def mover_out(mover: MoverHealth) -> MoverOut:
+    """The document of a mover."""
+    return MoverOut.model_validate(mover)
+
+
+def leftover_out(leftover: Leftover) -> LeftoverOut:
+    """The document of a leftover."""
+    return LeftoverOut.model_validate(leftover)

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Calls about restore points and restores."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from overkeep.api.asked import TheCaller, TheController
+from overkeep.api.documents import JobOut, PointOut, RestoreIn, job_out, point_out
+from overkeep.controller.rights import CREATE_VM, Caller
+from overkeep.controller.service import Controller
+from overkeep.errors import NotFound
+from overkeep.model.points import RestorePoint
+from overkeep.model.restore import RestoreRequest
+
+router = APIRouter(prefix="/v1", tags=["points"])
+
+
+@router.get("/points")
+def list_points(
+    controller: TheController, caller: TheCaller, workload: str | None = None, vm: str | None = None
+) -> list[PointOut]:
+    """Restore points, oldest first, of VMs that the caller may back up; `workload` and `vm` by name or id."""
+    workload_id = controller.workload(workload).id if workload else None
+    found = controller.points(workload_id=workload_id, vm=vm)
+    return [point_out(point) for point in found if caller.may_see([point.vm_id])]
+
+
+@router.get("/points/{point}")
+def show_point(point: str, controller: TheController, caller: TheCaller, vm: str | None = None) -> PointOut:
+    """One restore point; `vm` says which when one run made points of several VMs."""
+    return point_out(_find(point, vm, controller, caller))
+
+
+@router.post("/restores", status_code=202, tags=["restores"])
+def restore(asked: RestoreIn, response: Response, controller: TheController, caller: TheCaller) -> JobOut:
+    """Start the restore of a VM under a new name."""
+    point = _find(asked.point, asked.vm, controller, caller)
+    caller.require(CREATE_VM, point.vm_id, act="restore", vm_name=point.vm_name)
+    request = RestoreRequest(
+        point_id=point.id,
+        name=asked.name,
+        cluster=asked.cluster,
+        storage_domain=asked.storage_domain,
+        keep_macs=asked.keep_macs,
+        start=asked.start,
+        disks=asked.disks,
+    )
+    job = controller.start_restore(point, request, caller=caller.name)
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    return job_out(job)
+
+
+def _find(point_id: str, vm: str | None, controller: Controller, caller: Caller) -> RestorePoint:
+    """The point, among those of VMs that the caller may see."""
+    point = controller.point(point_id, vm=vm)
+    if not caller.may_see([point.vm_id]):
+        raise NotFound(kind="restore point", name=point_id, how="overkeep points")
+    return point

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Calls about workloads and the backups of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fastapi import APIRouter, Response
+
+from overkeep.api.asked import TheCaller, TheController
+from overkeep.api.documents import JobOut, SnapshotIn, WorkloadIn, WorkloadOut, job_out, workload_out
+from overkeep.controller.rights import BACKUP, Caller
+from overkeep.controller.service import Controller
+from overkeep.controller.store.records import Member, Workload
+from overkeep.errors import NotFound
+
+router = APIRouter(prefix="/v1/workloads", tags=["workloads"])
+
+
+@router.get("")
+def list_workloads(controller: TheController, caller: TheCaller) -> list[WorkloadOut]:
+    """Workloads with at least one VM that the caller may back up."""
+    return [workload_out(workload) for workload in controller.workloads() if _visible(workload, caller)]
+
+
+@router.post("", status_code=201)
+def create_workload(asked: WorkloadIn, controller: TheController, caller: TheCaller) -> WorkloadOut:
+    """Make a workload of VMs that the caller may back up."""
+    members = controller.members(asked.vms)
+    _require(members, caller, act="make a workload of")
+    ids = [member.vm_id for member in members]
+    return workload_out(controller.create_workload(asked.name, ids, description=asked.description))
+
+
+@router.get("/{workload}")
+def show_workload(workload: str, controller: TheController, caller: TheCaller) -> WorkloadOut:
+    """One workload, by name or id."""
+    return workload_out(_find(workload, controller, caller))
+
+
+@router.put("/{workload}")
+def change_workload(workload: str, asked: WorkloadIn, controller: TheController, caller: TheCaller) -> WorkloadOut:
+    """Write name, description and members anew."""
+    found = _find(workload, controller, caller)
+    members = controller.members(asked.vms)
+    _require((*found.members, *members), caller, act="change the workload of")
+    changed = replace(found, name=asked.name, description=asked.description, members=members)
+    return workload_out(controller.update_workload(changed))
+
+
+@router.delete("/{workload}", status_code=204)
+def delete_workload(workload: str, controller: TheController, caller: TheCaller) -> None:
+    """Forget a workload; its restore points stay on the target."""
+    found = _find(workload, controller, caller)
+    _require(found.members, caller, act="delete the workload of")
+    controller.delete_workload(found)
+
+
+@router.post("/{workload}/snapshots", status_code=202)
+def back_up(
+    workload: str, asked: SnapshotIn, response: Response, controller: TheController, caller: TheCaller
+) -> JobOut:
+    """Start a backup of all VMs of a workload."""
+    found = _find(workload, controller, caller)
+    _require(found.members, caller, act="back up")
+    job = controller.start_backup(found, caller=caller.name, full=asked.full)
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    return job_out(job)
+
+
+def _find(name: str, controller: Controller, caller: Caller) -> Workload:
+    found = controller.workload(name)
+    if not _visible(found, caller):
+        raise NotFound(kind="workload", name=name, how="overkeep workload list")
+    return found
+
+
+def _visible(workload: Workload, caller: Caller) -> bool:
+    return caller.may_see(member.vm_id for member in workload.members)
+
+
+def _require(members: tuple[Member, ...], caller: Caller, *, act: str) -> None:
+    for member in members:
+        caller.require(BACKUP, member.vm_id, act=act, vm_name=member.vm_name)

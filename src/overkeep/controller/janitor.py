@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Closes what dead jobs left behind: in the Manager, on the target, and among the jobs themselves."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from overkeep.controller.durable import Durable, Stopping
+from overkeep.controller.exposure import BACKUP_OVER
+from overkeep.controller.ports import Ports
+from overkeep.controller.release import release_backup, release_restore, watch_release
+from overkeep.controller.service import Controller
+from overkeep.controller.store.records import Failure, Held, HeldKind, JobKind, JobState
+from overkeep.errors import NotFound, OverkeepError
+from overkeep.units import utc_now
+
+EVERY = 300.0  # seconds between two rounds
+GRACE = dt.timedelta(minutes=15)  # before a draft without a living job is taken for garbage
+FORGET = dt.timedelta(days=30)  # after that the engine's own record of an ended workflow goes; the job row stays
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leftover:
+    """Something of ours that is open and belongs to no living job."""
+
+    kind: str
+    ref: str
+    job_id: str
+    vm_id: str
+    disk_id: str
+
+
+class Janitor:
+    """Runs at the start and then periodically, in a thread of its own."""
+
+    def __init__(self, controller: Controller, durable: Durable, *, every: float = EVERY) -> None:
+        self._controller = controller
+        self._ports: Ports = controller.ports
+        self._durable = durable
+        self._every = every
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="janitor", daemon=True)
+
+    def start(self) -> None:
+        """Begin the rounds."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the present act; `Ports.stopping` must be set before."""
+        self._wake.set()
+        self._thread.join()
+
+    def round(self) -> None:
+        """Do everything once; a part that fails is logged and done again in the next round."""
+        parts: tuple[Callable[[], None], ...] = (self.settle_jobs, self.close_leftovers, self.sweep_drafts, self.forget)
+        for part in parts:
+            try:
+                part()
+            except OverkeepError as error:
+                _log.warning("janitor: %s", error)
+
+    def settle_jobs(self) -> None:
+        """Submit jobs that a crash kept from the engine, and end those that the engine has given up."""
+        jobs = self._ports.store.jobs
+        for job in jobs.all(limit=1000, live=True):
+            status = self._durable.status(job.id)
+            if status is None:
+                self._controller.submit_again(job)
+            elif status in ("SUCCESS", "ERROR", "CANCELLED") and not jobs.get(job.id).state.over:
+                failure = Failure(code=OverkeepError.code, text=OverkeepError(reason="the job broke off").message)
+                jobs.start(job.id)
+                jobs.end(job.id, JobState.FAILED, failure=failure, result={})
+                jobs.add_event(job.id, "error", "The job broke off; what it held is closed by the janitor")
+
+    def leftovers(self) -> tuple[Leftover, ...]:
+        """What `close_leftovers` would close now."""
+        held = [*self._ports.store.held.orphans(), *self._late_backups()]
+        return tuple(Leftover(kind=h.kind, ref=h.ref, job_id=h.job_id, vm_id=h.vm_id, disk_id=h.disk_id) for h in held)
+
+    def close_leftovers(self) -> None:
+        """Close and remove what ended jobs left open in the Manager."""
+        for late in self._late_backups():
+            self._ports.store.held.reopen(late)
+        owners = {(item.job_id, item.vm_id) for item in self._ports.store.held.orphans()}
+        for job_id, vm_id in sorted(owners):
+            self._close(job_id, vm_id)
+
+    def sweep_drafts(self) -> None:
+        """Abandon drafts of jobs that do not live."""
+        self._ports.ready_target()
+        for draft in self._ports.repository.drafts():
+            if self._lives(draft.job_id) or utc_now() - draft.created < GRACE:
+                continue
+            draft.abandon()
+            self._tell(draft.job_id, f"The unfinished restore point {draft.point_id} was removed from the target")
+
+    def forget(self) -> None:
+        """Drop the engine's records of old workflows."""
+        self._durable.gc(FORGET)
+
+    def _close(self, job_id: str, vm_id: str) -> None:
+        exposure = watch_release(self._ports, job_id, vm_id)
+        try:
+            job = self._ports.store.jobs.get(job_id)
+            if job.kind is JobKind.RESTORE:
+                release_restore(exposure)
+            else:  # the checkpoint of a point that was committed is the base of the next incremental
+                committed = any(vm.vm_id == vm_id and vm.point_id for vm in job.vms)
+                release_backup(exposure, success=committed)
+        except OverkeepError as error:
+            _log.warning("janitor: job %s still holds something of VM %s: %s", job_id, vm_id, error)
+            return
+        self._tell(job_id, f"What the job had left open for VM {vm_id} in the Manager was closed")
+
+    def _late_backups(self) -> list[Held]:
+        """Backups that came to be after their job had looked and found nothing to close."""
+        found: list[Held] = []
+        for workload in self._ports.store.workloads.all():
+            for member in workload.members:
+                for session in self._sessions(member.vm_id):
+                    item = self._ports.store.held.find(HeldKind.BACKUP, session)
+                    if item and item.released and not self._lives(item.job_id):
+                        found.append(replace(item, released=False))
+        return found
+
+    def _sessions(self, vm_id: str) -> list[str]:
+        try:
+            sessions = self._ports.engine.backups(vm_id)
+        except NotFound:
+            return []
+        except OverkeepError as error:
+            if error.status == 404:  # the VM is gone, and its backups with it
+                return []
+            raise
+        return [session.id for session in sessions if session.phase not in BACKUP_OVER]
+
+    def _lives(self, job_id: str) -> bool:
+        try:
+            return not self._ports.store.jobs.get(job_id).state.over
+        except NotFound:
+            return False
+
+    def _tell(self, job_id: str, text: str) -> None:
+        _log.warning("janitor: job %s: %s", job_id, text)
+        self._ports.store.jobs.add_event(job_id, "warning", text)
+
+    def _run(self) -> None:
+        while not self._wake.is_set():
+            try:
+                self.round()
+            except Stopping:
+                return
+            except Exception:  # noqa: BLE001 - the outermost loop of a thread: logged, and the next round comes
+                _log.exception("the janitor's round failed")
+            self._wake.wait(self._every)

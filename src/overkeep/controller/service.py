@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The controller: what may be asked of it, whoever asks. Rights are looked at by the API, which knows the caller."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from overkeep.controller.durable import Durable
+from overkeep.controller.ports import Ports
+from overkeep.controller.store.records import Job, JobEvent, JobKind, JobState, Member, Workload
+from overkeep.controller.workflows import backup, backup_vm, restore
+from overkeep.errors import BadRequest, Conflict, NotFound, OverkeepError
+from overkeep.model.points import RestorePoint
+from overkeep.model.restore import RestoreRequest
+from overkeep.units import utc_now
+
+JOB_QUEUE = "jobs"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoverHealth:
+    """Whether the mover of a host answers."""
+
+    host: str
+    host_status: str
+    ok: bool
+    version: str
+    error: str
+
+
+class AmbiguousPoint(Conflict):
+    """Points of several VMs have the id: those that one run of a workload made."""
+
+    code = "ambiguous-point"
+    template = "{count} VMs have a restore point {point}; say which VM you mean with --vm: {vms}."
+
+
+def make_durable(ports: Ports, durable: Durable) -> None:
+    """Register the workflows; their bodies get everything through `ports`."""
+    durable.workflow(backup.NAME, lambda job_id: backup.body(ports, durable, job_id))
+    durable.workflow(backup_vm.NAME, lambda job_id, vm_id, asked: backup_vm.body(ports, job_id, vm_id, asked))
+    durable.workflow(restore.NAME, lambda job_id, request: restore.body(ports, job_id, request))
+
+
+class Controller:
+    """Workloads, their backups, restores, and the jobs that do them."""
+
+    def __init__(self, ports: Ports, durable: Durable) -> None:
+        self.ports = ports
+        self._durable = durable
+        self._store = ports.store
+
+    # workloads
+
+    def create_workload(self, name: str, vms: Sequence[str], *, description: str = "") -> Workload:
+        """Make a workload of VMs given by name or id."""
+        return self._store.workloads.create(name, self.members(vms), description=description)
+
+    def members(self, vms: Sequence[str]) -> tuple[Member, ...]:
+        """Look VMs up in the Manager, by name or id."""
+        if not vms:
+            raise BadRequest(what="A workload needs at least one VM", todo="name one with --vm")
+        found = [self.ports.engine.find_vm(vm) for vm in vms]
+        return tuple({vm.id: Member(vm_id=vm.id, vm_name=vm.name) for vm in found}.values())
+
+    def update_workload(self, workload: Workload) -> Workload:
+        """Write a workload that exists."""
+        self._store.workloads.update(workload)
+        return self._store.workloads.get(workload.id)
+
+    def delete_workload(self, workload: Workload) -> None:
+        """Forget a workload; its restore points stay on the target. Not while a job works on it."""
+        busy = next((job for job in self._store.jobs.all(live=True) if job.workload_id == workload.id), None)
+        if busy:
+            raise Conflict(what=f"Job {busy.id} works on workload {workload.name!r}", todo="wait until it has ended")
+        self._store.workloads.delete(workload.id)
+
+    def workload(self, name_or_id: str) -> Workload:
+        """One workload; raises `NotFound`."""
+        return self._store.workloads.get(name_or_id)
+
+    def workloads(self) -> tuple[Workload, ...]:
+        """All workloads."""
+        return self._store.workloads.all()
+
+    # jobs
+
+    def start_backup(self, workload: Workload, *, caller: str, full: bool) -> Job:
+        """Queue a backup of all VMs of a workload; raises `Conflict` naming the job that works on one of them."""
+        job = _job(JobKind.BACKUP, workload.name, caller=caller, request={"full": full})
+        job = replace(job, workload_id=workload.id)
+        self._store.jobs.create(job, workload.members, exclusive=True)
+        return self._submit(job)
+
+    def start_restore(self, point: RestorePoint, request: RestoreRequest, *, caller: str) -> Job:
+        """Queue a restore of one VM under a new name."""
+        kept = restore.request_json(request, point)
+        job = _job(JobKind.RESTORE, request.name, caller=caller, request=kept)
+        job = replace(job, workload_id=point.workload_id)
+        self._store.jobs.create(job, (Member(vm_id=point.vm_id, vm_name=request.name),), exclusive=False)
+        return self._submit(job)
+
+    def cancel(self, job: Job) -> Job:
+        """Ask a job to end; it ends once it has released what it holds."""
+        if job.state.over:
+            raise Conflict(what=f"Job {job.id} has ended already ({job.state})", todo="there is nothing to cancel")
+        self._store.jobs.request_cancel(job.id)
+        self._store.jobs.add_event(job.id, "info", "Cancel was asked for")
+        return self._store.jobs.get(job.id)
+
+    def job(self, job_id: str) -> Job:
+        """One job; raises `NotFound`."""
+        return self._store.jobs.get(job_id)
+
+    def jobs(self, *, limit: int = 100) -> tuple[Job, ...]:
+        """The newest jobs first."""
+        return self._store.jobs.all(limit=limit)
+
+    def events(self, job_id: str, *, after: int, seconds: float) -> tuple[JobEvent, ...]:
+        """Events of a job after a number; waits up to `seconds` for one unless the job is over."""
+        return self._store.jobs.wait_events(job_id, after=after, seconds=seconds)
+
+    def submit_again(self, job: Job) -> None:
+        """Give a job to the engine whose submission a crash prevented; one it knows is left alone."""
+        self._submit(job)
+
+    # points
+
+    def points(self, *, workload_id: str | None = None, vm: str | None = None) -> tuple[RestorePoint, ...]:
+        """Restore points on the target, oldest first; `vm` is a name or an id."""
+        self.ports.ready_target()
+        found = self.ports.repository.points(workload_id=workload_id)
+        chosen = [point for point in found if vm is None or vm in (point.vm_id, point.vm_name)]
+        return tuple(sorted(chosen, key=lambda point: (point.created, point.vm_name)))
+
+    def point(self, point_id: str, *, vm: str | None = None) -> RestorePoint:
+        """One restore point; `vm` says which when one run made points of several VMs."""
+        found = [point for point in self.points(vm=vm) if point.id == point_id]
+        if not found:
+            raise NotFound(kind="restore point", name=point_id, how="overkeep points")
+        if len(found) > 1:
+            names = ", ".join(point.vm_name for point in found)
+            raise AmbiguousPoint(count=len(found), point=point_id, vms=names)
+        return found[0]
+
+    # movers
+
+    def movers(self) -> tuple[MoverHealth, ...]:
+        """Whether the movers of all hosts answer."""
+        return tuple(self._health(host.id, host.name, host.status) for host in self.ports.engine.hosts())
+
+    def _health(self, host_id: str, name: str, status: str) -> MoverHealth:
+        try:
+            answer = self.ports.movers.at(host_id).health()
+        except OverkeepError as error:
+            return MoverHealth(host=name, host_status=status, ok=False, version="", error=error.message)
+        return MoverHealth(host=name, host_status=status, ok=True, version=answer.version, error="")
+
+    def _submit(self, job: Job) -> Job:
+        args: tuple[Any, ...] = (job.id,) if job.kind is JobKind.BACKUP else (job.id, dict(job.request))
+        name = backup.NAME if job.kind is JobKind.BACKUP else restore.NAME
+        self._durable.submit(name, job.id, *args, queue=JOB_QUEUE)
+        return self._store.jobs.get(job.id)
+
+
+def _job(kind: JobKind, subject: str, *, caller: str, request: dict[str, Any]) -> Job:
+    return Job(
+        id=str(uuid.uuid4()),
+        kind=kind,
+        state=JobState.QUEUED,
+        workload_id="",
+        subject=subject,
+        caller=caller,
+        request=request,
+        created=utc_now().isoformat(timespec="milliseconds"),
+    )

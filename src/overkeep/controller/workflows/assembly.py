@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From a plan and what the Manager and the movers said to the values of a restore point."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import replace
+
+from overkeep.controller.store.records import DiskProgress
+from overkeep.engine.api import BackupSession
+from overkeep.model.plan import BackupPlan, DiskPlan
+from overkeep.model.points import DiskImage, Mode, RestorePoint
+from overkeep.model.restore import DiskRestore
+from overkeep.mover.orders import CopyResult
+
+
+def as_given(plan: BackupPlan, session: BackupSession) -> BackupPlan:
+    """The plan as the Manager carries it out: it may give all of a disk where changes were planned."""
+    return replace(plan, disks=tuple(_disk_as_given(item, session) for item in plan.disks))
+
+
+def _disk_as_given(item: DiskPlan, session: BackupSession) -> DiskPlan:
+    if item.mode is Mode.INCREMENTAL and session.modes.get(item.disk.id) is not Mode.INCREMENTAL:
+        reason = "the Manager does not have the changes of this disk"
+        return replace(item, mode=Mode.FULL, reason=reason, backing=None)
+    return item
+
+
+def make_point(
+    plan: BackupPlan,
+    results: Mapping[str, CopyResult],
+    *,
+    point_id: str,
+    workload_id: str,
+    job_id: str,
+    created: dt.datetime,
+    checkpoint_id: str | None,
+    file: str,
+) -> RestorePoint:
+    """The restore point of a VM whose disks were all copied, each into an image named `file`."""
+    return RestorePoint(
+        id=point_id,
+        workload_id=workload_id,
+        vm_id=plan.vm.id,
+        vm_name=plan.vm.name,
+        created=created,
+        job_id=job_id,
+        mode=plan.mode,
+        checkpoint_id=checkpoint_id,
+        images=tuple(_image(item, results[item.disk.id], file) for item in plan.disks),
+    )
+
+
+def _image(item: DiskPlan, result: CopyResult, file: str) -> DiskImage:
+    disk = item.disk
+    return DiskImage(
+        disk_id=disk.id,
+        name=disk.name,
+        file=file,
+        backing=item.backing,
+        mode=item.mode,
+        reason=item.reason,
+        virtual_size=result.virtual_size,
+        stored=result.stored,
+        covered=result.covered,
+        moved=result.moved,
+        format=disk.format,
+        interface=disk.interface,
+        bootable=disk.bootable,
+        sparse=disk.sparse,
+        tracks_changes=disk.tracks_changes,
+        storage_domain_id=disk.storage_domain_id,
+        storage_domain=disk.storage_domain,
+    )
+
+
+def backup_progress(item: DiskPlan, state: str) -> DiskProgress:
+    """Where a disk of a backup is before its order runs."""
+    total = item.disk.size if item.mode is Mode.FULL else 0
+    return DiskProgress(
+        disk_id=item.disk.id, name=item.disk.name, mode=item.mode, reason=item.reason, state=state, total=total
+    )
+
+
+def restore_progress(disk: DiskRestore, state: str) -> DiskProgress:
+    """Where a disk of a restore is before its order runs."""
+    reason = f"from {disk.image.file}"
+    return DiskProgress(disk_id=disk.id, name=disk.name, mode="restore", reason=reason, state=state, total=disk.size)
