@@ -7,10 +7,11 @@ import errno
 import fcntl
 import logging
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from overkeep.blocks.errors import TargetFailed, WriterReplaced, on_target, target_error
+from overkeep.blocks.errors import TargetFailed, UnsafeImage, WriterReplaced, on_target, target_error
 from overkeep.logs import fields
 
 PARTIAL = ".partial"
@@ -29,6 +30,22 @@ def sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def open_regular(path: Path) -> int:
+    """Open a regular file of the target for reading; a link, device or pipe is refused with `UnsafeImage`."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with on_target(path):
+        try:
+            handle = os.open(path, flags)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise UnsafeImage(file=path.name, reason="it is a symbolic link") from error
+            raise
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            os.close(handle)
+            raise UnsafeImage(file=path.name, reason="it is not a regular file")
+    return handle
 
 
 class PartialFile:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import datetime as dt
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,39 +18,31 @@ from overkeep.model.points import DiskImage, RestorePoint
 from overkeep.repository import documents, layout
 from overkeep.repository.errors import DraftGone, DraftIncomplete
 from overkeep.repository.manifest import point_document, point_value
-from overkeep.units import utc_now
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class DraftRecord:
-    """A draft as a reconciler finds it; `job_id` is empty when its owner died before writing its name."""
-
-    workload_id: str
-    vm_id: str
-    point_id: str
-    job_id: str
-    created: dt.datetime
-
-
 class Draft:
-    """A point in the making; every method may be called again by a job that is replayed."""
+    """A point in the making; every method may be called again by a job that is replayed.
 
-    def __init__(self, root: Path, record: DraftRecord) -> None:
+    `job_id` is whose it is, empty when its owner died before writing its name; `created` is since when.
+    """
+
+    def __init__(
+        self, root: Path, workload_id: str, vm_id: str, *, point_id: str, job_id: str, created: dt.datetime
+    ) -> None:
         self._root = root
-        self._record = record
-        self._folder = root / layout.point(record.workload_id, record.vm_id, record.point_id)
-
-    @property
-    def point_id(self) -> str:
-        """Id of the point that is being made."""
-        return self._record.point_id
+        self.workload_id = workload_id
+        self.vm_id = vm_id
+        self.point_id = point_id
+        self.job_id = job_id
+        self.created = created
+        self._folder = root / layout.point(workload_id, vm_id, point_id)
 
     @property
     def image_name(self) -> str:
         """Name of the image to be written, in the folder of each disk."""
-        return layout.image_name(self._record.point_id)
+        return layout.image_name(self.point_id)
 
     @property
     def committed(self) -> bool:
@@ -60,7 +51,7 @@ class Draft:
 
     def folder(self, disk_id: str) -> str:
         """Make the folder of a disk; return its path relative to the root, as orders to movers name it."""
-        relative = layout.disk(self._record.workload_id, self._record.vm_id, disk_id)
+        relative = layout.disk(self.workload_id, self.vm_id, disk_id)
         layout.make_folders(self._root, relative)
         return str(relative)
 
@@ -70,10 +61,12 @@ class Draft:
 
     def begin(self) -> None:
         """Make the folder and write whose it is; raise `Conflict` when it is another job's."""
-        layout.make_folders(self._root, layout.point(self._record.workload_id, self._record.vm_id, self.point_id))
+        layout.make_folders(self._root, layout.point(self.workload_id, self.vm_id, self.point_id))
         existing = self._existing()
-        owner = existing.job_id if existing else self._claim()
-        if owner != self._record.job_id:
+        self._check_owned_by(existing.job_id if existing else self._claim())
+
+    def _check_owned_by(self, owner: str) -> None:
+        if owner != self.job_id:
             raise Conflict(
                 what=f"Restore point {self.point_id} belongs to job {owner}",
                 todo="let that job end, then run the backup again",
@@ -82,7 +75,7 @@ class Draft:
     def _claim(self) -> str:
         """Write the owner unless there is one; return who it is."""
         path = self._folder / layout.DRAFT
-        claim = {"job_id": self._record.job_id, "created": self._record.created.isoformat()}
+        claim = {"job_id": self.job_id, "created": self.created.isoformat()}
         if documents.read(path, "draft") is None:
             documents.create(path, {**documents.envelope("draft"), **claim})
         document = documents.read(path, "draft")
@@ -125,7 +118,10 @@ class Draft:
         """
         if self.committed:
             raise Conflict(what=f"Restore point {self.point_id} is committed", todo="expire it instead")
-        disks = self._root / layout.disks(self._record.workload_id, self._record.vm_id)
+        owner = documents.read(self._folder / layout.DRAFT, "draft") if self.job_id else None
+        if owner is not None:
+            self._check_owned_by(str(owner["job_id"]))
+        disks = self._root / layout.disks(self.workload_id, self.vm_id)
         for disk_id in layout.folder_names(disks):
             self._remove(disks / disk_id, *layout.point_files(self.point_id))
             _remove_if_empty(disks / disk_id)
@@ -141,7 +137,7 @@ class Draft:
         self._remove(self._folder, layout.OVF, layout.CONFIGURATION, *leftovers)
         self._remove(self._folder, layout.DRAFT)
         _remove_if_empty(self._folder)
-        log.info("draft removed %s", fields(point=self.point_id, vm=self._record.vm_id, job=self._record.job_id))
+        log.info("draft removed %s", fields(point=self.point_id, vm=self.vm_id, job=self.job_id))
 
     def _remove(self, folder: Path, *names: str) -> None:
         removed = False
@@ -162,15 +158,14 @@ class Draft:
 
     def _check_owner(self) -> None:
         document = documents.read(self._folder / layout.DRAFT, "draft")
-        if document is None or document["job_id"] != self._record.job_id:
+        if document is None or document["job_id"] != self.job_id:
             raise DraftGone(point=self.point_id)
 
     def _check_complete(self, point: RestorePoint) -> None:
-        record = self._record
-        if (point.workload_id, point.vm_id, point.id) != (record.workload_id, record.vm_id, record.point_id):
-            raise DraftIncomplete(point=point.id, reason=f"it is not the point of draft {record.point_id}")
-        if point.job_id != record.job_id:
-            raise DraftIncomplete(point=point.id, reason=f"it is of job {point.job_id}, not {record.job_id}")
+        if (point.workload_id, point.vm_id, point.id) != (self.workload_id, self.vm_id, self.point_id):
+            raise DraftIncomplete(point=point.id, reason=f"it is not the point of draft {self.point_id}")
+        if point.job_id != self.job_id:
+            raise DraftIncomplete(point=point.id, reason=f"it is of job {point.job_id}, not {self.job_id}")
         ovf = documents.read_bytes(self._folder / layout.OVF)
         if ovf is None or documents.read(self._folder / layout.CONFIGURATION, "vm") is None:
             raise DraftIncomplete(point=point.id, reason="the configuration of the VM is not there")
@@ -198,11 +193,6 @@ class Draft:
             )
             raise DraftIncomplete(point=point.id, reason=reason)
         sync_folder(folder)
-
-
-def new_record(workload_id: str, vm_id: str, *, point_id: str, job_id: str) -> DraftRecord:
-    """The record of a draft that begins now."""
-    return DraftRecord(workload_id=workload_id, vm_id=vm_id, point_id=point_id, job_id=job_id, created=utc_now())
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -17,7 +17,7 @@ from overkeep.errors import NotFound
 from overkeep.logs import fields
 from overkeep.model.points import RestorePoint
 from overkeep.repository import documents, layout
-from overkeep.repository.draft import Draft, DraftRecord, new_record
+from overkeep.repository.draft import Draft
 from overkeep.repository.errors import ChainBroken, DocumentDamaged, RepositoryTooNew
 from overkeep.repository.identity import Identity, create_identity, read_identity
 from overkeep.repository.manifest import (
@@ -27,8 +27,9 @@ from overkeep.repository.manifest import (
     workload_document,
     workload_value,
 )
+from overkeep.units import utc_now
 
-__all__ = ["DamagedPoint", "Draft", "DraftRecord", "Member", "Repository", "StoredConfiguration", "WorkloadRecord"]
+__all__ = ["DamagedPoint", "Draft", "Member", "Repository", "StoredConfiguration", "WorkloadRecord"]
 
 log = logging.getLogger(__name__)
 
@@ -80,12 +81,23 @@ class Repository:
         self.__dict__["identity"] = create_identity(self.root)
         return self
 
-    def put_workload(self, workload: WorkloadRecord) -> None:
-        """Write a workload, in place of what is there of it; fields that are not ours are kept."""
-        folder = layout.make_folders(self.root, layout.workload(workload.id))
+    def put_workload(
+        self, workload_id: str, *, name: str, members: Mapping[str, str], policy: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write a workload, in place of what is there of it; fields that are not ours are kept.
+
+        `members` are the names of its VMs by their ids; without `policy` the one that is there stays.
+        """
+        folder = layout.make_folders(self.root, layout.workload(workload_id))
         path = folder / layout.WORKLOAD
         previous = documents.read(path, "workload") or {}
-        documents.write(path, workload_document(workload, previous))
+        record = WorkloadRecord(
+            id=workload_id,
+            name=name,
+            members=tuple(Member(id=vm_id, name=vm_name) for vm_id, vm_name in members.items()),
+            policy=previous.get("policy", {}) if policy is None else policy,
+        )
+        documents.write(path, workload_document(record, previous))
 
     def workload(self, workload_id: str) -> WorkloadRecord:
         """Read a workload; raises `NotFound` when it is not there."""
@@ -109,13 +121,13 @@ class Repository:
 
     def begin(self, workload_id: str, vm_id: str, *, point_id: str, job_id: str) -> Draft:
         """Begin a point, or continue the draft of the same job; raises `Conflict` when it is another job's."""
-        draft = Draft(self.root, new_record(workload_id, vm_id, point_id=point_id, job_id=job_id))
+        draft = self.draft(workload_id, vm_id, point_id=point_id, job_id=job_id)
         draft.begin()
         return draft
 
     def draft(self, workload_id: str, vm_id: str, *, point_id: str, job_id: str) -> Draft:
         """Return the draft that a job began, without touching the target; for steps that are replayed."""
-        return Draft(self.root, new_record(workload_id, vm_id, point_id=point_id, job_id=job_id))
+        return Draft(self.root, workload_id, vm_id, point_id=point_id, job_id=job_id, created=utc_now())
 
     def points(self, workload_id: str | None = None, vm_id: str | None = None) -> tuple[RestorePoint, ...]:
         """Read the points of a VM in a workload, newest last; without one of them, of all.
@@ -178,13 +190,9 @@ class Repository:
             raise ChainBroken(disk=image.name, point=point.id, reason=reason)
         return reader.names
 
-    def drafts(self) -> tuple[DraftRecord, ...]:
-        """Find all drafts, whoever's they are."""
+    def drafts(self) -> tuple[Draft, ...]:
+        """Find all drafts, whoever's they are; `abandon` those whose job is dead."""
         return tuple(self._drafts())
-
-    def remove_draft(self, record: DraftRecord) -> None:
-        """Remove a draft whose job is dead; raises `Conflict` when it was committed meanwhile."""
-        Draft(self.root, record).abandon()
 
     def _folders(self, workload_id: str | None, vm_id: str | None) -> Iterator[tuple[str, str, str]]:
         """Yield workload, VM and id of every point folder, drafts included."""
@@ -203,13 +211,13 @@ class Repository:
             except (DocumentDamaged, RepositoryTooNew) as error:
                 yield DamagedPoint(workload_id=workload, vm_id=vm, point_id=point, reason=str(error))
 
-    def _drafts(self) -> Iterator[DraftRecord]:
+    def _drafts(self) -> Iterator[Draft]:
         for workload, vm, point in self._folders(None, None):
             folder = self.root / layout.point(workload, vm, point)
             if documents.read_bytes(folder / layout.MANIFEST) is not None:
                 continue
             job_id, created = _owner(folder)
-            yield DraftRecord(workload_id=workload, vm_id=vm, point_id=point, job_id=job_id, created=created)
+            yield Draft(self.root, workload, vm, point_id=point, job_id=job_id, created=created)
 
 
 def _chosen(folder: Path, name: str | None) -> Iterator[str]:

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 import threading
 import zlib
 from array import array
@@ -13,6 +11,7 @@ from collections import OrderedDict
 from pathlib import Path
 
 from overkeep.blocks.errors import ImageDamaged, UnsafeImage, on_target
+from overkeep.blocks.files import open_regular
 from overkeep.blocks.qcow2.layout import (
     BARE_NAME,
     HEADER_ROOM,
@@ -37,7 +36,7 @@ class ImageFile:
             raise UnsafeImage(file=name, reason="that is not the bare name of a file")
         self.name = name
         self._path = folder / name
-        self._handle = _open_regular(self._path)
+        self._handle = open_regular(self._path)
         try:
             self._load_header()
         except BaseException:
@@ -114,19 +113,3 @@ class ImageFile:
         buffer = bytearray(length)
         self.read_into(offset, memoryview(buffer))
         return bytes(buffer)
-
-
-def _open_regular(path: Path) -> int:
-    """Open a regular file for reading; a link, device or pipe of a hostile tree is refused, not followed."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    with on_target(path):
-        try:
-            handle = os.open(path, flags)
-        except OSError as error:
-            if error.errno == errno.ELOOP:
-                raise UnsafeImage(file=path.name, reason="it is a symbolic link") from error
-            raise
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            os.close(handle)
-            raise UnsafeImage(file=path.name, reason="it is not a regular file")
-    return handle

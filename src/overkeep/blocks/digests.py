@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Digests of guest clusters, made while a disk is copied and kept beside its image (docs/format/1.md, "Digests")."""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+import threading
+from array import array
+from collections.abc import Sequence
+from pathlib import Path
+
+from blake3 import blake3
+
+from overkeep.blocks.buffers import CLUSTER, ZEROES, zero_runs
+from overkeep.blocks.errors import BadRange, DigestsDamaged, on_target
+from overkeep.blocks.files import PartialFile, open_regular
+
+DIGEST = 16
+"""Bytes of a digest: BLAKE3 cut to 128 bits."""
+
+ABSENT = bytes(DIGEST)
+"""The image does not hold the cluster; its backing image tells."""
+
+ZERO = blake3(ZEROES).digest(DIGEST)
+"""Digest of a cluster of zeroes."""
+
+PER_PAGE = 256
+_PAGE = PER_PAGE * DIGEST
+_PAGE_COVERS = PER_PAGE * CLUSTER
+_MAGIC = b"OVKSUMS\0"
+_VERSION, _BLAKE3 = 1, 1
+_HEADER = struct.Struct("<8sIIIIQQQ16s")
+_SIGNED = _HEADER.size - DIGEST
+_ZERO_PAGE = ZERO * PER_PAGE
+
+
+def digest_of(cluster: memoryview | bytes) -> bytes:
+    """Return the digest of one cluster; a shorter one, at the end of a disk, counts as filled up with zeroes."""
+    missing = CLUSTER - len(cluster)
+    if not missing:
+        return blake3(cluster).digest(DIGEST)
+    return blake3(cluster).update(ZEROES[:missing]).digest(DIGEST)
+
+
+def digests_of(data: memoryview) -> bytes:
+    """Return the digests of all clusters of `data`, one after the other."""
+    parts = []
+    for start, end, zero in zero_runs(data):
+        if zero:
+            parts.append(ZERO * -(-(end - start) // CLUSTER))
+        else:
+            parts.extend(digest_of(data[at : min(at + CLUSTER, end)]) for at in range(start, end, CLUSTER))
+    return b"".join(parts)
+
+
+class DigestWriter:
+    """Makes one file of digests, `<final>.partial` until `finish`. Safe for several threads.
+
+    `size` is the disk's in bytes. Clusters that are never put stay absent.
+    """
+
+    def __init__(self, final: Path, *, size: int) -> None:
+        self._size = size
+        self._pages = array("I", bytes(4 * -(-size // _PAGE_COVERS)))
+        self._used = 1  # the first page is the header's
+        self._lock = threading.Lock()
+        self._file = PartialFile(final)
+
+    def put(self, first: int, digests: bytes) -> None:
+        """Keep `digests`, of the clusters from number `first` on."""
+        at = 0
+        while at < len(digests):
+            index, slot = divmod(first, PER_PAGE)
+            piece = digests[at : at + (PER_PAGE - slot) * DIGEST]
+            self._file.write(self._page(index) + slot * DIGEST, [memoryview(piece)])
+            first += len(piece) // DIGEST
+            at += len(piece)
+
+    def put_zeroes(self, first: int, count: int) -> None:
+        """Keep that `count` clusters from number `first` on read as zeroes."""
+        while count:
+            step = min(count, PER_PAGE - first % PER_PAGE)
+            self.put(first, _ZERO_PAGE[: step * DIGEST])
+            first, count = first + step, count - step
+
+    def forget(self, first: int, count: int) -> None:
+        """Make clusters absent again, where they are not."""
+        while count:
+            step = min(count, PER_PAGE - first % PER_PAGE)
+            if self._pages[first // PER_PAGE]:
+                self.put(first, ABSENT * step)
+            first, count = first + step, count - step
+
+    def finish(self) -> None:
+        """Write index and header, make the file durable and give it its name."""
+        index = _little_endian(self._pages)
+        index_at = self._used * _PAGE
+        fields = (_MAGIC, _VERSION, CLUSTER, _BLAKE3, PER_PAGE, self._size, index_at, len(self._pages))
+        signed = _HEADER.pack(*fields, ABSENT)[:_SIGNED]
+        seal = blake3(signed).update(index).digest(DIGEST)
+        self._file.write(index_at, [memoryview(index)])
+        self._file.write(0, [memoryview(signed + seal)])
+        self._file.publish()
+
+    def close(self) -> None:
+        """Remove the unfinished file; nothing happens when it is finished."""
+        self._file.discard()
+
+    def _page(self, index: int) -> int:
+        with self._lock:
+            if not self._pages[index]:
+                self._pages[index] = self._used
+                self._used += 1
+            return self._pages[index] * _PAGE
+
+
+class Digests:
+    """The digests of one image, read page by page. Not for several threads.
+
+    Raises `DigestsDamaged` for a file that is not one of digests of a disk, and the typed errors of the target.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._handle = open_regular(path)
+        try:
+            self._load()
+        except BaseException:
+            self.close()
+            raise
+        self._loaded = (-1, b"")  # the page that was used last: a disk is gone through in order
+
+    def _load(self) -> None:
+        header = self._read(0, _HEADER.size)
+        if len(header) < _HEADER.size or header[: len(_MAGIC)] != _MAGIC:
+            raise self._damaged("it is not a finished file of digests")
+        _, version, cluster, kind, per_page, self.size, index_at, entries, seal = _HEADER.unpack(header)
+        if (version, cluster, kind, per_page) != (_VERSION, CLUSTER, _BLAKE3, PER_PAGE):
+            raise self._damaged("it is of a kind that this release does not know")
+        with on_target(self._path):
+            file_size = os.fstat(self._handle).st_size
+        if entries != -(-self.size // _PAGE_COVERS) or index_at + 4 * entries != file_size:
+            raise self._damaged("its size is not what its header says")
+        index = self._read(index_at, 4 * entries)
+        if blake3(header[:_SIGNED]).update(index).digest(DIGEST) != seal:
+            raise self._damaged("its index is not what was written")
+        self._pages = _from_little_endian(index)
+
+    def of(self, cluster: int) -> bytes:
+        """Digest of cluster number `cluster`, or `ABSENT`."""
+        index, slot = divmod(cluster, PER_PAGE)
+        if index >= len(self._pages) or not self._pages[index]:
+            return ABSENT
+        if self._loaded[0] != index:
+            self._loaded = (index, self._read(self._pages[index] * _PAGE, _PAGE))
+        digest = self._loaded[1][slot * DIGEST : (slot + 1) * DIGEST]
+        if len(digest) != DIGEST:
+            raise self._damaged(f"the page of cluster {cluster} is not there")
+        return digest
+
+    def close(self) -> None:
+        """Close the file; may be called twice."""
+        handle, self._handle = self._handle, -1
+        if handle >= 0:
+            os.close(handle)
+
+    def _read(self, offset: int, length: int) -> bytes:
+        with on_target(self._path):
+            return os.pread(self._handle, length, offset)
+
+    def _damaged(self, reason: str) -> DigestsDamaged:
+        return DigestsDamaged(file=self._path.name, reason=reason)
+
+
+def composed(chain: Sequence[Digests], cluster: int) -> bytes:
+    """Digest of a cluster as the chain shows it; the image itself comes first in `chain`."""
+    for digests in chain:
+        if cluster * CLUSTER >= digests.size:
+            break
+        digest = digests.of(cluster)
+        if digest != ABSENT:
+            return digest
+    return ZERO
+
+
+def check_range(offset: int, length: int, size: int) -> tuple[int, int]:
+    """Return number of the first cluster and count of clusters; raise `BadRange` unless they are whole ones."""
+    end = offset + length
+    if offset < 0 or offset % CLUSTER or end > size or (end % CLUSTER and end != size):
+        raise BadRange(offset=offset, length=length, what="the disk", size=size)
+    return offset // CLUSTER, -(-length // CLUSTER)
+
+
+def _little_endian(numbers: array[int]) -> bytes:
+    if sys.byteorder == "big":
+        numbers = array("I", numbers)
+        numbers.byteswap()
+    return numbers.tobytes()
+
+
+def _from_little_endian(data: bytes) -> array[int]:
+    numbers = array("I", data)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers
