@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ovirtlab.engine import disks, jobs, networks
 from ovirtlab.engine.context import Context
-from ovirtlab.engine.entities import DiskAttachment, Nic, Vm
+from ovirtlab.engine.entities import DiskAttachment, Nic, Permission, Vm
 from ovirtlab.engine.events import Severity
 from ovirtlab.engine.faults import Conflict, conflict, invalid
 from ovirtlab.engine.jobs import Cause
@@ -205,6 +205,13 @@ def _forget(context: Context, vm: Vm) -> None:
             del table[key]
     for key in [key for key, permission in state.permissions.items() if permission.on == ("vm", vm.id)]:
         del state.permissions[key]
+
+
+def grant(context: Context, user_id: str, role_id: str, *, on: tuple[str, str]) -> Permission:
+    """Give a user a role on an object."""
+    permission = Permission(id=context.state.new_id(), user_id=user_id, role_id=role_id, on=on)
+    context.state.permissions[permission.id] = permission
+    return permission
 
 
 def tell(context: Context, vm: Vm, cause: Cause, code: int, text: str, *, severity: Severity = "normal") -> None:

@@ -7,7 +7,7 @@ import logging
 
 from ovirtlab.engine import jobs
 from ovirtlab.engine.context import Context
-from ovirtlab.engine.entities import HostEntity, Vm
+from ovirtlab.engine.entities import DiskAttachment, HostEntity, Vm
 from ovirtlab.engine.events import Severity
 from ovirtlab.engine.faults import conflict
 from ovirtlab.engine.jobs import Cause
@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 VM_LOCKED = "VM is locked. Please try again in a few minutes."
 ON = frozenset({"up", "powering_up", "wait_for_launch", "paused", "powering_down", "reboot_in_progress"})
 _PREFIXES = {"virtio": "vd", "ide": "hd"}
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _UNTIL_UP = 1.0
 
 
@@ -52,34 +53,39 @@ def choose_host(context: Context, vm: Vm) -> HostEntity:
 
 
 def definition(context: Context, vm: Vm) -> VmDefinition:
-    """The VM as its host starts it; gives each disk its device name on the way."""
-    counts: dict[str, int] = {}
-    disks = []
+    """The VM as its host starts it; gives disks without a device name one on the way."""
+    _name_devices(vm)
     ordered = sorted(vm.attachments.values(), key=lambda attachment: not attachment.bootable)
-    for attachment in ordered:
-        if not attachment.active:
-            continue
-        prefix = _PREFIXES.get(attachment.interface, "sd")
-        attachment.target = f"{prefix}{chr(ord('a') + counts.get(prefix, 0))}"
-        counts[prefix] = counts.get(prefix, 0) + 1
-        disk = context.state.disks[attachment.disk_id]
-        disks.append(
-            VmDisk(
-                disk_id=disk.id,
-                path=disk.path,
-                format=disk.volume_format,
-                target=attachment.target,
-                read_only=attachment.read_only,
-            )
-        )
+    disks = tuple(_vm_disk(context, attachment) for attachment in ordered if attachment.active)
     return VmDefinition(
         vm_id=vm.id,
         name=vm.name,
         memory_mib=vm.memory >> 20,
-        disks=tuple(disks),
+        disks=disks,
         guest=vm.guest if disks else "none",
         agent=vm.agent,
         clone=vm.clone,
+    )
+
+
+def _name_devices(vm: Vm) -> None:
+    """First free name for each active disk without one; disks of a running VM keep theirs."""
+    used = {attachment.target for attachment in vm.attachments.values() if attachment.active}
+    for attachment in sorted(vm.attachments.values(), key=lambda attachment: not attachment.bootable):
+        if attachment.active and not attachment.target:
+            prefix = _PREFIXES.get(attachment.interface, "sd")
+            attachment.target = next(f"{prefix}{letter}" for letter in _LETTERS if f"{prefix}{letter}" not in used)
+            used.add(attachment.target)
+
+
+def _vm_disk(context: Context, attachment: DiskAttachment) -> VmDisk:
+    disk = context.state.disks[attachment.disk_id]
+    return VmDisk(
+        disk_id=disk.id,
+        path=disk.path,
+        format=disk.volume_format,
+        target=attachment.target,
+        read_only=attachment.read_only,
     )
 
 
@@ -87,6 +93,8 @@ async def start(context: Context, vm: Vm, *, cause: Cause, lock: Lock) -> None:
     """Bring a VM up; on failure it is down again, with an event. Releases the lock."""
     host = choose_host(context, vm)
     vm.status, vm.host_id = "wait_for_launch", host.id
+    for attachment in vm.attachments.values():
+        attachment.target = ""
     vm.start_time, vm.stop_reason, vm.status_detail = context.clock.now(), "", ""
     _event(context, vm, cause, 153, f"VM {vm.name} was started by {cause.name} (Host: {host.name}).")
     with lock, jobs.job(context.state, f"Launching VM {vm.name}", cause=cause):
@@ -142,6 +150,13 @@ async def stop(context: Context, vm: Vm, *, cause: Cause, force: bool) -> None:
         went_down(context, vm)
         if not force:
             _event(context, vm, cause, 61, f"VM {vm.name} is down. Exit message: User shut down from within the guest")
+
+
+async def reboot(context: Context, vm: Vm, *, cause: Cause) -> None:
+    """Shut a VM down and start it again where it was."""
+    await stop(context, vm, cause=cause, force=False)
+    if vm.status == "down":
+        await start(context, vm, cause=cause, lock=take_vm(context, vm, action="Cannot run VM"))
 
 
 def went_down(context: Context, vm: Vm) -> None:

@@ -49,6 +49,7 @@ class State:
         self.locks = LockTable()
         self.settings = Settings()
         self._random = random.Random(seed) if seed is not None else None  # noqa: S311 - ids, not secrets
+        self.instance_id = self.new_id()
         self.data_centers: dict[str, DataCenter] = {}
         self.clusters: dict[str, Cluster] = {}
         self.hosts: dict[str, HostEntity] = {}

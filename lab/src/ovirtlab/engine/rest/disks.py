@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`/disks`: shown, listed, made, changed, converted and deleted."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from ovirtlab.engine import disks
+from ovirtlab.engine.context import Context
+from ovirtlab.engine.disks import DiskSpec
+from ovirtlab.engine.entities import Disk, DiskBackup, DiskFormat
+from ovirtlab.engine.faults import Conflict, incomplete, invalid, malformed
+from ovirtlab.engine.rest.bodies import Body, read_guid
+from ovirtlab.engine.rest.documents import Collection, Entity, Items, Value, link_to
+from ovirtlab.engine.rest.listing import Kind
+from ovirtlab.engine.rest.routing import Call, Created, Done, Routes
+from ovirtlab.engine.rest.shapes import address, cause_of
+
+routes = Routes()
+
+RAW_INCREMENTAL = f"{disks.EDIT}. Incremental backup is not supported for RAW format disks."
+ACTIONS = ("convert", "copy", "export", "move", "reduce", "refreshlun", "sparsify")
+
+
+@routes.get("disks")
+async def list_disks(call: Call) -> Collection:
+    return kind(call.context).listing(call, call.context.state.disks.values())
+
+
+@routes.get("disks/{disk}")
+async def get_disk(call: Call) -> Entity:
+    return show(call, call.context.state.disk(call.id("disk")))
+
+
+@routes.get("storagedomains/{domain}/disks")
+async def list_disks_of_domain(call: Call) -> Collection:
+    domain = call.id("domain")
+    mine = [disk for disk in call.context.state.disks.values() if disk.storage_domain_id == domain]
+    return kind(call.context).listing(call, mine)
+
+
+@routes.post("disks")
+async def add_disk(call: Call) -> Created:
+    context = call.context
+    spec = read_spec(call, call.body, disk_id=call.body.id or "", default_alias="")
+    disks.check_new(context, spec)
+    disk = disks.register(context, spec)
+    work = disks.make(context, disk, cause=cause_of(call))
+    task = context.background.spawn(work, name=f"add disk {disk.alias}")
+    return Created(lambda: show(call, disk), work=task)
+
+
+@routes.put("disks/{disk}")
+async def update_disk(call: Call) -> Entity:
+    disk = call.context.state.disk(call.id("disk"))
+    call.require("edit_disk_properties", ("disk", disk.id))
+    await change(call, disk, call.body)
+    return show(call, disk)
+
+
+@routes.delete("disks/{disk}")
+async def remove_disk(call: Call) -> Done:
+    disk = call.context.state.disk(call.id("disk"))
+    call.require("delete_disk", ("disk", disk.id))
+    disks.check_removal(call.context, disk)
+    work = disks.delete(call.context, disk, cause=cause_of(call))
+    return Done(work=call.context.background.spawn(work, name=f"remove disk {disk.alias}"))
+
+
+@routes.action("disks/{disk}/convert")
+async def convert_disk(call: Call) -> Done:
+    """Change format, allocation and incremental backup of a disk that no running VM uses."""
+    disk = call.context.state.disk(call.id("disk"))
+    call.require("edit_disk_properties", ("disk", disk.id))
+    disks.check_removal(call.context, disk)
+    if disk.volumes:
+        raise Conflict("[Cannot convert Virtual Disk. The disk has snapshots.]")
+    body = call.body.child("disk") or Body()
+    sparse = body.flag("sparse")
+    spec = DiskSpec(
+        alias=disk.alias,
+        size=disk.provisioned_size,
+        format=_format(body.text("format") or disk.format),
+        storage_domain_id=disk.storage_domain_id,
+        sparse=disk.sparse if sparse is None else sparse,
+        backup=_backup(body.text("backup") or disk.backup),
+    )
+    disks.check_new(call.context, spec)
+    work = disks.convert(call.context, disk, spec, cause=cause_of(call))
+    call.context.background.spawn(work, name=f"convert disk {disk.alias}")
+    return Done()
+
+
+def read_spec(call: Call, body: Body, *, disk_id: str, default_alias: str) -> DiskSpec:
+    """A disk to be made; the domain is named by id or name, and the user must be allowed to make disks there."""
+    size = body.integer("provisioned_size")
+    text = body.text("format")
+    if size is None or text is None:
+        raise incomplete("Disk", "provisionedSize, format", "add")
+    domain_id = find_domain(call.context, body)
+    call.require("create_disk", ("storage_domain", domain_id))
+    disk_format = _format(text)
+    sparse = body.flag("sparse")
+    image_id = body.text("image_id")
+    return DiskSpec(
+        alias=body.text("alias") or body.text("name") or default_alias,
+        size=size,
+        format=disk_format,
+        storage_domain_id=domain_id,
+        id=disk_id,
+        image_id=read_guid(image_id) if image_id else "",
+        description=body.text("description") or "",
+        sparse=True if sparse is None else sparse,
+        backup=_backup(body.text("backup") or "none"),
+        content_type=body.text("content_type") or "data",
+        shareable=body.flag("shareable") or False,
+        wipe_after_delete=body.flag("wipe_after_delete") or False,
+    )
+
+
+def find_domain(context: Context, body: Body) -> str:
+    """The storage domain a disk is asked for on."""
+    domains = context.state.storage_domains
+    wanted = body.list("storage_domains", "storage_domain") or [body.child("storage_domain") or Body()]
+    domain_id, name = wanted[0].id, wanted[0].text("name")
+    if domain_id is None and name is None:
+        raise incomplete("Disk", "storageDomains.id|name", "add")
+    if domain_id is not None and domain_id in domains:
+        return domain_id
+    for domain in domains.values():
+        if domain_id is None and domain.name == name:
+            return domain.id
+    raise invalid(f"{disks.ADD}. Storage Domain doesn't exist.")
+
+
+async def change(call: Call, disk: Disk, body: Body) -> None:
+    """Take over what a request changes of a disk; a larger size extends it."""
+    disks.check_free(call.context, disk, disks.EDIT)
+    backup = body.text("backup")
+    if backup is not None:
+        if _backup(backup) == "incremental" and disk.format == "raw":
+            raise invalid(RAW_INCREMENTAL)
+        disk.backup = _backup(backup)
+    alias = body.text("alias") or body.text("name")
+    disk.alias = alias or disk.alias
+    description = body.text("description")
+    disk.description = disk.description if description is None else description
+    for name in ("wipe_after_delete", "propagate_errors"):
+        value = body.flag(name)
+        if value is not None:
+            setattr(disk, name, value)
+    size = body.integer("provisioned_size")
+    if size is not None and size != disk.provisioned_size:
+        disks.check_extend(call.context, disk, size)
+        disk.status = "locked"
+        work = disks.extend(call.context, disk, size, cause=cause_of(call))
+        call.context.background.spawn(work, name=f"extend disk {disk.alias}")
+
+
+def kind(context: Context) -> Kind[Disk]:
+    """How disks are listed and found."""
+    state = context.state
+    return Kind(
+        tag="disks",
+        member="disk",
+        show=show,
+        place=lambda disk: ("disk", disk.id),
+        words={
+            "name": lambda disk: disk.alias,
+            "alias": lambda disk: disk.alias,
+            "id": lambda disk: disk.id,
+            "status": lambda disk: disk.status,
+            "description": lambda disk: disk.description,
+            "disk_type": lambda disk: "image",
+            "format": lambda disk: disk.format,
+            "vm_names": lambda disk: tuple(vm.name for vm in state.vms_of_disk(disk.id)),
+            "vms.name": lambda disk: tuple(vm.name for vm in state.vms_of_disk(disk.id)),
+            "storage.name": lambda disk: state.storage_domains[disk.storage_domain_id].name,
+            "provisioned_size": lambda disk: disk.provisioned_size >> 30,
+            "disk_content_type": lambda disk: disk.content_type,
+            "creation_date": lambda disk: disk.creation_date,
+        },
+    )
+
+
+def show(call: Call, disk: Disk, *, backup_mode: str | None = None) -> Entity:
+    """A disk as the API has it; `backup_mode` belongs to the disks of a backup."""
+    disk.actual_size = disks.size_on_storage(disk)
+    fields: dict[str, Value] = {
+        "name": disk.alias,
+        "description": disk.description,
+        "alias": disk.alias,
+        "actual_size": disk.actual_size,
+        "backup": disk.backup,
+        "backup_mode": backup_mode,
+        "content_type": disk.content_type,
+        "format": disk.format,
+        "image_id": disk.image_id,
+        "propagate_errors": disk.propagate_errors,
+        "provisioned_size": disk.provisioned_size,
+        "qcow_version": "qcow2_v3" if disk.format == "cow" else None,
+        "shareable": disk.shareable,
+        "sparse": disk.sparse,
+        "status": disk.status,
+        "storage_type": "image",
+        "total_size": disk.actual_size,
+        "wipe_after_delete": disk.wipe_after_delete,
+        "storage_domains": Items("storage_domain", [link_to("storage_domain", disk.storage_domain_id)]),
+        "vms": _vms(call, disk),
+    }
+    links = ("disksnapshots", "permissions", "statistics")
+    return Entity("disk", fields, id=disk.id, href=address("disks", disk.id), links=links, actions=ACTIONS)
+
+
+def _vms(call: Call, disk: Disk) -> Items | None:
+    if not call.flag("all_content"):
+        return None
+    return Items("vm", [link_to("vm", vm.id) for vm in call.context.state.vms_of_disk(disk.id)])
+
+
+def _format(text: str) -> DiskFormat:
+    if text not in ("cow", "raw"):
+        raise malformed(f"The value '{text}' isn't a valid disk format, it must be one of 'cow', 'raw'.")
+    return cast(DiskFormat, text)
+
+
+def _backup(text: str) -> DiskBackup:
+    if text not in ("none", "incremental"):
+        raise malformed(f"The value '{text}' isn't a valid disk backup, it must be one of 'incremental', 'none'.")
+    return cast(DiskBackup, text)

@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`/datacenters`, `/clusters`, `/hosts`, `/storagedomains` and `/templates`, as far as clients of VMs read them."""
+
+from __future__ import annotations
+
+from ovirtlab.engine.context import Context
+from ovirtlab.engine.entities import Cluster, DataCenter, HostEntity, StorageDomain, Template
+from ovirtlab.engine.faults import NotFound
+from ovirtlab.engine.rest.documents import Collection, Entity, Items, Value, link_to
+from ovirtlab.engine.rest.listing import Kind
+from ovirtlab.engine.rest.routing import Call, Routes
+from ovirtlab.engine.rest.shapes import address, version
+from ovirtlab.engine.search import Word
+
+routes = Routes()
+
+VERSION = Entity("version", {"build": 6, "full_version": "4.5.6-1.el9", "major": 4, "minor": 5, "revision": 0})
+
+
+@routes.get("datacenters")
+async def list_data_centers(call: Call) -> Collection:
+    return data_centers(call.context).listing(call, call.context.state.data_centers.values())
+
+
+@routes.get("datacenters/{data_center}")
+async def get_data_center(call: Call) -> Entity:
+    return show_data_center(call, _data_center(call))
+
+
+@routes.get("datacenters/{data_center}/storagedomains")
+async def list_attached_domains(call: Call) -> Collection:
+    """Only here, and not in `/storagedomains`, has a domain its status."""
+    data_center = _data_center(call)
+    domains = [item for item in call.context.state.storage_domains.values() if item.data_center_id == data_center.id]
+    shown = [show_attached_domain(call, domain) for domain in storage_domains(call.context).visible(call, domains)]
+    return Collection("storage_domains", "storage_domain", shown)
+
+
+@routes.get("datacenters/{data_center}/storagedomains/{domain}")
+async def get_attached_domain(call: Call) -> Entity:
+    data_center, domain = _data_center(call), _domain(call)
+    if domain.data_center_id != data_center.id:
+        raise NotFound(call.path)
+    return show_attached_domain(call, domain)
+
+
+@routes.get("datacenters/{data_center}/clusters")
+async def list_clusters_of_data_center(call: Call) -> Collection:
+    data_center = _data_center(call)
+    mine = [item for item in call.context.state.clusters.values() if item.data_center_id == data_center.id]
+    return clusters(call.context).listing(call, mine)
+
+
+@routes.get("clusters")
+async def list_clusters(call: Call) -> Collection:
+    return clusters(call.context).listing(call, call.context.state.clusters.values())
+
+
+@routes.get("clusters/{cluster}")
+async def get_cluster(call: Call) -> Entity:
+    cluster = call.context.state.clusters.get(call.id("cluster"))
+    if cluster is None:
+        raise NotFound(call.path)
+    return show_cluster(call, cluster)
+
+
+@routes.get("hosts")
+async def list_hosts(call: Call) -> Collection:
+    return hosts(call.context).listing(call, call.context.state.hosts.values())
+
+
+@routes.get("hosts/{host}")
+async def get_host(call: Call) -> Entity:
+    return show_host(call, call.context.state.host(call.id("host")))
+
+
+@routes.get("storagedomains")
+async def list_storage_domains(call: Call) -> Collection:
+    return storage_domains(call.context).listing(call, call.context.state.storage_domains.values())
+
+
+@routes.get("storagedomains/{domain}")
+async def get_storage_domain(call: Call) -> Entity:
+    return show_storage_domain(call, _domain(call))
+
+
+@routes.get("templates")
+async def list_templates(call: Call) -> Collection:
+    return TEMPLATES.listing(call, call.context.state.templates.values())
+
+
+@routes.get("templates/{template}")
+async def get_template(call: Call) -> Entity:
+    template = call.context.state.templates.get(call.id("template"))
+    if template is None:
+        raise NotFound(call.path)
+    return show_template(call, template)
+
+
+def show_data_center(call: Call, item: DataCenter) -> Entity:
+    fields: dict[str, Value] = {
+        "name": item.name,
+        "description": item.description,
+        "local": False,
+        "quota_mode": "disabled",
+        "status": item.status,
+        "storage_format": "v5",
+        "supported_versions": Items("version", [version(item.level)]),
+        "version": version(item.level),
+        "mac_pool": _first_mac_pool(call.context),
+    }
+    links = ("clusters", "networks", "permissions", "quotas", "storagedomains")
+    return Entity("data_center", fields, id=item.id, href=address("datacenters", item.id), links=links)
+
+
+def show_cluster(call: Call, item: Cluster) -> Entity:
+    cpu = Entity("cpu", {"architecture": "x86_64", "type": "Intel Nehalem Family"})
+    fields: dict[str, Value] = {
+        "name": item.name,
+        "description": item.description,
+        "bios_type": "q35_sea_bios",
+        "cpu": cpu,
+        "version": version(item.level),
+        "virt_service": True,
+        "gluster_service": False,
+        "data_center": link_to("data_center", item.data_center_id),
+        "mac_pool": _first_mac_pool(call.context),
+    }
+    links = ("affinitygroups", "cpuprofiles", "networks", "permissions")
+    return Entity("cluster", fields, id=item.id, href=address("clusters", item.id), links=links)
+
+
+def show_host(call: Call, item: HostEntity) -> Entity:
+    active = sum(vm.host_id == item.id for vm in call.context.state.vms.values())
+    summary = Entity("summary", {"active": active, "migrating": 0, "total": active})
+    fields: dict[str, Value] = {
+        "name": item.name,
+        "address": item.address,
+        "external_status": item.external_status,
+        "hardware_information": Entity("hardware_information", {"uuid": item.hw_id}),
+        "os": Entity("os", {"type": "RHEL"}),
+        "port": 54321,
+        "protocol": "stomp",
+        "spm": Entity("spm", {"priority": 5, "status": "none"}),
+        "status": item.status,
+        "summary": summary,
+        "type": "rhel",
+        "version": VERSION,
+        "cluster": link_to("cluster", item.cluster_id),
+    }
+    links = ("nics", "permissions", "statistics", "storage", "tags")
+    return Entity("host", fields, id=item.id, href=address("hosts", item.id), links=links)
+
+
+def show_storage_domain(call: Call, item: StorageDomain) -> Entity:
+    """A domain in `/storagedomains`: the status of an attached one is not given there."""
+    used = sum(disk.actual_size for disk in call.context.state.disks.values() if disk.storage_domain_id == item.id)
+    committed = sum(
+        disk.provisioned_size for disk in call.context.state.disks.values() if disk.storage_domain_id == item.id
+    )
+    storage = Entity("storage", {"address": "storage.lab", "path": f"/{item.name}", "type": "nfs", "nfs_version": "v3"})
+    fields: dict[str, Value] = {
+        "name": item.name,
+        "description": item.description,
+        "available": item.size - used,
+        "backup": False,
+        "block_size": 512,
+        "committed": committed,
+        "critical_space_action_blocker": 5,
+        "discard_after_delete": False,
+        "external_status": "ok",
+        "master": item.master,
+        "storage": storage,
+        "storage_format": "v5",
+        "supports_discard": False,
+        "supports_discard_zeroes_data": False,
+        "type": item.type,
+        "used": used,
+        "warning_low_space_indicator": 10,
+        "wipe_after_delete": False,
+        "data_centers": Items("data_center", [link_to("data_center", item.data_center_id)]),
+    }
+    links = ("diskprofiles", "disks", "disksnapshots", "permissions", "templates", "vms")
+    return Entity("storage_domain", fields, id=item.id, href=address("storagedomains", item.id), links=links)
+
+
+def show_attached_domain(call: Call, item: StorageDomain) -> Entity:
+    entity = show_storage_domain(call, item)
+    entity.fields = {
+        **entity.fields,
+        "status": item.status,
+        "data_centers": None,
+        "data_center": link_to("data_center", item.data_center_id),
+    }
+    entity.href = address("datacenters", item.data_center_id, "storagedomains", item.id)
+    entity.links = ("disks",)
+    return entity
+
+
+def show_template(call: Call, item: Template) -> Entity:
+    fields: dict[str, Value] = {"name": item.name, "description": item.description, "memory": 1 << 30, "status": "ok"}
+    return Entity("template", fields, id=item.id, href=address("templates", item.id))
+
+
+def data_centers(context: Context) -> Kind[DataCenter]:
+    domains = context.state.storage_domains
+
+    def storage(item: DataCenter) -> Word:
+        return tuple(domain.name for domain in domains.values() if domain.data_center_id == item.id)
+
+    return Kind(
+        tag="data_centers",
+        member="data_center",
+        show=show_data_center,
+        place=lambda item: ("data_center", item.id),
+        words={
+            "name": lambda item: item.name,
+            "id": lambda item: item.id,
+            "description": lambda item: item.description,
+            "status": lambda item: item.status,
+            "storage.name": storage,
+        },
+    )
+
+
+def clusters(context: Context) -> Kind[Cluster]:
+    return Kind(
+        tag="clusters",
+        member="cluster",
+        show=show_cluster,
+        place=lambda item: ("cluster", item.id),
+        words={
+            "name": lambda item: item.name,
+            "id": lambda item: item.id,
+            "description": lambda item: item.description,
+            "datacenter": lambda item: context.state.data_centers[item.data_center_id].name,
+        },
+    )
+
+
+def hosts(context: Context) -> Kind[HostEntity]:
+    state = context.state
+    return Kind(
+        tag="hosts",
+        member="host",
+        show=show_host,
+        place=lambda item: ("host", item.id),
+        words={
+            "name": lambda item: item.name,
+            "id": lambda item: item.id,
+            "address": lambda item: item.address,
+            "hw_id": lambda item: item.hw_id,
+            "status": lambda item: item.status.replace("_", ""),
+            "cluster": lambda item: state.clusters[item.cluster_id].name,
+            "datacenter": lambda item: state.data_centers[state.clusters[item.cluster_id].data_center_id].name,
+        },
+    )
+
+
+def storage_domains(context: Context) -> Kind[StorageDomain]:
+    return Kind(
+        tag="storage_domains",
+        member="storage_domain",
+        show=show_storage_domain,
+        place=lambda item: ("storage_domain", item.id),
+        words={
+            "name": lambda item: item.name,
+            "id": lambda item: item.id,
+            "description": lambda item: item.description,
+            "status": lambda item: item.status,
+            "type": lambda item: "nfs",
+            "datacenter": lambda item: context.state.data_centers[item.data_center_id].name,
+        },
+    )
+
+
+TEMPLATES: Kind[Template] = Kind(
+    tag="templates",
+    member="template",
+    show=show_template,
+    words={"name": lambda item: item.name, "id": lambda item: item.id},
+)
+
+
+def _data_center(call: Call) -> DataCenter:
+    item = call.context.state.data_centers.get(call.id("data_center"))
+    if item is None:
+        raise NotFound(call.path)
+    return item
+
+
+def _domain(call: Call) -> StorageDomain:
+    item = call.context.state.storage_domains.get(call.id("domain"))
+    if item is None:
+        raise NotFound(call.path)
+    return item
+
+
+def _first_mac_pool(context: Context) -> Entity | None:
+    return next((link_to("mac_pool", pool_id) for pool_id in context.state.mac_pools), None)

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`POST /vms`: from the Blank template, or from the configuration in an OVF."""
+
+from __future__ import annotations
+
+from ovirtlab.engine import machines, ovf_reader
+from ovirtlab.engine.context import Context
+from ovirtlab.engine.entities import Vm
+from ovirtlab.engine.faults import Conflict, Fault, incomplete, invalid
+from ovirtlab.engine.machines import ImportOptions
+from ovirtlab.engine.rest.bodies import Body
+from ovirtlab.engine.rest.routing import Call, Created, Routes
+from ovirtlab.engine.rest.shapes import cause_of
+from ovirtlab.engine.rest.vms import change, show
+from ovirtlab.engine.state import BLANK
+
+routes = Routes()
+
+
+@routes.post("vms")
+async def add_vm(call: Call) -> Created:
+    configuration = call.body.text("initialization", "configuration", "data")
+    if configuration is not None:
+        return _import(call, configuration)
+    return _add(call)
+
+
+def _add(call: Call) -> Created:
+    context, body = call.context, call.body
+    for name in ("cluster", "template", "name"):
+        if name not in body:
+            raise incomplete("Vm", "name, cluster.id|name, template.id|name", "add")
+    cluster_id = find_cluster(context, body)
+    call.require("create_vm", ("cluster", cluster_id))
+    _check_template(context, body)
+    vm = Vm(id=body.id or context.state.new_id(), name="", cluster_id=cluster_id, memory=1 << 30)
+    machines.check_name(context, body.text("name") or "")
+    change(context, vm, body)
+    machines.add(context, vm, cause=cause_of(call))
+    _give_to_creator(call, vm)
+    return Created(lambda: show(call, vm))
+
+
+def _import(call: Call, configuration: str) -> Created:
+    """Make a VM from an OVF: 201 at once, the VM is image_locked until the import is done."""
+    context, body = call.context, call.body
+    kind = body.text("initialization", "configuration", "type")
+    if kind not in (None, "ovf"):
+        raise invalid(f"Cannot import VM. The configuration type {kind} is not supported.")
+    source = ovf_reader.read(configuration)
+    cluster_id = find_cluster(context, body) if "cluster" in body else _cluster_of(context, source.cluster)
+    call.require("import_export_vm", ("cluster", cluster_id))
+    call.require("create_vm", ("cluster", cluster_id))
+    options = ImportOptions(
+        cluster_id=cluster_id,
+        name=body.text("name") or "",
+        regenerate_ids=body.flag("initialization", "regenerate_ids") or call.flag("clone"),
+        profiles=_profiles(body),
+        reassign_bad_macs=_reassign(body),
+    )
+    vm = machines.import_vm(context, source, options, cause=cause_of(call))
+    _give_to_creator(call, vm)
+    work = machines.finish_import(context, vm, cause=cause_of(call))
+    context.background.spawn(work, name=f"import VM {vm.name}")
+    return Created(lambda: show(call, vm))
+
+
+def find_cluster(context: Context, body: Body) -> str:
+    """The id of the cluster a request names by id or name."""
+    clusters = context.state.clusters
+    cluster_id, name = body.ref("cluster"), body.text("cluster", "name")
+    if cluster_id in clusters:
+        return cluster_id or ""
+    for cluster in clusters.values():
+        if cluster_id is None and cluster.name == name:
+            return cluster.id
+    raise _unknown_cluster(cluster_id or name or "")
+
+
+def _cluster_of(context: Context, name: str) -> str:
+    for cluster in context.state.clusters.values():
+        if cluster.name == name:
+            return cluster.id
+    raise _unknown_cluster(name)
+
+
+def _unknown_cluster(name: str) -> Fault:
+    return Conflict(f"[Cannot add VM. Cluster {name} does not exist.]")
+
+
+def _check_template(context: Context, body: Body) -> None:
+    template_id, name = body.ref("template"), body.text("template", "name")
+    if template_id == BLANK or (template_id is None and name == "Blank"):
+        return
+    raise invalid("Cannot add VM. The specified Template doesn't exist.")
+
+
+def _profiles(body: Body) -> dict[tuple[str, str], str]:
+    """Mappings of vNIC profiles: `registration_configuration` or the older `vnic_profile_mappings`."""
+    mappings = body.list("vnic_profile_mappings", "vnic_profile_mapping")
+    found = {}
+    for mapping in mappings:
+        source = (mapping.text("source_network_name") or "", mapping.text("source_network_profile_name") or "")
+        target = mapping.ref("target_vnic_profile")
+        if target:
+            found[source] = target
+    registration = body.child("initialization") or Body()
+    for mapping in (registration.child("registration_configuration") or Body()).list(
+        "vnic_profile_mappings", "registration_vnic_profile_mapping"
+    ):
+        source = (
+            mapping.text("from", "network", "name") or "",
+            mapping.text("from", "name") or "",
+        )
+        target = (mapping.child("to") or Body()).id
+        if target:
+            found[source] = target
+    return found
+
+
+def _reassign(body: Body) -> bool:
+    return bool(body.flag("initialization", "registration_configuration", "reassign_bad_macs"))
+
+
+def _give_to_creator(call: Call, vm: Vm) -> None:
+    """A user without rights over the cluster gets those of a VM's owner, as the engine gives them."""
+    state = call.context.state
+    role = next((role for role in state.roles.values() if role.name == "UserVmManager"), None)
+    if role is None or call.may("delete_vm", ("vm", vm.id)):
+        return
+    machines.grant(call.context, call.user.id, role.id, on=("vm", vm.id))

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`/vms/{vm}/nics` and the networks behind them."""
+
+from __future__ import annotations
+
+from ovirtlab.engine import networks
+from ovirtlab.engine.context import Context
+from ovirtlab.engine.entities import MacPool, Network, Nic, Vm, VnicProfile
+from ovirtlab.engine.faults import NotFound, conflict, incomplete
+from ovirtlab.engine.jobs import Cause
+from ovirtlab.engine.machines import tell
+from ovirtlab.engine.rest.bodies import Body
+from ovirtlab.engine.rest.documents import Collection, Entity, Items, Value, link_to
+from ovirtlab.engine.rest.listing import Kind
+from ovirtlab.engine.rest.routing import Call, Created, Done, Routes
+from ovirtlab.engine.rest.shapes import address, cause_of
+
+routes = Routes()
+
+
+@routes.get("vms/{vm}/nics")
+async def list_nics(call: Call) -> Collection:
+    vm = call.context.state.vm(call.id("vm"))
+    return Collection("nics", "nic", [show_nic(nic) for nic in vm.nics.values()])
+
+
+@routes.get("vms/{vm}/nics/{nic}")
+async def get_nic(call: Call) -> Entity:
+    return show_nic(_find(call, call.context.state.vm(call.id("vm"))))
+
+
+@routes.post("vms/{vm}/nics")
+async def add_nic(call: Call) -> Created:
+    context, vm = call.context, call.context.state.vm(call.id("vm"))
+    call.require("configure_vm_network", ("vm", vm.id))
+    name = call.body.text("name")
+    if not name:
+        raise incomplete("Nic", "name", "add")
+    mac = call.body.text("mac", "address")
+    mac = networks.check_mac(context.state, mac) if mac else networks.allocate_mac(context.state)
+    nic = Nic(id=context.state.new_id(), vm_id=vm.id, name=name, mac=mac)
+    _change(context, nic, call.body)
+    networks.add_nic(context.state, vm, nic)
+    cause: Cause = cause_of(call)
+    text = f"Interface {nic.name} ({nic.interface}) was added to VM {vm.name}. (User: {cause.name})"
+    tell(context, vm, cause, 932, text)
+    return Created(lambda: show_nic(nic))
+
+
+@routes.put("vms/{vm}/nics/{nic}")
+async def update_nic(call: Call) -> Entity:
+    context, vm = call.context, call.context.state.vm(call.id("vm"))
+    nic = _find(call, vm)
+    call.require("configure_vm_network", ("vm", vm.id))
+    mac = call.body.text("mac", "address")
+    if mac:
+        nic.mac = networks.check_mac(context.state, mac, besides=nic.id)
+    nic.name = call.body.text("name") or nic.name
+    _change(context, nic, call.body)
+    vm.generation += 1
+    return show_nic(nic)
+
+
+@routes.delete("vms/{vm}/nics/{nic}")
+async def remove_nic(call: Call) -> Done:
+    vm = call.context.state.vm(call.id("vm"))
+    nic = _find(call, vm)
+    call.require("configure_vm_network", ("vm", vm.id))
+    if vm.host_id and nic.plugged:
+        raise conflict("Cannot remove Interface. The VM Network Interface is plugged to a running VM.")
+    del vm.nics[nic.id]
+    vm.generation += 1
+    return Done()
+
+
+@routes.get("vms/{vm}/nics/{nic}/reporteddevices")
+async def list_reported_of_nic(call: Call) -> Collection:
+    _find(call, call.context.state.vm(call.id("vm")))
+    return Collection("reported_devices", "reported_device", [])
+
+
+@routes.get("networks")
+async def list_networks(call: Call) -> Collection:
+    return NETWORKS.listing(call, call.context.state.networks.values())
+
+
+@routes.get("networks/{network}")
+async def get_network(call: Call) -> Entity:
+    network = call.context.state.networks.get(call.id("network"))
+    if network is None:
+        raise NotFound(call.path)
+    return show_network(call, network)
+
+
+@routes.get("networks/{network}/vnicprofiles")
+async def list_profiles_of_network(call: Call) -> Collection:
+    network_id = call.id("network")
+    mine = [item for item in call.context.state.vnic_profiles.values() if item.network_id == network_id]
+    return PROFILES.listing(call, mine)
+
+
+@routes.get("clusters/{cluster}/networks")
+async def list_networks_of_cluster(call: Call) -> Collection:
+    cluster = call.context.state.clusters.get(call.id("cluster"))
+    if cluster is None:
+        raise NotFound(call.path)
+    all_networks = call.context.state.networks.values()
+    return NETWORKS.listing(call, [item for item in all_networks if item.data_center_id == cluster.data_center_id])
+
+
+@routes.get("vnicprofiles")
+async def list_profiles(call: Call) -> Collection:
+    return PROFILES.listing(call, call.context.state.vnic_profiles.values())
+
+
+@routes.get("vnicprofiles/{profile}")
+async def get_profile(call: Call) -> Entity:
+    profile = call.context.state.vnic_profiles.get(call.id("profile"))
+    if profile is None:
+        raise NotFound(call.path)
+    return show_profile(call, profile)
+
+
+@routes.get("macpools")
+async def list_mac_pools(call: Call) -> Collection:
+    return MAC_POOLS.listing(call, call.context.state.mac_pools.values())
+
+
+@routes.get("macpools/{pool}")
+async def get_mac_pool(call: Call) -> Entity:
+    pool = call.context.state.mac_pools.get(call.id("pool"))
+    if pool is None:
+        raise NotFound(call.path)
+    return show_mac_pool(call, pool)
+
+
+def show_nic(nic: Nic) -> Entity:
+    fields: dict[str, Value] = {
+        "name": nic.name,
+        "interface": nic.interface,
+        "linked": nic.linked,
+        "mac": Entity("mac", {"address": nic.mac}),
+        "plugged": nic.plugged,
+        "synced": True,
+        "vm": link_to("vm", nic.vm_id),
+        "vnic_profile": link_to("vnic_profile", nic.vnic_profile_id),
+    }
+    href = address("vms", nic.vm_id, "nics", nic.id)
+    links = ("networkfilterparameters", "reporteddevices", "statistics")
+    return Entity("nic", fields, id=nic.id, href=href, links=links, actions=("activate", "deactivate"))
+
+
+def show_network(call: Call, network: Network) -> Entity:
+    fields: dict[str, Value] = {
+        "name": network.name,
+        "description": network.description,
+        "mtu": 0,
+        "stp": False,
+        "usages": Items("usage", ["vm"]),
+        "vdsm_name": network.name,
+        "data_center": link_to("data_center", network.data_center_id),
+    }
+    links = ("networklabels", "permissions", "vnicprofiles")
+    return Entity("network", fields, id=network.id, href=address("networks", network.id), links=links)
+
+
+def show_profile(call: Call, profile: VnicProfile) -> Entity:
+    fields: dict[str, Value] = {
+        "name": profile.name,
+        "pass_through": Entity("pass_through", {"mode": "disabled"}),
+        "port_mirroring": False,
+        "network": link_to("network", profile.network_id),
+    }
+    links = ("permissions",)
+    return Entity("vnic_profile", fields, id=profile.id, href=address("vnicprofiles", profile.id), links=links)
+
+
+def show_mac_pool(call: Call, pool: MacPool) -> Entity:
+    span = Entity("range", {"from": pool.start, "to": pool.end})
+    fields: dict[str, Value] = {
+        "name": pool.name,
+        "allow_duplicates": False,
+        "default_pool": True,
+        "ranges": Items("range", [span]),
+    }
+    return Entity("mac_pool", fields, id=pool.id, href=address("macpools", pool.id))
+
+
+NETWORKS: Kind[Network] = Kind(
+    tag="networks",
+    member="network",
+    show=show_network,
+    words={"name": lambda item: item.name, "id": lambda item: item.id, "description": lambda item: item.description},
+    place=lambda item: ("network", item.id),
+)
+PROFILES: Kind[VnicProfile] = Kind(
+    tag="vnic_profiles",
+    member="vnic_profile",
+    show=show_profile,
+    words={"name": lambda item: item.name, "id": lambda item: item.id},
+    place=lambda item: ("vnic_profile", item.id),
+)
+MAC_POOLS: Kind[MacPool] = Kind(tag="mac_pools", member="mac_pool", show=show_mac_pool)
+
+
+def _find(call: Call, vm: Vm) -> Nic:
+    nic = vm.nics.get(call.id("nic"))
+    if nic is None:
+        raise NotFound(call.path)
+    return nic
+
+
+def _change(context: Context, nic: Nic, body: Body) -> None:
+    nic.interface = body.text("interface") or nic.interface
+    for name in ("plugged", "linked"):
+        value = body.flag(name)
+        if value is not None:
+            setattr(nic, name, value)
+    if "vnic_profile" in body:
+        profile = body.ref("vnic_profile") or ""
+        if profile and profile not in context.state.vnic_profiles:
+            raise conflict("Cannot add Interface. The specified VM network interface profile doesn't exist.")
+        nic.vnic_profile_id = profile

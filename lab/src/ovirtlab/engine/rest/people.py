@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`/users`, `/groups`, `/roles` and the permissions on objects."""
+
+from __future__ import annotations
+
+from ovirtlab.engine import access, machines
+from ovirtlab.engine.entities import Permission, Role, User
+from ovirtlab.engine.faults import NotFound, conflict, incomplete
+from ovirtlab.engine.rest.documents import API, Collection, Entity, Value, link_to
+from ovirtlab.engine.rest.listing import Kind
+from ovirtlab.engine.rest.routing import Call, Created, Done, Routes
+from ovirtlab.engine.rest.shapes import address, nothing
+from ovirtlab.engine.roles import PERMITS
+from ovirtlab.engine.state import EVERYONE, SYSTEM
+
+routes = Routes()
+
+_PLACES = {
+    "vms": "vm",
+    "disks": "disk",
+    "clusters": "cluster",
+    "datacenters": "data_center",
+    "hosts": "host",
+    "storagedomains": "storage_domain",
+    "networks": "network",
+    "vnicprofiles": "vnic_profile",
+}
+
+
+@routes.get("users")
+async def list_users(call: Call) -> Collection:
+    return USERS.listing(call, call.context.state.users.values())
+
+
+@routes.get("users/{user}")
+async def get_user(call: Call) -> Entity:
+    return show_user(call, _user(call))
+
+
+@routes.get("users/{user}/permissions")
+async def list_permissions_of_user(call: Call) -> Collection:
+    user = _user(call)
+    mine = [item for item in call.context.state.permissions.values() if item.user_id == user.id]
+    return _permissions([show_permission(item) for item in mine])
+
+
+@routes.get("users/{user}/roles")
+async def list_roles_of_user(call: Call) -> Collection:
+    state, user = call.context.state, _user(call)
+    held = {item.role_id for item in state.permissions.values() if item.user_id == user.id and item.on[0] == "system"}
+    return Collection("roles", "role", [show_role(call, state.roles[role_id]) for role_id in held])
+
+
+@routes.get("users/{user}/groups")
+async def list_groups_of_user(call: Call) -> Collection:
+    _user(call)
+    return nothing("groups", "group")
+
+
+@routes.get("groups")
+async def list_groups(call: Call) -> Collection:
+    return Collection("groups", "group", [_everyone()])
+
+
+@routes.get("groups/{group}")
+async def get_group(call: Call) -> Entity:
+    if call.id("group") != EVERYONE:
+        raise NotFound(call.path)
+    return _everyone()
+
+
+@routes.get("roles")
+async def list_roles(call: Call) -> Collection:
+    return ROLES.listing(call, call.context.state.roles.values())
+
+
+@routes.get("roles/{role}")
+async def get_role(call: Call) -> Entity:
+    return show_role(call, _role(call))
+
+
+@routes.get("roles/{role}/permits")
+async def list_permits(call: Call) -> Collection:
+    role = _role(call)
+    permits = [
+        Entity(
+            "permit",
+            {"name": name, "administrative": False, "role": link_to("role", role.id)},
+            id=str(PERMITS[name]),
+            href=address("roles", role.id, "permits", str(PERMITS[name])),
+        )
+        for name in sorted(role.permits)
+    ]
+    return Collection("permits", "permit", permits)
+
+
+@routes.post("roles")
+async def add_role(call: Call) -> Created:
+    state, body = call.context.state, call.body
+    call.require("manipulate_roles", ("system", SYSTEM))
+    name, permits = body.text("name"), body.list("permits", "permit")
+    if not name or not permits:
+        raise incomplete("Role", "name, permits.id|name", "add")
+    if any(role.name == name for role in state.roles.values()):
+        raise conflict("Cannot add Role. The role name is already in use.")
+    by_number = {str(number): permit for permit, number in PERMITS.items()}
+    wanted = {by_number.get(item.text("id") or "", item.text("name") or "") for item in permits}
+    unknown = wanted - PERMITS.keys()
+    if unknown:
+        raise conflict(f"Cannot add Role. The permit {sorted(unknown)[0]} does not exist.")
+    role = Role(
+        id=state.new_id(),
+        name=name,
+        administrative=body.flag("administrative") or False,
+        permits=frozenset(wanted | {"login"}),
+        description=body.text("description") or "",
+        mutable=True,
+    )
+    state.roles[role.id] = role
+    return Created(lambda: show_role(call, role))
+
+
+@routes.delete("roles/{role}")
+async def remove_role(call: Call) -> Done:
+    state, role = call.context.state, _role(call)
+    call.require("manipulate_roles", ("system", SYSTEM))
+    if not role.mutable:
+        raise conflict("Cannot remove Role. Predefined roles cannot be removed.")
+    if any(item.role_id == role.id for item in state.permissions.values()):
+        raise conflict("Cannot remove Role. The role is assigned to users.")
+    del state.roles[role.id]
+    return Done()
+
+
+@routes.get("permissions")
+async def list_system_permissions(call: Call) -> Collection:
+    on_system = [item for item in call.context.state.permissions.values() if item.on[0] == "system"]
+    return _permissions([show_permission(item) for item in on_system])
+
+
+@routes.post("permissions")
+async def add_system_permission(call: Call) -> Created:
+    return _grant(call, ("system", SYSTEM))
+
+
+def _place_routes(collection: str, kind: str) -> None:
+    """The permissions of one kind of object."""
+
+    @routes.get(f"{collection}/{{object}}/permissions")
+    async def list_permissions(call: Call) -> Collection:
+        """Those given on the object and those it inherits; all are shown as of this object, as the engine does."""
+        place = (kind, call.id("object"))
+        _check_exists(call, place)
+        found = access.permissions(call.context.state, None, on=place)
+        return _permissions([show_permission(item, on=place) for item in found])
+
+    @routes.post(f"{collection}/{{object}}/permissions")
+    async def add_permission(call: Call) -> Created:
+        place = (kind, call.id("object"))
+        _check_exists(call, place)
+        return _grant(call, place)
+
+    @routes.delete(f"{collection}/{{object}}/permissions/{{permission}}")
+    async def remove_permission(call: Call) -> Done:
+        call.require("manipulate_permissions", (kind, call.id("object")))
+        if call.context.state.permissions.pop(call.id("permission"), None) is None:
+            raise NotFound(call.path)
+        return Done()
+
+
+for _collection, _kind in _PLACES.items():
+    _place_routes(_collection, _kind)
+
+
+def _grant(call: Call, place: tuple[str, str]) -> Created:
+    state, body = call.context.state, call.body
+    call.require("manipulate_permissions", place)
+    user_id, role_id = body.ref("user"), body.ref("role")
+    role_name = body.text("role", "name")
+    if role_id is None and role_name is not None:
+        role_id = next((role.id for role in state.roles.values() if role.name == role_name), None)
+    if user_id is None or role_id is None:
+        raise incomplete("Permission", "user|group.id, role.id|name", "add")
+    if user_id not in state.users or role_id not in state.roles:
+        raise conflict("Cannot add Permission. The user or the role does not exist.")
+    permission = machines.grant(call.context, user_id, role_id, on=place)
+    return Created(lambda: show_permission(permission))
+
+
+def show_user(call: Call, user: User) -> Entity:
+    domain_id = f"{user.domain}-authz".encode().hex().upper()
+    fields: dict[str, Value] = {
+        "name": user.first_name or user.name,
+        "department": "",
+        "domain_entry_id": user.id.replace("-", ""),
+        "email": user.email,
+        "last_name": user.last_name,
+        "namespace": "*",
+        "principal": user.name,
+        "user_name": f"{user.login}-authz",
+        "domain": Entity(
+            "domain",
+            {"name": f"{user.domain}-authz"},
+            id=domain_id,
+            href=f"{API}/domains/{domain_id}",
+        ),
+    }
+    links = ("groups", "permissions", "roles", "sshpublickeys", "tags")
+    return Entity("user", fields, id=user.id, href=address("users", user.id), links=links)
+
+
+def show_role(call: Call, role: Role) -> Entity:
+    fields: dict[str, Value] = {
+        "name": role.name,
+        "description": role.description,
+        "administrative": role.administrative,
+        "mutable": role.mutable,
+    }
+    return Entity("role", fields, id=role.id, href=address("roles", role.id), links=("permits",))
+
+
+def show_permission(permission: Permission, *, on: tuple[str, str] | None = None) -> Entity:
+    kind, key = on or permission.on
+    fields: dict[str, Value] = {
+        "role": link_to("role", permission.role_id),
+        "user": link_to("user", permission.user_id),
+    }
+    base = "permissions"
+    if kind != "system":
+        target = link_to(kind, key)
+        fields[kind] = target
+        base = f"{target.href.removeprefix(API + '/')}/permissions" if target and target.href else base
+    return Entity("permission", fields, id=permission.id, href=address(base, permission.id))
+
+
+USERS: Kind[User] = Kind(
+    tag="users",
+    member="user",
+    show=show_user,
+    words={
+        "name": lambda user: user.first_name or user.name,
+        "usrname": lambda user: user.login,
+        "login": lambda user: user.name,
+        "id": lambda user: user.id,
+        "email": lambda user: user.email,
+    },
+)
+ROLES: Kind[Role] = Kind(
+    tag="roles",
+    member="role",
+    show=show_role,
+    words={"name": lambda role: role.name, "id": lambda role: role.id},
+)
+
+
+def _permissions(entities: list[Entity]) -> Collection:
+    return Collection("permissions", "permission", entities)
+
+
+def _everyone() -> Entity:
+    fields: dict[str, Value] = {"name": "Everyone", "namespace": "*"}
+    return Entity("group", fields, id=EVERYONE, href=address("groups", EVERYONE))
+
+
+def _user(call: Call) -> User:
+    user = call.context.state.users.get(call.id("user"))
+    if user is None:
+        raise NotFound(call.path)
+    return user
+
+
+def _role(call: Call) -> Role:
+    role = call.context.state.roles.get(call.id("role"))
+    if role is None:
+        raise NotFound(call.path)
+    return role
+
+
+def _check_exists(call: Call, place: tuple[str, str]) -> None:
+    state = call.context.state
+    kind, key = place
+    tables = {
+        "vm": state.vms,
+        "disk": state.disks,
+        "cluster": state.clusters,
+        "data_center": state.data_centers,
+        "host": state.hosts,
+        "storage_domain": state.storage_domains,
+        "network": state.networks,
+        "vnic_profile": state.vnic_profiles,
+    }
+    if key not in tables[kind]:  # type: ignore[operator]
+        raise NotFound(key)

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`/ovirt-engine/api` itself, and lists of what the lab's machines have none of."""
+
+from __future__ import annotations
+
+from ovirtlab.engine.access import is_admin
+from ovirtlab.engine.rest.documents import API, Collection, Entity, Value, link_to
+from ovirtlab.engine.rest.inventory import VERSION
+from ovirtlab.engine.rest.routing import Call, Routes
+from ovirtlab.engine.rest.shapes import nothing
+from ovirtlab.engine.rest.tags import ROOT_TAG
+from ovirtlab.engine.state import BLANK
+
+routes = Routes()
+
+LINKS = (
+    "clusters", "datacenters", "disks", "events", "groups", "hosts", "imagetransfers", "jobs", "macpools", "networks",
+    "operatingsystems", "permissions", "roles", "storagedomains", "tags", "templates", "users", "vms", "vnicprofiles",
+)  # fmt: skip
+SEARCHES = ("clusters", "datacenters", "disks", "events", "hosts", "networks", "storagedomains", "templates", "vms")
+
+# Collections that clients ask for when they keep the whole configuration of a VM; the lab's VMs have none of them.
+_EMPTY = {
+    "affinitylabels": ("affinity_labels", "affinity_label"),
+    "bookmarks": ("bookmarks", "bookmark"),
+    "cpuprofiles": ("cpu_profiles", "cpu_profile"),
+    "diskprofiles": ("disk_profiles", "disk_profile"),
+    "vmpools": ("vm_pools", "vm_pool"),
+    "clusters/{object}/affinitygroups": ("affinity_groups", "affinity_group"),
+    "clusters/{object}/cpuprofiles": ("cpu_profiles", "cpu_profile"),
+    "datacenters/{object}/quotas": ("quotas", "quota"),
+    "disks/{object}/disksnapshots": ("disk_snapshots", "disk_snapshot"),
+    "disks/{object}/statistics": ("statistics", "statistic"),
+    "hosts/{object}/nics": ("host_nics", "host_nic"),
+    "hosts/{object}/statistics": ("statistics", "statistic"),
+    "hosts/{object}/tags": ("tags", "tag"),
+    "storagedomains/{object}/diskprofiles": ("disk_profiles", "disk_profile"),
+    "storagedomains/{object}/disksnapshots": ("disk_snapshots", "disk_snapshot"),
+    "vms/{object}/affinitylabels": ("affinity_labels", "affinity_label"),
+    "vms/{object}/applications": ("applications", "application"),
+    "vms/{object}/cdroms": ("cdroms", "cdrom"),
+    "vms/{object}/graphicsconsoles": ("graphics_consoles", "graphics_console"),
+    "vms/{object}/hostdevices": ("host_devices", "host_device"),
+    "vms/{object}/numanodes": ("vm_numa_nodes", "vm_numa_node"),
+    "vms/{object}/reporteddevices": ("reported_devices", "reported_device"),
+    "vms/{object}/statistics": ("statistics", "statistic"),
+    "vms/{object}/watchdogs": ("watchdogs", "watchdog"),
+}
+
+
+@routes.get("")
+async def get_api(call: Call) -> Entity:
+    """The entry point; the summary is for administrators."""
+    fields: dict[str, Value] = {
+        "product_info": Entity(
+            "product_info",
+            {
+                "name": "oVirt Engine",
+                "instance_id": str(call.context.state.instance_id),
+                "vendor": "ovirt.org",
+                "version": VERSION,
+            },
+        ),
+        "special_objects": Entity(
+            "special_objects", {"blank_template": link_to("template", BLANK), "root_tag": link_to("tag", ROOT_TAG)}
+        ),
+        "summary": _summary(call) if is_admin(call.context.state, call.user) else None,
+        "time": call.context.clock.now(),
+        "authenticated_user": _user("authenticated_user", call.user.id),
+        "effective_user": _user("effective_user", call.user.id),
+    }
+    links = [f"{name}={API}/{name}" for name in LINKS]
+    links += [f"{name}/search={API}/{name}?search={{query}}" for name in SEARCHES]
+    return Entity("api", fields, links=links)
+
+
+@routes.get("operatingsystems")
+async def list_operating_systems(call: Call) -> Collection:
+    systems = [("other", "Other OS"), ("other_linux", "Other Linux"), ("rhel_9x64", "Red Hat Enterprise Linux 9.x x64")]
+    shown = [
+        Entity("operating_system", {"name": name, "description": text}, id=str(number))
+        for number, (name, text) in enumerate(systems)
+    ]
+    return Collection("operating_systems", "operating_system", shown)
+
+
+def _empty(pattern: str, tag: str, member: str) -> None:
+    @routes.get(pattern)
+    async def list_nothing(call: Call) -> Collection:
+        if pattern.startswith("vms/"):
+            call.context.state.vm(call.id("object"))
+        return nothing(tag, member)
+
+
+for _pattern, (_tag, _member) in _EMPTY.items():
+    _empty(_pattern, _tag, _member)
+
+
+def _summary(call: Call) -> Entity:
+    state = call.context.state
+    counts = {
+        "hosts": (sum(host.status == "up" for host in state.hosts.values()), len(state.hosts)),
+        "storage_domains": (
+            sum(domain.status == "active" for domain in state.storage_domains.values()),
+            len(state.storage_domains),
+        ),
+        "users": (len(state.users), len(state.users)),
+        "vms": (sum(bool(vm.host_id) for vm in state.vms.values()), len(state.vms)),
+    }
+    return Entity(
+        "summary", {name: Entity(name, {"active": active, "total": total}) for name, (active, total) in counts.items()}
+    )
+
+
+def _user(tag: str, user_id: str) -> Entity:
+    return Entity(tag, id=user_id, href=f"{API}/users/{user_id}", reference=True)

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Small parts that many entities are shown with."""
+
+from __future__ import annotations
+
+from ovirtlab.engine.jobs import Cause
+from ovirtlab.engine.rest.documents import API, Collection, Entity
+from ovirtlab.engine.rest.routing import Call
+
+
+def address(*parts: str) -> str:
+    """The address of an entity, e.g. `address("vms", vm.id)`."""
+    return "/".join((API, *parts))
+
+
+def version(level: tuple[int, int], *, tag: str = "version") -> Entity:
+    """A compatibility level."""
+    return Entity(tag, {"major": level[0], "minor": level[1]})
+
+
+def cause_of(call: Call) -> Cause:
+    """Who a job or an event is owed to."""
+    return Cause(call.user, call.correlation_id)
+
+
+def nothing(tag: str, member: str) -> Collection:
+    """An empty list of things that the lab's machines do not have."""
+    return Collection(tag, member, [])

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`/vms`: shown, listed, started, stopped, changed and removed."""
+
+from __future__ import annotations
+
+from ovirtlab.engine import machines, running
+from ovirtlab.engine.context import Context
+from ovirtlab.engine.entities import Vm
+from ovirtlab.engine.faults import conflict
+from ovirtlab.engine.ovf import write as write_ovf
+from ovirtlab.engine.rest.bodies import Body
+from ovirtlab.engine.rest.documents import Collection, Entity, Items, Value, link_to
+from ovirtlab.engine.rest.listing import Kind
+from ovirtlab.engine.rest.routing import Call, Done, Routes
+from ovirtlab.engine.rest.shapes import address, cause_of, version
+from ovirtlab.engine.search import Word
+
+routes = Routes()
+
+LINKS = (
+    "affinitylabels", "applications", "backups", "cdroms", "checkpoints", "diskattachments", "graphicsconsoles",
+    "hostdevices", "nics", "numanodes", "permissions", "reporteddevices", "snapshots", "statistics", "tags",
+    "watchdogs",
+)  # fmt: skip
+ACTIONS = ("start", "stop", "shutdown", "reboot")
+
+
+@routes.get("vms")
+async def list_vms(call: Call) -> Collection:
+    return kind(call.context).listing(call, call.context.state.vms.values())
+
+
+@routes.get("vms/{vm}")
+async def get_vm(call: Call) -> Entity:
+    return show(call, call.context.state.vm(call.id("vm")))
+
+
+@routes.put("vms/{vm}")
+async def update_vm(call: Call) -> Entity:
+    vm = call.context.state.vm(call.id("vm"))
+    call.require("edit_vm_properties", ("vm", vm.id))
+    if vm.image_locked:
+        raise conflict(f"Cannot edit VM: {running.VM_LOCKED}")
+    change(call.context, vm, call.body)
+    machines.tell(call.context, vm, cause_of(call), 35, f"VM {vm.name} configuration was updated by {call.user.login}.")
+    return show(call, vm)
+
+
+@routes.delete("vms/{vm}")
+async def remove_vm(call: Call) -> Done:
+    vm = call.context.state.vm(call.id("vm"))
+    call.require("delete_vm", ("vm", vm.id))
+    detach_only = call.flag("detach_only") or bool(call.body.flag("vm", "disks", "detach_only"))
+    machines.check_removal(call.context, vm, with_disks=not detach_only)
+    work = machines.remove(call.context, vm, cause=cause_of(call), with_disks=not detach_only)
+    return Done(work=call.context.background.spawn(work, name=f"remove VM {vm.name}"))
+
+
+@routes.action("vms/{vm}/start")
+async def start_vm(call: Call) -> Done:
+    """Answers when the host has been asked; the client polls the status."""
+    context, vm = call.context, call.context.state.vm(call.id("vm"))
+    call.require("run_vm", ("vm", vm.id))
+    running.check_start(context, vm)
+    running.choose_host(context, vm)
+    lock = running.take_vm(context, vm, action="Cannot run VM")
+    work = running.start(context, vm, cause=cause_of(call), lock=lock)
+    context.background.spawn(work, name=f"start VM {vm.name}")
+    vm.status = "wait_for_launch"
+    return Done({"vm": link_to("vm", vm.id)})
+
+
+@routes.action("vms/{vm}/stop")
+async def stop_vm(call: Call) -> Done:
+    return await _stop(call, verb="stop", power_off=True)
+
+
+@routes.action("vms/{vm}/shutdown")
+async def shutdown_vm(call: Call) -> Done:
+    return await _stop(call, verb="shutdown", power_off=False)
+
+
+@routes.action("vms/{vm}/reboot")
+async def reboot_vm(call: Call) -> Done:
+    """A reboot is a shutdown and a start on the lab's hosts."""
+    context, vm = call.context, call.context.state.vm(call.id("vm"))
+    call.require("reboot_vm", ("vm", vm.id))
+    running.check_stop(context, vm, verb="reboot", force=call.body.flag("force") or False)
+    context.background.spawn(running.reboot(context, vm, cause=cause_of(call)), name=f"reboot VM {vm.name}")
+    return Done()
+
+
+async def _stop(call: Call, *, verb: str, power_off: bool) -> Done:
+    context, vm = call.context, call.context.state.vm(call.id("vm"))
+    call.require("stop_vm" if power_off else "shut_down_vm", ("vm", vm.id))
+    running.check_stop(context, vm, verb=verb, force=call.body.flag("force") or False)
+    work = context.background.spawn(
+        running.stop(context, vm, cause=cause_of(call), force=power_off), name=f"{verb} VM {vm.name}"
+    )
+    return Done(work=work if power_off else None)
+
+
+def kind(context: Context) -> Kind[Vm]:
+    """How VMs are listed and found."""
+    state = context.state
+
+    def tags(vm: Vm) -> Word:
+        return tuple(state.tags[tag].name for tag in vm.tags)
+
+    def host_name(vm: Vm) -> Word:
+        return state.hosts[vm.host_id].name if vm.host_id else None
+
+    def data_center(vm: Vm) -> Word:
+        return state.data_centers[state.clusters[vm.cluster_id].data_center_id].name
+
+    return Kind(
+        tag="vms",
+        member="vm",
+        show=show,
+        place=lambda vm: ("vm", vm.id),
+        words={
+            "name": lambda vm: vm.name,
+            "id": lambda vm: vm.id,
+            "status": lambda vm: vm.status.replace("_", ""),
+            "host": host_name,
+            "hosts.name": host_name,
+            "cluster": lambda vm: state.clusters[vm.cluster_id].name,
+            "datacenter": data_center,
+            "tag": tags,
+            "description": lambda vm: vm.description,
+            "comment": lambda vm: vm.comment,
+            "type": lambda vm: vm.vm_type,
+            "memory": lambda vm: vm.memory >> 20,
+            "creationdate": lambda vm: vm.creation_time,
+        },
+    )
+
+
+def show(call: Call, vm: Vm) -> Entity:
+    """A VM as the API has it; with `all_content` also its OVF, unless that is withheld."""
+    fields: dict[str, Value] = {
+        "name": vm.name,
+        "description": vm.description,
+        "comment": vm.comment,
+        "bios": Entity("bios", {"boot_menu": Entity("boot_menu", {"enabled": False}), "type": vm.bios_type}),
+        "cpu": _cpu(vm),
+        "creation_time": vm.creation_time,
+        "custom_compatibility_version": version(vm.level) if vm.level else None,
+        "custom_properties": _custom_properties(vm),
+        "delete_protected": vm.delete_protected,
+        "initialization": _initialization(call, vm) if call.flag("all_content") else None,
+        "memory": vm.memory,
+        "memory_policy": Entity("memory_policy", {"guaranteed": vm.memory, "max": vm.memory * 4}),
+        "next_run_configuration_exists": False,
+        "origin": vm.origin,
+        "os": _os(vm),
+        "run_once": False,
+        "start_paused": False,
+        "start_time": vm.start_time if vm.host_id else None,
+        "stateless": False,
+        "status": vm.status,
+        "status_detail": vm.status_detail or None,
+        "stop_reason": vm.stop_reason,
+        "stop_time": vm.stop_time,
+        "storage_error_resume_behaviour": "auto_resume",
+        "time_zone": Entity("time_zone", {"name": "Etc/GMT"}),
+        "type": vm.vm_type,
+        "cluster": link_to("cluster", vm.cluster_id),
+        "host": link_to("host", vm.host_id),
+        "original_template": link_to("template", vm.template_id),
+        "template": link_to("template", vm.template_id),
+    }
+    return Entity("vm", fields, id=vm.id, href=address("vms", vm.id), links=LINKS, actions=ACTIONS)
+
+
+def _cpu(vm: Vm) -> Entity:
+    topology = Entity("topology", {"cores": vm.cores, "sockets": vm.sockets, "threads": vm.threads})
+    return Entity("cpu", {"architecture": "x86_64", "topology": topology})
+
+
+def _os(vm: Vm) -> Entity:
+    boot = Entity("boot", {"devices": Items("device", ["hd"])})
+    return Entity(
+        "os",
+        {
+            "boot": boot,
+            "type": vm.os_type,
+            "kernel": vm.os_kernel or None,
+            "initrd": vm.os_initrd or None,
+            "cmdline": vm.os_cmdline or None,
+        },
+    )
+
+
+def _custom_properties(vm: Vm) -> Items | None:
+    if not vm.custom_properties:
+        return None
+    pairs = vm.custom_properties.items()
+    return Items(
+        "custom_property", [Entity("custom_property", {"name": name, "value": value}) for name, value in pairs]
+    )
+
+
+def _initialization(call: Call, vm: Vm) -> Entity:
+    withheld = vm.image_locked or any(disk.status == "locked" for disk in call.context.state.disks_of(vm))
+    if withheld:
+        return Entity("initialization")
+    configuration = Entity("configuration", {"data": write_ovf(call.context.state, vm), "type": "ovf"})
+    return Entity("initialization", {"configuration": configuration})
+
+
+def change(context: Context, vm: Vm, body: Body) -> None:
+    """Take over the fields of a VM that a request names."""
+    name = body.text("name")
+    if name is not None:
+        machines.check_name(context, name, action="Cannot edit VM", besides=vm.id)
+        vm.name = name
+    for attribute, path in _TEXTS.items():
+        text = body.text(*path)
+        if text is not None:
+            setattr(vm, attribute, text)
+    for attribute, path in _NUMBERS.items():
+        number = body.integer(*path)
+        if number is not None:
+            setattr(vm, attribute, number)
+    protected = body.flag("delete_protected")
+    vm.delete_protected = vm.delete_protected if protected is None else protected
+    if "custom_properties" in body:
+        properties = body.list("custom_properties", "custom_property")
+        vm.custom_properties = {entry.text("name") or "": entry.text("value") or "" for entry in properties}
+    vm.generation += 1
+
+
+_TEXTS = {
+    "description": ("description",),
+    "comment": ("comment",),
+    "bios_type": ("bios", "type"),
+    "os_type": ("os", "type"),
+    "os_kernel": ("os", "kernel"),
+    "os_initrd": ("os", "initrd"),
+    "os_cmdline": ("os", "cmdline"),
+    "vm_type": ("type",),
+    "machine": ("custom_emulated_machine",),
+}
+_NUMBERS = {
+    "memory": ("memory",),
+    "cores": ("cpu", "topology", "cores"),
+    "sockets": ("cpu", "topology", "sockets"),
+    "threads": ("cpu", "topology", "threads"),
+}
