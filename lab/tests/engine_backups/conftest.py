@@ -362,6 +362,9 @@ class World:
         ticket_id = self.state.transfers[transfer.id].ticket_id
         return self.call(self.host.get_ticket, ticket_id)
 
+    def until(self, condition: Callable[[], Any]) -> None:
+        wait_until(condition)
+
     def codes(self) -> list[int]:
         """Codes of the events so far, oldest first."""
         return [event.code for event in self.state.events]

@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a backup goes through, what it holds meanwhile, and how it fails."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ovirtsdk4 as sdk
+import pytest
+from ovirtsdk4 import types
+
+from ovirtlab.engine import upkeep
+from ovirtlab.engine.backups import commands
+
+
+def refused(act: Any, status: int, text: str) -> None:
+    with pytest.raises(sdk.Error) as caught:
+        act()
+    assert caught.value.code == status, str(caught.value)
+    assert text in str(caught.value)
+
+
+def add(world: Any, vm: Any, *disks: Any, query: dict[str, str] | None = None, **fields: Any) -> types.Backup:
+    backup = types.Backup(disks=[types.Disk(id=disk.id) for disk in disks], **fields)
+    return world.backups(vm).add(backup, query=query)
+
+
+def test_what_a_live_backup_holds(world: Any) -> None:
+    """VM and disks are locked from the first moment to the last, scratch disks are listed meanwhile."""
+    disk = world.add_disk()
+    vm = world.add_vm(disk)
+    backup = add(world, vm, disk, id=world.state.new_id(), description="words")
+    assert backup.phase.value == "initializing"
+    assert backup.to_checkpoint_id is None
+    assert backup.description == "words"
+    assert disk.status == "locked"
+    ready = world.wait_backup(vm, backup.id, "ready")
+    assert ready.to_checkpoint_id
+    assert ready.modification_date > ready.creation_date
+    scratch = [d for d in world.state.disks.values() if d.content_type == "backup_scratch"]
+    assert [d.alias for d in scratch] == [f"VM {vm.name} backup {backup.id} scratch disk for {disk.alias}"]
+    assert scratch[0].path.exists()
+    refused(lambda: add(world, vm, disk), 409, "[Cannot backup VM. The VM is during a backup operation.]")
+    holder = world.state.locks.holder([("vm", vm.id)])
+    assert holder.why == "The VM is during a backup operation."
+    world.finalize_backup(vm, ready)
+    assert disk.status == "ok"
+    assert list(world.state.disks) == [disk.id]
+    assert not scratch[0].path.parent.exists()
+    assert world.state.locks.holder([("vm", vm.id), ("disk", disk.id)]) is None
+    assert world.codes() == [10790, 10799, 10805, 10794, 10793]
+    told = [event.description for event in world.state.events]
+    assert told[0] == f"Backup {backup.id} for VM {vm.name} started (User: admin@internal-authz)."
+    assert all(backup.id in text for text in told)
+
+
+def test_raw_disks_make_no_checkpoint(world: Any) -> None:
+    disk = world.add_disk(fmt="raw")
+    vm = world.add_vm(disk)
+    backup = world.start_backup(vm, disk)
+    assert backup.phase.value == "ready"
+    assert backup.to_checkpoint_id is None
+    world.finalize_backup(vm, backup)
+    assert not world.checkpoints(vm).list()
+
+
+def test_requests_that_are_refused(world: Any) -> None:
+    disk = world.add_disk()
+    vm = world.add_vm(disk, up=False)
+    refused(lambda: add(world, vm), 400, "Backup [disks] required for add")
+    refused(lambda: add(world, vm, disk, id="x"), 400, "Invalid value")
+    refused(lambda: world.backups(vm).backup_service(world.state.new_id()).get(), 404, "")
+    refused(lambda: world.system.vms_service().vm_service("x").backups_service().list(), 400, "Invalid value")
+    unknown = world.system.vms_service().vm_service(world.state.new_id()).backups_service()
+    refused(unknown.list, 404, "")
+    with world.log_in("other@internal") as connection:
+        service = connection.system_service().vms_service().vm_service(vm.id).backups_service()
+        asked = types.Backup(disks=[types.Disk(id=disk.id)])
+        refused(lambda: service.add(asked), 403, "User is not authorized to perform this action.")
+    assert not world.state.backups
+    assert disk.status == "ok"
+
+
+def test_hybrid_backups_are_refused_and_legacy_ones_are_not(world: Any) -> None:
+    world.state.settings.use_hybrid_backup = True
+    disk = world.add_disk()
+    vm = world.add_vm(disk)
+    refused(lambda: add(world, vm, disk), 400, "use legacy=true")
+    backup = add(world, vm, disk, query={"legacy": "true"})
+    world.finalize_backup(vm, world.wait_backup(vm, backup.id, "ready"))
+    world.state.clusters["cl"].level = (4, 6)
+    add(world, vm, disk)
+
+
+def test_finalize_is_refused(world: Any) -> None:
+    """While a transfer runs, and when the backup is over."""
+    disk = world.add_disk()
+    vm = world.add_vm(disk)
+    backup = world.start_backup(vm, disk)
+    service = world.backups(vm).backup_service(backup.id)
+    transfer = world.start_transfer(disk=types.Disk(id=disk.id), backup=types.Backup(id=backup.id))
+    refused(service.finalize, 409, "There is an active image transfer for VM backup")
+    world.finalize_transfer(transfer)
+    assert disk.status == "locked"  # by the backup, still
+    service.finalize()
+    refused(service.finalize, 400, "is already in 'FINALIZING' phase, no need to stop the backup again")
+    world.wait_backup(vm, backup.id, "succeeded")
+    refused(service.finalize, 400, "is already in 'SUCCEEDED' phase")
+
+
+def test_finalize_too_early_fails_the_backup(world: Any) -> None:
+    disk = world.add_disk()
+    vm = world.add_vm(disk, up=False)
+    world.state.settings.poll_first = 20
+    backup = add(world, vm, disk)
+    refused(world.backups(vm).backup_service(backup.id).finalize, 400, "premature backup stop was initiated")
+    assert world.wait_backup(vm, backup.id, "failed").phase.value == "failed"
+    assert not world.checkpoints(vm).list()
+    assert disk.status == "ok"
+
+
+def test_vm_that_dies_during_a_backup(world: Any) -> None:
+    """The engine does not notice: the backup stays ready and locked until it is finalized, and fails then."""
+    disk = world.add_disk()
+    vm = world.add_vm(disk)
+    backup = world.start_backup(vm, disk)
+    world.call(world.host.crash_vm, vm.id)
+    assert vm.status == "down"
+    service = world.backups(vm).backup_service(backup.id)
+    assert service.get().phase.value == "ready"
+    assert disk.status == "locked"
+    refused(service.finalize, 400, 'Fault detail is "[]"')
+    assert world.wait_backup(vm, backup.id, "failed").phase.value == "failed"
+    assert not world.checkpoints(vm).list()
+    assert disk.status == "ok"
+    assert list(world.state.disks) == [disk.id]
+    assert world.codes()[-2:] == [10795, 10792]
+
+
+def test_broken_bitmap_takes_the_whole_chain(world: Any) -> None:
+    """After a crash of the VM an increment fails, every checkpoint is gone, and a full backup works."""
+    disk = world.add_disk()
+    vm = world.add_vm(disk)
+    for _ in range(2):
+        last = world.finalize_backup(vm, world.start_backup(vm, disk))
+    world.call(world.host.crash_vm, vm.id)
+    world.start_vm(vm)
+    backup = world.start_backup(vm, disk, from_checkpoint_id=last.to_checkpoint_id)
+    assert backup.phase.value == "failed"
+    assert not world.checkpoints(vm).list()
+    assert world.codes()[-2:] == [10791, 10792]
+    assert disk.status == "ok"
+    refused(lambda: add(world, vm, disk, from_checkpoint_id=last.to_checkpoint_id), 400, "doesn't exist")
+    world.finalize_backup(vm, world.start_backup(vm, disk))
+
+
+@pytest.mark.parametrize("verb", ["create_volume", "start_backup"])
+def test_host_that_cannot_start_a_backup(world: Any, verb: str) -> None:
+    disk = world.add_disk()
+    vm = world.add_vm(disk)
+    world.host.broken = frozenset({verb})
+    assert world.start_backup(vm, disk).phase.value == "failed"
+    assert not world.checkpoints(vm).list()
+    assert disk.status == "ok"
+    assert list(world.state.disks) == [disk.id]
+    assert world.codes()[-1] == 10792
+    world.host.broken = frozenset()
+    world.finalize_backup(vm, world.start_backup(vm, disk))
+
+
+def test_cold_backup_without_bitmap_fails(world: Any) -> None:
+    disk = world.add_disk()
+    vm = world.add_vm(disk, up=False)
+    world.host.broken = frozenset({"add_bitmap"})
+    assert world.start_backup(vm, disk).phase.value == "failed"
+    assert not world.checkpoints(vm).list()
+
+
+def test_engine_restart_abandons_backups(world: Any) -> None:
+    """Running backups are marked failed; disks stay locked until an administrator clears up."""
+    disk = world.add_disk()
+    vm = world.add_vm(disk)
+    backup = world.start_backup(vm, disk)
+    world.restart_engine()
+    assert world.backups(vm).backup_service(backup.id).get().phase.value == "failed"
+    assert world.codes()[-1] == 10814
+    refused(lambda: add(world, vm, disk), 409, f"The following disks are locked: {disk.alias}.")
+    world.call(commands.clear_leftovers, world.context, vm.id)
+    world.finalize_backup(vm, world.start_backup(vm, disk))
+
+
+def test_finished_backups_vanish(world: Any) -> None:
+    disk = world.add_disk()
+    vm = world.add_vm(disk)
+    backup = world.finalize_backup(vm, world.start_backup(vm, disk))
+    upkeep.forget_finished(world.context)
+    service = world.backups(vm).backup_service(backup.id)
+    assert service.get().phase.value == "succeeded"
+    world.state.settings.succeeded_backup_cleanup = 0
+    upkeep.forget_finished(world.context)
+    refused(service.get, 404, "")
+
+
+def test_new_disk_is_read_whole_in_an_increment(world: Any) -> None:
+    old, new = world.add_disk(), world.add_disk()
+    vm = world.add_vm(old, new)
+    full = world.finalize_backup(vm, world.start_backup(vm, old))
+    second = world.start_backup(vm, old, new, from_checkpoint_id=full.to_checkpoint_id)
+    disks = world.backups(vm).backup_service(second.id).disks_service().list()
+    assert {disk.id: disk.backup_mode.value for disk in disks} == {old.id: "incremental", new.id: "full"}
+    dirty = {}
+    for disk in (old, new):
+        transfer = world.start_transfer(disk=types.Disk(id=disk.id), backup=types.Backup(id=second.id))
+        dirty[disk.id] = world.ticket(transfer)["dirty"]
+        world.finalize_transfer(transfer)
+    assert dirty == {old.id: True, new.id: False}
+    world.finalize_backup(vm, second)
+
+
+def chain_of_three(world: Any, vm: Any, disk: Any) -> list[str]:
+    return [world.finalize_backup(vm, world.start_backup(vm, disk)).to_checkpoint_id for _ in range(3)]
+
+
+@pytest.mark.parametrize("up", [True, False])
+def test_checkpoints_are_removed_with_their_bitmaps(world: Any, up: bool) -> None:
+    """Any may go; its child is hung on its parent. Through the VM when it runs, else in the volume."""
+    disk = world.add_disk()
+    vm = world.add_vm(disk)
+    ids = chain_of_three(world, vm, disk)
+    if not up:
+        world.stop_vm(vm)
+    service = world.checkpoints(vm)
+    assert [checkpoint.id for checkpoint in service.list()] == ids
+    assert [d.id for d in service.checkpoint_service(ids[0]).disks_service().list()] == [disk.id]
+    service.checkpoint_service(ids[1]).remove()
+    wait_gone(world, vm, ids[1])
+    assert [(c.id, c.parent_id) for c in service.list()] == [(ids[0], None), (ids[2], ids[0])]
+    if up:
+        world.stop_vm(vm)
+    assert set(world.call(world.host.bitmaps, disk.path)) == {ids[0], ids[2]}
+    assert world.codes()[-1] == 10797
+
+
+def wait_gone(world: Any, vm: Any, checkpoint_id: str) -> None:
+    def is_gone() -> bool:
+        return checkpoint_id not in [checkpoint.id for checkpoint in world.checkpoints(vm).list()]
+
+    world.until(is_gone)
+
+
+def test_checkpoint_that_cannot_be_removed(world: Any) -> None:
+    disk = world.add_disk()
+    vm = world.add_vm(disk)
+    service = world.checkpoints(vm)
+    backup = world.start_backup(vm, disk)
+    checkpoint = service.checkpoint_service(backup.to_checkpoint_id)
+    refused(checkpoint.remove, 409, "[Cannot remove checkpoint. The VM is during a backup operation.]")
+    world.finalize_backup(vm, backup)
+    world.stop_vm(vm)
+    world.host.broken = frozenset({"remove_bitmap"})
+    checkpoint.remove()
+    world.until(lambda: world.codes()[-1] == 10798)
+    assert checkpoint.get().state.value == "invalid"
+    refused(
+        lambda: add(world, vm, disk, from_checkpoint_id=backup.to_checkpoint_id),
+        400,
+        "is invalid and should be removed",
+    )
+    world.host.broken = frozenset()
+    checkpoint.remove()
+    wait_gone(world, vm, backup.to_checkpoint_id)
+    refused(checkpoint.get, 404, "")
