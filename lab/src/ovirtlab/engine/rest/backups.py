@@ -14,7 +14,8 @@ from ovirtlab.engine.jobs import Cause
 from ovirtlab.engine.locks import Lock
 from ovirtlab.engine.records import Backup, Checkpoint, Origin
 from ovirtlab.engine.rest.bodies import read_guid
-from ovirtlab.engine.rest.documents import API, Collection, Entity, Items, link_to
+from ovirtlab.engine.rest.disks import show as show_disk
+from ovirtlab.engine.rest.documents import API, Collection, Entity, link_to
 from ovirtlab.engine.rest.routing import Call, Created, Done, Routes
 
 PERMIT = "backup_disk"
@@ -52,7 +53,7 @@ async def get_backup(call: Call) -> Entity:
 async def list_backup_disks(call: Call) -> Collection:
     backup = _backup(call)
     disks = call.context.state.disks
-    found = [show_disk(disks[disk_id], backup) for disk_id in backup.modes if disk_id in disks]
+    found = [_show_disk(call, disks[disk_id], backup) for disk_id in backup.modes if disk_id in disks]
     return Collection("disks", "disk", found)
 
 
@@ -61,7 +62,7 @@ async def get_backup_disk(call: Call) -> Entity:
     backup, disk_id = _backup(call), call.id("disk")
     if disk_id not in backup.modes:
         raise NotFound(disk_id)
-    return show_disk(call.context.state.disk(disk_id), backup)
+    return _show_disk(call, call.context.state.disk(disk_id), backup)
 
 
 @routes.action("vms/{vm}/backups/{backup}/finalize")
@@ -86,7 +87,7 @@ async def get_checkpoint(call: Call) -> Entity:
 @routes.get("vms/{vm}/checkpoints/{checkpoint}/disks")
 async def list_checkpoint_disks(call: Call) -> Collection:
     disks = call.context.state.disks
-    found = [show_disk(disks[disk_id]) for disk_id in _checkpoint(call).disk_ids if disk_id in disks]
+    found = [show_disk(call, disks[disk_id]) for disk_id in _checkpoint(call).disk_ids if disk_id in disks]
     return Collection("disks", "disk", found)
 
 
@@ -144,35 +145,9 @@ def show_checkpoint(checkpoint: Checkpoint) -> Entity:
     )
 
 
-def show_disk(disk: Disk, backup: Backup | None = None) -> Entity:
-    """A disk of a backup or of a checkpoint; `backup_mode` is there only while the backup runs."""
-    running = backup is not None and backup.phase not in FINISHED
-    domain = Entity("storage_domain", id=disk.storage_domain_id)
-    return Entity(
-        "disk",
-        {
-            "name": disk.alias,
-            "alias": disk.alias,
-            "description": disk.description,
-            "actual_size": disk.actual_size,
-            "backup": disk.backup,
-            "backup_mode": backup.modes[disk.id] if running and backup else None,
-            "content_type": disk.content_type,
-            "format": disk.format,
-            "image_id": disk.image_id,
-            "provisioned_size": disk.provisioned_size,
-            "propagate_errors": disk.propagate_errors,
-            "shareable": disk.shareable,
-            "sparse": disk.sparse,
-            "status": disk.status,
-            "storage_type": "image",
-            "total_size": disk.total_size,
-            "wipe_after_delete": disk.wipe_after_delete,
-            "storage_domains": Items("storage_domain", [domain]),
-        },
-        id=disk.id,
-        href=f"{API}/disks/{disk.id}",
-    )
+def _show_disk(call: Call, disk: Disk, backup: Backup) -> Entity:
+    """A disk of a backup; its mode is told only while the backup runs."""
+    return show_disk(call, disk, backup_mode=None if backup.phase in FINISHED else backup.modes[disk.id])
 
 
 def read_origin(call: Call) -> Origin:
