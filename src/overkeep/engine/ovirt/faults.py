@@ -27,8 +27,7 @@ from overkeep.engine.site import Site
 from overkeep.errors import OverkeepError, Unauthorized
 
 _TRANSPORT = re.compile(r"Failed to read response|Error while sending HTTP request")
-_CURL_NUMBER = re.compile(r"(?:, |\()(\d{1,2}), '")  # as in [(<pycurl object>, 7, 'Failed to connect')]
-_CURL_WORDS = re.compile(r"\d{1,2}, '(.*?)'\)")
+_CURL = re.compile(r"""(\d{1,2}), (['"])(.*)\2\)""")  # as in [(<pycurl object>, 7, 'Failed to connect')]
 _CURL_TLS = {35, 51, 58, 59, 60, 77, 83}
 
 # In this order: the first that matches is the cause.
@@ -37,7 +36,7 @@ _CAUSES: tuple[tuple[re.Pattern[str], type[EngineRefused]], ...] = (
     (re.compile(r"not included in the previous VM backup|bitmap.*(doesn't|does not) exist", re.I), CheckpointInvalid),
     (re.compile(r"not authorized|insufficient permissions|no permission", re.I), PermissionDenied),
     (re.compile(r"active image transfer", re.I), Busy),
-    (re.compile(r"\block(ed)?\b|during a backup|being backed up|in preview", re.I), VmLocked),
+    (re.compile(r"\block(ed)?\b|during a backup|being backed up", re.I), VmLocked),
     (re.compile(r"should be in Up or Down|migrat|snapshot.*(being|in progress)|try again|timed out", re.I), Busy),
 )
 
@@ -77,9 +76,8 @@ def _refused(code: int, words: str, *, act: str, username: str) -> EngineRefused
 
 
 def _transport(text: str, site: Site) -> OverkeepError:
-    number = _CURL_NUMBER.search(text)
-    found = _CURL_WORDS.search(text)
-    reason = found.group(1) if found else text
-    if number and int(number.group(1)) in _CURL_TLS:
+    found = _CURL.search(text)
+    reason = found.group(3) if found else text
+    if found and int(found.group(1)) in _CURL_TLS:
         return EngineNotTrusted(url=site.url, reason=reason, ca_file=site.ca_file)
     return EngineUnreachable(url=site.url, reason=reason)

@@ -55,8 +55,10 @@ class Session:
         except OverkeepError as error:
             healthy = not isinstance(error, EngineUnreachable | BadAnswer)
             raise
-        except BaseException:
+        except BaseException as error:
             healthy = False
+            if type(error) is Exception:  # what the SDK's XML parser, written in C, raises
+                raise BadAnswer(url=self.site.url, reason=f"its XML cannot be read ({error})") from error
             raise
         finally:
             self._give_back(connection, healthy=healthy)
