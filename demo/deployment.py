@@ -160,8 +160,8 @@ class Deployment:
 
     lab: Lab
     directory: Path
-    mover_options: str = ""
-    controller_options: str = ""
+    engine_url: str = ""  # when it is not the lab's own
+    export: str = ""  # when it is not the lab's first
     services: dict[str, Service] = field(default_factory=dict)
 
     @property
@@ -266,7 +266,7 @@ class Deployment:
         path.write_text(text)
 
     def _target_settings(self, facts: dict[str, Any], mountpoint: Path) -> str:
-        target = facts["target"]
+        target = facts["exports"][self.export] if self.export else facts["target"]
         return f"""
 [[target]]
 name = "nfs1"
@@ -282,9 +282,9 @@ listen = "127.0.0.1"
 port = {self._port}
 state_dir = {json.dumps(str(self.directory / "state"))}
 pki_dir = {json.dumps(str(pki))}
-{self.controller_options}
+
 [engine]
-url = {json.dumps(facts["engine_url"])}
+url = {json.dumps(self.engine_url or facts["engine_url"])}
 ca_file = {json.dumps(facts["ca_file"])}
 username = {json.dumps(facts["username"])}
 password_file = {json.dumps(str(password))}
@@ -300,7 +300,6 @@ key_file = {json.dumps(str(folder / "key.pem"))}
 controller_key_file = {json.dumps(str(folder / "controller.pub"))}
 imageio_control_socket = {json.dumps(host["imageio_control_socket"])}
 imageio_local_socket = {json.dumps(host["imageio_local_socket"])}
-{self.mover_options}
 {self._target_settings(facts, self.directory / "mnt" / host["name"])}"""
 
 
@@ -318,9 +317,9 @@ def deployed(lab: Lab, directory: Path, **options: str) -> Iterator[Deployment]:
         unmount(directory / "mnt")
 
 
-def unmount(folder: Path) -> None:
-    """Unmount everything directly below `folder`."""
-    for path in sorted(folder.glob("*")):
+def unmount(folder: Path, *, only: str = "*") -> None:
+    """Unmount what is directly below `folder`."""
+    for path in sorted(folder.glob(only)):
         if path.is_mount():
             run(["umount", path], expect=None)
 

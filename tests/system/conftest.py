@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from demo.deployment import Deployment, Lab, deployed
+from tests.system.manager import Manager
 
 HERE = Path(__file__).parent
 
@@ -39,3 +40,9 @@ def product(lab: Lab, lab_directory: Path) -> Iterator[Deployment]:
     """The product's services in that lab."""
     with deployed(lab, lab_directory / "product") as deployment:
         yield deployment
+
+
+@pytest.fixture(scope="session")
+def manager(lab: Lab) -> Manager:
+    """The Manager, asked directly."""
+    return Manager(lab)
