@@ -111,7 +111,7 @@ class _Steps:
         for name, reason in plan.left_out:
             self._event("warning", f"Disk {name!r} of VM {vm.name!r} is left out: {reason}")
         self._show(plan, "planned")
-        created = utc_now().replace(microsecond=0)
+        created = _after(points[-1] if points else None)
         return {
             "plan": _PLAN.dump_python(plan, mode="json"),
             "created": created.isoformat(),
@@ -298,6 +298,12 @@ class _Steps:
 
     def _event(self, level: str, text: str, **told: object) -> None:
         self.ports.store.jobs.add_event(self.job_id, level, text, **told)
+
+
+def _after(last: RestorePoint | None) -> dt.datetime:
+    """Now, in whole seconds as ids of points have them, but after the last point: their order is that of time."""
+    now = utc_now().replace(microsecond=0)
+    return max(now, last.created + dt.timedelta(seconds=1)) if last else now
 
 
 def _commit(draft: Draft, point: RestorePoint) -> None:

@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+import pytest
+from world import World, disk, succeeded, vm
+
+from overkeep.blocks.errors import TargetFull
+from overkeep.controller.store.records import JobState
+from overkeep.engine.errors import Busy, EngineUnreachable
+from overkeep.errors import Conflict, OverkeepError
+from overkeep.model.points import Mode
+from overkeep.mover.orders import CopyOrder, CopyResult
+
+
+def test_the_first_backup_is_full(world: World) -> None:
+    world.add(vm("web", disk("root", bootable=True), disk("data")))
+    job = world.back_up()
+    assert succeeded(job), job.failure
+    [point] = world.repository.points()
+    assert point.mode is Mode.FULL
+    assert {image.name for image in point.images} == {"root", "data"}
+    assert point.checkpoint_id in world.memory._checkpoints["web-vm"]
+    assert world.repository.workloads()[0].name == "demo"
+    world.assert_nothing_open()
+
+
+def test_the_second_is_an_overlay_and_one_checkpoint_stays(world: World) -> None:
+    world.add(vm("web", disk("root"), disk("dump", raw=True)))
+    world.back_up()
+    job = world.back_up()
+    assert succeeded(job), job.failure
+    first, second = world.repository.points()
+    modes = {image.name: image.mode for image in second.images}
+    assert modes == {"root": Mode.INCREMENTAL, "dump": Mode.FULL}
+    assert second.image("root-disk").backing == first.image("root-disk").file
+    assert world.repository.chain(second, "root-disk") == (f"{second.id}.qcow2", f"{first.id}.qcow2")
+    assert list(world.memory._checkpoints["web-vm"]) == [second.checkpoint_id]
+    [progress] = job.vms
+    assert {d.name: d.reason for d in progress.disks}["dump"] == "the Manager does not track changes of raw disks"
+
+
+def test_full_is_full_when_it_is_asked_for(world: World) -> None:
+    world.add(vm("web", disk("root")))
+    world.back_up()
+    assert succeeded(world.back_up(full=True))
+    assert [p.mode for p in world.repository.points()] == [Mode.FULL, Mode.FULL]
+
+
+def test_checkpoints_of_others_stay(world: World) -> None:
+    world.add(vm("web", disk("root")))
+    world.memory._checkpoints["web-vm"] = {"somebody-elses": frozenset()}
+    world.back_up()
+    world.back_up()
+    assert list(world.memory._checkpoints["web-vm"])[0] == "somebody-elses"
+    assert len(world.memory._checkpoints["web-vm"]) == 2
+
+
+def test_a_lost_checkpoint_makes_a_full_backup(world: World) -> None:
+    world.add(vm("web", disk("root")))
+    world.back_up()
+    world.memory.lose_checkpoints("web-vm")
+    job = world.back_up()
+    assert succeeded(job)
+    assert (
+        world.repository.points()[-1]
+        .images[0]
+        .reason.endswith("no longer has the checkpoint of the last restore point")
+    )
+
+
+def test_an_incremental_that_the_manager_fails_becomes_full(world: World) -> None:
+    world.add(vm("web", disk("root")))
+    world.back_up()
+    job = world.start_backup()
+    world.until(lambda: [b for b in world.memory._backups.values() if b.request.from_checkpoint])
+    for backup in world.memory._backups.values():
+        if backup.request.from_checkpoint and backup.active:
+            backup.phase = "failed"
+    job = world.finish(job)
+    if "full backup is made instead" in world.texts(job):  # it was seen before it was ready
+        assert world.repository.points()[-1].mode is Mode.FULL
+    assert succeeded(job), job.failure
+    world.assert_nothing_open()
+
+
+def test_a_chain_that_is_broken_is_not_built_on(world: World) -> None:
+    world.add(vm("web", disk("root")))
+    world.back_up()
+    [point] = world.repository.points()
+    image = world.repository.root / world.repository.folder(point, "root-disk") / point.images[0].file
+    image.unlink()
+    job = world.back_up()
+    assert succeeded(job), job.failure
+    assert world.repository.points()[-1].mode is Mode.FULL
+    assert "damaged" in world.texts(job)
+
+
+def test_a_vm_that_fails_does_not_fail_the_other(world: World) -> None:
+    world.add(vm("web", disk("root")), vm("db", disk("pg")))
+    world.memory.hold("web-vm", "VM is locked.")
+    job = world.back_up()
+    assert job.state is JobState.FAILED
+    assert "succeeded: db" in job.failure.text
+    assert "web: " in job.failure.text
+    assert [p.vm_name for p in world.repository.points()] == ["db"]
+    world.assert_nothing_open()
+
+
+def test_a_locked_vm_is_one_sentence(world: World) -> None:
+    world.add(vm("web", disk("root")))
+    world.memory.hold("web-vm", "VM is locked.")
+    job = world.back_up()
+    assert (job.state, job.failure.code) == (JobState.FAILED, "vm-locked")
+    world.assert_nothing_open()
+    world.assert_checkpoints_sound()
+
+
+def test_a_manager_that_is_down_fails_cleanly(world: World) -> None:
+    world.add(vm("web", disk("root")))
+    for on in range(1, 40):
+        world.memory.fail("vm", EngineUnreachable(url="https://m", reason="down"), on=on)
+    job = world.back_up()
+    assert (job.state, job.failure.code) == (JobState.FAILED, "engine-unreachable")
+    world.assert_nothing_open()
+
+
+@pytest.mark.parametrize("method", ["vm", "checkpoints", "configuration", "start_backup", "backup", "start_transfer"])
+@pytest.mark.parametrize("after", [False, True])
+def test_a_short_outage_is_survived(world: World, method: str, after: bool) -> None:
+    world.add(vm("web", disk("root")))
+    world.memory.fail(method, EngineUnreachable(url="https://m", reason="reset"), after=after)
+    job = world.back_up()
+    assert succeeded(job), job.failure
+    world.assert_nothing_open()
+    world.assert_checkpoints_sound()
+
+
+@pytest.mark.parametrize("method", ["transfer", "finalize_transfer", "finalize_backup", "delete_checkpoint"])
+def test_an_outage_while_closing_is_survived(world: World, method: str) -> None:
+    world.add(vm("web", disk("root")))
+    world.back_up()
+    for on in range(1, 4):
+        world.memory.fail(method, Busy(act="close", words="try later"), on=on)
+    job = world.back_up()
+    assert succeeded(job), job.failure
+    world.assert_nothing_open()
+
+
+def test_what_cannot_be_closed_needs_attention_and_the_janitor_closes_it(world: World) -> None:
+    world.add(vm("web", disk("root")))
+    for on in range(1, 400):
+        world.memory.fail("finalize_backup", Busy(act="end the backup", words="never"), on=on)
+    job = world.back_up()
+    assert job.state is JobState.NEEDS_ATTENTION
+    assert "still open" in job.failure.text
+    assert [left.kind for left in world.janitor.leftovers()] == ["backup"]
+    assert len(world.repository.points()) == 1  # the data are there all the same
+    world.memory._faults.clear()
+    world.janitor.close_leftovers()
+    world.assert_nothing_open()
+    world.assert_checkpoints_sound()
+
+
+def test_a_mover_that_is_down_is_found_before_anything_is_locked(world: World) -> None:
+    world.add(vm("web", disk("root")))
+    world.mover.reachable = False
+    job = world.back_up()
+    assert (job.state, job.failure.code) == (JobState.FAILED, "mover-unreachable")
+    assert "start_backup" not in world.memory.calls
+    world.assert_nothing_open() if world.mover.reachable else None
+
+
+def test_a_mover_that_was_restarted_gets_a_new_attempt(world: World) -> None:
+    world.add(vm("web", disk("root")))
+    world.mover.held = True
+    job = world.start_backup()
+    world.until(lambda: world.mover.received)
+    world.mover.restart()
+    world.until(lambda: len(world.mover.received) == 2)
+    world.mover.release()
+    job = world.finish(job)
+    assert succeeded(job), job.failure
+    first, second = world.mover.received.values()
+    assert (first.fence, second.fence) == (1, 2)
+    assert first.sink == second.sink
+    world.assert_nothing_open()
+
+
+def test_a_mover_that_vanishes_in_mid_copy_fails_the_vm(world: World) -> None:
+    world.add(vm("web", disk("root")))
+    world.mover.held = True
+    job = world.start_backup()
+    world.until(lambda: world.mover.received)
+    world.mover.reachable = False
+    job = world.finish(job)
+    assert (job.state, job.failure.code) == (JobState.FAILED, "mover-unreachable")
+    world.mover.reachable = True
+    world.mover.restart()
+    world.assert_nothing_open()
+    world.assert_checkpoints_sound()
+
+
+def test_a_full_target_is_one_sentence(world: World) -> None:
+    def full(_: CopyOrder) -> CopyResult:
+        raise TargetFull(path="/t/x", reason="No space left on device")
+
+    world.add(vm("web", disk("root"), disk("data")))
+    world.mover.outcome = full
+    job = world.back_up()
+    assert (job.state, job.failure.code) == (JobState.FAILED, "target-full")
+    assert world.repository.points() == ()
+    world.assert_nothing_open()
+    world.assert_checkpoints_sound()
+
+
+def test_an_access_that_died_is_opened_again(world: World) -> None:
+    class AccessLost(OverkeepError):
+        code = "ticket-unknown"
+        template = "The ticket is gone."
+        retry = True
+
+    def once(order: CopyOrder) -> CopyResult:
+        if order.fence == 1:
+            for transfer in world.memory._transfers.values():
+                transfer.phase = "finished_failure"
+            raise AccessLost
+        return world.write_image(order)
+
+    world.add(vm("web", disk("root")))
+    world.mover.outcome = once
+    job = world.back_up()
+    assert succeeded(job), job.failure
+    first, second = world.mover.received.values()
+    assert first.source != second.source
+    world.assert_nothing_open()
+
+
+def test_a_backup_that_the_manager_ended_makes_no_point(world: World) -> None:
+    def ended(order: CopyOrder) -> CopyResult:
+        for backup in world.memory._backups.values():
+            backup.phase = "failed"
+        return world.write_image(order)
+
+    world.add(vm("web", disk("root")))
+    world.mover.outcome = ended
+    job = world.back_up()
+    assert (job.state, job.failure.code) == (JobState.FAILED, "backup-failed")
+    assert world.repository.points() == ()
+    world.assert_nothing_open()
+
+
+def test_cancel_in_mid_copy(world: World) -> None:
+    world.add(vm("web", disk("root"), disk("data")), vm("db", disk("pg")))
+    world.mover.held = True
+    job = world.start_backup()
+    world.until(lambda: len(world.mover.received) == 3)
+    world.controller.cancel(world.controller.job(job.id))
+    job = world.finish(job)
+    assert (job.state, job.failure.code) == (JobState.CANCELLED, "cancelled")
+    assert world.repository.points() == ()
+    world.assert_nothing_open()
+    world.assert_checkpoints_sound()
+
+
+def test_two_jobs_never_work_on_one_vm(world: World) -> None:
+    world.add(vm("web", disk("root")))
+    world.mover.held = True
+    job = world.start_backup()
+    world.until(lambda: world.mover.received)
+    with pytest.raises(Conflict, match=job.id):
+        world.start_backup()
+    world.mover.release()
+    assert succeeded(world.finish(job))
+    assert succeeded(world.back_up())

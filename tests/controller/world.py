@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A controller over the in-memory Manager and movers, a real repository in a folder, and a real durable engine."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from overkeep.controller.durable import Durable, Stopping
+from overkeep.controller.janitor import Janitor
+from overkeep.controller.ports import Patience, Ports
+from overkeep.controller.service import JOB_QUEUE, Controller, make_durable
+from overkeep.controller.store import Store
+from overkeep.controller.store.records import Job, JobState
+from overkeep.controller.workflows.backup import VM_QUEUE
+from overkeep.errors import NotFound
+from overkeep.model.inventory import Disk, DiskFormat, Nic, Vm, VmStatus
+from overkeep.model.restore import RestoreRequest
+from overkeep.mover.api import Mover
+from overkeep.mover.orders import CopyOrder, CopyResult, Image
+from overkeep.repository.repository import Repository
+from overkeep.testing.engine import MemoryEngine
+from overkeep.testing.mover import SIZE, MemoryMover
+
+HASTE = Patience(poll=0.02, ready=5.0, retry=0.2, release=3.0, mover=0.3, lease=0.2, attempts=3)
+
+
+def disk(name: str, *, raw: bool = False, bootable: bool = False) -> Disk:
+    return Disk(
+        id=f"{name}-disk",
+        name=name,
+        size=SIZE,
+        format=DiskFormat.RAW if raw else DiskFormat.COW,
+        tracks_changes=not raw,
+        bootable=bootable,
+        storage_domain_id="domain-1",
+        storage_domain="data1",
+    )
+
+
+def vm(name: str, *disks: Disk) -> Vm:
+    return Vm(
+        id=f"{name}-vm",
+        name=name,
+        status=VmStatus.UP,
+        cluster_id="cluster-1",
+        cluster="Default",
+        host_id="host-1",
+        disks=disks,
+        nics=(Nic(id=f"{name}-nic", name="nic1", mac="56:6f:00:00:00:99", vnic_profile_id="profile-1"),),
+    )
+
+
+class Mortal:
+    """A port whose caller dies at the n-th call from now, before it or after it had its effect."""
+
+    def __init__(self, port: Any) -> None:
+        self._port = port
+        self._lock = threading.Lock()
+        self._one = threading.Lock()
+        self.calls = 0
+        self.die_at = 0
+        self.after = False
+        self.died = threading.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._port, name)
+        if not callable(found):
+            return found
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with self._lock:
+                self.calls += 1
+                fatal = self.calls == self.die_at
+            if fatal and not self.after:
+                self._die()
+            with self._one:  # the mover in memory is for one caller at a time
+                result = found(*args, **kwargs)
+            if fatal:
+                self._die()
+            return result
+
+        return call
+
+    def arm(self, at: int, *, after: bool) -> None:
+        """Die at the `at`-th call from now."""
+        self.calls, self.die_at, self.after = 0, at, after
+        self.died.clear()
+
+    def _die(self) -> None:
+        self.died.set()
+        raise Stopping
+
+
+class OneMover:
+    """The directory of a site with movers in memory."""
+
+    def __init__(self, movers: dict[str, Mover]) -> None:
+        self._movers = movers
+
+    def at(self, host_id: str) -> Mover:
+        if host_id not in self._movers:
+            raise NotFound(kind="host", name=host_id, how="overkeep movers")
+        return self._movers[host_id]
+
+
+class World:
+    """Everything a job touches. `restart` is what `kill -9` and a new start leave and find."""
+
+    def __init__(self, folder: Path, *, patience: Patience = HASTE) -> None:
+        self.folder = folder
+        self.patience = patience
+        self.memory = MemoryEngine()
+        self.engine = Mortal(self.memory)
+        (folder / "target").mkdir(parents=True)
+        self.repository = Repository(folder / "target").create()
+        self.mover = MemoryMover("host1", outcome=self.write_image)
+        self.mortal_mover = Mortal(self.mover)
+        self.store = Store(f"sqlite:///{folder / 'controller.sqlite'}")
+        self.running = False
+
+    def write_image(self, order: CopyOrder) -> CopyResult:
+        """What a mover leaves on the target."""
+        if isinstance(order.sink, Image):
+            path = self.repository.root / order.sink.folder / order.sink.name
+            backing = ["-b", order.sink.backing, "-F", "qcow2"] if order.sink.backing else []
+            options = ["-f", "qcow2", "-o", "compat=1.1", *backing]
+            subprocess.run(["qemu-img", "create", "-q", *options, path, str(SIZE)], check=True, timeout=30)
+        covered = 1 << 20 if order.dirty else SIZE
+        return CopyResult(virtual_size=SIZE, covered=covered, moved=1 << 20, stored=1 << 18, seconds=0.1)
+
+    def start(self) -> None:
+        self.durable = Durable(self.folder, queues={JOB_QUEUE: 0, VM_QUEUE: 4})
+        self.ports = Ports(
+            engine=self.engine,
+            repository=self.repository,
+            target="nfs1",
+            movers=OneMover({"host-1": self.mortal_mover}),
+            store=self.store,
+            patience=self.patience,
+            stopping=self.durable.stopping,
+        )
+        make_durable(self.ports, self.durable)
+        self.durable.start()
+        self.controller = Controller(self.ports, self.durable)
+        self.janitor = Janitor(self.controller, self.durable)
+        self.running = True
+
+    def stop(self) -> None:
+        if self.running:
+            self.durable.stop(10)
+            self.running = False
+
+    def restart(self) -> None:
+        self.stop()
+        self.engine.die_at = self.mortal_mover.die_at = 0
+        self.start()
+        self.janitor.round()
+
+    def close(self) -> None:
+        self.stop()
+        self.store.close()
+
+    def add(self, *vms: Vm, workload: str = "demo") -> None:
+        for each in vms:
+            self.memory.add_vm(each)
+        self.controller.create_workload(workload, [each.id for each in vms])
+
+    def start_backup(self, *, full: bool = False, workload: str = "demo") -> Job:
+        return self.controller.start_backup(self.controller.workload(workload), caller="admin", full=full)
+
+    def back_up(self, *, full: bool = False) -> Job:
+        return self.finish(self.start_backup(full=full))
+
+    def restore(self, point_id: str, name: str, **options: Any) -> Job:
+        point = self.controller.point(point_id)
+        request = RestoreRequest(point_id=point_id, name=name, **options)
+        return self.finish(self.controller.start_restore(point, request, caller="admin"))
+
+    def finish(self, job: Job, *, seconds: float = 30) -> Job:
+        return self.until(lambda: self._if_over(job.id), seconds=seconds)
+
+    def _if_over(self, job_id: str) -> Job | None:
+        job = self.store.jobs.get(job_id)
+        return job if job.state.over else None
+
+    def until(self, probe: Any, *, seconds: float = 20) -> Any:
+        deadline = time.monotonic() + seconds
+        while not (found := probe()):
+            assert time.monotonic() < deadline, "it did not happen in time"
+            time.sleep(0.02)
+        return found
+
+    def phase(self, job: Job, phase: str) -> bool:
+        return any(v.phase == phase for v in self.store.jobs.get(job.id).vms)
+
+    def texts(self, job: Job) -> str:
+        return "\n".join(event.text for event in self.store.jobs.events(job.id))
+
+    def assert_nothing_open(self) -> None:
+        """No lock, no transfer, no half point, no order still running."""
+        open_backups = [b.request.id for b in self.memory._backups.values() if b.active]
+        open_transfers = [i for i, t in self.memory._transfers.items() if t.open]
+        assert (open_backups, open_transfers) == ([], [])
+        assert self.repository.drafts() == ()
+        assert self.store.held.orphans() == ()
+        assert [s.state for s in self.mover.orders() if not s.state.terminal] == []
+        assert self.memory._floating == {}
+
+    def assert_checkpoints_sound(self) -> None:
+        """Each VM has at most one checkpoint, that of its newest point."""
+        for vm_id, checkpoints in self.memory._checkpoints.items():
+            points = self.repository.points(vm_id=vm_id)
+            assert list(checkpoints) in ([], [points[-1].checkpoint_id] if points else [])
+
+
+def succeeded(job: Job) -> bool:
+    return job.state is JobState.SUCCEEDED
+
+
+def with_patience(**values: float) -> Patience:
+    return dataclasses.replace(HASTE, **values)
