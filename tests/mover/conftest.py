@@ -4,8 +4,17 @@
 from __future__ import annotations
 
 import datetime as dt
+import http.client
 import ipaddress
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
 import threading
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,7 +29,7 @@ from cryptography.x509.oid import NameOID
 
 from overkeep.config import MoverConfig, TargetConfig
 from overkeep.mover.client import MoverClient
-from overkeep.mover.orders import Access, CopyOrder, CopyResult, Image
+from overkeep.mover.orders import CopyResult
 from overkeep.mover.service import MoverService
 from overkeep.mover.work import Work
 
@@ -166,11 +175,205 @@ def connect(pki: Pki, port: int, *, host: str = HOST, key: Ed25519PrivateKey | N
     )
 
 
-def backup_order(name: str = "p1.qcow2", **changes: object) -> CopyOrder:
-    """An order access → image."""
-    values: dict[str, object] = {
-        "host": HOST,
-        "source": Access(ticket="t1"),
-        "sink": Image(target="nfs1", repository="r1", folder="workloads/w/vms/v/disks/d", name=name),
-    }
-    return CopyOrder.model_validate({**values, **changes})
+# real parts
+
+
+def wait_for(what: Callable[[], bool], *, seconds: float = DEADLINE) -> None:
+    """Wait until `what` holds."""
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def run(*command: object) -> str:
+    """Run a tool to its end."""
+    return subprocess.run(
+        [str(word) for word in command], check=True, capture_output=True, text=True, timeout=60
+    ).stdout
+
+
+@pytest.fixture
+def processes() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Start processes that end with the test."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*command: object) -> subprocess.Popen[bytes]:
+        started.append(subprocess.Popen([str(word) for word in command], stderr=subprocess.PIPE))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate(timeout=DEADLINE)
+
+
+class Tickets:
+    """A real ovirt-imageio and its tickets."""
+
+    def __init__(self, folder: Path) -> None:
+        self.control, self.local = str(folder / "sock"), str(folder / "local")
+
+    def add(self, url: str, *, op: str = "read", **more: object) -> str:
+        """Put a ticket and return its id."""
+        ticket = str(uuid.uuid4())
+        body = {"uuid": ticket, "url": url, "ops": [op], "size": 1 << 26, "timeout": 300, **more}
+        body.setdefault("inactivity_timeout", 60)
+        assert self.call("PUT", ticket, json.dumps(body))[0] == 200
+        return ticket
+
+    def get(self, ticket: str) -> dict[str, object]:
+        """What the daemon knows of a ticket."""
+        return json.loads(self.call("GET", ticket)[1])
+
+    def remove(self, ticket: str) -> int:
+        """Take a ticket away; returns the HTTP status."""
+        return self.call("DELETE", ticket)[0]
+
+    def call(self, method: str, ticket: str, body: str = "") -> tuple[int, bytes]:
+        """Call the control service."""
+        connection = http.client.HTTPConnection("localhost", timeout=DEADLINE)
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.connect(self.control)
+        try:
+            connection.request(method, f"/tickets/{ticket}", body=body or None)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+
+_DAEMON = """
+[daemon]
+run_dir = {folder}
+drop_privileges = false
+systemd_enable = false
+poll_interval = 0.1
+[tls]
+enable = false
+[remote]
+host = 127.0.0.1
+port = 0
+[local]
+enable = true
+socket = {folder}/local
+[control]
+transport = unix
+socket = {folder}/sock
+remove_timeout = 5
+[handlers]
+keys = stderr
+[logger_root]
+level = WARNING
+handlers = stderr
+"""
+
+
+@pytest.fixture
+def short(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a path short enough for unix sockets."""
+    folder = Path(f"/tmp/ovk-{uuid.uuid4().hex[:12]}")
+    folder.mkdir(mode=0o700)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def tickets(short: Path, processes: Callable[..., subprocess.Popen[bytes]]) -> Tickets:
+    """An ovirt-imageio of our own."""
+    folder = short / "iio"
+    (folder / "conf.d").mkdir(parents=True)
+    (folder / "conf.d" / "test.conf").write_text(_DAEMON.format(folder=folder))
+    processes(Path(sys.executable).with_name("ovirt-imageio"), "-c", folder)
+    made = Tickets(folder)
+    wait_for(lambda: Path(made.control).exists() and Path(made.local).exists())
+    return made
+
+
+class Nbd:
+    """Serves images with qemu-nbd as VDSM does."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._servers: list[subprocess.Popen[bytes]] = []
+
+    def __call__(self, image: Path, *options: str, write: bool = False, speed: int = 0) -> str:
+        """Serve `image` and return the URL for a ticket; `speed` in bytes a second."""
+        path = self._folder / f"nbd-{uuid.uuid4().hex[:8]}"
+        mode = ["--discard=unmap", "--detect-zeroes=unmap"] if write else ["--read-only"]
+        what = ["-f", "qcow2", str(image)]
+        if speed:
+            below = f"file.driver=qcow2,file.file.driver=file,file.file.filename={image}"
+            group = f"throttle-group,id=slow,x-bps-total={speed}"
+            what = ["--object", group, "--image-opts", f"driver=throttle,throttle-group=slow,{below}"]
+        command = ["qemu-nbd", "--persistent", "--shared=8", "--export-name=", "-k", str(path), *mode, *options, *what]
+        self._servers.append(subprocess.Popen(command, stderr=subprocess.PIPE))
+        wait_for(path.exists)
+        return f"nbd:unix:{path}"
+
+    def stop(self) -> None:
+        """Kill all servers; their images may be written again."""
+        while self._servers:
+            server = self._servers.pop()
+            server.kill()
+            server.communicate(timeout=DEADLINE)
+
+
+@pytest.fixture
+def nbd(short: Path) -> Iterator[Nbd]:
+    """Servers of our own."""
+    servers = Nbd(short)
+    yield servers
+    servers.stop()
+
+
+@dataclass(frozen=True)
+class Target:
+    """A mounted target with a repository in it."""
+
+    config: TargetConfig
+    repository: str
+
+    @property
+    def root(self) -> Path:
+        """Where it is mounted."""
+        return self.config.mountpoint
+
+
+@pytest.fixture
+def make_target(tmp_path: Path) -> Iterator[Callable[..., Target]]:
+    """Mount a real file system under the name of an export, with a repository of its own."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting needs root")
+    mounted: list[Path] = []
+
+    def make(options: str = "size=256m", name: str = "nfs1") -> Target:
+        config = TargetConfig(
+            name=name,
+            source=f"server:/{name}",
+            mountpoint=tmp_path / "mnt" / name,
+            options=options,
+            mount_command=("mount", "-t", "tmpfs"),
+        )
+        config.mountpoint.mkdir(parents=True)
+        run(*config.mount_command, "-o", options, config.source, config.mountpoint)
+        mounted.append(config.mountpoint)
+        identity = {
+            "kind": "repository",
+            "version": 1,
+            "writer": "overkeep tests",
+            "id": str(uuid.uuid4()),
+            "created": "2026-11-22T22:00:00Z",
+        }
+        (config.mountpoint / "overkeep.json").write_text(json.dumps(identity))
+        return Target(config, str(identity["id"]))
+
+    yield make
+    for path in mounted:
+        run("umount", "--lazy", path)
+
+
+@pytest.fixture
+def target(make_target: Callable[..., Target]) -> Target:
+    """A target with room."""
+    return make_target()

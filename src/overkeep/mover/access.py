@@ -12,7 +12,7 @@ from typing import Literal
 from overkeep.blocks.errors import NoChangedBlocks
 from overkeep.errors import OverkeepError
 from overkeep.logs import fields
-from overkeep.mover.imageio import TIMEOUT, Imageio, ImageioUnreachable, Ticket, TicketCancelled
+from overkeep.mover.imageio import TIMEOUT, Imageio, ImageioUnreachable, Ticket, TicketBroken, TicketCancelled
 
 SHORTEST, LONGEST = 0.5, 20.0  # seconds between two signs of life
 
@@ -60,7 +60,7 @@ def kept_alive(imageio: Imageio, ticket: Ticket, *, lost: Callable[[OverkeepErro
     """Touch `ticket` now and regularly until the body ends; call `lost` from a thread when it was taken away.
 
     A copy goes on while ovirt-imageio is silent: the NBD server is another process, and the Manager decides whether
-    the transfer lives. Raises `TicketCancelled` and `ImageioUnreachable` of the first touch.
+    the transfer lives. Raises the errors of the first touch (`Imageio.touch`).
     """
     imageio.touch(ticket.id)
     done = threading.Event()
@@ -82,7 +82,7 @@ def _keep(imageio: Imageio, ticket: Ticket, done: threading.Event, lost: Callabl
         except TicketCancelled as error:
             lost(error)
             return
-        except ImageioUnreachable as error:
+        except (ImageioUnreachable, TicketBroken) as error:
             if not silent:
-                log.warning("ovirt-imageio silent %s", fields(ticket=ticket.id, reason=repr(str(error))))
+                log.warning("ticket not kept alive %s", fields(ticket=ticket.id, reason=repr(str(error))))
             silent = True

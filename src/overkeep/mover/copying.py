@@ -15,7 +15,7 @@ from overkeep.blocks.qcow2.reader import ChainReader
 from overkeep.blocks.qcow2.writer import ImageWriter
 from overkeep.errors import OverkeepError
 from overkeep.mover import access
-from overkeep.mover.imageio import Imageio, ImageioUnreachable, Ticket, TicketCancelled
+from overkeep.mover.imageio import Imageio, ImageioUnreachable, Ticket, TicketBroken, TicketCancelled
 from overkeep.mover.orders import Access, CopyResult, Image, Progress
 from overkeep.mover.targets import Targets, require_replaceable
 from overkeep.mover.work import Work
@@ -82,7 +82,7 @@ class Copier:
                     self._imageio.touch(ticket.id)
                 except TicketCancelled as cancelled:
                     raise cancelled from error
-                except ImageioUnreachable:  # then what the disk said is all that is known
+                except (ImageioUnreachable, TicketBroken):  # then what the disk said is all that is known
                     pass
                 raise
 

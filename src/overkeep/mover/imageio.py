@@ -38,6 +38,16 @@ class TicketCancelled(OverkeepError):
     template = "The Manager ended the transfer of ticket {ticket} during the copy ({reason}); start a new transfer."
 
 
+class TicketBroken(OverkeepError):
+    """ovirt-imageio cannot open what the ticket leads to."""
+
+    code = "ticket-broken"
+    template = (
+        "ovirt-imageio cannot open the disk of ticket {ticket} (it answered {status}): the disk's NBD server has "
+        "ended; start a new backup or transfer, and look in the log of ovirt-imageio."
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ticket:
     """What the Manager permits with a ticket; `size` in bytes, `inactivity_timeout` in seconds, 0 for none."""
@@ -89,12 +99,12 @@ class Imageio:
             raise self._unreachable(f"its answer is not a ticket: {error!r}", control=True) from error
 
     def touch(self, ticket_id: str) -> None:
-        """Show that the ticket is in use; `TicketCancelled`, `ImageioUnreachable`."""
+        """Show that the ticket is in use; `TicketCancelled`, `TicketBroken`, `ImageioUnreachable`."""
         status, body = self._call("OPTIONS", f"/images/{ticket_id}", control=False)
         if status == http.client.FORBIDDEN:
             raise TicketCancelled(ticket=ticket_id, reason=body.decode(errors="replace").strip())
         if status != http.client.OK:
-            raise self._unreachable(f"it answered {status}", control=False)
+            raise TicketBroken(ticket=ticket_id, status=status)
 
     def _call(self, method: str, path: str, *, control: bool) -> tuple[int, bytes]:
         connection = _UnixConnection(self._control if control else self._local)

@@ -48,7 +48,7 @@ class CopyOrder(_Wire):
     sink: Access | Image = Field(discriminator="kind")
     dirty: bool = False
     lease: float = Field(default=60, gt=0, le=3600)
-    fence: int = Field(default=1, ge=1)
+    fence: int = Field(default=1, ge=1, le=2**53)
 
 
 def sink_path(order: CopyOrder) -> str:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import socket
@@ -29,6 +30,7 @@ from overkeep.mover.work import Work
 from overkeep.repository.mounts import Mounts
 
 START_TIMEOUT = 15.0
+GRACE = 1.0  # seconds for calls to be answered when the mover stops
 WAITING = 64  # orders that may wait beside those that run
 STOP_TIMEOUT = 20.0  # seconds for running copies to end; below the 90 s after which systemd kills
 
@@ -101,10 +103,10 @@ class MoverService:
         queue = OrderQueue(table, execute, host=config.host, limits=limits)
         verifier = Verifier(key, host=config.host, nonces=table)
         orders = OrderServer(queue, verifier, host=config.host, targets=self._mounts.names)
+        server = _Server(_uvicorn_config(config, orders), queue)
         self._socket = _listen(config)
         stack.callback(self._socket.close)
         queue.start()
-        server = _Server(_uvicorn_config(config, orders), queue)
         self._thread = threading.Thread(target=server.run, args=([self._socket],), name="https", daemon=True)
         stack.callback(self._stop, server, queue)
         self._thread.start()
@@ -129,7 +131,12 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._queue.refuse()
-        await super().shutdown(sockets)
+        closing = asyncio.create_task(super().shutdown(sockets))
+        await asyncio.wait({closing}, timeout=GRACE)
+        for connection in list(self.server_state.connections):
+            if connection.transport is not None:
+                connection.transport.abort()  # an idle client does not answer the goodbye of TLS
+        await closing
 
 
 def _uvicorn_config(config: MoverConfig, orders: OrderServer) -> uvicorn.Config:

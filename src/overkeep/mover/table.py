@@ -145,9 +145,7 @@ class OrderTable:
                 (order_id,),
             )
             last = Progress(done=result.covered, total=result.covered, moved=result.moved).model_dump_json()
-            return self._set(
-                db, order_id, state=OrderState.DONE, result=result.model_dump_json(), progress=last
-            )
+            return self._set(db, order_id, state=OrderState.DONE, result=result.model_dump_json(), progress=last)
 
     def fail(self, order_id: str, error: OverkeepError, *, state: OrderState = OrderState.FAILED) -> OrderStatus:
         """accepted or running → failed or cancelled."""

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import stat
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from overkeep.blocks.errors import UnsafeImage, on_target
-from overkeep.blocks.files import sync_folder
+from overkeep.blocks.errors import on_target
 from overkeep.errors import OverkeepError
 from overkeep.mover.orders import Image
+from overkeep.repository import layout
 from overkeep.repository.identity import read_identity
 from overkeep.repository.mounts import Mounts, require_writable
 
@@ -40,13 +39,14 @@ class Targets:
     def existing_folder(self, image: Image) -> Path:
         """The folder of an image that is read."""
         root = self._root(image)
-        return _walk(root, image.folder, make=False)
+        return layout.located(root, PurePosixPath(image.folder))
 
     def writable_folder(self, image: Image) -> Path:
         """The folder of an image that is written, made with its parents when it is not there."""
-        root = self._root(image)
+        root, folder = self._root(image), PurePosixPath(image.folder)
         require_writable(root)
-        return _walk(root, image.folder, make=True)
+        layout.located(root, folder)  # before anything is made: not one folder behind a link
+        return layout.make_folders(root, folder)
 
     def _root(self, image: Image) -> Path:
         root = self._mounts.ensure(image.target)
@@ -72,22 +72,3 @@ def require_replaceable(folder: Path, image: Image, *, fence: int, finished: int
         raise ImageExists(path=path, reason="it belongs to a committed restore point")
     if fence <= max(1, finished):
         raise ImageExists(path=path, reason=f"the attempt with fence {max(1, finished)} made it, this one has {fence}")
-
-
-def _walk(root: Path, folder: str, *, make: bool) -> Path:
-    """Go down from `root`, refusing to follow links: who may write to a target must not lead a mover out of it."""
-    path = root
-    for part in folder.split("/"):
-        parent, path = path, path / part
-        with on_target(path):
-            try:
-                mode = path.lstat().st_mode
-            except FileNotFoundError:
-                if not make:
-                    raise
-                path.mkdir(exist_ok=True)  # another order may make it at the same time
-                sync_folder(parent)
-                mode = path.lstat().st_mode
-        if not stat.S_ISDIR(mode):
-            raise UnsafeImage(file=path, reason="it is not a folder")
-    return path
