@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Kind = Literal["lab", "process", "netns", "link", "mount", "socket"]
+Kind = Literal["supervisor", "server", "process", "netns", "link", "mount", "socket"]
 
 # Every process of a lab carries this variable with the id of the lab.
 LAB_VARIABLE = "OVIRTLAB_ID"
@@ -20,7 +20,10 @@ NAME = "ledger.jsonl"
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One resource: `name` is a path, a pid, or the name of a namespace or link; `start` the start time of a pid."""
+    """One resource: `name` is a path, a pid, a server's address, or the name of a namespace or link.
+
+    `start` is the start time of a process.
+    """
 
     kind: Kind
     name: str
@@ -43,9 +46,9 @@ class Ledger:
         """Note that `name` is about to be made."""
         self._append({"kind": kind, "name": str(name)})
 
-    def record_process(self, pid: int) -> None:
+    def record_process(self, pid: int, *, kind: Literal["process", "supervisor"] = "process") -> None:
         """Note a process that was just started; its start time tells it from a later one with the same pid."""
-        self._append({"kind": "process", "name": str(pid), "start": start_time(pid) or 0})
+        self._append({"kind": kind, "name": str(pid), "start": start_time(pid) or 0})
 
     def _append(self, fields: Mapping[str, object]) -> None:
         descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)

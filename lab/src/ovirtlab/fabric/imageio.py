@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import http.client
-import socket
 import sys
 from pathlib import Path
 
 from ovirtlab.fabric.pki import Identity
 from ovirtlab.fabric.processes import Daemon, in_netns
+from ovirtlab.fabric.unixhttp import UnixConnection
 from ovirtlab.ledger import Ledger
 
 PORT = 54322
@@ -110,7 +110,7 @@ class Imageio:
         """Tell whether the control service answers."""
         if not self.control_socket.exists():
             return False
-        connection = _UnixConnection(self.control_socket)
+        connection = UnixConnection(self.control_socket, timeout=ANSWER_LIMIT)
         try:
             connection.request("GET", "/tickets/none")
             return connection.getresponse().status == http.client.NOT_FOUND
@@ -133,16 +133,3 @@ class Imageio:
         self._daemon.stop()
         for path in (self.local_socket, self.control_socket):
             path.unlink(missing_ok=True)
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a unix socket."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=ANSWER_LIMIT)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))

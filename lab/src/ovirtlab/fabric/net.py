@@ -177,10 +177,9 @@ def _ip(netns: str, words: str) -> None:
 def remove(lab_id: str) -> list[str]:
     """Remove every namespace and link of a lab, found by name; return what was removed. Idempotent."""
     removed = []
-    for netns in _existing_netns():
-        if netns.startswith(f"ovl-{lab_id}"):
-            run(["ip", "netns", "delete", netns])
-            removed.append(f"network namespace {netns}")
+    for netns in existing(lab_id):
+        run(["ip", "netns", "delete", netns])
+        removed.append(f"network namespace {netns}")
     link = link_name(lab_id)
     if Path("/sys/class/net", link).exists():
         # deleting a namespace takes its veth ends with it, a moment later: then the link goes by itself
@@ -190,6 +189,7 @@ def remove(lab_id: str) -> list[str]:
     return removed
 
 
-def _existing_netns() -> list[str]:
+def existing(lab_id: str) -> list[str]:
+    """Return the names of the namespaces of a lab."""
     folder = Path("/run/netns")
-    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    return sorted(path.name for path in folder.glob(f"ovl-{lab_id}*")) if folder.is_dir() else []

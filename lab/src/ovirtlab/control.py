@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The supervisor's own API, on a unix socket: guests, states, and faults of the fabric."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from ovirtlab.fabric.assembly import Fabric
+from ovirtlab.fabric.processes import StartError
+from ovirtlab.host.api import HostError, VmState
+
+
+class GuestHost(Protocol):
+    """What a host does for the command line, beyond the Engine's verbs."""
+
+    name: str
+
+    async def guest_exec(self, vm_id: str, argv: Sequence[str]) -> tuple[int, bytes, bytes]: ...
+    async def block_io(self, vm_id: str, target: str, command: str) -> str: ...
+    async def crash_vm(self, vm_id: str) -> None: ...
+    def vm_state(self, vm_id: str) -> VmState: ...
+
+
+class VmIndex(Protocol):
+    """What the Engine knows of VMs."""
+
+    def find_vm(self, name_or_id: str) -> tuple[str, GuestHost | None]:
+        """Return a VM's id and the host it runs on; raise `LookupError` when there is none."""
+
+    def describe(self) -> Mapping[str, Any]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Control:
+    """The handlers, on the running parts of a lab."""
+
+    engine: VmIndex
+    hosts: Sequence[GuestHost]
+    fabric: Fabric
+
+    @property
+    def asgi(self) -> Starlette:
+        """The application to serve."""
+        routes = [
+            Route("/status", self._told(self._status), methods=["GET"]),
+            Route("/vms/{vm}", self._told(self._vm), methods=["GET"]),
+            Route("/vms/{vm}/exec", self._told(self._exec), methods=["POST"]),
+            Route("/vms/{vm}/io", self._told(self._io), methods=["POST"]),
+            Route("/vms/{vm}/crash", self._told(self._crash), methods=["POST"]),
+            Route("/nfs/{act}", self._told(self._nfs), methods=["POST"]),
+            Route("/hosts/{host}/imageio/{act}", self._told(self._imageio), methods=["POST"]),
+        ]
+        return Starlette(routes=routes)
+
+    def _told(self, handler: Callable[[Request], Awaitable[Any]]) -> Callable[[Request], Awaitable[Response]]:
+        """Answer with what `handler` returns, or with the sentence of its error."""
+
+        async def respond(request: Request) -> Response:
+            try:
+                return JSONResponse(await handler(request))
+            except LookupError as error:
+                return JSONResponse({"error": str(error.args[0] if error.args else error)}, status_code=404)
+            except (HostError, StartError, ValueError) as error:
+                return JSONResponse({"error": str(error)}, status_code=409)
+
+        return respond
+
+    async def _status(self, request: Request) -> Any:
+        described = self.engine.describe()
+        target = self.fabric.target
+        return {
+            "vms": [{"name": vm["name"], "id": vm["id"], **self._where(vm["id"])} for vm in described["vms"]],
+            "hosts": [{"name": name, "imageio": one.pid} for name, one in self.fabric.imageio.items()],
+            "nfs": None if target is None else await asyncio.to_thread(target.server.answers),
+        }
+
+    def _where(self, vm_id: str) -> dict[str, str]:
+        for host in self.hosts:
+            state = host.vm_state(vm_id)
+            if state != "down":
+                return {"state": state, "host": host.name}
+        return {"state": "down", "host": ""}
+
+    def _running(self, request: Request) -> tuple[str, GuestHost]:
+        name = request.path_params["vm"]
+        vm_id, host = self.engine.find_vm(name)
+        if host is None:
+            raise ValueError(f"VM {name} is not running; start it through the Engine first")
+        return vm_id, host
+
+    async def _vm(self, request: Request) -> Any:
+        vm_id, _ = self.engine.find_vm(request.path_params["vm"])
+        return {"id": vm_id, **self._where(vm_id)}
+
+    async def _exec(self, request: Request) -> Any:
+        vm_id, host = self._running(request)
+        asked = await request.json()
+        status, out, err = await host.guest_exec(vm_id, asked["argv"])
+        return {"status": status, "stdout": base64.b64encode(out).decode(), "stderr": base64.b64encode(err).decode()}
+
+    async def _io(self, request: Request) -> Any:
+        vm_id, host = self._running(request)
+        asked = await request.json()
+        return {"output": await host.block_io(vm_id, asked["target"], asked["command"])}
+
+    async def _crash(self, request: Request) -> Any:
+        vm_id, host = self._running(request)
+        await host.crash_vm(vm_id)
+        return {}
+
+    async def _nfs(self, request: Request) -> Any:
+        target = self.fabric.target
+        if target is None:
+            raise ValueError(f"this lab has no NFS server: {self.fabric.target_missing}")
+        server = target.server
+        acts = {"kill": server.kill, "restart": server.restart, "freeze": server.freeze, "thaw": server.thaw}
+        await asyncio.to_thread(_chosen(acts, request))
+        return {}
+
+    async def _imageio(self, request: Request) -> Any:
+        name = request.path_params["host"]
+        if name not in self.fabric.imageio:
+            raise LookupError(f"there is no host {name!r}; there are: {', '.join(self.fabric.imageio)}")
+        daemon = self.fabric.imageio[name]
+        await asyncio.to_thread(_chosen({"kill": daemon.kill, "restart": daemon.restart}, request))
+        return {}
+
+
+def _chosen(acts: Mapping[str, Callable[[], None]], request: Request) -> Callable[[], None]:
+    act = request.path_params["act"]
+    if act not in acts:
+        raise LookupError(f"there is no act {act!r}; there are: {', '.join(acts)}")
+    return acts[act]

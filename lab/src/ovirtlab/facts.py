@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`lab.json`: what a client of a lab needs to know, written when the lab is ready and readable by its owner only."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ovirtlab.environment import Environment
+from ovirtlab.fabric.assembly import Fabric, Target, mount_command
+from ovirtlab.places import Places
+
+HOST_NAMESPACE = uuid.UUID("7f0f7b0e-5b39-5c0c-9f0b-0d2f1c6b7a11")
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineAddress:
+    """Where the Engine listens: `base_url` is https://ADDRESS:PORT."""
+
+    base_url: str
+
+    @property
+    def api(self) -> str:
+        """The URL of the REST API."""
+        return f"{self.base_url}/ovirt-engine/api"
+
+
+def host_id(name: str) -> str:
+    """Return the id of a host; the same in every lab for the same name."""
+    return str(uuid.uuid5(HOST_NAMESPACE, name))
+
+
+def collect(
+    environment: Environment, fabric: Fabric, places: Places, *, engine: EngineAddress, described: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the document; `described` is what the Engine says of its VMs and storage domains."""
+    return {
+        "format": FORMAT,
+        "pid": os.getpid(),
+        "engine_url": engine.api,
+        "ca_file": str(fabric.authority.certificate),
+        "username": environment.username,
+        "password": environment.password,
+        "isolated": fabric.network.isolated,
+        "hosts": [_host(host.name, fabric, places) for host in environment.hosts],
+        "storage_domains": described["storage_domains"],
+        "target": None if fabric.target is None else _target(fabric.target),
+        "target_missing": fabric.target_missing,
+        "vms": described["vms"],
+    }
+
+
+def _host(name: str, fabric: Fabric, places: Places) -> dict[str, Any]:
+    daemon = fabric.imageio[name]
+    return {
+        "name": name,
+        "id": host_id(name),
+        "address": fabric.network.hosts[name],
+        "netns": fabric.network.host_netns[name],
+        "ports": {"imageio": daemon.port},
+        "run_dir": str(places.host(name)),
+        "imageio_control_socket": str(daemon.control_socket),
+        "imageio_local_socket": str(daemon.local_socket),
+    }
+
+
+def _target(target: Target) -> dict[str, Any]:
+    return {
+        "url": target.url,
+        "source": target.source,
+        "options": target.options,
+        "mount_command": mount_command(),
+        "mounts": {name: str(path) for name, path in target.mounts.items()},
+        "export_dir": str(target.export_dir),
+    }
+
+
+def write(path: Path, document: Mapping[str, Any]) -> None:
+    """Write `document` so that a reader sees all of it or nothing."""
+    draft = path.with_suffix(".tmp")
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        json.dump(document, file, indent=2, default=str)
+        file.write("\n")
+    draft.rename(path)
+
+
+def read(path: Path) -> dict[str, Any] | None:
+    """Return the document, None when the lab is not up."""
+    try:
+        document: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    return document

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Starts a lab in the background and returns when it is ready, or cleans up and says why it did not start."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ovirtlab import environment as environments
+from ovirtlab import facts, teardown
+from ovirtlab.ledger import LAB_VARIABLE, lab_id
+from ovirtlab.places import Places, default_cache
+from ovirtlab.remote import LabError
+
+START_LIMIT = 600.0  # the first start on a machine also makes the guest's images and saved states
+# the longest socket below the directory: h/<host>/nbd/<uuid>.sock, with 107 bytes in all (unix(7))
+LONGEST_DIRECTORY = 107 - len("/h//nbd/.sock") - 36
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What to start, as asked for on the command line; None is the default of each."""
+
+    environment: Path | None = None
+    hosts: int | None = None
+    vms: int | None = None
+    cache: Path | None = None
+
+
+def start(directory: Path, wanted: Wanted, *, say: Say) -> dict[str, Any]:
+    """Start a lab; return what is in its `lab.json`. Raises `LabError`; then nothing is left but the log's text."""
+    places = Places(directory.resolve())
+    _check(places, wanted)
+    _prepare(places, say)
+    try:
+        with _supervisor(places, wanted) as (process, events):
+            _follow(process, events, say)
+    except BaseException as error:
+        tail = _log_tail(places) if isinstance(error, LabError) else ""
+        teardown.tear_down(places.directory)
+        if isinstance(error, LabError):
+            raise LabError(f"{error}{tail}") from error
+        raise
+    document = facts.read(places.facts)
+    if document is None:
+        raise LabError(f"The lab in {places.directory} ended just after its start; start it again.")
+    return document
+
+
+def _check(places: Places, wanted: Wanted) -> None:
+    """Refuse what cannot work before anything is made."""
+    pid = teardown.supervisor_pid(places)
+    if pid is not None:
+        raise LabError(
+            f"A lab is up in {places.directory} already (process {pid}); "
+            f"use it, or end it with `ovirtlab down --dir {places.directory}`."
+        )
+    for name, count in (("--hosts", wanted.hosts), ("--vms", wanted.vms)):
+        if count is not None and count < (1 if name == "--hosts" else 0):
+            raise LabError(f"{name} {count} makes no lab; give a larger number.")
+    try:
+        chosen = environments.load(wanted.environment) if wanted.environment else environments.default()
+    except environments.BadEnvironment as error:
+        raise LabError(str(error)) from error
+    scaled = environments.scaled(chosen, hosts=wanted.hosts, vms=wanted.vms)
+    longest = max(len(host.name) for host in scaled.hosts)
+    if len(str(places.directory)) + longest > LONGEST_DIRECTORY:
+        limit = LONGEST_DIRECTORY - longest
+        raise LabError(
+            f"{places.directory} is too long for the unix sockets in it; give a --dir of at most {limit} characters."
+        )
+
+
+def _prepare(places: Places, say: Say) -> None:
+    directory = places.directory
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if directory.stat().st_uid != os.geteuid():
+        raise LabError(f"{directory} belongs to somebody else; choose another place with --dir.")
+    directory.chmod(0o700)
+    try:
+        left = teardown.tear_down(directory)
+    except teardown.TeardownError as error:
+        raise LabError(f"What a crashed lab left in {directory} could not be removed: {error}.") from error
+    directory.mkdir(mode=0o700, exist_ok=True)
+    if left:
+        say(f"removed what a crashed lab had left: {len(left)} things")
+
+
+@contextlib.contextmanager
+def _supervisor(places: Places, wanted: Wanted) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """Start the supervisor; yield it with the descriptor its events come from. It lives on after the block."""
+    reader, writer = os.pipe()
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, reader)
+        try:
+            with places.log.open("ab") as log:
+                process = subprocess.Popen(
+                    _command(places, wanted, writer),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                    pass_fds=[writer],
+                    env=os.environ | {LAB_VARIABLE: lab_id(places.directory)},
+                    cwd="/",
+                )
+        finally:
+            os.close(writer)
+        yield process, reader
+
+
+def _command(places: Places, wanted: Wanted, status: int) -> list[str]:
+    command = [sys.executable, "-m", "ovirtlab.supervisor", "--dir", str(places.directory)]
+    command += ["--cache", str((wanted.cache or default_cache()).resolve()), "--status-fd", str(status)]
+    if wanted.environment:
+        command += ["--environment", str(wanted.environment.resolve())]
+    for name, count in (("--hosts", wanted.hosts), ("--vms", wanted.vms)):
+        command += [] if count is None else [name, str(count)]
+    return command
+
+
+def _follow(process: subprocess.Popen[bytes], events: int, say: Say) -> None:
+    """Pass on the steps of starting until the lab is ready; raise `LabError` when it fails or takes too long."""
+    deadline = time.monotonic() + START_LIMIT
+    for line in _lines(events, deadline):
+        event, _, text = line.partition(" ")
+        if event == "ready":
+            return
+        if event == "failed":
+            process.wait(60)
+            raise LabError(f"The lab did not start: {text}")
+        seconds, _, name = text.partition(" ")
+        say(f"{seconds:>6} s  {name}")
+    if time.monotonic() >= deadline:
+        raise LabError(f"The lab did not start within {START_LIMIT:g} s.")
+    raise LabError(f"The lab did not start: its supervisor ended with status {process.wait(60)}")
+
+
+def _lines(descriptor: int, deadline: float) -> Iterator[str]:
+    rest = b""
+    while (left := deadline - time.monotonic()) > 0:
+        ready, _, _ = select.select([descriptor], [], [], left)
+        content = os.read(descriptor, 4096) if ready else b""
+        if not content:
+            return
+        *lines, rest = (rest + content).split(b"\n")
+        yield from (line.decode(errors="replace") for line in lines)
+
+
+def _log_tail(places: Places) -> str:
+    text = places.log.read_text(errors="replace") if places.log.exists() else ""
+    lines = text.rstrip().splitlines()[-12:]
+    return "".join(f"\n  | {line}" for line in lines)
