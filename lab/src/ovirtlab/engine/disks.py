@@ -136,17 +136,17 @@ def check_extend(context: Context, disk: Disk, size: int) -> None:
     """Refuse a size that is not larger."""
     if size < disk.provisioned_size:
         raise conflict(f"{EDIT}. New disk size must be larger than the current disk size.")
-    if any(vm.status != "down" and vm.attachments[disk.id].active for vm in context.state.vms_of_disk(disk.id)):
-        raise conflict(f"{EDIT}. At least one of the VMs is not down.")
     check_free(context, disk, EDIT)
 
 
 async def extend(context: Context, disk: Disk, size: int, *, cause: Cause) -> None:
-    """Grow a disk; the disk is locked meanwhile."""
+    """Grow a disk, through the host of its VM when that runs; the disk is locked meanwhile."""
     disk.status = "locked"
     with jobs.job(context.state, f"Extending Disk {disk.alias}", cause=cause):
         try:
-            await context.any_host().resize_volume(disk.path, disk.volume_format, size)
+            host_id = next((vm.host_id for vm in context.state.vms_of_disk(disk.id) if vm.host_id), "")
+            host = context.hosts[host_id] if host_id else context.any_host()
+            await host.resize_volume(disk.path, disk.volume_format, size)
             disk.provisioned_size = size
         except HostError as error:
             log.warning("Disk %s cannot be extended: %s", disk.id, error)

@@ -120,6 +120,16 @@ def _failed(context: Context, vm: Vm, cause: Cause, error: HostError) -> None:
     _event(context, vm, cause, 54, text, severity="error")
 
 
+async def resume(context: Context, vm: Vm, *, cause: Cause) -> None:
+    """Let a paused VM go on."""
+    try:
+        await context.host_of(vm).resume_vm(vm.id)
+    except HostError as error:
+        raise conflict(f"Cannot run VM. {error}") from error
+    vm.status, vm.status_detail = "up", ""
+    _event(context, vm, cause, 40, f"VM {vm.name} was resumed by {cause.name}.")
+
+
 def check_stop(context: Context, vm: Vm, *, verb: str, force: bool) -> None:
     """Refuse to stop a VM that does not run, or that something holds, unless forced."""
     if vm.status not in ON or not vm.host_id:

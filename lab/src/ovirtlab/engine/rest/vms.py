@@ -61,6 +61,9 @@ async def start_vm(call: Call) -> Done:
     """Answers when the host has been asked; the client polls the status."""
     context, vm = call.context, call.context.state.vm(call.id("vm"))
     call.require("run_vm", ("vm", vm.id))
+    if vm.status == "paused":
+        await running.resume(context, vm, cause=cause_of(call))
+        return Done({"vm": link_to("vm", vm.id)})
     running.check_start(context, vm)
     running.choose_host(context, vm)
     lock = running.take_vm(context, vm, action="Cannot run VM")

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A host without processes: volumes are sparse files, and VMs, backups, NBD servers and tickets are only kept."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ovirtlab.host.api import BackupDisk, HostError, VmDefinition, VmDisk, VmState, VolumeFormat
+
+_INCONSISTENT = 109
+_BUSY = 68
+Watcher = Callable[[str, VmState, str], None]
+
+
+@dataclass
+class _Machine:
+    definition: VmDefinition
+    state: VmState
+    disks: dict[str, VmDisk]
+    backup_id: str = ""
+
+
+@dataclass
+class Storage:
+    """What the hosts of one lab share: bitmaps of volumes by path."""
+
+    bitmaps: dict[Path, dict[str, tuple[str, ...]]] = field(default_factory=dict)
+
+
+class MemoryHost:
+    """The twin of a host for tests of the engine's interface; satisfies `ovirtlab.host.api.Host`."""
+
+    def __init__(self, *, name: str, id: str, address: str = "127.0.0.1", storage: Storage | None = None) -> None:
+        self.name = name
+        self.id = id
+        self.hw_id = f"4c4c4544-0000-0000-0000-{id[-12:]}"
+        self.address = address
+        self.imageio_port = 54322
+        self.storage = storage or Storage()
+        self.machines: dict[str, _Machine] = {}
+        self.servers: dict[str, Path] = {}
+        self.tickets: dict[str, dict[str, Any]] = {}
+        self.busy_tickets: set[str] = set()
+        self._watchers: list[Watcher] = []
+
+    # storage
+
+    async def create_volume(self, path: Path, fmt: VolumeFormat, size: int, *, preallocate: bool = False) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            raise HostError(f"the volume {path} exists")
+        with path.open("wb") as file:
+            file.truncate(size)
+        self.storage.bitmaps[path] = {}
+
+    async def delete_volume(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        self.storage.bitmaps.pop(path, None)
+
+    async def copy_volume(self, source: Path, sink: Path, fmt: VolumeFormat) -> None:
+        shutil.copyfile(source, sink)
+        self.storage.bitmaps[sink] = {}
+
+    async def resize_volume(self, path: Path, fmt: VolumeFormat, size: int) -> None:
+        with path.open("r+b") as file:
+            file.truncate(size)
+
+    async def verify_volume(self, path: Path, fmt: VolumeFormat) -> None:
+        if not path.exists():
+            raise HostError(f"the volume {path} does not exist")
+
+    async def bitmaps(self, path: Path) -> Mapping[str, tuple[str, ...]]:
+        return dict(self.storage.bitmaps.get(path, {}))
+
+    async def add_bitmap(self, path: Path, name: str) -> None:
+        self.storage.bitmaps.setdefault(path, {})[name] = ("auto",)
+
+    async def remove_bitmap(self, path: Path, name: str) -> None:
+        self.storage.bitmaps.get(path, {}).pop(name, None)
+
+    async def make_guest_disks(
+        self, disks: tuple[VmDisk, ...], sizes: tuple[int, ...], agent: bool, *, memory_mib: int = 128
+    ) -> str:
+        for disk, size in zip(disks, sizes, strict=True):
+            await self.create_volume(disk.path, disk.format, size)
+        return "memory-clone"
+
+    # VMs
+
+    async def start_vm(self, definition: VmDefinition) -> None:
+        if definition.vm_id in self.machines:
+            raise HostError("the VM runs already")
+        for disk in definition.disks:
+            if not disk.path.exists():
+                raise HostError(f"the volume {disk.path} does not exist")
+        disks = {disk.disk_id: disk for disk in definition.disks}
+        self.machines[definition.vm_id] = _Machine(definition, "up", disks)
+
+    async def stop_vm(self, vm_id: str, *, force: bool) -> None:
+        self._machine(vm_id)
+        del self.machines[vm_id]
+
+    def vm_state(self, vm_id: str) -> VmState:
+        return self.machines[vm_id].state if vm_id in self.machines else "down"
+
+    def watch_vms(self, callback: Watcher) -> None:
+        self._watchers.append(callback)
+
+    def change(self, vm_id: str, state: VmState, reason: str) -> None:
+        """Let a VM change by itself: shut down from inside, crash, pause for want of space."""
+        self._machine(vm_id).state = state
+        if state == "down":
+            del self.machines[vm_id]
+        for watcher in self._watchers:
+            watcher(vm_id, state, reason)
+
+    async def resume_vm(self, vm_id: str) -> None:
+        self._machine(vm_id).state = "up"
+
+    async def attach_disk(self, vm_id: str, disk: VmDisk) -> None:
+        self._machine(vm_id).disks[disk.disk_id] = disk
+
+    async def detach_disk(self, vm_id: str, disk_id: str) -> None:
+        if self._machine(vm_id).disks.pop(disk_id, None) is None:
+            raise HostError(f"the VM has no disk {disk_id}")
+
+    # live backup
+
+    async def start_backup(
+        self, vm_id: str, backup_id: str, disks: tuple[BackupDisk, ...], *, require_consistency: bool
+    ) -> Mapping[str, str]:
+        machine = self._machine(vm_id)
+        if machine.backup_id:
+            raise HostError("another backup job is already running", code=_BUSY)
+        if require_consistency and not machine.definition.agent:
+            raise HostError("the guest cannot be frozen, as it has no agent")
+        machine.backup_id = backup_id
+        for disk in disks:
+            if disk.to_checkpoint:
+                await self.add_bitmap(machine.disks[disk.disk_id].path, disk.to_checkpoint)
+        socket = f"nbd:unix:/run/vdsm/backup/{backup_id}"
+        return {disk.disk_id: f"{socket}:exportname={machine.disks[disk.disk_id].target}" for disk in disks}
+
+    async def stop_backup(self, vm_id: str, backup_id: str) -> None:
+        machine = self._machine(vm_id)
+        if machine.backup_id != backup_id:
+            raise HostError("the backup does not run")
+        machine.backup_id = ""
+
+    async def redefine_checkpoints(self, vm_id: str, checkpoints: tuple[str, ...]) -> None:
+        for disk in self._machine(vm_id).disks.values():
+            known = self.storage.bitmaps.get(disk.path, {})
+            if disk.format == "qcow2" and any("auto" not in known.get(name, ()) for name in checkpoints):
+                raise HostError("checkpoint inconsistent: missing or broken bitmap", code=_INCONSISTENT)
+
+    async def delete_checkpoint(self, vm_id: str, checkpoint_id: str) -> None:
+        for disk in self._machine(vm_id).disks.values():
+            await self.remove_bitmap(disk.path, checkpoint_id)
+
+    # NBD servers
+
+    async def start_nbd_server(
+        self,
+        server_id: str,
+        path: Path,
+        fmt: VolumeFormat,
+        *,
+        read_only: bool,
+        bitmap: str | None = None,
+        discard: bool = True,
+    ) -> str:
+        if bitmap and bitmap not in self.storage.bitmaps.get(path, {}):
+            raise HostError(f"the bitmap {bitmap} does not exist")
+        self.servers[server_id] = path
+        return f"nbd:unix:/run/vdsm/nbd/{server_id}.sock"
+
+    async def stop_nbd_server(self, server_id: str) -> None:
+        self.servers.pop(server_id, None)
+
+    # tickets
+
+    async def add_ticket(self, ticket: Mapping[str, Any]) -> None:
+        idle = {"active": False, "canceled": False, "connections": 0, "idle_time": 0, "transferred": 0}
+        self.tickets[ticket["uuid"]] = {**idle, **ticket}
+
+    async def get_ticket(self, ticket_id: str) -> Mapping[str, Any] | None:
+        return self.tickets.get(ticket_id)
+
+    async def extend_ticket(self, ticket_id: str, timeout: int) -> None:
+        if ticket_id not in self.tickets:
+            raise HostError("no such ticket", code=404)
+        self.tickets[ticket_id]["timeout"] = timeout
+
+    async def remove_ticket(self, ticket_id: str) -> None:
+        if ticket_id in self.busy_tickets:
+            raise HostError("operations are still running on the ticket", code=409)
+        self.tickets.pop(ticket_id, None)
+
+    def _machine(self, vm_id: str) -> _Machine:
+        if vm_id not in self.machines:
+            raise HostError("the VM does not run here")
+        return self.machines[vm_id]
