@@ -48,7 +48,7 @@ from ovirtlab.engine.entities import (
     User,
     Vm,
 )
-from ovirtlab.engine.rest import backups, transfers
+from ovirtlab.engine.rest import attachments, backups, disks, events, inventory, transfers, vms
 from ovirtlab.engine.rest.dispatch import Api
 from ovirtlab.engine.rest.login import Login
 from ovirtlab.engine.rest.routing import Router
@@ -65,6 +65,7 @@ MIB = 1 << 20
 SCALE = 20
 DEADLINE = 20.0
 ADMIN = "fdfc627c-d875-11e0-90f0-83df133b58cc"
+MODULES = (attachments, backups, disks, events, inventory, transfers, vms)
 PERMITS = frozenset({"backup_disk", "edit_disk_properties", "create_disk"})
 
 
@@ -223,7 +224,8 @@ class World:
             lambda vm_id, state, reason: changed(self.context, self.host.id, vm_id, state=state, reason=reason)
         )
         sessions = Sessions(self.state, self.clock)
-        api = Api(self.context, sessions, Router(backups.routes, transfers.routes))
+        groups = [module.routes for module in MODULES]
+        api = Api(self.context, sessions, Router(*groups))
         routes = Login(sessions, self.state, self.clock).routes()
         methods = ["GET", "POST", "PUT", "DELETE"]
         routes.append(Route("/ovirt-engine/api/{path:path}", api.answer, methods=methods))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-MINUTE = 60
+MINUTE = 60.0
 
 
 @dataclass(kw_only=True)
@@ -17,8 +17,8 @@ class Settings:
     """
 
     use_hybrid_backup: bool = False
-    poll_first: float = 1
-    poll_longest: float = 10
+    poll_first: float = 1.0
+    poll_longest: float = 10.0
     ticket_lifetime: int = 300
     ticket_refresh_allowance: int = 240
     client_inactivity_timeout: int = 60
