@@ -121,7 +121,8 @@ class Controller:
 
     def events(self, job_id: str, *, after: int, seconds: float) -> tuple[JobEvent, ...]:
         """Events of a job after a number; waits up to `seconds` for one unless the job is over."""
-        return self._store.jobs.wait_events(job_id, after=after, seconds=seconds)
+        stopping = self.ports.stopping
+        return self._store.jobs.wait_events(job_id, after=after, seconds=seconds, stopping=stopping)
 
     def submit_again(self, job: Job) -> None:
         """Give a job to the engine whose submission a crash prevented; one it knows is left alone."""

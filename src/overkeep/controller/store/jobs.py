@@ -146,14 +146,16 @@ class Jobs:
             for row in rows
         )
 
-    def wait_events(self, job_id: str, *, after: int, seconds: float) -> tuple[JobEvent, ...]:
-        """As `events`, but wait up to `seconds` for one to come; a job that is over is not waited for."""
+    def wait_events(
+        self, job_id: str, *, after: int, seconds: float, stopping: threading.Event
+    ) -> tuple[JobEvent, ...]:
+        """As `events`, but wait up to `seconds` for one to come; not for a job that is over, nor once `stopping`."""
         deadline = time.monotonic() + seconds
         while True:
             over = self.get(job_id).state.over
             found = self.events(job_id, after=after)
             left = deadline - time.monotonic()
-            if found or over or left <= 0:
+            if found or over or left <= 0 or stopping.is_set():
                 return found
             with self._news:
                 self._news.wait(min(left, 1.0))  # another process may write as well

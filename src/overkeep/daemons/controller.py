@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`overkeep-controller`: the central service, from its settings file to its clean end."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from overkeep import __version__, config, logs
+from overkeep.api.app import create_app
+from overkeep.api.asked import Backend
+from overkeep.api.server import ApiServer
+from overkeep.config import ControllerConfig
+from overkeep.controller.directory import MoverDirectory
+from overkeep.controller.durable import Durable
+from overkeep.controller.enrolment import Pki
+from overkeep.controller.guard import Guard
+from overkeep.controller.janitor import Janitor
+from overkeep.controller.ports import Patience, Ports
+from overkeep.controller.service import JOB_QUEUE, Controller, make_durable
+from overkeep.controller.store import Store
+from overkeep.controller.target import Target
+from overkeep.controller.workflows.backup import VM_QUEUE
+from overkeep.engine.access import OvirtAccess
+from overkeep.engine.ovirt.engine import OvirtEngine
+from overkeep.errors import OverkeepError
+from overkeep.logs import fields
+from overkeep.mover.signing import load_private_key
+
+DEFAULT_CONFIG = Path("/etc/overkeep/controller.toml")
+
+_log = logging.getLogger(__name__)
+
+
+def run() -> None:
+    """Entry point; ends the process with the status of `main`."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Serve until SIGTERM or SIGINT. Returns 0 after a clean stop, 1 when the server broke, 2 for bad settings."""
+    options = _parser().parse_args(arguments)
+    try:
+        settings = config.load(ControllerConfig, options.config)
+        logs.setup(settings.log_level)
+        with _stop_signals() as stopped, serving(settings) as server:
+            while not _came(stopped, 1.0):
+                if not server.alive:
+                    _log.error("controller broke %s", fields(reason="the HTTPS server ended"))
+                    return 1
+            _log.info("controller stops; jobs go on at the next start")
+    except OverkeepError as error:
+        print(f"overkeep-controller: {error}", file=sys.stderr)  # noqa: T201 - a terminal or the journal reads it
+        return 2
+    return 0
+
+
+@contextmanager
+def serving(settings: ControllerConfig) -> Iterator[ApiServer]:
+    """Put the controller together, take up unfinished jobs, and serve the API; the reverse on the way out."""
+    pki = Pki(folder=settings.pki_dir)
+    with ExitStack() as stack:
+        stack.enter_context(Guard(settings.state_dir))
+        store = Store(settings.database or f"sqlite:///{settings.state_dir / 'controller.sqlite'}")
+        stack.callback(store.close)
+        engine = OvirtEngine(settings.engine)
+        stack.callback(engine.close)
+        movers = MoverDirectory(engine, config=settings, ca_file=pki.ca_cert, key=load_private_key(pki.order_key))
+        stack.callback(movers.close)
+        access = OvirtAccess(settings.engine.url, settings.engine.ca_file)
+        stack.callback(access.close)
+        durable = Durable(settings.state_dir, queues={JOB_QUEUE: 0, VM_QUEUE: settings.parallel_vms})
+        target = Target(settings.target[0])
+        ports = Ports(
+            engine=engine,
+            repository=target.repository,
+            target=target.name,
+            movers=movers,
+            store=store,
+            patience=Patience(lease=settings.order_lease),
+            stopping=durable.stopping,
+            ready_target=target.ready,
+        )
+        controller = _start(ports, durable, stack)
+        janitor = Janitor(controller, durable)
+        janitor.start()
+        stack.callback(janitor.stop)
+        app = create_app(Backend(controller=controller, access=access, janitor=janitor))
+        server = ApiServer(app, listen=settings.listen, port=settings.port, cert=pki.api_cert, key=pki.api_key)
+        stack.enter_context(server)
+        stack.callback(durable.stopping.set)  # first of all: it also ends the calls that wait for news
+        yield server
+
+
+def _start(ports: Ports, durable: Durable, stack: ExitStack) -> Controller:
+    """Start the job engine, which goes on with what it finds; the target is mounted beside it.
+
+    A dead NFS server holds the mount command for minutes, and no user should wait that long for an answer.
+    """
+    make_durable(ports, durable)
+    durable.start()
+    stack.callback(durable.stop)
+    threading.Thread(target=_mount, args=(ports,), name="mount", daemon=True).start()
+    _log.info("controller started %s", fields(version=__version__, executor=durable.executor_id))
+    return Controller(ports, durable)
+
+
+def _mount(ports: Ports) -> None:
+    try:
+        ports.ready_target()
+    except OverkeepError as error:
+        _log.warning("target unavailable %s", fields(target=ports.target, code=error.code, error=repr(str(error))))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="overkeep-controller", description="The central service of Overkeep.")
+    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE", help="default: %(default)s")
+    parser.add_argument("--version", action="version", version=f"overkeep-controller {__version__}")
+    return parser
+
+
+@contextmanager
+def _stop_signals() -> Iterator[int]:
+    """Turn SIGTERM and SIGINT into bytes of a pipe: the one thing a signal handler may do without a dead-lock."""
+    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, lambda *_: _poke(writer)) for number in numbers]
+    try:
+        yield reader
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+        os.close(reader)
+        os.close(writer)
+
+
+def _came(reader: int, timeout: float) -> bool:
+    ready, _, _ = select.select([reader], [], [], timeout)
+    return bool(ready)
+
+
+def _poke(writer: int) -> None:
+    try:
+        os.write(writer, b"x")
+    except BlockingIOError:  # the pipe is full of the same word
+        return
