@@ -58,19 +58,21 @@ class PartialFile:
     def __init__(self, final: Path, *, direct: bool = False) -> None:
         self.final = final
         self.path = final.with_name(final.name + PARTIAL)
-        self._handle = self._create(direct=direct)
+        self._direct = direct
+        self._handle = self._create()
 
-    def _create(self, *, direct: bool) -> int:
+    def _create(self) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         with on_target(self.path):
             self.path.unlink(missing_ok=True)
-            if direct:
+            if self._direct:
                 try:
                     return os.open(self.path, flags | os.O_DIRECT, 0o666)
                 except OSError as error:
                     if error.errno != errno.EINVAL:
                         raise
                     self.path.unlink(missing_ok=True)  # some kernels make the file before they refuse the flag
+                    self._direct = False
             return os.open(self.path, flags, 0o666)
 
     def write(self, offset: int, pieces: Sequence[memoryview]) -> None:
@@ -83,20 +85,20 @@ class PartialFile:
                 batch = _rest(batch, done)
 
     def _write_some(self, offset: int, pieces: list[memoryview]) -> int:
+        direct = self._direct  # as it is before the write: another thread may end it meanwhile
         try:
             return os.pwritev(self._handle, pieces, offset)
         except OSError as error:
-            if error.errno != errno.EINVAL or not self._leave_direct():
+            if error.errno != errno.EINVAL or not direct:
                 raise target_error(self.path, error) from error
+        self._leave_direct()
         return self._write_some(offset, pieces)
 
-    def _leave_direct(self) -> bool:
-        """Go through the page cache from now on; False when that was so already."""
+    def _leave_direct(self) -> None:
+        """Go through the page cache from now on: the file system or a buffer does not fit."""
         flags = fcntl.fcntl(self._handle, fcntl.F_GETFL)
-        if not flags & os.O_DIRECT:
-            return False
         fcntl.fcntl(self._handle, fcntl.F_SETFL, flags & ~os.O_DIRECT)
-        return True
+        self._direct = False
 
     def read(self, offset: int, buffer: memoryview) -> None:
         """Read back what was written; `buffer` must be aligned while the page cache is passed by."""

@@ -69,7 +69,7 @@ class ImageWriter:
         """Write tables and header, make the file durable and give it its name; the writer is closed after this."""
         with self._lock:
             self._tables.flush()
-            l1_offset = self._append(big_endian(self._tables.l1))
+            l1_offset = self._append(big_endian(self._tables.l1)) if self.size else 0
             refcount_offset, refcount_clusters = self._append_refcounts()
         header = Header(
             size=self.size,
