@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -21,11 +22,21 @@ def run(*command: str | Path) -> str:
     return done.stdout
 
 
+def listens(path: Path) -> bool:
+    """Whether anybody takes connections at a socket; its file is there a moment before that."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+        return True
+
+
 class Serve(Protocol):
     """Serves an image over NBD."""
 
-    def __call__(self, image: Path, *options: str, format: str = "raw", export: str = "") -> str:
-        """Return the URL of a new qemu-nbd that serves `image`."""
+    def __call__(self, image: Path | str, *options: str, format: str = "raw", export: str = "") -> str:
+        """Return the URL of a new qemu-nbd that serves `image`, options of an image if `format` is empty."""
 
 
 @pytest.fixture
@@ -48,14 +59,15 @@ def servers() -> Iterator[list[subprocess.Popen[bytes]]]:
 def serve(tmp_path: Path, servers: list[subprocess.Popen[bytes]]) -> Serve:
     """Start qemu-nbd as VDSM does, on a socket of its own."""
 
-    def start(image: Path, *options: str, format: str = "raw", export: str = "") -> str:
+    def start(image: Path | str, *options: str, format: str = "raw", export: str = "") -> str:
         path = tmp_path / f"nbd{len(servers)}.sock"
-        command = ["qemu-nbd", "--persistent", "--shared=8", f"--format={format}", f"--export-name={export}"]
-        servers.append(subprocess.Popen([*command, f"--socket={path}", *options, str(image)]))
+        command = ["qemu-nbd", "--persistent", "--shared=8", f"--export-name={export}", f"--socket={path}"]
+        command += [f"--format={format}"] if format else ["--image-opts"]
+        servers.append(subprocess.Popen([*command, *options, str(image)]))
         deadline = time.monotonic() + DEADLINE
-        while not path.exists():
+        while not listens(path):
             assert servers[-1].poll() is None, "qemu-nbd ended"
-            assert time.monotonic() < deadline, "qemu-nbd made no socket"
+            assert time.monotonic() < deadline, "qemu-nbd does not listen"
             time.sleep(0.01)
         return f"nbd:unix:{path}" + (f":exportname={export}" if export else "")
 
