@@ -9,7 +9,7 @@ import ovirtsdk4 as sdk
 import pytest
 from ovirtsdk4 import types
 
-from ovirtlab.engine import upkeep
+from ovirtlab.engine import checkpoints, upkeep
 from ovirtlab.engine.backups import commands
 
 
@@ -270,3 +270,17 @@ def test_checkpoint_that_cannot_be_removed(world: Any) -> None:
     checkpoint.remove()
     wait_gone(world, vm, backup.to_checkpoint_id)
     refused(checkpoint.get, 404, "")
+
+
+def test_detached_disk_leaves_the_checkpoints(world: Any) -> None:
+    """Its bitmaps are cleared; a checkpoint of this disk alone is gone, another keeps its other disks."""
+    one, two = world.add_disk(), world.add_disk()
+    vm = world.add_vm(one, two, up=False)
+    world.finalize_backup(vm, world.start_backup(vm, one))
+    both = world.finalize_backup(vm, world.start_backup(vm, one, two))
+    world.call(checkpoints.forget_disk, world.context, one)
+    assert [(c.id, c.parent_id) for c in world.checkpoints(vm).list()] == [(both.to_checkpoint_id, None)]
+    covered = world.checkpoints(vm).checkpoint_service(both.to_checkpoint_id).disks_service().list()
+    assert [disk.id for disk in covered] == [two.id]
+    assert not world.call(world.host.bitmaps, one.path)
+    assert set(world.call(world.host.bitmaps, two.path)) == {both.to_checkpoint_id}

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 from ovirtlab.engine.context import Context
-from ovirtlab.engine.entities import Vm
-from ovirtlab.engine.faults import NotFound, conflict, invalid
+from ovirtlab.engine.entities import Disk, Vm
+from ovirtlab.engine.faults import Conflict, NotFound, conflict
 from ovirtlab.engine.locks import Lock
 from ovirtlab.engine.records import Backup, Checkpoint, Origin
 from ovirtlab.engine.state import State
@@ -83,6 +84,22 @@ async def redefine(context: Context, vm: Vm, *, since: str) -> bool:
     return True
 
 
+async def forget_disk(context: Context, disk: Disk) -> None:
+    """Take a disk that was detached out of all checkpoints, and its bitmaps away; empty checkpoints go with it."""
+    state = context.state
+    for checkpoint in [checkpoint for checkpoint in state.checkpoints.values() if disk.id in checkpoint.disk_ids]:
+        checkpoint.disk_ids = tuple(disk_id for disk_id in checkpoint.disk_ids if disk_id != disk.id)
+        if not checkpoint.disk_ids:
+            forget(state, checkpoint.id)
+    try:
+        host = context.any_host()
+        for path in _volumes(context, disk):
+            for name in await host.bitmaps(path):
+                await host.remove_bitmap(path, name)
+    except (HostError, Conflict) as error:
+        log.info("Bitmaps of disk %s stay behind: %s", disk.alias, error)
+
+
 async def remove(context: Context, checkpoint: Checkpoint, *, origin: Origin) -> None:
     """Remove a checkpoint and its bitmaps; the outcome is an event, a failed one leaves the checkpoint invalid."""
     state = context.state
@@ -108,10 +125,8 @@ def take_for_removal(state: State, checkpoint: Checkpoint) -> Lock:
         raise conflict(f"{CANNOT}. {holder.why}")
     if any(b.vm_id == vm_id and b.phase not in ("succeeded", "failed") for b in state.backups.values()):
         raise conflict(f"{CANNOT}. The VM is during a backup operation.")
-    missing = [disk_id for disk_id in checkpoint.disk_ids if disk_id not in state.disks]
-    if missing:
-        raise invalid(f"{CANNOT}. The following disk(s) ID(s) does not exist: {', '.join(missing)}.")
-    locked = [state.disks[i].alias for i in checkpoint.disk_ids if state.disks[i].status == "locked"]
+    disks = [state.disks[disk_id] for disk_id in checkpoint.disk_ids if disk_id in state.disks]
+    locked = [disk.alias for disk in disks if disk.status == "locked"]
     if locked:
         raise conflict(
             f"{CANNOT}: The following disks are locked: {', '.join(locked)}. Please try again in a few minutes."
@@ -135,21 +150,18 @@ async def _remove_live(context: Context, vm: Vm, checkpoint: Checkpoint) -> bool
 
 async def _remove_cold(context: Context, checkpoint: Checkpoint) -> bool:
     """Remove the bitmaps from every volume of every disk of the checkpoint that still exists."""
-    host = context.any_host()
-    volumes = [
-        context.volume_path(disk, image_id)
-        for disk in (context.state.disks.get(disk_id) for disk_id in checkpoint.disk_ids)
-        if disk is not None
-        for image_id in (*disk.volumes, disk.image_id)
-    ]
-    removed = True
-    for path in volumes:
-        try:
-            await host.remove_bitmap(path, checkpoint.id)
-        except HostError as error:
-            log.info("Bitmap %s of %s was not removed: %s", checkpoint.id, path, error)
-            removed = False
-    return removed
+    disks = [context.state.disks.get(disk_id) for disk_id in checkpoint.disk_ids]
+    try:
+        for path in [path for disk in disks if disk is not None for path in _volumes(context, disk)]:
+            await context.any_host().remove_bitmap(path, checkpoint.id)
+    except (HostError, Conflict) as error:
+        log.info("Checkpoint %s was not removed: %s", checkpoint.id, error)
+        return False
+    return True
+
+
+def _volumes(context: Context, disk: Disk) -> list[Path]:
+    return [context.volume_path(disk, image_id) for image_id in (*disk.volumes, disk.image_id)]
 
 
 async def _drop_chain(state: State, host: Host, vm: Vm) -> None:
