@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import Any
 
@@ -60,6 +61,11 @@ def openapi() -> dict[str, Any]:
         schemas.pop(unused, None)
     schemas["ProblemOut"] = ProblemOut.model_json_schema()
     return document
+
+
+def openapi_text() -> str:
+    """The OpenAPI document as text, the same on every run."""
+    return json.dumps(openapi(), indent=2, sort_keys=True) + "\n"
 
 
 def _answer(error: OverkeepError) -> Response:

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The command line's side of the REST API: typed documents in, problem documents as errors."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, TypeVar
+
+import httpx
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from overkeep.api.documents import JobEventOut, JobOut, ProblemOut
+from overkeep.cli import session
+from overkeep.cli.exits import ControllerUnreachable, Problem
+from overkeep.cli.session import Session
+from overkeep.errors import ConfigError
+
+CONNECT_TIMEOUT = 5.0
+ANSWER_TIMEOUT = 60.0
+_EVENT_WAIT = 2.0
+_Document = TypeVar("_Document")
+
+
+class Client:
+    """The API as the logged-in user; use as a context manager."""
+
+    def __init__(self, known: Session | None = None) -> None:
+        self._session = known or session.load()
+        timeout = httpx.Timeout(ANSWER_TIMEOUT, connect=CONNECT_TIMEOUT)
+        self._http = httpx.Client(
+            base_url=self._session.controller,
+            verify=_trust(self._session),
+            timeout=timeout,
+            trust_env=False,
+            headers={"Authorization": f"Bearer {self._session.token}"},
+        )
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def get(self, path: str, kind: type[_Document], **query: Any) -> _Document:
+        """GET a document."""
+        asked = {name: value for name, value in query.items() if value is not None}
+        return self._read(kind, "GET", path, params=asked)
+
+    def post(self, path: str, kind: type[_Document], body: BaseModel | None = None) -> _Document:
+        """POST a document and return the answer."""
+        return self._read(kind, "POST", path, json=body.model_dump(mode="json") if body else None)
+
+    def put(self, path: str, kind: type[_Document], body: BaseModel) -> _Document:
+        """PUT a document and return the answer."""
+        return self._read(kind, "PUT", path, json=body.model_dump(mode="json"))
+
+    def delete(self, path: str) -> None:
+        """DELETE."""
+        self._call("DELETE", path)
+
+    def job(self, job_id: str) -> JobOut:
+        """One job."""
+        return self.get(f"/v1/jobs/{job_id}", JobOut)
+
+    def events(self, job_id: str, *, after: int) -> list[JobEventOut]:
+        """Events of a job after a number, waiting a moment for one."""
+        return self.get(f"/v1/jobs/{job_id}/events", list[JobEventOut], after=after, wait=_EVENT_WAIT)
+
+    def cancel(self, job_id: str) -> JobOut:
+        """Ask a job to end."""
+        return self.post(f"/v1/jobs/{job_id}/cancel", JobOut)
+
+    def _read(self, kind: type[_Document], method: str, path: str, **options: Any) -> _Document:
+        answer = self._call(method, path, **options)
+        try:
+            return TypeAdapter(kind).validate_json(answer.content)
+        except ValidationError as error:
+            raise self._unreachable("its answer is not that of a controller of this version") from error
+
+    def _call(self, method: str, path: str, *, params: Mapping[str, Any] | None = None, json: Any = None) -> Any:
+        try:
+            answer = self._http.request(method, path, params=params, json=json)
+        except httpx.TransportError as error:
+            raise self._unreachable(str(error) or type(error).__name__) from error
+        if answer.is_success:
+            return answer
+        try:
+            told = ProblemOut.model_validate_json(answer.content)
+        except ValidationError as error:
+            raise self._unreachable(f"status {answer.status_code}, without a reason") from error
+        raise Problem(detail=told.detail, code=told.code, status=told.status, retry=told.retry)
+
+    def _unreachable(self, reason: str) -> ControllerUnreachable:
+        return ControllerUnreachable(url=self._session.controller, reason=reason)
+
+
+def _trust(known: Session) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=known.controller_ca)
+    except (OSError, ssl.SSLError) as error:
+        reason = f"it cannot be used as the controller's CA certificate ({error})"
+        raise ConfigError(path=known.controller_ca, reason=reason) from error

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`overkeep job …`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from overkeep.api.documents import JobEventOut, JobOut
+from overkeep.cli import exits, output
+from overkeep.cli.client import Client
+from overkeep.cli.follow import follow
+from overkeep.cli.output import AsJson
+from overkeep.cli.workloads import NoWait
+from overkeep.controller.store.records import JobState
+
+app = typer.Typer(no_args_is_help=True, help="Jobs: backups and restores.")
+
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.")]
+
+
+@app.command("list")
+def list_(
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, the newest.")] = 30, as_json: AsJson = False
+) -> None:
+    """List the newest jobs."""
+    with Client() as client:
+        found = client.get("/v1/jobs", list[JobOut], limit=limit)
+    if as_json:
+        output.documents(found)
+        return
+    rows = [(j.id, j.kind, j.subject, j.state, f"{j.created:%Y-%m-%d %H:%M:%S}Z", j.caller) for j in found]
+    output.table(("JOB", "KIND", "OF", "STATE", "CREATED", "BY"), rows)
+
+
+@app.command()
+def show(job: JobId, as_json: AsJson = False) -> None:
+    """Show a job with its VMs, disks and events."""
+    with Client() as client:
+        found = client.job(job)
+        events = client.get(f"/v1/jobs/{job}/events", list[JobEventOut])
+    if as_json:
+        output.documents(found)
+        return
+    output.say(f"{found.kind} of {found.subject}: {found.state.replace('_', ' ')}")
+    for vm in found.vms:
+        output.say(f"{vm.vm_name}: {vm.phase or vm.state} {vm.failure.text}".rstrip())
+        for disk in vm.disks:
+            output.say(f"  {output.disk_line(vm.vm_name, disk)} ({disk.reason})")
+    for event in events:
+        output.say(f"{event.time:%H:%M:%S} {event.level} {event.text}")
+    if JobState(found.state).over:
+        output.say(output.outcome(found))
+
+
+@app.command("follow")
+def follow_(job: JobId, as_json: AsJson = False) -> int:
+    """Follow a job to its end; Ctrl-C cancels it."""
+    with Client() as client:
+        return follow(client, client.job(job), as_json=as_json)
+
+
+@app.command()
+def cancel(job: JobId, no_wait: NoWait = False, as_json: AsJson = False) -> int:
+    """Cancel a job and wait until everything it opened is closed."""
+    with Client() as client:
+        found = client.cancel(job)
+        if no_wait:
+            output.documents(found) if as_json else output.say(found.id)
+            return exits.OK
+        follow(client, found, as_json=as_json)
+        return exits.OK if client.job(job).state == JobState.CANCELLED else exits.FAILED

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`overkeep points` and `overkeep restore`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from overkeep.api.documents import JobOut, PointOut, RestoreIn
+from overkeep.cli import output
+from overkeep.cli.client import Client
+from overkeep.cli.follow import follow
+from overkeep.cli.output import AsJson
+from overkeep.cli.workloads import NoWait
+from overkeep.units import human_size
+
+
+def points(
+    workload: Annotated[str | None, typer.Option(help="Only of this workload.")] = None,
+    vm: Annotated[str | None, typer.Option(help="Only of this VM, by name or id.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the restore points, oldest first."""
+    with Client() as client:
+        found = client.get("/v1/points", list[PointOut], workload=workload, vm=vm)
+    if as_json:
+        output.documents(found)
+        return
+    rows = [
+        (
+            point.id,
+            point.vm_name,
+            f"{point.created:%Y-%m-%d %H:%M:%S}Z",
+            point.mode,
+            str(len(point.images)),
+            human_size(sum(image.stored for image in point.images)),
+        )
+        for point in found
+    ]
+    output.table(("POINT", "VM", "CREATED", "MODE", "DISKS", "STORED"), rows)
+
+
+def restore(  # noqa: PLR0913 - the options of a command
+    point: Annotated[str, typer.Argument(metavar="POINT", help="Id of the restore point.")],
+    name: Annotated[str, typer.Option(help="Name of the new VM.")],
+    vm: Annotated[str | None, typer.Option(help="Which VM, when the point's id is that of several.")] = None,
+    cluster: Annotated[str | None, typer.Option(help="Cluster of the new VM; else that of the old one.")] = None,
+    storage_domain: Annotated[str | None, typer.Option(help="Storage domain of all disks; else the old ones.")] = None,
+    disk: Annotated[list[str] | None, typer.Option(help="Only this disk, by name or id; several times.")] = None,
+    keep_macs: Annotated[bool, typer.Option("--keep-macs", help="Keep the MAC addresses of the old VM.")] = False,
+    start: Annotated[bool, typer.Option("--start", help="Start the VM when it is restored.")] = False,
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
+) -> int:
+    """Restore a VM under a new name."""
+    asked = RestoreIn(
+        point=point,
+        vm=vm,
+        name=name,
+        cluster=cluster,
+        storage_domain=storage_domain,
+        keep_macs=keep_macs,
+        start=start,
+        disks=tuple(disk) if disk else None,
+    )
+    with Client() as client:
+        job = client.post("/v1/restores", JobOut, asked)
+        if no_wait:
+            output.documents(job) if as_json else output.say(job.id)
+            return 0
+        return follow(client, job, as_json=as_json)

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`overkeep workload …` and `overkeep backup`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import quote
+
+import typer
+
+from overkeep.api.documents import JobOut, SnapshotIn, WorkloadIn, WorkloadOut
+from overkeep.cli import output
+from overkeep.cli.client import Client
+from overkeep.cli.follow import follow
+from overkeep.cli.output import AsJson
+
+app = typer.Typer(no_args_is_help=True, help="Workloads: VMs that are backed up together.")
+
+Name = Annotated[str, typer.Argument(metavar="WORKLOAD", help="Name or id of the workload.")]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Print the job's id and return at once.")]
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(help="Name of the workload.")],
+    vm: Annotated[list[str], typer.Option(help="Name or id of a VM; may be given several times.")],
+    description: Annotated[str, typer.Option(help="For people.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Make a workload."""
+    asked = WorkloadIn(name=name, description=description, vms=tuple(vm))
+    with Client() as client:
+        made = client.post("/v1/workloads", WorkloadOut, asked)
+    if as_json:
+        output.documents(made)
+    else:
+        output.say(f"Workload {made.name} has {_members(made)}.")
+
+
+@app.command("list")
+def list_(as_json: AsJson = False) -> None:
+    """List the workloads."""
+    with Client() as client:
+        found = client.get("/v1/workloads", list[WorkloadOut])
+    if as_json:
+        output.documents(found)
+    else:
+        output.table(("NAME", "VMS", "ID"), [(w.name, _members(w), w.id) for w in found])
+
+
+@app.command()
+def show(workload: Name, as_json: AsJson = False) -> None:
+    """Show a workload."""
+    with Client() as client:
+        found = client.get(_path(workload), WorkloadOut)
+    if as_json:
+        output.documents(found)
+        return
+    output.say(f"{found.name} ({found.id})")
+    if found.description:
+        output.say(found.description)
+    output.table(("VM", "ID"), [(member.vm_name, member.vm_id) for member in found.members])
+
+
+@app.command()
+def delete(workload: Name) -> None:
+    """Forget a workload; its restore points stay on the target."""
+    with Client() as client:
+        client.delete(_path(workload))
+    output.say(f"Workload {workload} is forgotten; its restore points stay on the target.")
+
+
+def backup(
+    workload: Name,
+    full: Annotated[bool, typer.Option("--full", help="Back up all data, not only what changed.")] = False,
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
+) -> int:
+    """Back up all VMs of a workload now."""
+    with Client() as client:
+        job = client.post(f"{_path(workload)}/snapshots", JobOut, SnapshotIn(full=full))
+        if no_wait:
+            output.documents(job) if as_json else output.say(job.id)
+            return 0
+        return follow(client, job, as_json=as_json)
+
+
+def _path(workload: str) -> str:
+    return f"/v1/workloads/{quote(workload, safe='')}"
+
+
+def _members(workload: WorkloadOut) -> str:
+    return ", ".join(member.vm_name for member in workload.members)
