@@ -18,7 +18,12 @@ from ovirtlab.places import Places, default_directory
 from ovirtlab.remote import LabError, call
 from ovirtlab.starting import Wanted, start
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="An oVirt in a box, for tests and demonstrations.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="An oVirt in a box, for tests and demonstrations.",
+)
 guest = typer.Typer(no_args_is_help=True, help="Reach into the VMs of a lab.")
 fault = typer.Typer(no_args_is_help=True, help="Break parts of a lab, and mend them.")
 app.add_typer(guest, name="guest")
@@ -36,7 +41,7 @@ def run() -> None:
     """Entry point: errors of a lab are one sentence and exit status 1."""
     try:
         app()
-    except (LabError, teardown.TeardownError) as error:
+    except (LabError, teardown.TeardownError, OSError) as error:
         print(f"ovirtlab: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(1)
 
@@ -46,7 +51,11 @@ def _places(directory: Path | None) -> Places:
 
 
 def _say(text: str) -> None:
-    typer.echo(text)
+    """Print a line; that nobody reads it any more is no reason to stop half-way."""
+    try:
+        typer.echo(text)
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the rest of this process
 
 
 @app.command()

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from ovirtlab.engine.faults import NotFound
 from ovirtlab.fabric.assembly import Fabric
 from ovirtlab.fabric.processes import StartError
 from ovirtlab.host.api import HostError, VmState
@@ -33,8 +34,8 @@ class GuestHost(Protocol):
 class VmIndex(Protocol):
     """What the Engine knows of VMs."""
 
-    def find_vm(self, name_or_id: str) -> tuple[str, GuestHost | None]:
-        """Return a VM's id and the host it runs on; raise `LookupError` when there is none."""
+    def find_vm(self, name_or_id: str) -> tuple[str, object]:
+        """Return a VM's id and its host; raise `NotFound` when there is no such VM."""
 
     def describe(self) -> Mapping[str, Any]: ...
 
@@ -67,8 +68,10 @@ class Control:
         async def respond(request: Request) -> Response:
             try:
                 return JSONResponse(await handler(request))
+            except NotFound:
+                return JSONResponse({"error": self._unknown_vm(request.path_params["vm"])}, status_code=404)
             except LookupError as error:
-                return JSONResponse({"error": str(error.args[0] if error.args else error)}, status_code=404)
+                return JSONResponse({"error": str(error.args[0])}, status_code=404)
             except (HostError, StartError, ValueError) as error:
                 return JSONResponse({"error": str(error)}, status_code=409)
 
@@ -83,16 +86,21 @@ class Control:
             "nfs": None if target is None else await asyncio.to_thread(target.server.answers),
         }
 
+    def _unknown_vm(self, name: str) -> str:
+        names = ", ".join(vm["name"] for vm in self.engine.describe()["vms"])
+        return f"there is no VM {name!r}; there are: {names or 'none'}"
+
+    def _host_of(self, vm_id: str) -> GuestHost | None:
+        return next((host for host in self.hosts if host.vm_state(vm_id) != "down"), None)
+
     def _where(self, vm_id: str) -> dict[str, str]:
-        for host in self.hosts:
-            state = host.vm_state(vm_id)
-            if state != "down":
-                return {"state": state, "host": host.name}
-        return {"state": "down", "host": ""}
+        host = self._host_of(vm_id)
+        return {"state": "down", "host": ""} if host is None else {"state": host.vm_state(vm_id), "host": host.name}
 
     def _running(self, request: Request) -> tuple[str, GuestHost]:
         name = request.path_params["vm"]
-        vm_id, host = self.engine.find_vm(name)
+        vm_id, _ = self.engine.find_vm(name)
+        host = self._host_of(vm_id)
         if host is None:
             raise ValueError(f"VM {name} is not running; start it through the Engine first")
         return vm_id, host

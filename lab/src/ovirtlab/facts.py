@@ -52,8 +52,17 @@ def collect(
         "storage_domains": described["storage_domains"],
         "target": None if fabric.target is None else _target(fabric.target),
         "target_missing": fabric.target_missing,
-        "vms": described["vms"],
+        "vms": [_with_formats(vm, environment) for vm in described["vms"]],
     }
+
+
+def _with_formats(vm: Mapping[str, Any], environment: Environment) -> dict[str, Any]:
+    """Add to each disk what the environment asked for and the Engine does not say."""
+    wanted = {disk.name: disk for one in environment.vms if one.name == vm["name"] for disk in one.disks}
+    disks = [
+        {"format": wanted[disk["name"]].format, "backup": wanted[disk["name"]].backup, **disk} for disk in vm["disks"]
+    ]
+    return {**vm, "disks": disks}
 
 
 def _host(name: str, fabric: Fabric, places: Places) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import subprocess
@@ -16,13 +15,18 @@ from typing import Any
 
 from ovirtlab import environment as environments
 from ovirtlab import facts, teardown
-from ovirtlab.ledger import LAB_VARIABLE, lab_id
+from ovirtlab.ledger import LAB_VARIABLE, Ledger, lab_id
 from ovirtlab.places import Places, default_cache
 from ovirtlab.remote import LabError
 
 START_LIMIT = 600.0  # the first start on a machine also makes the guest's images and saved states
 # the longest socket below the directory: h/<host>/nbd/<uuid>.sock, with 107 bytes in all (unix(7))
 LONGEST_DIRECTORY = 107 - len("/h//nbd/.sock") - 36
+
+
+class Refused(LabError):
+    """Nothing was started, and nothing of what is there was touched."""
+
 
 Say = Callable[[str], None]
 
@@ -41,12 +45,14 @@ def start(directory: Path, wanted: Wanted, *, say: Say) -> dict[str, Any]:
     """Start a lab; return what is in its `lab.json`. Raises `LabError`; then nothing is left but the log's text."""
     places = Places(directory.resolve())
     _check(places, wanted)
-    _prepare(places, say)
     try:
-        with _supervisor(places, wanted) as (process, events):
+        process, events = _begin(places, wanted, say)
+        with os.fdopen(events, "rb", buffering=0):
             _follow(process, events, say)
     except BaseException as error:
-        tail = _log_tail(places) if isinstance(error, LabError) else ""
+        if isinstance(error, Refused):
+            raise
+        tail = _log_tail(places)
         teardown.tear_down(places.directory)
         if isinstance(error, LabError):
             raise LabError(f"{error}{tail}") from error
@@ -59,12 +65,7 @@ def start(directory: Path, wanted: Wanted, *, say: Say) -> dict[str, Any]:
 
 def _check(places: Places, wanted: Wanted) -> None:
     """Refuse what cannot work before anything is made."""
-    pid = teardown.supervisor_pid(places)
-    if pid is not None:
-        raise LabError(
-            f"A lab is up in {places.directory} already (process {pid}); "
-            f"use it, or end it with `ovirtlab down --dir {places.directory}`."
-        )
+    _refuse_second(places)
     for name, count in (("--hosts", wanted.hosts), ("--vms", wanted.vms)):
         if count is not None and count < (1 if name == "--hosts" else 0):
             raise LabError(f"{name} {count} makes no lab; give a larger number.")
@@ -81,42 +82,56 @@ def _check(places: Places, wanted: Wanted) -> None:
         )
 
 
-def _prepare(places: Places, say: Say) -> None:
+def _begin(places: Places, wanted: Wanted, say: Say) -> tuple[subprocess.Popen[bytes], int]:
+    """Clean the directory and start the supervisor; return it with the descriptor its events come from."""
     directory = places.directory
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if directory.stat().st_uid != os.geteuid():
-        raise LabError(f"{directory} belongs to somebody else; choose another place with --dir.")
+        raise Refused(f"{directory} belongs to somebody else; choose another place with --dir.")
     directory.chmod(0o700)
-    try:
-        left = teardown.tear_down(directory)
-    except teardown.TeardownError as error:
-        raise LabError(f"What a crashed lab left in {directory} could not be removed: {error}.") from error
-    directory.mkdir(mode=0o700, exist_ok=True)
-    if left:
-        say(f"removed what a crashed lab had left: {len(left)} things")
-
-
-@contextlib.contextmanager
-def _supervisor(places: Places, wanted: Wanted) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """Start the supervisor; yield it with the descriptor its events come from. It lives on after the block."""
-    reader, writer = os.pipe()
-    with contextlib.ExitStack() as stack:
-        stack.callback(os.close, reader)
+    with teardown.locked(directory) as there:
+        if not there:
+            raise Refused(f"{directory} was removed by another command just now; try again.")
+        _refuse_second(places)
         try:
-            with places.log.open("ab") as log:
-                process = subprocess.Popen(
-                    _command(places, wanted, writer),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                    pass_fds=[writer],
-                    env=os.environ | {LAB_VARIABLE: lab_id(places.directory)},
-                    cwd="/",
-                )
-        finally:
-            os.close(writer)
-        yield process, reader
+            left = teardown.clean(places)
+        except teardown.TeardownError as error:
+            raise Refused(f"What a crashed lab left in {directory} could not be removed: {error}.") from error
+        if left:
+            say(f"removed what a crashed lab had left: {len(left)} things")
+        return _spawn(places, wanted)
+
+
+def _refuse_second(places: Places) -> None:
+    pid = teardown.supervisor_pid(places)
+    if pid is not None:
+        raise Refused(
+            f"A lab is up in {places.directory} already (process {pid}); "
+            f"use it, or end it with `ovirtlab down --dir {places.directory}`."
+        )
+
+
+def _spawn(places: Places, wanted: Wanted) -> tuple[subprocess.Popen[bytes], int]:
+    reader, writer = os.pipe()
+    try:
+        with places.log.open("ab") as log:
+            process = subprocess.Popen(
+                _command(places, wanted, writer),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=[writer],
+                env=os.environ | {LAB_VARIABLE: lab_id(places.directory)},
+                cwd="/",
+            )
+        Ledger(places.directory).record_process(process.pid, kind="supervisor")
+    except BaseException:
+        os.close(reader)
+        raise
+    finally:
+        os.close(writer)
+    return process, reader
 
 
 def _command(places: Places, wanted: Wanted, status: int) -> list[str]:
@@ -143,7 +158,9 @@ def _follow(process: subprocess.Popen[bytes], events: int, say: Say) -> None:
         say(f"{seconds:>6} s  {name}")
     if time.monotonic() >= deadline:
         raise LabError(f"The lab did not start within {START_LIMIT:g} s.")
-    raise LabError(f"The lab did not start: its supervisor ended with status {process.wait(60)}")
+    status = process.wait(60)
+    cause = "it was ended while it was starting" if status == 0 else f"its supervisor ended with status {status}"
+    raise LabError(f"The lab did not start: {cause}.")
 
 
 def _lines(descriptor: int, deadline: float) -> Iterator[str]:

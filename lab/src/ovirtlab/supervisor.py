@@ -84,7 +84,6 @@ async def _supervise(options: argparse.Namespace, reporter: Reporter) -> None:
     """Bring the lab up and keep it until a signal comes, also when that is before it is up."""
     places = Places(options.dir)
     ledger = Ledger(places.directory)
-    ledger.record_process(os.getpid(), kind="supervisor")
     os.environ[LAB_VARIABLE] = ledger.lab_id
     chosen = environments.load(options.environment) if options.environment else environments.default()
     environment = environments.scaled(chosen, hosts=options.hosts, vms=options.vms)

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import shutil
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ovirtlab import ledger as records
@@ -34,6 +35,38 @@ def tear_down(directory: Path) -> list[str]:
     Raises `TeardownError` when something is still there afterwards.
     """
     places = Places(directory.resolve())
+    with locked(places.directory) as there:
+        if not there:
+            return []
+        removed = clean(places)
+        with contextlib.suppress(OSError):  # not empty: something in it is not the lab's
+            places.directory.rmdir()
+        return removed
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[bool]:
+    """Keep others from starting or ending a lab in `directory` at the same time; False when it does not exist."""
+    with contextlib.ExitStack() as stack:
+        while (descriptor := _opened(directory)) is not None:
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            # the one who held the lock may have removed the directory, and another may have made it again
+            if directory.exists() and os.path.samestat(os.fstat(descriptor), directory.stat()):
+                break
+            stack.pop_all().close()
+        yield descriptor is not None
+
+
+def _opened(directory: Path) -> int | None:
+    try:
+        return os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return None
+
+
+def clean(places: Places) -> list[str]:
+    """End and remove all but the directory itself, whose lock the caller holds; return what was removed."""
     ledger = Ledger(places.directory)
     servers = {entry.name for entry in ledger.entries() if entry.kind == "server"}
     removed = _end_supervisor(places)
@@ -41,8 +74,7 @@ def tear_down(directory: Path) -> list[str]:
     removed += _end_processes(ledger, servers)
     removed += net.remove(ledger.lab_id)
     _remove_sockets(ledger)
-    removed += _remove_files(places)
-    return removed
+    return removed + _remove_files(places)
 
 
 def leftovers(directory: Path) -> list[str]:
@@ -175,6 +207,4 @@ def _remove_files(places: Places) -> list[str]:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # not empty: something in it is not the lab's
-        places.directory.rmdir()
     return [f"files in {places.directory}"] if existed else []
