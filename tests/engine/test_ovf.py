@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import pytest
 
 from overkeep.engine import markup
-from overkeep.engine.ovf import BadOvf, of_new_vm
+from overkeep.engine.ovf import BadOvf
+from overkeep.engine.ovf import of_new_vm as edit
 
 OVF = """<?xml version='1.0' encoding='UTF-8'?>
 <ovf:Envelope xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/1/"
@@ -30,6 +33,10 @@ OVF = """<?xml version='1.0' encoding='UTF-8'?>
   </Section>
  </Content>
 </ovf:Envelope>"""
+
+
+def of_new_vm(document: str, *, storage_domain_ids: Collection[str]) -> str:
+    return edit(document, description="job 1", storage_domain_ids=storage_domain_ids)
 
 
 def tags(document: str) -> list[str]:
@@ -61,6 +68,13 @@ def test_prefixes_stay_as_they_are() -> None:
 
 def test_a_lease_on_an_unknown_domain_goes() -> None:
     assert "LeaseDomainId" not in of_new_vm(OVF, storage_domain_ids={"s2"})
+
+
+def test_a_description_is_exchanged() -> None:
+    described = OVF.replace("<LeaseDomainId>", "<Description>mine</Description><LeaseDomainId>")
+    made = of_new_vm(described, storage_domain_ids=())
+    assert "mine" not in made
+    assert made.count("<Description>") == 1
 
 
 def test_editing_twice_is_editing_once() -> None:

@@ -30,8 +30,8 @@ class BadOvf(EngineError):
     status = 422
 
 
-def of_new_vm(ovf: str, *, storage_domain_ids: Collection[str]) -> str:
-    """Return `ovf` without disks, interfaces and snapshots.
+def of_new_vm(ovf: str, *, description: str, storage_domain_ids: Collection[str]) -> str:
+    """Return `ovf` with another description and without disks, interfaces and snapshots.
 
     A lease on a storage domain that is not among `storage_domain_ids` goes too, as the Manager would refuse the VM.
     Raises `BadOvf`.
@@ -42,10 +42,20 @@ def of_new_vm(ovf: str, *, storage_domain_ids: Collection[str]) -> str:
         raise BadOvf(reason=str(error)) from error
     if markup.local(root.tag) != "Envelope":
         raise BadOvf(reason=f"its root is {root.tag!r} instead of an OVF envelope")
-    if not any(markup.local(element.tag) in ("Content", "VirtualSystem") for element in root):
+    content = next((element for element in root if markup.local(element.tag) in ("Content", "VirtualSystem")), None)
+    if content is None:
         raise BadOvf(reason="it describes no VM")
     _prune(root, storage_domain_ids)
+    _describe(content, description)
     return markup.write(root)
+
+
+def _describe(content: Element, description: str) -> None:
+    found = next(markup.children(content, "Description"), None)
+    if found is None:
+        found = Element("Description")
+        content.insert(0, found)
+    found.text = description
 
 
 def _prune(element: Element, domains: Collection[str]) -> None:

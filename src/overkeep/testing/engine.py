@@ -251,7 +251,9 @@ class MemoryEngine(EngineWorld, Engine):
         if spec.cluster_id not in self.known_clusters.values():
             what = f"cluster {spec.cluster_id}"
             raise NotFoundInEngine(act=f"make VM {spec.name}", what=what, words="")
-        text = ovf.of_new_vm(spec.ovf, storage_domain_ids=set(self.known_domains.values()))
+        text = ovf.of_new_vm(
+            spec.ovf, description=spec.description, storage_domain_ids=set(self.known_domains.values())
+        )
         vm = namesake or Vm(
             id=str(uuid.uuid4()),
             name=spec.name,

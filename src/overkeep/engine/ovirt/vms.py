@@ -89,7 +89,7 @@ class Vms:
 
     def _import(self, spec: VmSpec) -> str:
         domains = self._inventory.storage_domains(cluster_id=spec.cluster_id)
-        document = ovf.of_new_vm(spec.ovf, storage_domain_ids=set(domains.values()))
+        document = ovf.of_new_vm(spec.ovf, description=spec.description, storage_domain_ids=set(domains.values()))
         configuration = types.Configuration(type=types.ConfigurationType.OVF, data=document)
         vm = types.Vm(
             name=spec.name,
