@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import shutil
 import socket
 import subprocess
@@ -19,6 +21,7 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.request import Request, urlopen
 
 import ovirtsdk4 as sdk
 import pytest
@@ -268,6 +271,13 @@ class World:
 
     def log_in(self, user: str) -> sdk.Connection:
         return sdk.Connection(f"{self.url}/ovirt-engine/api", user, "secret", insecure=True)
+
+    def get_json(self, path: str) -> Any:
+        """GET as a client that asks for JSON."""
+        login = base64.b64encode(b"admin@internal:secret").decode()
+        headers = {"Accept": "application/json", "Authorization": f"Basic {login}"}
+        with urlopen(Request(f"{self.url}/ovirt-engine/api/{path}", headers=headers), timeout=20) as answer:
+            return json.load(answer)
 
     def add_disk(self, *, fmt: DiskFormat = "cow", size: int = 4 * MIB) -> Disk:
         state = self.state

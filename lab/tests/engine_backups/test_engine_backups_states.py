@@ -52,6 +52,8 @@ def test_what_a_live_backup_holds(world: Any) -> None:
     told = [event.description for event in world.state.events]
     assert told[0] == f"Backup {backup.id} for VM {vm.name} started (User: admin@internal-authz)."
     assert all(backup.id in text for text in told)
+    found = world.system.events_service().list(search=backup.id)
+    assert [event.code for event in found] == [10793, 10794, 10805, 10799, 10790]
 
 
 def test_raw_disks_make_no_checkpoint(world: Any) -> None:
@@ -284,3 +286,30 @@ def test_detached_disk_leaves_the_checkpoints(world: Any) -> None:
     assert [disk.id for disk in covered] == [two.id]
     assert not world.call(world.host.bitmaps, one.path)
     assert set(world.call(world.host.bitmaps, two.path)) == {both.to_checkpoint_id}
+
+
+def test_consistency_that_cannot_be_had(world: Any) -> None:
+    """A VM without an agent is backed up without a freeze, unless a freeze is required."""
+    disk = world.add_disk()
+    vm = world.add_vm(disk)
+    backup = add(world, vm, disk, query={"require_consistency": "true"})
+    assert world.wait_backup(vm, backup.id, "ready").phase.value == "failed"
+    assert world.start_backup(vm, disk).phase.value == "ready"
+
+
+def test_json(world: Any) -> None:
+    """The same entities in the Engine's JSON: numbers and booleans are strings, dates are milliseconds."""
+    disk = world.add_disk()
+    vm = world.add_vm(disk)
+    backup = world.start_backup(vm, disk)
+    transfer = world.start_transfer(disk=types.Disk(id=disk.id), backup=types.Backup(id=backup.id))
+    shown = world.get_json(f"vms/{vm.id}/backups")["backup"][0]
+    assert (shown["id"], shown["phase"], shown["vm"]["id"]) == (backup.id, "ready", vm.id)
+    assert isinstance(shown["creation_date"], int)
+    assert [link["rel"] for link in shown["link"]] == ["disks"]
+    assert world.get_json(f"vms/{vm.id}/backups/{backup.id}/disks")["disk"][0]["backup_mode"] == "full"
+    assert world.get_json(f"vms/{vm.id}/checkpoints")["checkpoint"][0]["state"] == "created"
+    shown = world.get_json("imagetransfers")["image_transfer"][0]
+    assert (shown["active"], shown["transferred"], shown["inactivity_timeout"]) == ("false", "0", "60")
+    assert shown["image"]["id"] == disk.id
+    world.finalize_transfer(transfer)

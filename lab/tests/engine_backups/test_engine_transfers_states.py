@@ -96,6 +96,9 @@ def test_requests_that_are_refused(world: Any) -> None:
         asked = types.ImageTransfer(disk=types.Disk(id=disk.id))
         refused(lambda: service.add(asked), 403, "not authorized")
     first = world.start_transfer(disk=types.Disk(id=disk.id))
+    with world.log_in("other@internal") as connection:
+        service = connection.system_service().image_transfers_service().image_transfer_service(first.id)
+        refused(service.cancel, 403, "not authorized")
     refused(lambda: add(world, disk=types.Disk(id=disk.id)), 409, "Cannot transfer Virtual Disk: Disk is locked")
     world.finalize_transfer(first)
     assert len(world.state.transfers) == 1
