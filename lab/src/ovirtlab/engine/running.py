@@ -215,7 +215,7 @@ def _paused(context: Context, vm: Vm, reason: str) -> None:
     if "space" in reason.lower():
         text = f"VM {vm.name} has been paused due to no Storage space error."
         _event(context, vm, None, 138, text, severity="error")
-    elif "i/o" in reason.lower() or "io" in reason.lower():
+    elif "i/o" in reason.lower() or "io-error" in reason:
         text = f"VM {vm.name} has been paused due to storage I/O problem."
         _event(context, vm, None, 145, text, severity="error")
 

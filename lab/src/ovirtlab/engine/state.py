@@ -89,6 +89,21 @@ class State:
         """The host's record, or `NotFound`."""
         return _known(self.hosts, host_id)
 
+    def has(self, kind: str, key: str) -> bool:
+        """Whether there is an object of a kind that permissions and events may be about."""
+        tables: dict[str, Mapping[str, object]] = {
+            "vm": self.vms,
+            "disk": self.disks,
+            "cluster": self.clusters,
+            "data_center": self.data_centers,
+            "host": self.hosts,
+            "network": self.networks,
+            "storage_domain": self.storage_domains,
+            "template": self.templates,
+            "vnic_profile": self.vnic_profiles,
+        }
+        return key in tables[kind]
+
     def attach(self, attachment: DiskAttachment) -> None:
         """Record that a disk hangs on a VM."""
         self.vms[attachment.vm_id].attachments[attachment.disk_id] = attachment

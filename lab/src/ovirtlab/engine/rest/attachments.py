@@ -10,26 +10,26 @@ from ovirtlab.engine.rest.bodies import Body
 from ovirtlab.engine.rest.disks import change, read_spec
 from ovirtlab.engine.rest.documents import API, Collection, Entity, Value, link_to
 from ovirtlab.engine.rest.routing import Call, Created, Done, Routes
-from ovirtlab.engine.rest.shapes import address, cause_of
+from ovirtlab.engine.rest.shapes import address, cause_of, vm_of
 
 routes = Routes()
 
 
 @routes.get("vms/{vm}/diskattachments")
 async def list_attachments(call: Call) -> Collection:
-    vm = call.context.state.vm(call.id("vm"))
+    vm = vm_of(call)
     return Collection("disk_attachments", "disk_attachment", [show(item) for item in vm.attachments.values()])
 
 
 @routes.get("vms/{vm}/diskattachments/{attachment}")
 async def get_attachment(call: Call) -> Entity:
-    return show(_find(call, call.context.state.vm(call.id("vm"))))
+    return show(_find(call, vm_of(call)))
 
 
 @routes.post("vms/{vm}/diskattachments")
 async def add_attachment(call: Call) -> Created:
     """Attach an existing disk (its id is given and known) or make a new one for the VM."""
-    context, vm = call.context, call.context.state.vm(call.id("vm"))
+    context, vm = call.context, vm_of(call)
     call.require("configure_vm_storage", ("vm", vm.id))
     body = call.body.child("disk")
     if body is None:
@@ -66,7 +66,7 @@ async def _add_new(call: Call, vm: Vm, attachment: DiskAttachment, body: Body) -
 
 @routes.put("vms/{vm}/diskattachments/{attachment}")
 async def update_attachment(call: Call) -> Entity:
-    context, vm = call.context, call.context.state.vm(call.id("vm"))
+    context, vm = call.context, vm_of(call)
     attachment = _find(call, vm)
     call.require("configure_vm_storage", ("vm", vm.id))
     body = call.body
@@ -88,7 +88,7 @@ async def update_attachment(call: Call) -> Entity:
 @routes.delete("vms/{vm}/diskattachments/{attachment}")
 async def remove_attachment(call: Call) -> Done:
     """Detach a disk; with `detach_only=false` the disk is deleted as well."""
-    context, vm = call.context, call.context.state.vm(call.id("vm"))
+    context, vm = call.context, vm_of(call)
     attachment = _find(call, vm)
     call.require("configure_vm_storage", ("vm", vm.id))
     if call.flag("detach_only", default=True):

@@ -14,7 +14,7 @@ from ovirtlab.engine.rest.bodies import Body, read_guid
 from ovirtlab.engine.rest.documents import Collection, Entity, Items, Value, link_to
 from ovirtlab.engine.rest.listing import Kind
 from ovirtlab.engine.rest.routing import Call, Created, Done, Routes
-from ovirtlab.engine.rest.shapes import address, cause_of
+from ovirtlab.engine.rest.shapes import address, cause_of, check_seen
 
 routes = Routes()
 
@@ -29,7 +29,9 @@ async def list_disks(call: Call) -> Collection:
 
 @routes.get("disks/{disk}")
 async def get_disk(call: Call) -> Entity:
-    return show(call, call.context.state.disk(call.id("disk")))
+    disk = call.context.state.disk(call.id("disk"))
+    check_seen(call, ("disk", disk.id))
+    return show(call, disk)
 
 
 @routes.get("storagedomains/{domain}/disks")

@@ -98,10 +98,17 @@ def kind(context: Context) -> Kind[Event]:
     """How events are listed and found."""
     state = context.state
 
-    def name_of(event: Event, kind_: str) -> Word:
-        table = {"vm": state.vms, "host": state.hosts, "cluster": state.clusters}[kind_]
-        found = table.get(event.ids.get(kind_, ""))  # type: ignore[attr-defined]
-        return found.name if found else None
+    def vm_name(event: Event) -> Word:
+        vm = state.vms.get(event.ids.get("vm", ""))
+        return vm.name if vm else None
+
+    def host_name(event: Event) -> Word:
+        host = state.hosts.get(event.ids.get("host", ""))
+        return host.name if host else None
+
+    def cluster_name(event: Event) -> Word:
+        cluster = state.clusters.get(event.ids.get("cluster", ""))
+        return cluster.name if cluster else None
 
     def user(event: Event) -> Word:
         found: User | None = state.users.get(event.ids.get("user", ""))
@@ -119,10 +126,10 @@ def kind(context: Context) -> Kind[Event]:
             "origin": lambda event: event.origin,
             "custom_event_id": lambda event: event.custom_id,
             "time": lambda event: event.time,
-            "vm.name": lambda event: name_of(event, "vm"),
-            "event_vm": lambda event: name_of(event, "vm"),
-            "event_host": lambda event: name_of(event, "host"),
-            "event_cluster": lambda event: name_of(event, "cluster"),
+            "vm.name": vm_name,
+            "event_vm": vm_name,
+            "event_host": host_name,
+            "event_cluster": cluster_name,
             "usrname": user,
             "vm.id": lambda event: event.ids.get("vm"),
         },
@@ -152,16 +159,7 @@ def _about(context: Context, body: Body, user: User) -> dict[str, str]:
 
 
 def _check_known(context: Context, name: str, key: str) -> None:
-    state = context.state
-    tables = {
-        "vm": state.vms,
-        "host": state.hosts,
-        "storage_domain": state.storage_domains,
-        "template": state.templates,
-        "cluster": state.clusters,
-        "data_center": state.data_centers,
-    }
-    if key not in tables[name]:  # type: ignore[operator]
+    if not context.state.has(name, key):
         raise invalid(f"Cannot add External Event. The {name.replace('_', ' ')} {key} does not exist.")
 
 

@@ -5,31 +5,33 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
 from ovirtlab.engine.faults import NotFound
 from ovirtlab.engine.rest.documents import API, Collection, Entity, Items, Value
 from ovirtlab.engine.rest.order import links_of
 
+Tree: TypeAlias = "dict[str, Tree]"
 Get = Callable[[str], Awaitable[Entity | Collection]]
 
 
 async def follow(document: Entity | Collection, wanted: str, *, get: Get) -> None:
     """Inline what `wanted` names into the document, level by level; `get` answers a path below the API."""
-    tree: dict[str, dict[str, object]] = {}
+    tree: Tree = {}
     for path in filter(None, (part.strip() for part in wanted.split(","))):
         node = tree
         for name in path.split("."):
-            node = node.setdefault(name, {})  # type: ignore[assignment]
+            node = node.setdefault(name, {})
     for entity in document.entities if isinstance(document, Collection) else [document]:
         await _inline(entity, tree, get)
 
 
-async def _inline(entity: Entity, tree: dict[str, dict[str, object]], get: Get) -> None:
+async def _inline(entity: Entity, tree: Tree, get: Get) -> None:
     entity.fields = dict(entity.fields)
     for name, below in tree.items():
         targets = await _replace(entity, name, get)
         for target in targets:
-            await _inline(target, below, get)  # type: ignore[arg-type]
+            await _inline(target, below, get)
 
 
 async def _replace(entity: Entity, name: str, get: Get) -> list[Entity]:

@@ -13,25 +13,25 @@ from ovirtlab.engine.rest.bodies import Body
 from ovirtlab.engine.rest.documents import Collection, Entity, Items, Value, link_to
 from ovirtlab.engine.rest.listing import Kind
 from ovirtlab.engine.rest.routing import Call, Created, Done, Routes
-from ovirtlab.engine.rest.shapes import address, cause_of
+from ovirtlab.engine.rest.shapes import address, cause_of, vm_of
 
 routes = Routes()
 
 
 @routes.get("vms/{vm}/nics")
 async def list_nics(call: Call) -> Collection:
-    vm = call.context.state.vm(call.id("vm"))
+    vm = vm_of(call)
     return Collection("nics", "nic", [show_nic(nic) for nic in vm.nics.values()])
 
 
 @routes.get("vms/{vm}/nics/{nic}")
 async def get_nic(call: Call) -> Entity:
-    return show_nic(_find(call, call.context.state.vm(call.id("vm"))))
+    return show_nic(_find(call, vm_of(call)))
 
 
 @routes.post("vms/{vm}/nics")
 async def add_nic(call: Call) -> Created:
-    context, vm = call.context, call.context.state.vm(call.id("vm"))
+    context, vm = call.context, vm_of(call)
     call.require("configure_vm_network", ("vm", vm.id))
     name = call.body.text("name")
     if not name:
@@ -49,7 +49,7 @@ async def add_nic(call: Call) -> Created:
 
 @routes.put("vms/{vm}/nics/{nic}")
 async def update_nic(call: Call) -> Entity:
-    context, vm = call.context, call.context.state.vm(call.id("vm"))
+    context, vm = call.context, vm_of(call)
     nic = _find(call, vm)
     call.require("configure_vm_network", ("vm", vm.id))
     mac = call.body.text("mac", "address")
@@ -63,7 +63,7 @@ async def update_nic(call: Call) -> Entity:
 
 @routes.delete("vms/{vm}/nics/{nic}")
 async def remove_nic(call: Call) -> Done:
-    vm = call.context.state.vm(call.id("vm"))
+    vm = vm_of(call)
     nic = _find(call, vm)
     call.require("configure_vm_network", ("vm", vm.id))
     if vm.host_id and nic.plugged:
@@ -75,7 +75,7 @@ async def remove_nic(call: Call) -> Done:
 
 @routes.get("vms/{vm}/nics/{nic}/reporteddevices")
 async def list_reported_of_nic(call: Call) -> Collection:
-    _find(call, call.context.state.vm(call.id("vm")))
+    _find(call, vm_of(call))
     return Collection("reported_devices", "reported_device", [])
 
 
@@ -106,6 +106,12 @@ async def list_networks_of_cluster(call: Call) -> Collection:
         raise NotFound(call.path)
     all_networks = call.context.state.networks.values()
     return NETWORKS.listing(call, [item for item in all_networks if item.data_center_id == cluster.data_center_id])
+
+
+@routes.get("datacenters/{data_center}/networks")
+async def list_networks_of_data_center(call: Call) -> Collection:
+    key = call.id("data_center")
+    return NETWORKS.listing(call, [item for item in call.context.state.networks.values() if item.data_center_id == key])
 
 
 @routes.get("vnicprofiles")

@@ -277,17 +277,5 @@ def _role(call: Call) -> Role:
 
 
 def _check_exists(call: Call, place: tuple[str, str]) -> None:
-    state = call.context.state
-    kind, key = place
-    tables = {
-        "vm": state.vms,
-        "disk": state.disks,
-        "cluster": state.clusters,
-        "data_center": state.data_centers,
-        "host": state.hosts,
-        "storage_domain": state.storage_domains,
-        "network": state.networks,
-        "vnic_profile": state.vnic_profiles,
-    }
-    if key not in tables[kind]:  # type: ignore[operator]
-        raise NotFound(key)
+    if not call.context.state.has(*place):
+        raise NotFound(place[1])

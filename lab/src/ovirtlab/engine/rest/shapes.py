@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from ovirtlab.engine.access import sees
+from ovirtlab.engine.entities import Vm
+from ovirtlab.engine.faults import NotFound
 from ovirtlab.engine.jobs import Cause
 from ovirtlab.engine.rest.documents import API, Collection, Entity
 from ovirtlab.engine.rest.routing import Call
@@ -21,6 +24,19 @@ def version(level: tuple[int, int], *, tag: str = "version") -> Entity:
 def cause_of(call: Call) -> Cause:
     """Who a job or an event is owed to."""
     return Cause(call.user, call.correlation_id)
+
+
+def vm_of(call: Call) -> Vm:
+    """The VM of the path; `NotFound` when there is none, or none that this user sees."""
+    vm = call.context.state.vm(call.id("vm"))
+    check_seen(call, ("vm", vm.id))
+    return vm
+
+
+def check_seen(call: Call, place: tuple[str, str]) -> None:
+    """Raise `NotFound` when the user-level view does not have this object."""
+    if call.filtered and not sees(call.context.state, call.user, on=place):
+        raise NotFound(place[1])
 
 
 def nothing(tag: str, member: str) -> Collection:

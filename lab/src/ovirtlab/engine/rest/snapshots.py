@@ -8,20 +8,20 @@ from ovirtlab.engine.faults import NotFound
 from ovirtlab.engine.records import Snapshot
 from ovirtlab.engine.rest.documents import Collection, Entity, Value, link_to
 from ovirtlab.engine.rest.routing import Call, Routes
-from ovirtlab.engine.rest.shapes import address
+from ovirtlab.engine.rest.shapes import address, vm_of
 
 routes = Routes()
 
 
 @routes.get("vms/{vm}/snapshots")
 async def list_snapshots(call: Call) -> Collection:
-    vm = call.context.state.vm(call.id("vm"))
+    vm = vm_of(call)
     return Collection("snapshots", "snapshot", [show(snapshot) for snapshot in snapshots_of(call, vm)])
 
 
 @routes.get("vms/{vm}/snapshots/{snapshot}")
 async def get_snapshot(call: Call) -> Entity:
-    vm, wanted = call.context.state.vm(call.id("vm")), call.id("snapshot")
+    vm, wanted = vm_of(call), call.id("snapshot")
     for snapshot in snapshots_of(call, vm):
         if snapshot.id == wanted:
             return show(snapshot)

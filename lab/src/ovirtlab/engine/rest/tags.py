@@ -9,7 +9,7 @@ from ovirtlab.engine.machines import tell
 from ovirtlab.engine.rest.documents import Collection, Entity, Value, link_to
 from ovirtlab.engine.rest.listing import Kind
 from ovirtlab.engine.rest.routing import Call, Created, Done, Routes
-from ovirtlab.engine.rest.shapes import address, cause_of
+from ovirtlab.engine.rest.shapes import address, cause_of, vm_of
 from ovirtlab.engine.state import BLANK, SYSTEM
 
 routes = Routes()
@@ -74,14 +74,14 @@ async def remove_tag(call: Call) -> Done:
 
 @routes.get("vms/{vm}/tags")
 async def list_tags_of_vm(call: Call) -> Collection:
-    vm = call.context.state.vm(call.id("vm"))
+    vm = vm_of(call)
     tags = [call.context.state.tags[tag_id] for tag_id in sorted(vm.tags)]
     return Collection("tags", "tag", [_show_on_vm(call, vm.id, tag) for tag in tags])
 
 
 @routes.get("vms/{vm}/tags/{tag}")
 async def get_tag_of_vm(call: Call) -> Entity:
-    vm, tag = call.context.state.vm(call.id("vm")), _tag(call)
+    vm, tag = vm_of(call), _tag(call)
     if tag.id not in vm.tags:
         raise NotFound(call.path)
     return _show_on_vm(call, vm.id, tag)
@@ -90,7 +90,7 @@ async def get_tag_of_vm(call: Call) -> Entity:
 @routes.post("vms/{vm}/tags")
 async def assign_tag(call: Call) -> Created:
     """Give a VM a tag, named by id or name."""
-    state, vm = call.context.state, call.context.state.vm(call.id("vm"))
+    state, vm = call.context.state, vm_of(call)
     call.require("tag_management", ("system", SYSTEM))
     tag_id, name = call.body.id, call.body.text("name")
     if tag_id is None and name is None:
@@ -105,7 +105,7 @@ async def assign_tag(call: Call) -> Created:
 
 @routes.delete("vms/{vm}/tags/{tag}")
 async def unassign_tag(call: Call) -> Done:
-    vm, tag = call.context.state.vm(call.id("vm")), _tag(call)
+    vm, tag = vm_of(call), _tag(call)
     call.require("tag_management", ("system", SYSTEM))
     if tag.id not in vm.tags:
         raise NotFound(call.path)

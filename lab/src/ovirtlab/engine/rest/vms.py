@@ -12,7 +12,7 @@ from ovirtlab.engine.rest.bodies import Body
 from ovirtlab.engine.rest.documents import Collection, Entity, Items, Value, link_to
 from ovirtlab.engine.rest.listing import Kind
 from ovirtlab.engine.rest.routing import Call, Done, Routes
-from ovirtlab.engine.rest.shapes import address, cause_of, version
+from ovirtlab.engine.rest.shapes import address, cause_of, version, vm_of
 from ovirtlab.engine.search import Word
 
 routes = Routes()
@@ -32,12 +32,12 @@ async def list_vms(call: Call) -> Collection:
 
 @routes.get("vms/{vm}")
 async def get_vm(call: Call) -> Entity:
-    return show(call, call.context.state.vm(call.id("vm")))
+    return show(call, vm_of(call))
 
 
 @routes.put("vms/{vm}")
 async def update_vm(call: Call) -> Entity:
-    vm = call.context.state.vm(call.id("vm"))
+    vm = vm_of(call)
     call.require("edit_vm_properties", ("vm", vm.id))
     if vm.image_locked:
         raise conflict(f"Cannot edit VM: {running.VM_LOCKED}")
@@ -48,7 +48,7 @@ async def update_vm(call: Call) -> Entity:
 
 @routes.delete("vms/{vm}")
 async def remove_vm(call: Call) -> Done:
-    vm = call.context.state.vm(call.id("vm"))
+    vm = vm_of(call)
     call.require("delete_vm", ("vm", vm.id))
     detach_only = call.flag("detach_only") or bool(call.body.flag("vm", "disks", "detach_only"))
     machines.check_removal(call.context, vm, with_disks=not detach_only)
@@ -59,7 +59,7 @@ async def remove_vm(call: Call) -> Done:
 @routes.action("vms/{vm}/start")
 async def start_vm(call: Call) -> Done:
     """Answers when the host has been asked; the client polls the status."""
-    context, vm = call.context, call.context.state.vm(call.id("vm"))
+    context, vm = call.context, vm_of(call)
     call.require("run_vm", ("vm", vm.id))
     if vm.status == "paused":
         await running.resume(context, vm, cause=cause_of(call))
@@ -86,7 +86,7 @@ async def shutdown_vm(call: Call) -> Done:
 @routes.action("vms/{vm}/reboot")
 async def reboot_vm(call: Call) -> Done:
     """A reboot is a shutdown and a start on the lab's hosts."""
-    context, vm = call.context, call.context.state.vm(call.id("vm"))
+    context, vm = call.context, vm_of(call)
     call.require("reboot_vm", ("vm", vm.id))
     running.check_stop(context, vm, verb="reboot", force=call.body.flag("force") or False)
     context.background.spawn(running.reboot(context, vm, cause=cause_of(call)), name=f"reboot VM {vm.name}")
@@ -94,7 +94,7 @@ async def reboot_vm(call: Call) -> Done:
 
 
 async def _stop(call: Call, *, verb: str, power_off: bool) -> Done:
-    context, vm = call.context, call.context.state.vm(call.id("vm"))
+    context, vm = call.context, vm_of(call)
     call.require("stop_vm" if power_off else "shut_down_vm", ("vm", vm.id))
     running.check_stop(context, vm, verb=verb, force=call.body.flag("force") or False)
     work = context.background.spawn(

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Disks: made, refused, changed, hung on VMs and taken off, deleted."""
+
+from typing import Any
+
+import ovirtsdk4 as sdk
+import pytest
+from ovirtsdk4 import types
+
+MIB = 1 << 20
+
+
+def disk_of(**changes: Any) -> types.Disk:
+    fields = {
+        "name": "d",
+        "provisioned_size": MIB,
+        "format": types.DiskFormat.COW,
+        "storage_domains": [types.StorageDomain(name="data")],
+    }
+    return types.Disk(**{**fields, **changes})
+
+
+def make(lab: Any, system: Any, **changes: Any) -> Any:
+    disk = system.disks_service().add(disk_of(**changes))
+    service = system.disks_service().disk_service(disk.id)
+    lab.wait(lambda: service.get().status == types.DiskStatus.OK)
+    return service
+
+
+def test_ids_are_kept_and_the_volume_lies_where_vdsm_has_it(lab: Any, system: Any) -> None:
+    disk_id, image_id = "11111111-2222-4333-8444-555555555555", "66666666-2222-4333-8444-555555555555"
+    disk = make(lab, system, id=disk_id, image_id=image_id, backup=types.DiskBackup.INCREMENTAL).get()
+    assert (disk.id, disk.image_id, disk.backup) == (disk_id, image_id, types.DiskBackup.INCREMENTAL)
+    domain = system.storage_domains_service().list(search="name=data")[0]
+    expected = lab.engine.context.directory / "storage" / domain.id / "images" / disk_id / image_id
+    assert expected.stat().st_size == MIB
+    with pytest.raises(sdk.Error, match=f"The selected disk ID: {disk_id} is already used") as taken:
+        system.disks_service().add(disk_of(id=disk_id))
+    assert taken.value.code == 409
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"format": types.DiskFormat.RAW, "backup": types.DiskBackup.INCREMENTAL}, "RAW Sparse backup-Incremental"),
+        ({"sparse": False}, "COW Preallocated backup-None"),
+        ({"shareable": True}, "not supported for shareable"),
+        ({"provisioned_size": 0}, "has to be greater than 0"),
+        ({"storage_domains": [types.StorageDomain(name="nowhere")]}, "Storage Domain doesn't exist"),
+        ({"storage_domains": None}, "required for add"),
+        ({"format": None}, "required for add"),
+    ],
+)
+def test_refused(system: Any, changes: dict[str, Any], text: str) -> None:
+    with pytest.raises(sdk.Error, match=text):
+        system.disks_service().add(disk_of(**changes))
+
+
+def test_preallocated_cow_is_allowed_with_incremental(lab: Any, system: Any) -> None:
+    assert make(lab, system, sparse=False, backup=types.DiskBackup.INCREMENTAL).get().sparse is False
+
+
+def test_incremental_of_a_raw_disk_is_refused_and_conversion_allows_it(lab: Any, system: Any) -> None:
+    service = make(lab, system, format=types.DiskFormat.RAW)
+    incremental = types.Disk(backup=types.DiskBackup.INCREMENTAL)
+    with pytest.raises(sdk.Error, match="not supported for RAW format disks") as error:
+        service.update(incremental)
+    assert error.value.code == 400
+    service.convert(disk=types.Disk(format=types.DiskFormat.COW, backup=types.DiskBackup.INCREMENTAL))
+    lab.wait(lambda: service.get().format == types.DiskFormat.COW and service.get().status == types.DiskStatus.OK)
+    assert service.get().backup == types.DiskBackup.INCREMENTAL
+
+
+def test_extend(lab: Any, system: Any) -> None:
+    service = make(lab, system)
+    service.update(types.Disk(provisioned_size=2 * MIB))
+    lab.wait(lambda: service.get().status == types.DiskStatus.OK)
+    assert service.get().provisioned_size == 2 * MIB
+    with pytest.raises(sdk.Error, match="must be larger"):
+        service.update(types.Disk(provisioned_size=MIB))
+
+
+def test_search(lab: Any, system: Any) -> None:
+    find = system.disks_service().list
+    assert [disk.alias for disk in find(search="vm_names=web sortby alias asc")] == ["web_data", "web_system"]
+    assert [disk.alias for disk in find(search="alias=db_*")] == ["db_system"]
+    assert [disk.alias for disk in find(search=f"id={lab.disk_id('web_data')}")] == ["web_data"]
+
+
+def test_attach_detach_while_running(lab: Any, system: Any) -> None:
+    disk = make(lab, system)
+    vm_id = lab.vm_id("web")
+    attachments = system.vms_service().vm_service(vm_id).disk_attachments_service()
+    attachments.add(
+        types.DiskAttachment(disk=types.Disk(id=disk.get().id), interface=types.DiskInterface.VIRTIO, active=True)
+    )
+    disk_id = disk.get().id
+    assert lab.hosts[0].machines[vm_id].disks[disk_id].target == "vdc"
+    with pytest.raises(sdk.Error, match="already attached to VM"):
+        attachments.add(types.DiskAttachment(disk=types.Disk(id=disk_id), interface=types.DiskInterface.VIRTIO))
+    with pytest.raises(sdk.Error, match="is not down"):
+        disk.remove()
+    attachments.attachment_service(disk_id).remove()
+    assert disk_id not in lab.hosts[0].machines[vm_id].disks
+    assert disk.get().status == types.DiskStatus.OK
+
+
+def test_one_boot_disk(lab: Any, system: Any) -> None:
+    disk = make(lab, system)
+    attachments = system.vms_service().vm_service(lab.vm_id("web")).disk_attachments_service()
+    with pytest.raises(sdk.Error, match="Disk web_system in VM web is already marked as boot"):
+        attachments.add(
+            types.DiskAttachment(
+                disk=types.Disk(id=disk.get().id), interface=types.DiskInterface.VIRTIO, bootable=True, active=True
+            )
+        )
+
+
+def test_remove_by_attachment(lab: Any, system: Any) -> None:
+    disk_id = lab.disk_id("db_system")
+    path = lab.engine.state.disks[disk_id].path
+    attachments = system.vms_service().vm_service(lab.vm_id("db")).disk_attachments_service()
+    attachments.attachment_service(disk_id).remove(detach_only=False)
+    lab.wait(lambda: not path.parent.exists())
+    with pytest.raises(sdk.NotFoundError):
+        system.disks_service().disk_service(disk_id).get()
+
+
+def test_locked_disk_is_left_alone(lab: Any, system: Any) -> None:
+    disk = make(lab, system)
+    lab.engine.state.disks[disk.get().id].status = "locked"
+    for act in (disk.remove, lambda: disk.update(types.Disk(description="x"))):
+        with pytest.raises(sdk.Error, match="Disk is locked") as error:
+            act()
+        assert error.value.code == 409
+
+
+def test_enable_incremental_through_the_attachment(lab: Any, system: Any) -> None:
+    disk_id = lab.disk_id("db_system")
+    attachments = system.vms_service().vm_service(lab.vm_id("db")).disk_attachments_service()
+    off = types.DiskAttachment(disk=types.Disk(backup=types.DiskBackup.NONE))
+    attachments.attachment_service(disk_id).update(off)
+    assert system.disks_service().disk_service(disk_id).get().backup == types.DiskBackup.NONE
