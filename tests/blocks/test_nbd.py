@@ -183,8 +183,9 @@ def test_a_server_that_dies(tmp_path: Path, serve: Serve, servers: list[subproce
     (tmp_path / "disk").write_bytes(os.urandom(8 * MIB))
     with closing(NbdSource(serve(tmp_path / "disk", "--read-only"))) as source:
         sink = MemoryDisk(source.size)
+        extents = source.extents(dirty=False)
         with pytest.raises(DiskLost) as caught:
-            copy(source, sink, source.extents(dirty=False), chunk=MIB, progress=lambda c, m: servers[-1].kill())
+            copy(source, sink, extents, workers=1, chunk=MIB, progress=lambda c, m: servers[-1].kill())
         assert caught.value.retry
         assert not sink.finished
 

@@ -177,6 +177,7 @@ class Draft:
             raise DraftIncomplete(point=point.id, reason=f"its image of disk {image.name!r} is called {image.file}")
         relative = layout.disk(point.workload_id, point.vm_id, image.disk_id)
         folder = layout.located(self._root, relative)
+        sync_folder(folder)  # opening it also makes an NFS client ask the server what a mover has just put there
         try:
             reader = ChainReader(folder, image.file)
         except (ImageDamaged, ImageUnsupported, UnsafeImage, TargetMissing) as error:
@@ -192,7 +193,6 @@ class Draft:
                 f"the image of disk {image.name!r} has {found[0]} bytes over {backing or 'nothing'}, not {expected}"
             )
             raise DraftIncomplete(point=point.id, reason=reason)
-        sync_folder(folder)
 
 
 def _remove_if_empty(folder: Path) -> None:
