@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import pytest
 from cryptography import x509
@@ -198,21 +199,28 @@ def processes() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Start processes that end with the test."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(*command: object) -> subprocess.Popen[bytes]:
-        started.append(subprocess.Popen([str(word) for word in command], stderr=subprocess.PIPE))
+    def start(*command: object, stderr: IO[bytes]) -> subprocess.Popen[bytes]:
+        started.append(subprocess.Popen([str(word) for word in command], stderr=stderr))
         return started[-1]
 
     yield start
     for process in started:
         process.kill()
-        process.communicate(timeout=DEADLINE)
+        process.wait(timeout=DEADLINE)
 
 
 class Tickets:
     """A real ovirt-imageio and its tickets."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, process: subprocess.Popen[bytes]) -> None:
         self.control, self.local = str(folder / "sock"), str(folder / "local")
+        self.log = folder / "log"
+        self._process = process
+
+    def kill(self) -> None:
+        """End the daemon; its tickets are gone for ever."""
+        self._process.kill()
+        self._process.wait(timeout=DEADLINE)
 
     def add(self, url: str, *, op: str = "read", **more: object) -> str:
         """Put a ticket and return its id."""
@@ -256,7 +264,7 @@ host = 127.0.0.1
 port = 0
 [local]
 enable = true
-socket = {folder}/local
+socket = {local}
 [control]
 transport = unix
 socket = {folder}/sock
@@ -264,7 +272,7 @@ remove_timeout = 5
 [handlers]
 keys = stderr
 [logger_root]
-level = WARNING
+level = INFO
 handlers = stderr
 """
 
@@ -279,15 +287,31 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
-def tickets(short: Path, processes: Callable[..., subprocess.Popen[bytes]]) -> Tickets:
+def imageio(short: Path, processes: Callable[..., subprocess.Popen[bytes]]) -> Callable[..., Tickets]:
+    """Start a real ovirt-imageio; with `abstract` its local service is on a socket without a file."""
+
+    def start(*, abstract: bool = False) -> Tickets:
+        folder = short / f"iio-{uuid.uuid4().hex[:8]}"
+        (folder / "conf.d").mkdir(parents=True)
+        local = "" if abstract else folder / "local"  # empty: the daemon makes up an abstract name
+        (folder / "conf.d" / "test.conf").write_text(_DAEMON.format(folder=folder, local=local))
+        log = folder / "log"
+        with log.open("wb") as output:
+            command = (Path(sys.executable).with_name("ovirt-imageio"), "-c", folder)
+            made = Tickets(folder, processes(*command, stderr=output))
+        wait_for(lambda: Path(made.control).exists() and "Ready for requests" in log.read_text())
+        if abstract:
+            _, _, address = log.read_text().partition("local.service listening on '\\x00")
+            made.local = "\\0" + address.partition("'")[0]
+        return made
+
+    return start
+
+
+@pytest.fixture
+def tickets(imageio: Callable[..., Tickets]) -> Tickets:
     """An ovirt-imageio of our own."""
-    folder = short / "iio"
-    (folder / "conf.d").mkdir(parents=True)
-    (folder / "conf.d" / "test.conf").write_text(_DAEMON.format(folder=folder))
-    processes(Path(sys.executable).with_name("ovirt-imageio"), "-c", folder)
-    made = Tickets(folder)
-    wait_for(lambda: Path(made.control).exists() and Path(made.local).exists())
-    return made
+    return imageio()
 
 
 class Nbd:

@@ -10,9 +10,8 @@ from contextlib import closing, contextmanager
 from overkeep.blocks.copy import copy
 from overkeep.blocks.ends import Extent, Sink, Source
 from overkeep.blocks.errors import DiskFailed, DiskLost, DiskRefused, DiskUnreachable, SizesDiffer
+from overkeep.blocks.image import ChainReader, ImageSink
 from overkeep.blocks.nbd import NbdSink, NbdSource
-from overkeep.blocks.qcow2.reader import ChainReader
-from overkeep.blocks.qcow2.writer import ImageWriter
 from overkeep.errors import OverkeepError
 from overkeep.mover import access
 from overkeep.mover.imageio import Imageio, ImageioUnreachable, Ticket, TicketBroken, TicketCancelled
@@ -55,7 +54,7 @@ class Copier:
             if sink.backing is not None:
                 with _backing(sink), closing(ChainReader(folder, sink.backing)) as parent:
                     _require_room(parent.size, disk.size)
-            with closing(ImageWriter(folder, sink.name, size=disk.size, backing=sink.backing)) as image:
+            with closing(ImageSink(folder, sink.name, size=disk.size, backing=sink.backing)) as image:
                 result = _copy(work, disk, image, extents=_changed(disk, work) if dirty else None)
                 return result.model_copy(update={"stored": image.stored})
 

@@ -29,6 +29,7 @@ class TicketUnknown(OverkeepError):
 
     code = "ticket-unknown"
     template = "ovirt-imageio on this host has no ticket {ticket}; its transfer has ended, start a new one."
+    retry = True  # a new transfer in the same backup cures it, after a restart of the daemon for instance
 
 
 class TicketCancelled(OverkeepError):
@@ -36,6 +37,7 @@ class TicketCancelled(OverkeepError):
 
     code = "ticket-cancelled"
     template = "The Manager ended the transfer of ticket {ticket} during the copy ({reason}); start a new transfer."
+    retry = True
 
 
 class TicketBroken(OverkeepError):
@@ -46,6 +48,7 @@ class TicketBroken(OverkeepError):
         "ovirt-imageio cannot open the disk of ticket {ticket} (it answered {status}): the disk's NBD server has "
         "ended; start a new backup or transfer, and look in the log of ovirt-imageio."
     )
+    retry = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -63,7 +63,7 @@ def require_replaceable(folder: Path, image: Image, *, fence: int, finished: int
     the same job replaces what an earlier one wrote before a crash; an image of a committed point is never replaced.
     """
     path = folder / image.name
-    manifest = folder.parent.parent / "points" / path.stem / "point.json"
+    manifest = folder.parent.parent / "points" / path.stem / layout.MANIFEST
     with on_target(path):
         if not path.exists():
             return
