@@ -28,11 +28,11 @@ from overkeep.engine.errors import (
     DiskInUse,
     EngineRefused,
     NameInUse,
+    NoSuchVm,
     NotFoundInEngine,
     VmLocked,
 )
 from overkeep.engine.ovf import BadOvf
-from overkeep.errors import NotFound
 from overkeep.model.inventory import DiskFormat, VmStatus
 from overkeep.model.points import Mode
 from overkeep.units import MIB
@@ -89,7 +89,7 @@ class EngineContract:
 
     @pytest.mark.parametrize("name", ["no-such-vm", NOBODY, "", "*", 'a" or name="*'])
     def test_find_unknown_vm(self, engine: Engine, name: str) -> None:
-        with pytest.raises(NotFound):
+        with pytest.raises(NoSuchVm, match="no VM"):
             engine.find_vm(name)
 
     def test_vms(self, world: World) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +36,7 @@ class OvirtAccess(Access):
 
     def __init__(self, url: str, ca_file: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._site = Site(url.rstrip("/"), ca_file)
+        self._lock = threading.Lock()
         self._http: httpx.Client | None = None
         self._people: Cache[str, _Person] = Cache(_IDENTITY_SECONDS, _CACHED, clock=clock)
         self._permits: Cache[tuple[str, str], frozenset[str]] = Cache(_PERMITS_SECONDS, _CACHED, clock=clock)
@@ -51,8 +53,17 @@ class OvirtAccess(Access):
 
     def close(self) -> None:
         """Close idle connections."""
-        if self._http is not None:
-            self._http.close()
+        with self._lock:
+            if self._http is not None:
+                self._http.close()
+                self._http = None
+
+    def _client(self) -> httpx.Client:
+        """Made at the first call, as a missing CA file is an answer to the caller and no reason not to start."""
+        with self._lock:
+            if self._http is None:
+                self._http = self._site.client()
+            return self._http
 
     def _person(self, token: str) -> _Person:
         if not token or not token.isascii() or not token.isprintable():
@@ -113,10 +124,9 @@ class OvirtAccess(Access):
 
     def _get(self, token: str, path: str, *, what: str) -> Element:
         headers = {"Authorization": f"Bearer {token}", "Accept": "application/xml", "Version": "4"}
-        if self._http is None:
-            self._http = self._site.client()
+        client = self._client()
         with self._site.reached():
-            answer = self._http.get(self._site.url + path, headers=headers)
+            answer = client.get(self._site.url + path, headers=headers)
         self._site.check_in_service(answer.status_code)
         if answer.status_code == 401:
             raise Unauthorized

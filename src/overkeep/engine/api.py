@@ -124,7 +124,9 @@ class Engine(Protocol):
         """Log in and return the product version of the Manager."""
 
     def vm(self, vm_id: str) -> Vm: ...
-    def find_vm(self, name_or_id: str) -> Vm: ...
+    def find_vm(self, name_or_id: str) -> Vm:
+        """Return the VM of an id, or else of a name; raise `NoSuchVm` or `AmbiguousName`."""
+
     def vms(self) -> tuple[Vm, ...]:
         """All VMs, without disks and NICs."""
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from overkeep.errors import OverkeepError
+from overkeep.errors import NotFound, OverkeepError
 
 
 class EngineError(OverkeepError):
@@ -138,6 +138,16 @@ class NotReadyInTime(EngineError):
     )
     retry = True
     status = 504
+
+
+class NoSuchVm(NotFound):
+    """No VM has the name or the id."""
+
+    code = "no-such-vm"
+    template = (
+        "The Manager has no VM {name!r} (upper and lower case matter); look its name up in the Manager, "
+        "and check that the service account of Overkeep may see it."
+    )
 
 
 class AmbiguousName(EngineError):

@@ -27,11 +27,12 @@ from overkeep.engine.errors import (
     DiskInUse,
     EngineRefused,
     NameInUse,
+    NoSuchVm,
     NotFoundInEngine,
     NotReadyInTime,
     VmLocked,
 )
-from overkeep.errors import NotFound, OverkeepError
+from overkeep.errors import OverkeepError
 from overkeep.model.inventory import Disk, DiskFormat, Host, Vm, VmStatus
 from overkeep.model.points import Mode
 from overkeep.testing.engine_world import EngineWorld, MemoryBackup, MemoryTransfer
@@ -82,7 +83,7 @@ class MemoryEngine(EngineWorld, Engine):
         found = [vm.id for vm in self._vms.values() if vm.id == name_or_id]
         found = found or [vm.id for vm in self._vms.values() if vm.name == name_or_id]
         if not found:
-            raise NotFound(kind="VM", name=name_or_id, how="overkeep vm list")
+            raise NoSuchVm(name=name_or_id)
         if len(found) > 1:
             raise AmbiguousName(count=len(found), name=name_or_id, ids=", ".join(found))
         return self._seen(found[0])

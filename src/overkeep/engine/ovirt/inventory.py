@@ -8,13 +8,10 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from overkeep.engine.errors import AmbiguousName, BadAnswer, NotFoundInEngine
+from overkeep.engine.errors import AmbiguousName, BadAnswer, NoSuchVm, NotFoundInEngine
 from overkeep.engine.ovirt import values
 from overkeep.engine.ovirt.session import Session
-from overkeep.errors import NotFound
 from overkeep.model.inventory import Host, Vm
-
-HOW_TO_LIST_VMS = "overkeep vm list"
 
 
 class Inventory:
@@ -45,7 +42,7 @@ class Inventory:
         return dataclasses.replace(vm, disks=disks, nics=nics)
 
     def find_vm(self, name_or_id: str) -> Vm:
-        """Return the VM of an id or else of a name; raise `NotFound` or `AmbiguousName`."""
+        """Return the VM of an id or else of a name; raise `NoSuchVm` or `AmbiguousName`."""
         if _is_uuid(name_or_id):
             try:
                 return self.vm(name_or_id)
@@ -53,7 +50,7 @@ class Inventory:
                 pass  # a name may look like an id
         ids = self.ids_of(name_or_id)
         if not ids:
-            raise NotFound(kind="VM", name=name_or_id, how=HOW_TO_LIST_VMS)
+            raise NoSuchVm(name=name_or_id)
         if len(ids) > 1:
             raise AmbiguousName(count=len(ids), name=name_or_id, ids=", ".join(ids))
         return self.vm(ids[0])
