@@ -21,6 +21,7 @@ Step = Callable[[Context, ImageTransfer], Awaitable[None]]
 
 FINISHED = frozenset({"finished_success", "finished_failure", "finished_cleanup"})
 PAUSED = frozenset({"paused_system", "paused_user"})
+_RUNNING = frozenset({"initializing", "transferring", "resuming"})
 
 
 def enter(context: Context, transfer: ImageTransfer, phase: str) -> None:
@@ -62,9 +63,10 @@ async def begin(context: Context, transfer: ImageTransfer, *, preferred_host: st
 
 
 def stopped_by_system(context: Context, transfer: ImageTransfer, code: int) -> None:
-    """What the engine does on trouble: an upload is paused, a download is given up."""
+    """What the engine does on trouble: an upload is paused, a download is given up; a client's order stands."""
     audit.tell(context, transfer, code)
-    enter(context, transfer, "paused_system" if transfer.direction == "upload" else "cancelled_system")
+    if transfer.phase in _RUNNING:
+        enter(context, transfer, "paused_system" if transfer.direction == "upload" else "cancelled_system")
 
 
 async def _transferring(context: Context, transfer: ImageTransfer) -> None:
