@@ -177,8 +177,8 @@ class Draft:
             raise DraftIncomplete(point=point.id, reason=f"its image of disk {image.name!r} is called {image.file}")
         relative = layout.disk(point.workload_id, point.vm_id, image.disk_id)
         folder = layout.located(self._root, relative)
-        sync_folder(folder)  # opening it also makes an NFS client ask the server what a mover has just put there
         try:
+            sync_folder(folder)  # opening it also makes an NFS client ask the server what a mover has just put there
             reader = ChainReader(folder, image.file)
         except (ImageDamaged, ImageUnsupported, UnsafeImage, TargetMissing) as error:
             raise DraftIncomplete(point=point.id, reason=f"disk {image.name!r}: {error}") from error
