@@ -15,7 +15,7 @@ import pytest
 from overkeep.blocks.errors import NoChangedBlocks
 from overkeep.errors import OverkeepError
 from overkeep.mover import access
-from overkeep.mover.access import AccessUnsupported, TicketRefuses, interval, kept_alive
+from overkeep.mover.access import TicketRefuses, interval, kept_alive
 from overkeep.mover.imageio import (
     Imageio,
     ImageioUnreachable,
@@ -57,8 +57,6 @@ def test_what_a_ticket_permits() -> None:
         access.check(ticket(), op="write", dirty=False)
     with pytest.raises(TicketRefuses, match="permits write"):
         access.check(ticket(ops=frozenset({"write"})), op="read", dirty=False)
-    with pytest.raises(AccessUnsupported, match="'file'"):
-        access.check(ticket(url="file:///x"), op="read", dirty=False)
     with pytest.raises(NoChangedBlocks):
         access.check(ticket(), op="read", dirty=True)
 
@@ -144,3 +142,13 @@ def test_a_silent_daemon_does_not_end_the_copy(tickets: Any, url: str, caplog: p
         time.sleep(1.2)  # two more touches, and no more lines: nothing to wait for
     assert not told
     assert [record.getMessage().partition(" ticket=")[0] for record in caplog.records] == ["ticket not kept alive"]
+
+
+def test_what_can_be_made_out_without_the_control_service(tickets: Any, url: str, tmp_path: Path) -> None:
+    blind = Imageio(control=str(tmp_path / "none"), local=tickets.local)
+    assert blind.ticket_unseen(tickets.add(url)).ops == {"read"}
+    assert blind.ticket_unseen(tickets.add(url, op="write")).ops == {"write"}
+    with pytest.raises(TicketCancelled):
+        blind.ticket_unseen("nobody")
+    with pytest.raises(ImageioUnreachable, match="imageio_local_socket"):
+        access.look_up(Imageio(control="/none", local="/none"), "t", op="read", dirty=False)

@@ -176,6 +176,64 @@ def test_a_restore_is_the_disk(bench: Bench, disk: Path, nbd: Any, tmp_path: Pat
     assert_same(disk, new)
 
 
+@pytest.fixture
+def blind(settings: MoverConfig, target: Any, tickets: Any, serve: Callable[..., Any], tmp_path: Path) -> Bench:
+    """A mover that may not open the control socket."""
+    changed = settings_for(settings, (target.config,), tickets)
+    _, client = serve(changed.model_copy(update={"imageio_control_socket": str(tmp_path / "none")}))
+    return Bench(client, target, tickets)
+
+
+def test_without_the_control_socket_the_images_api_serves(blind: Bench, disk: Path, nbd: Any, tmp_path: Path) -> None:
+    blind.done(blind.backup(nbd(disk)))
+    assert_same(disk, blind.folder / "p1.qcow2")
+    nbd.stop()
+    write(disk, "write -P 0x44 1M 128k", "write -z 12M 64k")
+    status = blind.done(blind.backup(nbd(disk, "--bitmap=cp1"), "p2.qcow2", backing="p1.qcow2", dirty=True), "j2:d:1")
+    assert_same(disk, blind.folder / "p2.qcow2")
+    assert status.result is not None
+    assert status.result.covered == 192 * KIB
+    new = tmp_path / "new.qcow2"
+    tool("qemu-img", "create", "-q", "-f", "qcow2", new, SIZE)
+    write(new, "write -P 0x99 20M 1M")
+    ticket = blind.tickets.add(nbd(new, write=True), op="write")
+    blind.done(CopyOrder(host="host1", source=blind.image("p2.qcow2"), sink=Access(ticket=ticket)), "r:d:1")
+    assert blind.tickets.remove(ticket) == 204
+    nbd.stop()
+    assert_same(disk, new)
+
+
+def test_the_images_api_knows_its_limits(blind: Bench, disk: Path, nbd: Any) -> None:
+    url = nbd(disk)
+    blind.done(blind.backup(url))
+    plain = blind.tickets.add(url)
+    order = blind.backup("", "p2.qcow2", backing="p1.qcow2", dirty=True, ticket=plain)
+    assert blind.failed(order, "j2:d:1").error_code == "no-changed-blocks"
+    wrong = blind.backup("", "p3.qcow2", ticket=blind.tickets.add(url, op="write"))
+    assert blind.failed(wrong, "j3:d:1").error_code == "ticket-refuses"
+
+
+def test_a_ticket_that_leads_to_a_file(bench: Bench, disk: Path, tmp_path: Path) -> None:
+    raw, new = tmp_path / "disk.raw", tmp_path / "new.raw"
+    tool("qemu-img", "convert", "-O", "raw", disk, raw)
+    tool("qemu-img", "create", "-q", "-f", "raw", new, SIZE)
+    bench.done(bench.backup("", ticket=bench.tickets.add(f"file://{raw}")))
+    assert_same(disk, bench.folder / "p1.qcow2")
+    sink = Access(ticket=bench.tickets.add(f"file://{new}", op="write"))
+    bench.done(CopyOrder(host="host1", source=bench.image("p1.qcow2"), sink=sink), "r:d:1")
+    assert raw.read_bytes() == new.read_bytes()
+
+
+def test_a_ticket_removed_in_mid_copy_through_the_images_api(blind: Bench, large: Path, nbd: Any) -> None:
+    ticket = blind.tickets.add(nbd(large, speed=SPEED))
+    blind.client.put("j:d:1", blind.backup("", ticket=ticket))
+    blind.until_moving()
+    assert blind.tickets.remove(ticket) == 204
+    status = blind.follow("j:d:1")
+    assert (status.state, status.error_code) == (OrderState.FAILED, "ticket-cancelled")
+    assert blind.files() == []
+
+
 def test_cancelling_in_mid_copy_leaves_nothing(bench: Bench, large: Path, nbd: Any) -> None:
     order = bench.backup(nbd(large, speed=SPEED))
     bench.client.put("j:d:1", order)
@@ -271,7 +329,6 @@ def test_tickets_that_do_not_fit(bench: Bench, disk: Path, nbd: Any) -> None:
     cases = {
         "ticket-unknown": bench.backup("", ticket=unknown),
         "ticket-refuses": bench.backup("", ticket=bench.tickets.add(url, op="write")),
-        "access-unsupported": bench.backup("", ticket=bench.tickets.add(f"file://{disk}")),
         "ticket-broken": bench.backup("", ticket=bench.tickets.add("nbd:unix:/nowhere/at/all")),
     }
     for number, (code, order) in enumerate(cases.items(), 1):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An access of an order: its ticket checked, its NBD URL, and the ticket kept alive while the copy runs."""
+"""An access of an order: its ticket checked, its disk opened, and the ticket kept alive while the copy runs."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
+from overkeep.blocks.ends import Sink, Source
 from overkeep.blocks.errors import NoChangedBlocks
+from overkeep.blocks.nbd import NbdSink, NbdSource
 from overkeep.errors import OverkeepError
 from overkeep.logs import fields
 from overkeep.mover.imageio import TIMEOUT, Imageio, ImageioUnreachable, Ticket, TicketBroken, TicketCancelled
+from overkeep.mover.images import ImagesSink, ImagesSource
 
 SHORTEST, LONGEST = 0.5, 20.0  # seconds between two signs of life
 
@@ -26,26 +29,44 @@ class TicketRefuses(OverkeepError):
     template = "Ticket {ticket} permits {ops} and the order needs {needed}; start a transfer in the right direction."
 
 
-class AccessUnsupported(OverkeepError):
-    """The Manager opened the disk in a way this mover cannot read."""
+def look_up(imageio: Imageio, ticket_id: str, *, op: Literal["read", "write"], dirty: bool) -> Ticket:
+    """Return the ticket once it is sure that it permits `op`, with changed blocks if `dirty`.
 
-    code = "access-unsupported"
-    template = (
-        "Ticket {ticket} leads to {scheme!r} and this mover opens NBD only; "
-        "start the transfer with format `raw`, which makes the Manager serve it over NBD."
-    )
+    When the control service cannot be asked, the images API is: a mover without the right to the control socket works
+    on, more slowly. Raises the errors of `Imageio` and of `check`.
+    """
+    try:
+        ticket = imageio.ticket(ticket_id)
+    except ImageioUnreachable as error:
+        ticket = imageio.ticket_unseen(ticket_id)
+        log.warning("images API instead of NBD %s", fields(ticket=ticket_id, reason=repr(str(error))))
+    check(ticket, op=op, dirty=dirty)
+    return ticket
 
 
 def check(ticket: Ticket, *, op: Literal["read", "write"], dirty: bool) -> None:
-    """Raise a typed error unless `ticket` permits `op` over NBD, with changed blocks if `dirty`."""
+    """Raise a typed error unless `ticket` permits `op`, with changed blocks if `dirty`."""
     if op not in ticket.ops:
         permitted = ", ".join(sorted(ticket.ops)) or "nothing"
         raise TicketRefuses(ticket=ticket.id, ops=permitted, needed=op)
-    scheme = ticket.url.partition(":")[0]
-    if scheme not in ("nbd", "nbd+unix"):
-        raise AccessUnsupported(ticket=ticket.id, scheme=scheme)
     if dirty and not ticket.dirty:
         raise NoChangedBlocks(url=ticket.url, reason="the Manager opened it for a full backup")
+
+
+def open_source(imageio: Imageio, ticket: Ticket, *, dirty: bool) -> Source:
+    """Open the disk of `ticket` for reading: over NBD if it is there, else through the images API."""
+    if _is_nbd(ticket):
+        return NbdSource(ticket.url, dirty=dirty)
+    return ImagesSource(imageio.local, ticket.id)
+
+
+def open_sink(imageio: Imageio, ticket: Ticket) -> Sink:
+    """Open the disk of `ticket` for writing, as `open_source`."""
+    return NbdSink(ticket.url) if _is_nbd(ticket) else ImagesSink(imageio.local, ticket.id)
+
+
+def _is_nbd(ticket: Ticket) -> bool:
+    return ticket.url.startswith(("nbd:", "nbd+unix:"))
 
 
 def interval(inactivity_timeout: float) -> float:

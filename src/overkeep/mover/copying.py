@@ -11,7 +11,6 @@ from overkeep.blocks.copy import copy
 from overkeep.blocks.ends import Extent, Sink, Source
 from overkeep.blocks.errors import DiskFailed, DiskLost, DiskRefused, DiskUnreachable, SizesDiffer
 from overkeep.blocks.image import ChainReader, ImageSink
-from overkeep.blocks.nbd import NbdSink, NbdSource
 from overkeep.errors import OverkeepError
 from overkeep.mover import access
 from overkeep.mover.imageio import Imageio, ImageioUnreachable, Ticket, TicketBroken, TicketCancelled
@@ -48,9 +47,8 @@ class Copier:
         dirty = work.order.dirty
         folder = self._targets.writable_folder(sink)
         require_replaceable(folder, sink, fence=work.order.fence, finished=self._finished_fence(work.sink))
-        ticket = self._imageio.ticket(source.ticket)
-        access.check(ticket, op="read", dirty=dirty)
-        with self._using(ticket, work), closing(NbdSource(ticket.url, dirty=dirty)) as disk:
+        ticket = access.look_up(self._imageio, source.ticket, op="read", dirty=dirty)
+        with self._using(ticket, work), closing(access.open_source(self._imageio, ticket, dirty=dirty)) as disk:
             if sink.backing is not None:
                 with _backing(sink), closing(ChainReader(folder, sink.backing)) as parent:
                     _require_room(parent.size, disk.size)
@@ -60,12 +58,11 @@ class Copier:
 
     def _restore(self, work: Work, source: Image, sink: Access) -> CopyResult:
         folder = self._targets.existing_folder(source)
-        ticket = self._imageio.ticket(sink.ticket)
-        access.check(ticket, op="write", dirty=False)
+        ticket = access.look_up(self._imageio, sink.ticket, op="write", dirty=False)
         with (
             closing(ChainReader(folder, source.name)) as chain,
             self._using(ticket, work),
-            closing(NbdSink(ticket.url)) as disk,
+            closing(access.open_sink(self._imageio, ticket)) as disk,
         ):
             _require_room(chain.size, disk.size)
             return _copy(work, chain, disk)
