@@ -156,7 +156,8 @@ def _vms(top: Fields, context: _Context) -> list[Vm]:
     for fields in top.items("vms", default=()):
         count = fields.whole("count", default=0)
         numbered = _copies(fields, count) if count else [fields]
-        vms.extend(_vm(one, context, place=len(vms) + index) for index, one in enumerate(numbered))
+        for one in numbered:
+            vms.append(_vm(one, context, place=len(vms)))
     _distinct(top, "vms", [vm.name for vm in vms])
     return vms
 

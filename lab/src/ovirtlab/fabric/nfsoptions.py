@@ -63,9 +63,12 @@ def _check(name: str, value: str | None) -> None:
         if value not in (_FIXED[name], _FIXED[name] + ".0"):
             raise BadOption(f"this mount can only be {name}={_FIXED[name]}, not {name}={value}")
         return
+    if name in ("port", "mountport", "timeo", "retrans"):
+        _number({name: value}, name, 0)
+        return
     if name in _NEUTRAL or name in ("soft", "softerr", "softreval", "hard", "ro"):
         return
-    if name in _NEUTRAL_WITH_VALUE or name.startswith("x-") or name in ("port", "mountport", "timeo", "retrans"):
+    if name in _NEUTRAL_WITH_VALUE or name.startswith("x-"):
         return
     raise BadOption(f"unknown mount option {name!r}")
 
@@ -78,5 +81,5 @@ def _soft_seconds(values: dict[str, str | None]) -> float:
 def _number(values: dict[str, str | None], name: str, default: int) -> int:
     text = values.get(name, str(default))
     if text is None or not text.isdigit():
-        raise BadOption(f"the mount option {name}={text} needs a whole number")
+        raise BadOption(f"the mount option {name} needs a whole number, not {text}")
     return int(text)
