@@ -50,7 +50,7 @@ def test_checkpoints_of_others_stay(world: World) -> None:
     world.memory._checkpoints["web-vm"] = {"somebody-elses": frozenset()}
     world.back_up()
     world.back_up()
-    assert list(world.memory._checkpoints["web-vm"])[0] == "somebody-elses"
+    assert next(iter(world.memory._checkpoints["web-vm"])) == "somebody-elses"
     assert len(world.memory._checkpoints["web-vm"]) == 2
 
 
@@ -176,7 +176,7 @@ def test_a_mover_that_was_restarted_gets_a_new_attempt(world: World) -> None:
     world.until(lambda: world.mover.received)
     world.mover.restart()
     world.until(lambda: len(world.mover.received) == 2)
-    world.mover.release()
+    world.let_mover_go()
     job = world.finish(job)
     assert succeeded(job), job.failure
     first, second = world.mover.received.values()
@@ -268,6 +268,6 @@ def test_two_jobs_never_work_on_one_vm(world: World) -> None:
     world.until(lambda: world.mover.received)
     with pytest.raises(Conflict, match=job.id):
         world.start_backup()
-    world.mover.release()
+    world.let_mover_go()
     assert succeeded(world.finish(job))
     assert succeeded(world.back_up())

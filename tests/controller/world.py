@@ -195,6 +195,11 @@ class World:
             time.sleep(0.02)
         return found
 
+    def let_mover_go(self) -> None:
+        """Let held orders end."""
+        with self.mortal_mover._one:
+            self.mover.release()
+
     def phase(self, job: Job, phase: str) -> bool:
         return any(v.phase == phase for v in self.store.jobs.get(job.id).vms)
 

@@ -27,8 +27,17 @@ def patiently(exposure: Exposure, act: Callable[[], None]) -> State:
     def tell(error: OverkeepError) -> None:
         jobs.add_event(watch.job_id, "warning", f"Closing what is open in the Manager is tried again: {error}")
 
+    def guarded() -> None:
+        try:
+            act()
+        except OverkeepError:
+            raise
+        except Exception as error:
+            _log.exception("job %s: the release of VM %s failed unexpectedly", watch.job_id, exposure.vm_id)
+            raise OverkeepError(reason="the release of a job failed") from error
+
     try:
-        watch.persist(act, seconds=watch.ports.patience.release, on=OverkeepError, tell=tell)
+        watch.persist(guarded, seconds=watch.ports.patience.release, on=OverkeepError, tell=tell)
     except OverkeepError as error:
         _log.error("job %s could not release VM %s: %s", watch.job_id, exposure.vm_id, error)
         return {"open": f"Something of this job is still open in the Manager ({error}); it is tried again later."}

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from world import World, disk, succeeded, vm
+
+from overkeep.controller.ports import backup_id
+from overkeep.controller.store.records import Job, JobState
+from overkeep.engine.api import BackupRequest
+from overkeep.engine.errors import EngineRefused
+from overkeep.model.restore import RestoreRequest
+
+
+def backup_job(world: World) -> Job:
+    return world.start_backup()
+
+
+def restore_job(world: World) -> Job:
+    point = world.repository.points()[-1]
+    request = RestoreRequest(point_id=point.id, name="copy", start=True)
+    return world.controller.start_restore(point, request, caller="admin")
+
+
+def calls_of(world: World, port: str, start) -> int:
+    """How many calls one undisturbed job makes."""
+    mortal = getattr(world, port)
+    mortal.arm(0, after=False)
+    assert succeeded(world.finish(start(world)))
+    return mortal.calls
+
+
+def die_and_go_on(world: World, port: str, at: int, *, after: bool, start) -> Job:
+    """Let the controller die at a call of a port, start it again, and return how the job ended."""
+    mortal = getattr(world, port)
+    mortal.arm(at, after=after)
+    job = start(world)
+    world.until(lambda: mortal.died.is_set() or world.store.jobs.get(job.id).state.over)
+    world.restart()
+    return world.finish(job)
+
+
+# Each fifth point of death here, all of them in the slow suite.
+SOME = [pytest.param(5, id="some"), pytest.param(1, id="all", marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
+
+
+@pytest.mark.parametrize("every", SOME)
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_backup_survives_a_death_at_any_call_of_the_manager(world: World, every: int, after: bool) -> None:
+    world.add(vm("web", disk("root"), disk("data")))
+    assert succeeded(world.back_up())
+    total = calls_of(world, "engine", backup_job)
+    assert total > 10
+    for at in range(1 + int(after), total + 1, every):
+        before = len(world.repository.points())
+        job = die_and_go_on(world, "engine", at, after=after, start=backup_job)
+        assert succeeded(job), (at, job.failure)
+        assert len(world.repository.points()) == before + 1, at
+        world.assert_nothing_open()
+        world.assert_checkpoints_sound()
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_backup_survives_a_death_at_any_call_of_a_mover(world: World, after: bool) -> None:
+    world.add(vm("web", disk("root")))
+    total = calls_of(world, "mortal_mover", backup_job)
+    for at in range(1, total + 1):
+        job = die_and_go_on(world, "mortal_mover", at, after=after, start=backup_job)
+        assert succeeded(job), (at, job.failure)
+        world.assert_nothing_open()
+        world.assert_checkpoints_sound()
+    for order in world.mover.received.values():
+        assert order.fence == 1  # what was given is followed, not given again
+
+
+@pytest.mark.parametrize("every", SOME)
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_restore_survives_a_death_at_any_call_of_the_manager(world: World, every: int, after: bool) -> None:
+    world.add(vm("web", disk("root", bootable=True), disk("data")))
+    assert succeeded(world.back_up())
+    total = calls_of(world, "engine", restore_job)
+    for at in range(1 + int(after), total + 1, every):
+        remove_copies(world)
+        job = die_and_go_on(world, "engine", at, after=after, start=restore_job)
+        assert succeeded(job), (at, job.failure)
+        assert len([v for v in world.memory._vms.values() if v.name == "copy"]) == 1
+        world.assert_nothing_open()
+
+
+def remove_copies(world: World) -> None:
+    for made in [v for v in world.memory._vms.values() if v.name == "copy"]:
+        del world.memory._vms[made.id]
+
+
+@pytest.mark.parametrize("every", SOME)
+def test_a_cancel_that_meets_a_death_leaves_nothing(world: World, every: int) -> None:
+    world.add(vm("web", disk("root")))
+    assert succeeded(world.back_up())
+    total = calls_of(world, "engine", backup_job)
+    for at in range(1, total + 1, every):
+        world.engine.arm(at, after=True)
+        job = world.start_backup()
+        world.until(lambda job=job: world.engine.died.is_set() or world.store.jobs.get(job.id).state.over)
+        world.store.jobs.request_cancel(job.id)
+        world.restart()
+        job = world.finish(job)
+        assert job.state in (JobState.CANCELLED, JobState.SUCCEEDED), (at, job.failure)
+        world.assert_nothing_open()
+        world.assert_checkpoints_sound()
+
+
+def test_a_death_in_mid_copy_follows_the_order_that_runs(world: World) -> None:
+    world.add(vm("web", disk("root")))
+    world.mover.held = True
+    job = world.start_backup()
+    world.until(lambda: world.mover.received)
+    world.restart()
+    world.let_mover_go()
+    assert succeeded(world.finish(job))
+    assert len(world.mover.received) == 1
+    world.assert_nothing_open()
+
+
+def test_a_mover_that_restarted_while_the_controller_was_dead(world: World) -> None:
+    world.add(vm("web", disk("root")))
+    world.mover.held = True
+    job = world.start_backup()
+    world.until(lambda: world.mover.received)
+    world.stop()
+    world.mover.restart()
+    world.let_mover_go()
+    world.restart()
+    assert succeeded(world.finish(job))
+    assert [order.fence for order in world.mover.received.values()] == [1, 2]
+    world.assert_nothing_open()
+
+
+def test_a_job_that_never_reached_the_engine_is_submitted(world: World, tmp_path: Path) -> None:
+    world.add(vm("web", disk("root")))
+    submit = world.durable.submit
+    world.durable.submit = lambda *args, **kwargs: None  # type: ignore[method-assign]
+    job = world.start_backup()
+    world.durable.submit = submit  # type: ignore[method-assign]
+    world.restart()
+    assert succeeded(world.finish(job))
+
+
+def test_a_backup_that_came_late_is_closed_by_the_janitor(world: World) -> None:
+    world.add(vm("web", disk("root")))
+    world.memory.fail("start_backup", EngineRefused(act="start", words="No."))
+    job = world.back_up()
+    assert job.state is JobState.FAILED
+    late = backup_id(job.id, "web-vm", 1)
+    world.memory.start_backup(
+        BackupRequest(id=late, vm_id="web-vm", disk_ids=("root-disk",), from_checkpoint=None, description="x")
+    )
+    assert [left.ref for left in world.janitor.leftovers()] == [late]
+    world.janitor.close_leftovers()
+    world.assert_nothing_open()
+    assert world.memory._checkpoints["web-vm"] == {}
+    assert "left open" in world.texts(job)
+
+
+def test_a_draft_of_a_dead_job_is_swept_after_its_grace(world: World) -> None:
+    draft = world.repository.begin("w", "v", point_id="20260101T000000Z-12345678", job_id="dead")
+    world.janitor.sweep_drafts()
+    assert len(world.repository.drafts()) == 1  # perhaps it only just began
+    path = world.repository.root / "workloads/w/vms/v/points" / draft.point_id / "draft.json"
+    path.write_text(path.read_text().replace(str(draft.created.year), "2020", 1))
+    world.janitor.sweep_drafts()
+    assert world.repository.drafts() == ()

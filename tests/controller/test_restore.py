@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import pytest
+from world import World, disk, succeeded, vm
+
+from overkeep.blocks.errors import TargetReadOnly
+from overkeep.controller.store.records import JobState
+from overkeep.engine.errors import Busy, EngineRefused, EngineUnreachable
+from overkeep.model.inventory import VmStatus
+from overkeep.model.restore import RestoreRequest
+from overkeep.mover.orders import Access, CopyOrder, CopyResult, Image
+
+
+@pytest.fixture
+def backed_up(world: World) -> World:
+    world.add(vm("web", disk("web_root", bootable=True), disk("data", raw=True)))
+    assert succeeded(world.back_up())
+    world.mover.received.clear()
+    return world
+
+
+def point_id(world: World) -> str:
+    return world.repository.points()[-1].id
+
+
+def restored(world: World, name: str = "copy"):
+    return next((v for v in world.memory._vms.values() if v.name == name), None)
+
+
+def assert_nothing_made(world: World, before: set[str]) -> None:
+    """Only what was there before is there."""
+    disks = {d.id for v in world.memory._vms.values() for d in v.disks} | set(world.memory._floating)
+    assert disks == before
+    assert restored(world) is None
+    world.assert_nothing_open()
+
+
+def disks_of(world: World) -> set[str]:
+    return {d.id for v in world.memory._vms.values() for d in v.disks}
+
+
+def test_a_vm_is_restored_and_started(backed_up: World) -> None:
+    world = backed_up
+    job = world.restore(point_id(world), "copy", start=True)
+    assert succeeded(job), job.failure
+    made = restored(world)
+    assert made.status is VmStatus.UP
+    assert {d.name for d in made.disks} == {"copy_root", "data"}
+    assert job.result["vm_id"] == made.id
+    for order in world.mover.received.values():
+        assert isinstance(order.source, Image)
+        assert isinstance(order.sink, Access)
+    world.assert_nothing_open()
+
+
+def test_the_same_point_can_be_restored_again(backed_up: World) -> None:
+    assert succeeded(backed_up.restore(point_id(backed_up), "one"))
+    assert succeeded(backed_up.restore(point_id(backed_up), "two"))
+
+
+def test_a_taken_name_is_refused_before_anything_is_made(backed_up: World) -> None:
+    before = disks_of(backed_up)
+    job = backed_up.restore(point_id(backed_up), "web")
+    assert (job.state, job.failure.code) == (JobState.FAILED, "vm-name-taken")
+    assert_nothing_made(backed_up, before)
+
+
+def test_a_failed_copy_removes_what_was_made(backed_up: World) -> None:
+    def fails(_: CopyOrder) -> CopyResult:
+        raise TargetReadOnly(path="/t", reason="it is mounted read-only")
+
+    before = disks_of(backed_up)
+    backed_up.mover.outcome = fails
+    job = backed_up.restore(point_id(backed_up), "copy")
+    assert (job.state, job.failure.code) == (JobState.FAILED, "target-read-only")
+    assert_nothing_made(backed_up, before)
+
+
+def test_a_vm_that_cannot_be_completed_is_removed(backed_up: World) -> None:
+    before = disks_of(backed_up)
+    refused = EngineRefused(act="attach a disk", words="No.")
+    original = backed_up.memory._complete
+
+    def half(made, spec):
+        original(made, spec)
+        raise refused
+
+    backed_up.memory._complete = half
+    job = backed_up.restore(point_id(backed_up), "copy")
+    assert (job.state, job.failure.code) == (JobState.FAILED, "engine-refused")
+    assert_nothing_made(backed_up, before)
+
+
+def test_a_vm_that_does_not_start_stays(backed_up: World) -> None:
+    backed_up.memory.fail("start_vm", EngineRefused(act="start the VM", words="No host."))
+    job = backed_up.restore(point_id(backed_up), "copy", start=True)
+    assert job.state is JobState.FAILED
+    assert "is kept, but could not be started" in job.failure.text
+    assert restored(backed_up) is not None
+    backed_up.assert_nothing_open()
+
+
+def test_cancel_in_mid_copy_removes_what_was_made(backed_up: World) -> None:
+    world = backed_up
+    before = disks_of(world)
+    world.mover.held = True
+    point = world.controller.point(point_id(world))
+    job = world.controller.start_restore(point, RestoreRequest(point_id=point.id, name="copy"), caller="admin")
+    world.until(lambda: len(world.mover.received) == 2)
+    world.controller.cancel(world.controller.job(job.id))
+    job = world.finish(job)
+    assert job.state is JobState.CANCELLED
+    assert_nothing_made(world, before)
+
+
+@pytest.mark.parametrize("method", ["create_disk", "start_transfer", "finalize_transfer", "create_vm", "disk_status"])
+@pytest.mark.parametrize("after", [False, True])
+def test_a_short_outage_is_survived(backed_up: World, method: str, after: bool) -> None:
+    error = (
+        Busy(act="x", words="later") if method == "create_vm" else EngineUnreachable(url="https://m", reason="reset")
+    )
+    backed_up.memory.fail(method, error, after=after)
+    job = backed_up.restore(point_id(backed_up), "copy")
+    assert succeeded(job) or method == "finalize_transfer", job.failure
+    backed_up.assert_nothing_open()
+
+
+def test_a_damaged_chain_is_told_before_anything_is_made(backed_up: World) -> None:
+    world = backed_up
+    [point] = world.repository.points()
+    image = world.repository.root / world.repository.folder(point, "data-disk") / point.images[0].file
+    image.write_bytes(b"not an image")
+    job = world.restore(point.id, "copy")
+    assert (job.state, job.failure.code) == (JobState.FAILED, "chain-broken")
+    assert "create_disk" not in world.memory.calls

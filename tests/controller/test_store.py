@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from overkeep.controller.store import Store, schema
+from overkeep.controller.store.records import Failure, Held, HeldKind, Job, JobKind, JobState, Member
+from overkeep.errors import Conflict, NotFound
+
+WEB = Member(vm_id="1", vm_name="web")
+DB = Member(vm_id="2", vm_name="db")
+
+
+@pytest.fixture
+def store(tmp_path: Path):
+    store = Store(f"sqlite:///{tmp_path / 's.sqlite'}")
+    yield store
+    store.close()
+
+
+def job(name: str) -> Job:
+    return Job(
+        id=name,
+        kind=JobKind.BACKUP,
+        state=JobState.QUEUED,
+        workload_id="w",
+        subject="demo",
+        caller="me",
+        request={"full": True},
+        created="2026-01-01T00:00:00+00:00",
+    )
+
+
+def test_workloads(store: Store) -> None:
+    made = store.workloads.create("demo", [WEB, DB], description="d")
+    assert store.workloads.get("demo") == store.workloads.get(made.id) == made
+    with pytest.raises(Conflict, match="named 'demo'"):
+        store.workloads.create("demo", [])
+    with pytest.raises(Conflict, match="'web' belongs to workload 'demo'"):
+        store.workloads.create("other", [WEB])
+    store.workloads.delete(made.id)
+    assert store.workloads.create("other", [WEB]).members == (WEB,)
+    with pytest.raises(NotFound):
+        store.workloads.get("demo")
+
+
+def test_a_vm_is_busy_until_its_job_is_over(store: Store) -> None:
+    store.jobs.create(job("a"), [WEB, DB], exclusive=True)
+    with pytest.raises(Conflict, match="Job a works on VM 'web'"):
+        store.jobs.create(job("b"), [WEB], exclusive=True)
+    store.jobs.start("a")
+    store.jobs.end("a", JobState.FAILED, failure=Failure(code="x", text="y"), result={})
+    store.jobs.create(job("b"), [WEB], exclusive=True)
+    ended = store.jobs.get("a")
+    assert (ended.state, ended.failure.text, ended.request) == (JobState.FAILED, "y", {"full": True})
+
+
+def test_of_two_jobs_at_once_one_wins(store: Store) -> None:
+    refused = []
+
+    def create(name: str) -> None:
+        try:
+            store.jobs.create(job(name), [WEB], exclusive=True)
+        except Conflict:
+            refused.append(name)
+
+    threads = [threading.Thread(target=create, args=(f"j{n}",)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(refused) == 7
+    assert len(store.jobs.all()) == 1
+
+
+def test_a_job_that_is_over_stays_as_it_is(store: Store) -> None:
+    store.jobs.create(job("a"), [WEB], exclusive=True)
+    store.jobs.start("a")
+    store.jobs.end("a", JobState.SUCCEEDED, failure=Failure(), result={})
+    store.jobs.end("a", JobState.FAILED, failure=Failure(), result={})
+    store.jobs.start("a")
+    assert store.jobs.get("a").state is JobState.SUCCEEDED
+
+
+def test_events_wake_who_waits(store: Store) -> None:
+    store.jobs.create(job("a"), [WEB], exclusive=True)
+    threading.Timer(0.2, lambda: store.jobs.add_event("a", "info", "now", n=1)).start()
+    [event] = store.jobs.wait_events("a", after=0, seconds=20, stopping=threading.Event())
+    assert (event.text, event.fields) == ("now", {"n": 1})
+    assert store.jobs.wait_events("a", after=event.seq, seconds=0.05, stopping=threading.Event()) == ()
+
+
+def test_what_is_held(store: Store) -> None:
+    store.jobs.create(job("a"), [WEB], exclusive=True)
+    item = Held(job_id="a", kind=HeldKind.BACKUP, ref="b", vm_id="1")
+    store.held.add(item)
+    store.held.add(item)
+    assert store.held.of("a", "1") == (item,)
+    assert store.held.orphans() == ()
+    store.jobs.start("a")
+    store.jobs.end("a", JobState.FAILED, failure=Failure(), result={})
+    assert store.held.orphans() == (item,)
+    store.held.release(item)
+    assert store.held.orphans() == ()
+    found = store.held.find(HeldKind.BACKUP, "b")
+    assert found is not None
+    assert found.released
+
+
+def test_the_schema_is_what_its_migrations_make_and_is_private(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    Store(f"sqlite:///{path}").close()
+    Store(f"sqlite:///{path}").close()
+    assert path.stat().st_mode & 0o077 == 0
+    found = sa.inspect(sa.create_engine(f"sqlite:///{path}"))
+    for table in schema.metadata.sorted_tables:
+        assert {c["name"] for c in found.get_columns(table.name)} == {c.name for c in table.columns}
+
+
+def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    Store(f"sqlite:///{path}").close()
+    with sa.create_engine(f"sqlite:///{path}").begin() as connection:
+        connection.execute(sa.text("UPDATE schema_version SET version = 99"))
+    with pytest.raises(schema.SchemaTooNew, match="schema 99"):
+        Store(f"sqlite:///{path}")
