@@ -28,14 +28,19 @@ app.add_typer(admin.app, name="admin")
 _log = logging.getLogger(__name__)
 
 
-@app.callback()
-def root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
-) -> None:
-    """Back up and restore the virtual machines of oVirt, RHV and OLVM."""
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         output.say(f"overkeep {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Back up and restore the virtual machines of oVirt, RHV and OLVM."""
 
 
 def run() -> None:

@@ -20,6 +20,9 @@ from overkeep.units import human_size
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
+_UNLIMITED = 10_000  # columns, where nobody looks: a script must find an id in one piece
+
+
 def say(text: str) -> None:
     """A line on standard output."""
     typer.echo(text)
@@ -42,10 +45,13 @@ def documents(found: BaseModel | Sequence[BaseModel]) -> None:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table; names of users hold anything, so no mark-up is read from cells."""
-    shown = Table(*columns, box=None, pad_edge=False, show_header=True, header_style="bold")
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        shown.add_column(column, overflow="fold")
     for row in rows:
         shown.add_row(*(Text(cell) for cell in row))
-    Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty()).print(shown)
+    wide = None if sys.stdout.isatty() else _UNLIMITED
+    Console(file=sys.stdout, highlight=False, width=wide).print(shown)
 
 
 def disk_line(vm_name: str, disk: DiskProgressOut) -> str:

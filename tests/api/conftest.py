@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "controller"))
+
+from world import World, disk, vm
+
+from overkeep.api.app import create_app
+from overkeep.api.asked import Backend
+from overkeep.testing.access import MemoryAccess
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path)
+    world.start()
+    world.memory.add_vm(vm("web", disk("root", bootable=True)))
+    world.memory.add_vm(vm("db", disk("pg")))
+    try:
+        yield world
+    finally:
+        world.close()
+
+
+@pytest.fixture
+def access() -> MemoryAccess:
+    access = MemoryAccess()
+    access.add("root-token", user_id="root", name="admin@internal", admin=True)
+    access.add("ann-token", user_id="ann", name="ann@internal")
+    access.allow("ann", "web-vm", "backup_disk", "create_vm")
+    return access
+
+
+@pytest.fixture
+def http(world: World, access: MemoryAccess) -> TestClient:
+    return TestClient(create_app(Backend(controller=world.controller, access=access, janitor=world.janitor)))
+
+
+@pytest.fixture
+def root(http: TestClient) -> TestClient:
+    return _as(http, "root-token")
+
+
+@pytest.fixture
+def ann(http: TestClient) -> TestClient:
+    return _as(http, "ann-token")
+
+
+def _as(http: TestClient, token: str) -> TestClient:
+    return TestClient(http.app, headers={"Authorization": f"Bearer {token}"}, raise_server_exceptions=False)

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from world import World
+
+from overkeep.api.app import openapi_text
+from overkeep.testing.access import MemoryAccess
+
+
+def make(http: TestClient, name: str = "demo", *vms: str) -> dict[str, Any]:
+    answer = http.post("/v1/workloads", json={"name": name, "vms": list(vms or ("web",))})
+    assert answer.status_code == 201, answer.text
+    return answer.json()
+
+
+def back_up(http: TestClient, world: World, workload: str = "demo") -> dict[str, Any]:
+    answer = http.post(f"/v1/workloads/{workload}/snapshots", json={})
+    assert answer.status_code == 202, answer.text
+    job = answer.json()
+    assert answer.headers["location"] == f"/v1/jobs/{job['id']}"
+    world.until(lambda: world.store.jobs.get(job["id"]).state.over)
+    return http.get(f"/v1/jobs/{job['id']}").json()
+
+
+def problem(answer: Any, status: int, code: str) -> str:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    document = answer.json()
+    assert (document["code"], document["status"]) == (code, status)
+    return document["detail"]
+
+
+def test_the_document_that_is_committed_is_the_one_that_is_served() -> None:
+    committed = Path(__file__).parents[2] / "docs/protocol/openapi.json"
+    assert committed.read_text() == openapi_text(), "run `python -m overkeep.api > docs/protocol/openapi.json`"
+
+
+def test_health_needs_no_token(http: TestClient) -> None:
+    assert http.get("/v1/health").json()["status"] == "ok"
+
+
+@pytest.mark.parametrize("path", ["workloads", "jobs", "points", "movers", "leftovers", "jobs/x", "workloads/x"])
+def test_everything_else_does(http: TestClient, path: str) -> None:
+    answer = http.get(f"/v1/{path}")
+    assert "overkeep login" in problem(answer, 401, "not-logged-in")
+    assert answer.headers["www-authenticate"] == "Bearer"
+
+
+def test_an_expired_token_is_refused(root: TestClient, access: MemoryAccess) -> None:
+    assert root.get("/v1/workloads").status_code == 200
+    access.revoke("root-token")
+    problem(root.get("/v1/workloads"), 401, "not-logged-in")
+
+
+def test_workloads(root: TestClient) -> None:
+    made = make(root)
+    assert made["members"] == [{"vm_id": "web-vm", "vm_name": "web"}]
+    problem(root.post("/v1/workloads", json={"name": "demo", "vms": ["db"]}), 409, "conflict")
+    changed = root.put("/v1/workloads/demo", json={"name": "shop", "vms": ["web", "db"], "description": "both"})
+    assert [m["vm_name"] for m in changed.json()["members"]] == ["web", "db"]
+    assert root.get(f"/v1/workloads/{made['id']}").json()["name"] == "shop"
+    assert root.delete("/v1/workloads/shop").status_code == 204
+    problem(root.get("/v1/workloads/shop"), 404, "not-found")
+
+
+def test_a_vm_that_does_not_exist(root: TestClient) -> None:
+    assert "'nobody'" in problem(root.post("/v1/workloads", json={"name": "w", "vms": ["nobody"]}), 404, "no-such-vm")
+
+
+@pytest.mark.parametrize("body", [{}, {"name": "x"}, {"name": "", "vms": ["web"]}, {"name": "x", "vms": []}, []])
+def test_a_request_that_is_wrong(root: TestClient, body: Any) -> None:
+    problem(root.post("/v1/workloads", json=body), 400, "bad-request")
+
+
+def test_a_backup_and_its_events(root: TestClient, world: World) -> None:
+    make(root)
+    job = back_up(root, world)
+    assert job["state"] == "succeeded"
+    assert job["caller"] == "admin@internal"
+    assert job["vms"][0]["disks"][0]["mode"] == "full"
+    events = root.get(f"/v1/jobs/{job['id']}/events").json()
+    assert any("has restore point" in event["text"] for event in events)
+    after = events[-1]["seq"]
+    assert root.get(f"/v1/jobs/{job['id']}/events", params={"after": after, "wait": 20}).json() == []
+    [point] = root.get("/v1/points", params={"workload": "demo"}).json()
+    assert point["images"][0]["stored"] == 1 << 18
+    assert root.get(f"/v1/points/{point['id']}").json() == point
+    assert [j["id"] for j in root.get("/v1/jobs").json()] == [job["id"]]
+
+
+def test_a_job_on_the_vm_is_named(root: TestClient, world: World) -> None:
+    make(root)
+    world.mover.held = True
+    job = root.post("/v1/workloads/demo/snapshots", json={"full": True}).json()
+    assert job["id"] in problem(root.post("/v1/workloads/demo/snapshots", json={}), 409, "conflict")
+    assert root.post(f"/v1/jobs/{job['id']}/cancel").status_code == 202
+    world.until(lambda: world.store.jobs.get(job["id"]).state.over)
+    assert root.get(f"/v1/jobs/{job['id']}").json()["state"] == "cancelled"
+    problem(root.post(f"/v1/jobs/{job['id']}/cancel"), 409, "conflict")
+    world.assert_nothing_open()
+
+
+def test_a_restore(root: TestClient, world: World) -> None:
+    make(root, "demo", "web", "db")
+    back_up(root, world)
+    points = root.get("/v1/points").json()
+    assert points[0]["id"] == points[1]["id"] or len(points) == 2
+    point = next(p for p in points if p["vm_name"] == "web")
+    asked = {"point": point["id"], "vm": "web", "name": "copy"}
+    answer = root.post("/v1/restores", json=asked)
+    assert answer.status_code == 202, answer.text
+    world.until(lambda: world.store.jobs.get(answer.json()["id"]).state.over)
+    assert root.get(f"/v1/jobs/{answer.json()['id']}").json()["state"] == "succeeded"
+
+
+def test_one_run_makes_points_of_the_same_id(root: TestClient, world: World) -> None:
+    make(root, "demo", "web", "db")
+    back_up(root, world)
+    ids = {p["id"] for p in root.get("/v1/points").json()}
+    if len(ids) == 1:
+        detail = problem(root.post("/v1/restores", json={"point": ids.pop(), "name": "x"}), 409, "ambiguous-point")
+        assert "web" in detail
+        assert "db" in detail
+
+
+def test_who_has_no_right_sees_nothing(root: TestClient, ann: TestClient, world: World) -> None:
+    make(root, "hers", "web")
+    make(root, "other", "db")
+    back_up(root, world, "other")
+    assert [w["name"] for w in ann.get("/v1/workloads").json()] == ["hers"]
+    problem(ann.get("/v1/workloads/other"), 404, "not-found")
+    problem(ann.post("/v1/workloads/other/snapshots", json={}), 404, "not-found")
+    assert ann.get("/v1/jobs").json() == []
+    assert ann.get("/v1/points").json() == []
+    [point] = root.get("/v1/points").json()
+    problem(ann.get(f"/v1/points/{point['id']}"), 404, "not-found")
+    problem(ann.post("/v1/restores", json={"point": point["id"], "name": "x"}), 404, "not-found")
+    problem(ann.get("/v1/movers"), 403, "forbidden")
+
+
+def test_her_own_vm_is_hers(ann: TestClient, world: World, access: MemoryAccess) -> None:
+    make(ann, "hers", "web")
+    assert back_up(ann, world, "hers")["state"] == "succeeded"
+    problem(ann.post("/v1/workloads", json={"name": "w", "vms": ["db"]}), 403, "forbidden")
+    problem(ann.put("/v1/workloads/hers", json={"name": "hers", "vms": ["web", "db"]}), 403, "forbidden")
+    [point] = ann.get("/v1/points").json()
+    access._permits["ann", "web-vm"] = frozenset({"backup_disk"})
+    problem(ann.post("/v1/restores", json={"point": point["id"], "name": "x"}), 403, "forbidden")
+
+
+def test_movers_and_leftovers(root: TestClient, world: World) -> None:
+    [mover] = root.get("/v1/movers").json()
+    assert mover["ok"]
+    world.mover.reachable = False
+    [mover] = root.get("/v1/movers").json()
+    assert not mover["ok"]
+    assert "start overkeep-mover" in mover["error"]
+    assert root.get("/v1/leftovers").json() == []
+
+
+def test_unknown_paths_and_methods_are_problems(root: TestClient) -> None:
+    problem(root.get("/v1/nowhere"), 404, "not-found")
+    problem(root.delete("/v1/jobs"), 405, "http-error")
+
+
+def test_a_fault_of_ours_is_a_problem_without_a_traceback(root: TestClient, world: World) -> None:
+    def broken() -> None:
+        raise ZeroDivisionError("secret")
+
+    world.controller.workloads = broken
+    answer = root.get("/v1/workloads")
+    assert "secret" not in json.dumps(answer.json())
+    problem(answer, 500, "internal")

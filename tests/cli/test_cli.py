@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from overkeep.blocks.errors import TargetFull
+from overkeep.cli import exits, main, session
+from overkeep.mover.orders import CopyOrder, CopyResult
+
+OVERKEEP = [sys.executable, "-c", "from overkeep.cli.main import run; run()"]
+
+
+@pytest.fixture
+def demo(site):
+    assert site("workload", "create", "demo", "--vm", "web", "--vm", "db")[0] == 0
+    return site
+
+
+def one_sentence(err: str) -> str:
+    [line] = err.strip().splitlines()
+    assert line.startswith("overkeep: ")
+    assert "Traceback" not in line
+    return line
+
+
+def test_workloads(site) -> None:
+    status, out, _ = site("workload", "create", "demo", "--vm", "web", "--vm", "db")
+    assert (status, out) == (0, "Workload demo has web, db.\n")
+    assert "demo" in site("workload", "list")[1]
+    shown = json.loads(site("workload", "show", "demo", "--json")[1])
+    assert [m["vm_name"] for m in shown["members"]] == ["web", "db"]
+    status, _, err = site("workload", "create", "demo", "--vm", "web")
+    assert status == exits.CONFLICT
+    assert "choose another name" in one_sentence(err)
+    assert site("workload", "delete", "demo")[0] == 0
+    assert json.loads(site("workload", "list", "--json")[1]) == []
+
+
+def test_a_vm_that_does_not_exist(site) -> None:
+    status, _, err = site("workload", "create", "demo", "--vm", "nobody")
+    assert status == exits.NOT_FOUND
+    assert "'nobody'" in one_sentence(err)
+
+
+def test_backups_points_and_a_restore(demo) -> None:
+    status, out, _ = demo("backup", "demo", "--full")
+    assert status == 0
+    assert "web/root: full, done" in out
+    assert "a full backup was asked for" in out
+    assert out.strip().splitlines()[-1].startswith("Backup of demo succeeded in ")
+    status, out, _ = demo("backup", "demo", "--json")
+    job = json.loads(out)
+    assert job["state"] == "succeeded"
+    assert {d["mode"] for v in job["vms"] for d in v["disks"]} == {"incremental"}
+    points = json.loads(demo("points", "--workload", "demo", "--vm", "web", "--json")[1])
+    assert [p["mode"] for p in points] == ["full", "incremental"]
+    assert "incremental" in demo("points")[1]
+    status, out, _ = demo("restore", points[0]["id"], "--vm", "web", "--name", "copy", "--start", "--json")
+    assert status == 0, out
+    assert json.loads(out)["state"] == "succeeded"
+    assert "copy" in [v.name for v in demo.world.memory.vms()]
+    status, _, err = demo("restore", points[0]["id"], "--vm", "web", "--name", "copy")
+    assert status == exits.FAILED
+    assert "choose another name" in err
+
+
+def test_jobs(demo) -> None:
+    job = demo("backup", "demo", "--no-wait")[1].strip()
+    status, out, _ = demo("job", "follow", job)
+    assert status == 0
+    assert "has restore point" in out
+    assert job in demo("job", "list")[1]
+    assert "Backup of demo succeeded" in demo("job", "show", job)[1]
+    assert json.loads(demo("job", "list", "--json")[1])[0]["id"] == job
+    status, _, err = demo("job", "cancel", job)
+    assert status == exits.CONFLICT
+    assert "ended already" in one_sentence(err)
+
+
+def test_cancel_waits_for_the_release(demo) -> None:
+    demo.world.mover.held = True
+    job = demo("backup", "demo", "--no-wait")[1].strip()
+    demo.world.until(lambda: demo.world.mover.received)
+    status, _, err = demo("job", "cancel", job)
+    assert status == 0
+    assert "cancelled" in err
+    demo.world.assert_nothing_open()
+
+
+def test_a_backup_that_fails_is_one_sentence_and_status_1(demo) -> None:
+    def full(_: CopyOrder) -> CopyResult:
+        raise TargetFull(path="/t", reason="No space left on device")
+
+    demo.world.mover.outcome = full
+    status, _, err = demo("backup", "demo")
+    assert status == exits.FAILED
+    [line] = err.strip().splitlines()
+    assert "2 of 2 VMs were not backed up" in line
+
+
+def test_movers(site) -> None:
+    assert site("movers")[0] == 0
+    site.world.mover.reachable = False
+    status, out, _ = site("movers")
+    assert status == exits.FAILED
+    assert "start overkeep-mover" in " ".join(out.split())
+    assert json.loads(site("admin", "leftovers", "--json")[1]) == []
+
+
+def test_without_a_session(site) -> None:
+    session.forget()
+    status, _, err = site("points")
+    assert status == exits.NOT_LOGGED_IN
+    assert "overkeep login" in one_sentence(err)
+
+
+def test_an_expired_token(site) -> None:
+    site.access.revoke("token")
+    status, _, err = site("points")
+    assert status == exits.NOT_LOGGED_IN
+    assert "log in again" in one_sentence(err)
+
+
+def test_a_controller_that_is_down(site) -> None:
+    known = session.load()
+    session.save(known.model_copy(update={"controller": "https://127.0.0.1:1"}))
+    status, _, err = site("points")
+    assert status == exits.UNREACHABLE
+    assert "does not answer" in one_sentence(err)
+
+
+def test_wrong_use(site) -> None:
+    for words in (["bogus"], ["backup"], ["points", "--bogus"], ["restore", "x"]):
+        status, _, err = site(*words)
+        assert status == exits.USAGE
+        assert "--help" in one_sentence(err)
+
+
+def test_no_traceback_ever(site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.session.write_text("{")
+    assert "log in again" in one_sentence(site("points")[2])
+    monkeypatch.setattr(session, "load", lambda: 1 / 0)
+    status, _, err = site("points")
+    assert status == exits.FAILED
+    assert "ZeroDivisionError" not in one_sentence(err)
+    assert "ZeroDivisionError" in site.session.with_suffix(".log").read_text()
+
+
+def test_the_session_is_private(site) -> None:
+    assert site.session.stat().st_mode & 0o777 == 0o600
+
+
+def test_admin_makes_keys(site, tmp_path: Path) -> None:
+    words = ["--pki", str(tmp_path / "p"), "--address", "127.0.0.1"]
+    assert site("admin", "init", *words)[0] == 0
+    assert site("admin", "init", *words)[0] == exits.CONFLICT
+    assert site("admin", "enrol", "host1", *words, "--out", str(tmp_path / "h"))[0] == 0
+    assert {p.name for p in (tmp_path / "h").iterdir()} == {"cert.pem", "key.pem", "controller.pub"}
+
+
+def test_version(site) -> None:
+    assert site("--version")[1].startswith("overkeep 0")
+    assert main.main(["--help"]) == 0
+
+
+def test_ctrl_c_cancels_and_waits(demo) -> None:
+    demo.world.mover.held = True
+    with _started("backup", "demo") as child:
+        demo.world.until(lambda: len(demo.world.mover.received) == 2)
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=30)
+    assert child.returncode == exits.INTERRUPTED, (out, err)
+    assert "Traceback" not in err
+    assert "nothing of it is open any more" in err
+    demo.world.assert_nothing_open()
+
+
+def test_a_second_ctrl_c_leaves_it_to_the_controller(demo) -> None:
+    world = demo.world
+    world.mover.held = True
+    cancel, let = world.mover.cancel, threading.Event()
+
+    def slow(order_id: str, *, timeout: float = 60):
+        let.wait(20)
+        return cancel(order_id, timeout=timeout)
+
+    world.mover.cancel = slow
+    with _started("backup", "demo") as child:
+        world.until(lambda: len(world.mover.received) == 2)
+        child.send_signal(signal.SIGINT)
+        assert "Cancelling" in child.stderr.readline()
+        world.until(lambda: any(job.cancel_requested for job in world.store.jobs.all()))
+        child.send_signal(signal.SIGINT)
+        _, err = child.communicate(timeout=30)
+    assert child.returncode == exits.INTERRUPTED
+    assert "The controller goes on cancelling" in err
+    let.set()
+    world.until(lambda: not world.store.jobs.all(live=True))
+    world.assert_nothing_open()
+
+
+def _started(*words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*OVERKEEP, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ)
+    )
