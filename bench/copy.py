@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Measures backup and restore of one disk against `qemu-img convert` on the same NBD socket, pair by pair.
 
-`python bench/copy.py [--folder F] [--size GIB] [--data GIB] [--rounds N]`: prints medians and ratios; below 1 is
-faster, or less processor time, than qemu-img. The folder (default: the working folder) says which file system is
-measured; a target on NFS is measured by naming a folder of its mount.
+`python bench/copy.py [--target T] [--folder F] [--size GIB] [--data GIB] [--rounds N]`: prints medians and ratios;
+below 1 is faster, or less processor time, than qemu-img. The disks of the VM lie in the folder, the images in the
+target; both are the working folder unless named, and a target on NFS is measured by naming a folder of its mount.
 """
 
 from __future__ import annotations
@@ -46,16 +46,19 @@ class Cost:
 def main() -> None:
     """Measure and print."""
     options = _options()
-    with tempfile.TemporaryDirectory(dir=options.folder) as name:
-        folder = Path(name)
+    with (
+        tempfile.TemporaryDirectory(dir=options.folder) as name,
+        tempfile.TemporaryDirectory(dir=options.target or options.folder) as target_name,
+    ):
+        folder, target = Path(name), Path(target_name)
         source, restored = folder / "source.raw", folder / "restored.raw"
         _make_disk(source, size=options.size * GIB, data=options.data * GIB)
         restored.touch()
         os.truncate(restored, options.size * GIB)
         with _served(source, "--read-only") as url:
-            backup = [_backup_pair(url, folder, options, number=number) for number in range(options.rounds)]
+            backup = [_backup_pair(url, target, options, number=number) for number in range(options.rounds)]
         with _served(restored, "--discard=unmap") as url:
-            restore = [_restore_pair(url, folder, options, number=number) for number in range(options.rounds)]
+            restore = [_restore_pair(url, target, options, number=number) for number in range(options.rounds)]
     _say(f"{options.size} GiB holding {options.data} GiB, {options.rounds} pairs, {options.workers} workers")
     _report("backup", backup)
     _report("restore", restore)
@@ -64,6 +67,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path())
+    parser.add_argument("--target", type=Path)
     parser.add_argument("--size", type=int, default=4, help="virtual size in GiB")
     parser.add_argument("--data", type=int, default=1, help="GiB of it that hold data")
     parser.add_argument("--rounds", type=int, default=5)
