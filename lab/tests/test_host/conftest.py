@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+
 from ovirtlab.host.api import VmDefinition, VmDisk
 from ovirtlab.host.local import LocalHost
 
@@ -66,7 +67,7 @@ class Bench:
 @pytest.fixture
 def bench(guest_cache: Path) -> Iterator[Bench]:
     # tmp_path is too long for Unix sockets
-    directory = Path(tempfile.mkdtemp(prefix="ovl-"))
+    directory = Path(tempfile.mkdtemp(prefix="ovlh-"))
     try:
         yield Bench(directory, guest_cache)
         assert processes_of(directory) == []

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from ovirtlab.host.api import BackupDisk, HostError
 
 MIB = 1 << 20
@@ -54,9 +55,7 @@ def test_full_then_incremental(bench, run):
         async with bench.host() as host:
             await started(host, bench, disk)
             await host.block_io("vm1", "vda", "write -P 0x11 0 1M")
-            urls = await host.start_backup(
-                "vm1", "b1", (backed_up(disk, bench, to="cp1"),), require_consistency=False
-            )
+            urls = await host.start_backup("vm1", "b1", (backed_up(disk, bench, to="cp1"),), require_consistency=False)
             socket = bench.directory / "host1/backup/b1"
             assert urls == {"disk-vda": f"nbd:unix:{socket}:exportname=vda"}
             # what is written while the backup runs is not in it, and is in the next
@@ -93,7 +92,9 @@ def test_raw_and_qcow2_disks_share_a_socket(bench, run):
             await host.block_io("vm1", "vdb", "write -P 0x44 1M 1M")
             plan = (backed_up(tracked, bench, to="cp1"), backed_up(raw, bench))
             urls = await host.start_backup("vm1", "b1", plan, require_consistency=False)
-            assert {url.split(":exportname=")[0] for url in urls.values()} == {f"nbd:unix:{bench.directory}/host1/backup/b1"}
+            assert {url.split(":exportname=")[0] for url in urls.values()} == {
+                f"nbd:unix:{bench.directory}/host1/backup/b1"
+            }
             await host.block_io("vm1", "vdb", "write -P 0x55 0 2M")
             content = exported(urls["disk-vdb"], bench.path("raw-copy"))
             assert content == bytes(MIB) + b"\x44" * MIB + bytes(SIZE - 2 * MIB)

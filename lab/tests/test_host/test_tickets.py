@@ -10,6 +10,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+
 from ovirtlab.host.api import HostError
 
 MIB = 1 << 20

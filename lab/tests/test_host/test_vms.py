@@ -2,8 +2,10 @@
 """Life of VMs without a guest: starting, failing to, plugging disks, growing them, writes that fail."""
 
 import time
+from pathlib import Path
 
 import pytest
+
 from ovirtlab.host.api import HostError
 
 MIB = 1 << 20
@@ -20,9 +22,8 @@ def test_a_vm_is_started_and_stopped(bench, run):
             await host.start_vm(bench.definition(disk))
             assert time.monotonic() - began < 5
             assert host.vm_state("vm1") == "up"
-            command = (bench.directory / "host1/vms/vm1/pid").read_text().strip()
-            words = (await_words := open(f"/proc/{command}/cmdline").read().split("\0"))
-            assert "guest=one,, two,debug-threads=off" in words, await_words
+            pid = (bench.directory / "host1/vms/vm1/pid").read_text().strip()
+            assert "guest=one,, two,debug-threads=off" in Path(f"/proc/{pid}/cmdline").read_text().split("\0")
             with pytest.raises(HostError, match="runs already"):
                 await host.start_vm(bench.definition(disk))
             await host.stop_vm("vm1", force=False)

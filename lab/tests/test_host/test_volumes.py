@@ -4,6 +4,7 @@
 import subprocess
 
 import pytest
+
 from ovirtlab.host.api import HostError
 from ovirtlab.host.local import LocalHost
 
@@ -88,7 +89,9 @@ def test_an_nbd_server_takes_an_upload_and_gives_it_out(bench, run):
             assert not socket.exists()
 
             await host.start_nbd_server("t2", path, "qcow2", read_only=True, bitmap="cp1")
-            given = qemu_img("compare", "-f", "raw", "-F", "raw", source, f"nbd+unix:///?socket={socket.parent}/t2.sock")
+            given = qemu_img(
+                "compare", "-f", "raw", "-F", "raw", source, f"nbd+unix:///?socket={socket.parent}/t2.sock"
+            )
             assert "identical" in given
             server = f"server.type=unix,server.path={socket.parent}/t2.sock"
             image = f"driver=nbd,{server},x-dirty-bitmap=qemu:dirty-bitmap:cp1"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 
 from ovirtlab.machine.errors import HostError
 from ovirtlab.machine.nodes import (
@@ -79,9 +80,7 @@ async def unplug(machine: Machine, disk: DiskNode) -> None:
         await _hmp_or_fail(machine, f"drive_del {disk.device}", "")
     else:
         await machine.execute("device_del", {"id": disk.device})
-        await _wait_unplugged(machine, disk)
-        await machine.execute("blockdev-del", {"node-name": disk.target})
-        await machine.execute("blockdev-del", {"node-name": disk.storage})
+        await _remove_unplugged(machine, disk)
     del machine.disks[disk.target]
 
 
@@ -104,18 +103,20 @@ async def _plug_device(machine: Machine, disk: DiskNode) -> None:
         raise
 
 
-async def _wait_unplugged(machine: Machine, disk: DiskNode) -> None:
-    try:
-        async with asyncio.timeout(UNPLUG_TIMEOUT):
-            while disk.device in await _devices(machine):
-                await asyncio.sleep(POLL)
-    except TimeoutError as error:
-        raise HostError(f"the guest of VM {machine.spec.name} does not let go of disk {disk.target}") from error
-
-
-async def _devices(machine: Machine) -> set[str]:
-    listed = await machine.execute("qom-list", {"path": "/machine/peripheral"})
-    return {item["name"] for item in listed}
+async def _remove_unplugged(machine: Machine, disk: DiskNode) -> None:
+    """Remove the nodes as soon as the device is gone, which holds them a moment longer than it is listed."""
+    deadline = time.monotonic() + UNPLUG_TIMEOUT
+    while True:
+        try:
+            await machine.execute("blockdev-del", {"node-name": disk.target})
+            break
+        except HostError as error:
+            if "in use" not in str(error):
+                raise
+            if time.monotonic() > deadline:
+                raise HostError(f"the guest of VM {machine.spec.name} does not let go of {disk.target}") from error
+        await asyncio.sleep(POLL)
+    await machine.execute("blockdev-del", {"node-name": disk.storage})
 
 
 async def _hmp_or_fail(machine: Machine, line: str, expected: str) -> None:

@@ -64,7 +64,7 @@ def _orders(mark: str, argv: Sequence[str]) -> str:
 async def _until(reader: asyncio.StreamReader, mark: str) -> bytes:
     """What is read before the line `mark`; kernel messages may stand anywhere before the first mark only."""
     taken: list[bytes] = []
-    while (line := await reader.readline()).strip() != mark.encode():
+    while not (line := await reader.readline()).strip().endswith(mark.encode()):
         if not line:
             raise asyncio.IncompleteReadError(b"", None)
         taken.append(line.strip())

@@ -19,8 +19,7 @@ from ovirtlab.machine.errors import HostError
 BOOT = Path("/boot")
 MODULES = ("virtio_pci", "virtio_blk", "virtio_console")
 NEEDED = "install linux-image-cloud-amd64 busybox-static qemu-guest-agent lz4 e2fsprogs qemu-system-x86 qemu-utils"
-# Programs of busybox that would bypass ours or make no sense as a link.
-LEFT_OUT = frozenset({"busybox", "init", "poweroff", "dpkg", "dpkg-deb", "rpm", "rpm2cpio"})
+LEFT_OUT = frozenset({"busybox", "init"})  # programs of busybox that get no link in /bin
 OWN_INPUTS = ("command.py", "cpio.py", "images.py", "parts.py", "states.py")
 FOLDERS = ("bin", "data", "dev", "etc", "lib", "lib64", "mnt", "proc", "root", "run", "sbin", "sys", "tmp", "var")
 
@@ -79,10 +78,9 @@ def make_tree(parts: GuestParts, root: Path) -> None:
     _install(parts.agent, root / "bin/qemu-ga")
     for library in parts.libraries:
         _install(library, root / library.relative_to("/"))
-    for name in ("inittab", "start", "agent", "console"):
+    for name in ("inittab", "start", "agent", "console", "stop"):
         _write(root / "etc" / name, script(name))
-    for name in ("shutdown", "poweroff"):
-        _write(root / "sbin" / name, script("shutdown"))
+    _write(root / "sbin/shutdown", script("shutdown"))
     (root / "etc/passwd").write_text("root::0:0:root:/:/bin/sh\n")
     (root / "etc/group").write_text("root:x:0:\n")
     (root / "etc/mtab").symlink_to("/proc/mounts")

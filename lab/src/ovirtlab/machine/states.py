@@ -142,7 +142,7 @@ async def _make_disks(entry: SavedState, parts: GuestParts) -> None:
 
 
 async def _boot_and_save(entry: SavedState, boot: Boot) -> None:
-    with tempfile.TemporaryDirectory(prefix="ovl-") as folder:  # short: sockets lie in it
+    with tempfile.TemporaryDirectory(prefix="ovls-") as folder:  # short: sockets lie in it
         disks = tuple(
             DiskNode(path=entry.disk(number), format="raw", target=target_name(number), serial=f"disk{number}")
             for number in range(len(entry.shape.sizes))
