@@ -172,6 +172,8 @@ def test_stopped_in_mid_copy(daemon: Daemon, target: Any, tickets: Any, large: P
     log = daemon.log.read_text()
     assert "Traceback" not in log
     assert " ERROR " not in log
+    assert ticket[:8] in log
+    assert ticket not in log  # it is a secret
     assert daemon.end(signal.SIGINT)[0] == 0
 
 

@@ -16,6 +16,7 @@ from overkeep.errors import OverkeepError
 from overkeep.logs import fields
 from overkeep.mover.imageio import TIMEOUT, Imageio, ImageioUnreachable, Ticket, TicketBroken, TicketCancelled
 from overkeep.mover.images import ImagesSink, ImagesSource
+from overkeep.mover.orders import masked
 
 SHORTEST, LONGEST = 0.5, 20.0  # seconds between two signs of life
 
@@ -39,7 +40,7 @@ def look_up(imageio: Imageio, ticket_id: str, *, op: Literal["read", "write"], d
         ticket = imageio.ticket(ticket_id)
     except ImageioUnreachable as error:
         ticket = imageio.ticket_unseen(ticket_id)
-        log.warning("images API instead of NBD %s", fields(ticket=ticket_id, reason=repr(str(error))))
+        log.warning("images API instead of NBD %s", fields(ticket=masked(ticket_id), reason=repr(str(error))))
     check(ticket, op=op, dirty=dirty)
     return ticket
 
@@ -48,7 +49,7 @@ def check(ticket: Ticket, *, op: Literal["read", "write"], dirty: bool) -> None:
     """Raise a typed error unless `ticket` permits `op`, with changed blocks if `dirty`."""
     if op not in ticket.ops:
         permitted = ", ".join(sorted(ticket.ops)) or "nothing"
-        raise TicketRefuses(ticket=ticket.id, ops=permitted, needed=op)
+        raise TicketRefuses(ticket=masked(ticket.id), ops=permitted, needed=op)
     if dirty and not ticket.dirty:
         raise NoChangedBlocks(url=ticket.url, reason="the Manager opened it for a full backup")
 
@@ -85,7 +86,9 @@ def kept_alive(imageio: Imageio, ticket: Ticket, *, lost: Callable[[OverkeepErro
     """
     imageio.touch(ticket.id)
     done = threading.Event()
-    keeper = threading.Thread(target=_keep, args=(imageio, ticket, done, lost), name=f"ticket-{ticket.id}", daemon=True)
+    keeper = threading.Thread(
+        target=_keep, args=(imageio, ticket, done, lost), name=f"ticket-{masked(ticket.id)}", daemon=True
+    )
     keeper.start()
     try:
         yield
@@ -105,5 +108,5 @@ def _keep(imageio: Imageio, ticket: Ticket, done: threading.Event, lost: Callabl
             return
         except (ImageioUnreachable, TicketBroken) as error:
             if not silent:
-                log.warning("ticket not kept alive %s", fields(ticket=ticket.id, reason=repr(str(error))))
+                log.warning("ticket not kept alive %s", fields(ticket=masked(ticket.id), reason=repr(str(error))))
             silent = True

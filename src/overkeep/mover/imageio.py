@@ -9,6 +9,7 @@ import socket
 from dataclasses import dataclass
 
 from overkeep.errors import OverkeepError
+from overkeep.mover.orders import masked
 
 TIMEOUT = 10.0  # seconds for one call; both services are on this host
 
@@ -98,13 +99,13 @@ class Imageio:
         """Look a ticket up; `TicketUnknown`, `ImageioUnreachable`."""
         status, body = self._call("GET", f"/tickets/{ticket_id}", control=True)
         if status == http.client.NOT_FOUND:
-            raise TicketUnknown(ticket=ticket_id)
+            raise TicketUnknown(ticket=masked(ticket_id))
         if status != http.client.OK:
             raise self._unreachable(f"it answered {status}", control=True)
         try:
             answer = json.loads(body)
             if answer.get("canceled"):
-                raise TicketCancelled(ticket=ticket_id, reason="it is being removed")
+                raise TicketCancelled(ticket=masked(ticket_id), reason="it is being removed")
             return _ticket(ticket_id, answer)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise self._unreachable(f"its answer is not a ticket: {error!r}", control=True) from error
@@ -128,9 +129,9 @@ class Imageio:
     def _options(self, ticket_id: str) -> bytes:
         status, body = self._call("OPTIONS", f"/images/{ticket_id}", control=False)
         if status == http.client.FORBIDDEN:
-            raise TicketCancelled(ticket=ticket_id, reason=body.decode(errors="replace").strip())
+            raise TicketCancelled(ticket=masked(ticket_id), reason=_reason(body, ticket_id))
         if status != http.client.OK:
-            raise TicketBroken(ticket=ticket_id, status=status)
+            raise TicketBroken(ticket=masked(ticket_id), status=status)
         return body
 
     def _call(self, method: str, path: str, *, control: bool) -> tuple[int, bytes]:
@@ -148,6 +149,10 @@ class Imageio:
         address = self._control if control else self._local
         setting = "imageio_control_socket" if control else "imageio_local_socket"
         return ImageioUnreachable(socket=address.replace("\0", "\\0"), reason=reason, setting=setting)
+
+
+def _reason(body: bytes, ticket_id: str) -> str:
+    return body.decode(errors="replace").strip().replace(ticket_id, masked(ticket_id))
 
 
 def _address(text: str) -> str:

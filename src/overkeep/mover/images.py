@@ -15,6 +15,7 @@ from overkeep.blocks.ends import Extent
 from overkeep.blocks.errors import DiskFailed, DiskLost, NoChangedBlocks
 from overkeep.blocks.extents import Status, dirty_clusters
 from overkeep.mover.imageio import TicketCancelled, UnixConnection
+from overkeep.mover.orders import masked
 
 ANSWER_TIMEOUT = 600.0  # seconds; extents of a large disk are collected before the first byte of the answer
 _MOST_JSON = 1 << 30
@@ -33,7 +34,7 @@ class _Api:
 
     @property
     def _url(self) -> str:
-        return f"imageio:{self._ticket}"
+        return f"imageio:{masked(self._ticket)}"
 
     def _ask(self, method: str, query: str = "", **sent: Any) -> http.client.HTTPResponse:
         """Send a request and return its answer, whose body must then be read to the end."""
@@ -45,10 +46,10 @@ class _Api:
             raise self._lost(error) from error
         if answer.status in _OK:
             return answer
-        reason = answer.read(4096).decode(errors="replace").strip()
+        reason = answer.read(4096).decode(errors="replace").strip().replace(self._ticket, masked(self._ticket))
         self._connection.close()
         if answer.status == http.client.FORBIDDEN:
-            raise TicketCancelled(ticket=self._ticket, reason=reason)
+            raise TicketCancelled(ticket=masked(self._ticket), reason=reason)
         if answer.status == http.client.NOT_FOUND:
             raise NoChangedBlocks(url=self._url, reason=reason)
         raise self._failed(0, 0, f"ovirt-imageio answered {answer.status}: {reason}")

@@ -51,6 +51,11 @@ class CopyOrder(_Wire):
     fence: int = Field(default=1, ge=1, le=2**53)
 
 
+def masked(ticket: str) -> str:
+    """Name a ticket in messages and logs: its id is all one needs to read the disk, so only its beginning is told."""
+    return f"{ticket[:8]}…"
+
+
 def sink_path(order: CopyOrder) -> str:
     """Name what an order writes: `image:<target>/<folder>/<name>` or `access:<ticket>`."""
     sink = order.sink

@@ -14,7 +14,7 @@ from overkeep.errors import OverkeepError
 from overkeep.logs import fields
 from overkeep.mover.api import LONGEST_WAIT
 from overkeep.mover.errors import LeaseExpired, MoverBusy, MoverRestarted, MoverStopping, OrderCancelled
-from overkeep.mover.orders import CopyOrder, CopyResult, OrderState, OrderStatus, Progress
+from overkeep.mover.orders import Access, CopyOrder, CopyResult, Image, OrderState, OrderStatus, Progress, masked
 from overkeep.mover.table import Accepted, OrderTable
 from overkeep.mover.work import Work
 
@@ -160,7 +160,9 @@ class OrderQueue:
         try:
             self._table.start(work.id)
             self._notify()
-            log.info("order begins %s", fields(order=work.id, source=work.order.source.kind, sink=work.sink))
+            log.info(
+                "order begins %s", fields(order=work.id, source=_end(work.order.source), sink=_end(work.order.sink))
+            )
             work.check()
             self._finish(work, self._execute(work))
         except OverkeepError as error:
@@ -224,6 +226,12 @@ class OrderQueue:
             if time.monotonic() - pruned > PRUNE_EVERY:
                 self._table.prune()
                 pruned = time.monotonic()
+
+
+def _end(end: Access | Image) -> str:
+    if isinstance(end, Access):
+        return f"access:{masked(end.ticket)}"
+    return f"image:{end.target}/{end.folder}/{end.name}"
 
 
 def _silence(work: Work) -> LeaseExpired:

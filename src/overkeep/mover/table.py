@@ -13,7 +13,7 @@ from pathlib import Path
 
 from overkeep.errors import ConfigError, OverkeepError
 from overkeep.mover.errors import FencedOff, MoverRestarted, OrderDiffers, OrderUnknown
-from overkeep.mover.orders import CopyOrder, CopyResult, OrderState, OrderStatus, Progress, sink_path
+from overkeep.mover.orders import Access, CopyOrder, CopyResult, OrderState, OrderStatus, Progress, sink_path
 
 KEEP = 7 * 24 * 3600.0  # seconds that final orders and fences are kept
 
@@ -189,7 +189,7 @@ class OrderTable:
         sink = sink_path(order)
         row = db.execute("SELECT seen FROM fences WHERE sink = ?", (sink,)).fetchone()
         if row and order.fence < row[0]:
-            raise FencedOff(order=order_id, fence=order.fence, seen=row[0], sink=sink)
+            raise FencedOff(order=order_id, fence=order.fence, seen=row[0], sink=_shown(order))
         db.execute(
             "INSERT INTO fences (sink, seen, changed) VALUES (?, ?, ?) "
             "ON CONFLICT (sink) DO UPDATE SET seen = excluded.seen, changed = excluded.changed",
@@ -220,6 +220,10 @@ class OrderTable:
                 self._db.execute("ROLLBACK")
                 raise
             self._db.execute("COMMIT")
+
+
+def _shown(order: CopyOrder) -> str:
+    return "this disk" if isinstance(order.sink, Access) else sink_path(order)
 
 
 def _status(db: sqlite3.Connection, order_id: str, host: str) -> OrderStatus:
