@@ -123,7 +123,8 @@ def logs(
     chosen = [bool(host), bool(vm), nfs, engine]
     if sum(chosen) > 1:
         raise LabError("Name one of --host, --vm, --nfs and --engine.")
-    found = [path for path in _log_files(_places(directory), host=host, vm=vm, nfs=nfs) if path.is_file()]
+    files = _log_files(_places(directory), host=host, vm=vm, nfs=nfs)
+    found = [path for path in files if path.is_file() and path.stat().st_size]
     if not found:
         raise LabError("There is no such log (yet); see `ovirtlab status` for what there is.")
     command = ["tail", "-n", "+1" if len(found) == 1 and not follow else "200", *(["-F"] if follow else [])]
@@ -147,7 +148,8 @@ def guest_exec(
     vm: VmName, command: Annotated[list[str], typer.Argument(help="Program and its arguments.")], directory: Dir = None
 ) -> None:
     """Run a program in a guest; its output and exit status become this command's."""
-    document = call(_places(directory), "POST", "vms", vm, "exec", body={"argv": command})
+    argv = command[1:] if command[0] == "--" else command
+    document = call(_places(directory), "POST", "vms", vm, "exec", body={"argv": argv})
     sys.stdout.buffer.write(base64.b64decode(document["stdout"]))
     sys.stderr.buffer.write(base64.b64decode(document["stderr"]))
     sys.stdout.flush()

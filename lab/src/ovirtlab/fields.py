@@ -54,7 +54,7 @@ class Fields:
         """Return a text; it matches `pattern` when there is one."""
         value = self._take(key, default)
         if not isinstance(value, str):
-            raise self.error(key, f"must be a text, not {_shown(value)}")
+            raise self.error(key, f"must be a text, not {_shown(value)}; put it in quotes")
         if pattern and not pattern.fullmatch(value):
             raise self.error(key, f"is {value!r}, which does not match {pattern.pattern}")
         return value
