@@ -102,6 +102,12 @@ def test_taken_mac_is_a_conflict(lab: Any, system: Any) -> None:
         restore(system, text.replace(lab.vm_id("db"), new_id), name="other")
 
 
+def test_the_engines_prefixes_are_needed(lab: Any, system: Any) -> None:
+    text = configuration(lab, system, "db")
+    with pytest.raises(sdk.Error, match="could not be parsed"):
+        restore(system, text.replace("xsi:", "ns9:").replace("xmlns:xsi", "xmlns:ns9"), regenerate_ids=True, name="x")
+
+
 @pytest.mark.parametrize("text", ["no xml", "<a/>", "<Envelope><Content/></Envelope>"])
 def test_what_is_no_ovf(system: Any, text: str) -> None:
     with pytest.raises(sdk.Error, match="could not be parsed") as error:

@@ -112,6 +112,15 @@ def test_reports_of_a_host_the_vm_has_left_are_ignored(lab: Any, system: Any) ->
     assert service(lab, system, "web").get().status == types.VmStatus.UP
 
 
+def test_restart_of_the_engine_believes_the_hosts(lab: Any, system: Any) -> None:
+    web, db = service(lab, system, "web"), service(lab, system, "db")
+    db.start()
+    lab.wait(lambda: db.get().status == types.VmStatus.UP)
+    lab.run(lab.hosts[1].stop_vm(lab.vm_id("db"), force=True))  # while the engine is not looking
+    lab.run(lab.engine.restart())
+    assert (web.get().status, db.get().status) == (types.VmStatus.UP, types.VmStatus.DOWN)
+
+
 def test_reboot(lab: Any, system: Any) -> None:
     web = service(lab, system, "web")
     first = web.get().start_time

@@ -75,6 +75,16 @@ class Engine:
         """End the engine's own work; VMs and servers belong to the hosts and go with them."""
         await self.context.background.stop()
 
+    async def restart(self) -> None:
+        """What a restart of the engine does to its clients and its work: logins end, what ran is given up.
+
+        Locks of what was given up may stay, as they do on a real engine.
+        """
+        await self.context.background.stop()
+        self.sessions.end_all()
+        running.take_over(self.context)
+        upkeep.begin(self.context)
+
     def find_vm(self, name_or_id: str) -> tuple[str, Host]:
         """Id of a VM and the host it runs on, or would run on when it is down; `NotFound` for no such VM."""
         for vm in self.state.vms.values():

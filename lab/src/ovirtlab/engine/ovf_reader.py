@@ -77,6 +77,7 @@ def read(text: str) -> OvfVm:
     parser = etree.XMLParser(resolve_entities=False, no_network=True)
     try:
         root = etree.fromstring(text.encode(), parser)
+        _check_prefixes(root)
         return _vm(root)
     except (etree.XMLSyntaxError, ValueError, KeyError, _Missing) as error:
         raise BadRequest(f"[Cannot import VM. The OVF configuration could not be parsed: {error}]") from None
@@ -84,6 +85,13 @@ def read(text: str) -> OvfVm:
 
 class _Missing(Exception):
     """A part of the OVF that must be there is not."""
+
+
+def _check_prefixes(root: etree._Element) -> None:
+    """The engine reads `ovf:id` and `xsi:type` by these very prefixes, whatever namespaces they stand for."""
+    for prefix in ("ovf", "rasd", "xsi"):
+        if prefix not in root.nsmap:
+            raise _Missing(f"the prefix {prefix} is not declared")
 
 
 def _vm(root: etree._Element) -> OvfVm:

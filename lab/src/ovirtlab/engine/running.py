@@ -181,13 +181,24 @@ def watch(context: Context) -> None:
         host.watch_vms(lambda vm_id, state, reason, at=host_id: changed(context, at, vm_id, state=state, reason=reason))  # type: ignore[misc]
 
 
+def take_over(context: Context) -> None:
+    """Believe the hosts about VMs after the engine was away; what it was doing to them has been lost."""
+    for vm in context.state.vms.values():
+        if vm.host_id:
+            state = context.hosts[vm.host_id].vm_state(vm.id)
+            if state == "down":
+                _down_by_itself(context, vm, "")
+            else:
+                vm.status = state
+
+
 def changed(context: Context, host_id: str, vm_id: str, *, state: VmState, reason: str) -> None:
     """Take over a state that a host reports; reports of a host the VM has left are old news."""
     vm = context.state.vms.get(vm_id)
     if vm is None or vm.host_id != host_id:
         return
     log.info("Host %s reports VM %s %s: %s", host_id, vm.name, state, reason)
-    if state == "down":
+    if state == "down" and vm.status != "powering_down":
         _down_by_itself(context, vm, reason)
     elif state == "paused" and vm.status != "paused":
         vm.status, vm.status_detail = "paused", reason
@@ -198,8 +209,6 @@ def changed(context: Context, host_id: str, vm_id: str, *, state: VmState, reaso
 
 
 def _down_by_itself(context: Context, vm: Vm, reason: str) -> None:
-    if vm.status == "powering_down":
-        return
     broken = reason not in ("", "shutdown", "guest-shutdown", "host-qmp-quit")
     went_down(context, vm)
     vm.stop_reason = reason
