@@ -37,7 +37,7 @@ class Bench:
         self.control_socket = directory / "control"
 
     @asynccontextmanager
-    async def host(self, name: str = "host1"):
+    async def host(self, name: str = "host1", netns: str | None = None):
         host = LocalHost(
             name=name,
             id=name,
@@ -45,7 +45,7 @@ class Bench:
             imageio_port=0,
             directory=self.directory / name,
             control_socket=self.control_socket,
-            netns=None,
+            netns=netns,
             cache=self.cache,
         )
         try:
@@ -53,6 +53,9 @@ class Bench:
         finally:
             await host.close()
             assert not list((self.directory / name).rglob("*.sock"))
+
+    def processes(self) -> list[str]:
+        return processes_of(self.directory)
 
     def path(self, name: str) -> Path:
         return self.directory / name

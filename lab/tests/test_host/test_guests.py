@@ -2,6 +2,7 @@
 """Guests that really run: clones of a saved state, their agent and console, consistent copies, cold boots."""
 
 import asyncio
+import os
 import subprocess
 import time
 from dataclasses import replace
@@ -146,7 +147,7 @@ def test_a_power_off_inside_the_guest_is_told(bench, run):
             assert changes == [("vm1", "down", "guest-shutdown")]
             # its disks are not the untouched copies any more, so it boots
             await host.start_vm(definition)
-            assert float(await shell(host, "cut -d' ' -f1 /proc/uptime")) < 30
+            await host.wait_guest("vm1")
             assert "GUEST-READY" in (bench.directory / "host1/vms/vm1/console.log").read_text()
 
     run(scenario())
@@ -204,5 +205,45 @@ def test_a_dead_agent_does_not_stop_a_backup_without_consistency(bench, run):
             )
             await host.start_backup("vm1", "b1", (plan,), require_consistency=False)
             await host.stop_backup("vm1", "b1")
+
+    run(scenario())
+
+
+@pytest.fixture
+def small_mount(bench):
+    """A file system of 2 MiB."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting needs root")
+    folder = bench.path("small")
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], check=True, timeout=20)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True, timeout=20)
+
+
+def test_a_full_scratch_disk_pauses_the_vm(bench, run, small_mount):
+    changes = []
+
+    async def scenario():
+        async with bench.host() as host:
+            host.watch_vms(lambda *change: changes.append(change))
+            await cloned(host, bench)
+            await shell(host, "dd if=/dev/zero of=/root/file bs=1M count=8 2>/dev/null; sync")
+            plan = BackupDisk(
+                disk_id="disk-vda", scratch=small_mount / "scratch", from_checkpoint=None, to_checkpoint="cp1"
+            )
+            await host.start_backup("vm1", "b1", (plan,), require_consistency=False)
+            write = "(dd if=/dev/urandom of=/root/file bs=1M count=8 conv=notrunc; sync) >/dev/null 2>&1 &"
+            await host.console_exec("vm1", ["sh", "-c", write])
+            while not changes:
+                await asyncio.sleep(0.02)
+            assert changes == [("vm1", "paused", "no-space")]
+            assert host.vm_state("vm1") == "paused"
+            await host.stop_backup("vm1", "b1")
+            await host.resume_vm("vm1")
+            assert host.vm_state("vm1") == "up"
+            await shell(host, "sync")
 
     run(scenario())

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Life of VMs without a guest: starting, failing to, plugging disks, growing them, writes that fail."""
 
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -97,3 +100,58 @@ def test_a_write_that_fails_is_an_error(bench, run, command):
                 await host.block_io("vm1", "vda", command)
 
     run(scenario())
+
+
+ORPHAN_MAKER = """
+import asyncio, sys
+from pathlib import Path
+from ovirtlab.host.api import VmDefinition, VmDisk
+from ovirtlab.host.local import LocalHost
+
+async def main(folder):
+    host = LocalHost(name="h", id="h", address="x", imageio_port=0, directory=folder / "h",
+                     control_socket=folder / "c", netns=None, cache=folder / "cache")
+    disk = VmDisk(disk_id="d", path=folder / "disk", format="raw", target="vda")
+    await host.create_volume(disk.path, "raw", 1 << 20)
+    await host.start_vm(VmDefinition(vm_id="v", name="v", memory_mib=128, disks=(disk,)))
+    await host.start_nbd_server("n", disk.path.with_name("other"), "raw", read_only=True)
+    print("started", flush=True)
+    await asyncio.sleep(60)
+
+folder = Path(sys.argv[1])
+(folder / "other").write_bytes(bytes(512))
+asyncio.run(main(folder))
+"""
+
+
+def test_nothing_outlives_a_lab_that_is_killed(bench):
+    with subprocess.Popen([sys.executable, "-c", ORPHAN_MAKER, bench.directory], stdout=subprocess.PIPE) as lab:
+        try:
+            assert lab.stdout.readline() == b"started\n"
+            assert sum("qemu-" in line for line in bench.processes()) == 2
+        finally:
+            lab.kill()
+    deadline = time.monotonic() + 10
+    while bench.processes():
+        assert time.monotonic() < deadline, bench.processes()
+        time.sleep(0.02)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
+def test_a_host_runs_in_its_network_namespace(bench, run):
+    disk, name = bench.disk(), f"ovlh-{os.getpid()}"
+
+    async def scenario():
+        async with bench.host(netns=name) as host:
+            await host.create_volume(disk.path, "qcow2", MIB)
+            await host.start_vm(bench.definition(disk))
+            pid = (bench.directory / "host1/vms/vm1/pid").read_text().strip()
+            assert Path(f"/proc/{pid}/ns/net").stat().st_ino == Path(f"/run/netns/{name}").stat().st_ino
+
+    added = subprocess.run(["ip", "netns", "add", name], check=False, capture_output=True, timeout=20)
+    if added.returncode:
+        pytest.skip(f"no network namespaces here: {added.stderr!r}")
+    try:
+        run(scenario())
+    finally:
+        subprocess.run(["ip", "netns", "delete", name], check=True, timeout=20)

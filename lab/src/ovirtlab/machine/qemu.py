@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 MachineState = Literal["up", "paused", "down"]
 START_TIMEOUT = 60.0
 READY_TIMEOUT = 90.0  # a cold boot takes about 2.5 s on an idle machine
+RUN_TIMEOUT = 300.0
 POWER_OFF_TIMEOUT = 30.0
 QUIT_TIMEOUT = 10.0
 POLL = 0.01
@@ -111,14 +112,20 @@ class Machine:
         async with self._agent_lock, GuestAgent.open(self.spec.file("agent")) as agent:
             yield agent
 
-    async def run(self, argv: Sequence[str], *, timeout: float = 120.0) -> tuple[int, bytes, bytes]:
+    async def run(self, argv: Sequence[str], *, timeout: float = RUN_TIMEOUT) -> tuple[int, bytes, bytes]:
         """Run a program in the guest, by the agent or, in a guest without, by the shell on the console."""
-        if self.spec.boot is not None and self.spec.boot.agent:
-            async with self.agent() as agent:
+        if self.spec.boot is None or not self.spec.boot.agent:
+            return await self.run_on_console(argv, timeout=timeout)
+        try:
+            async with asyncio.timeout(timeout), self.agent() as agent:
                 return await agent.run(argv)
-        return await self.run_on_console(argv, timeout=timeout)
+        except TimeoutError as error:
+            raise HostError(f"the guest of VM {self.spec.name} did not finish {list(argv)} in {timeout:g} s") from error
 
-    async def run_on_console(self, argv: Sequence[str], *, timeout: float = 120.0) -> tuple[int, bytes, bytes]:
+    async def run_on_console(self, argv: Sequence[str], *, timeout: float = RUN_TIMEOUT) -> tuple[int, bytes, bytes]:
+        """Run a program by the shell on the console, whether there is an agent or not."""
+        if self.state != "up":
+            raise HostError(f"VM {self.spec.name} is {self.state}; its console cannot answer")
         await self.wait_ready()
         async with self._console_lock:
             return await console.run(self.spec.file("console"), argv, timeout=timeout)

@@ -17,7 +17,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,8 +160,8 @@ async def _boot_and_save(entry: SavedState, boot: Boot) -> None:
             await machine.stop(force=True)
 
 
-async def _must_run(program: object) -> None:
-    status, _, err = await program  # type: ignore[misc]
+async def _must_run(program: Awaitable[tuple[int, bytes, bytes]]) -> None:
+    status, _, err = await program
     if status:
         raise HostError(f"a program in the guest failed: {err!r}")
 
