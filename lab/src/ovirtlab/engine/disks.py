@@ -19,7 +19,7 @@ ADD = "Cannot add Virtual Disk"
 EDIT = "Cannot edit Virtual Disk"
 REMOVE = "Cannot remove Virtual Disk"
 DISK_LOCKED = "Disk is locked. Please try again later."
-TIB = 1 << 40
+LARGEST = 128 << 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +45,8 @@ def check_new(context: Context, spec: DiskSpec) -> None:
     state = context.state
     if spec.size <= 0:
         raise invalid(f"{ADD}. Disk's provisioned size has to be greater than 0.")
-    if spec.size > 8 * TIB * 16:
-        raise invalid("Cannot create disk more than 131072 GiB")
+    if spec.size > LARGEST:
+        raise invalid(f"Cannot create disk more than {LARGEST >> 30} GiB")
     if spec.id in state.disks:
         alias = state.disks[spec.id].alias
         raise conflict(

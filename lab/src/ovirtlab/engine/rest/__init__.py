@@ -27,6 +27,6 @@ Refusals are raised as `ovirtlab.engine.faults`. An entity is `Entity("backup", 
 fields in any order (None leaves one out), as str, int, bool, datetime, Entity or Items; the renderers of XML and JSON
 put them in the engine's order and form.
 
-`engine/backups.py` and `engine/transfers.py` each have `def begin(context: Context) -> None`, called once when the
-engine starts, to register their loops with `context.background`.
+Loops that live as long as the engine begin in `ovirtlab.engine.upkeep`; they and longer acts run in
+`context.background`.
 """
