@@ -78,6 +78,8 @@ def up(
     _say(f"Manager  {document['engine_url']} as {document['username']}")
     _say(f"Target   {target['url'] if target else 'none: ' + document['target_missing']}")
     _say(f"Hosts    {', '.join(host['name'] + ' ' + host['address'] for host in document['hosts'])}")
+    if not document["isolated"]:
+        _say("Network  loopback addresses: network namespaces are not to be had here, so no network can be cut")
     _say(f"VMs      {', '.join(vm['name'] for vm in document['vms']) or 'none'}")
     _say(f"Facts    {places.facts}")
 

@@ -23,6 +23,7 @@ PORTMAP_PROGRAM, PORTMAP_VERSION, PORTMAP_PORT = 100000, 2, 111
 # in a namespace of their own the standard ports are free; on loopback they may not be
 ISOLATED_PORT, ISOLATED_MOUNT_PORT = 2049, 20048
 LOOPBACK_PORT, LOOPBACK_MOUNT_PORT = 12049, 12048
+CAP_SYS_ADMIN = 21  # capabilities(7)
 VDSM = 36  # uid and gid of vdsm:kvm, which own everything on oVirt's storage
 ANSWER_LIMIT = 2.0
 
@@ -177,6 +178,8 @@ def missing() -> str | None:
     """Say what this machine lacks for an NFS server, or None when it has all."""
     if os.geteuid() != 0:
         return "the NFS server needs root (nfs-ganesha opens files by handle); start the lab as root to have a target"
+    if not _may_mount():
+        return "root may not mount here (no CAP_SYS_ADMIN, as in a plain container); give the container that capability"
     absent = [
         name for name in ("ganesha.nfsd", "rpcbind") if shutil.which(name, path="/usr/sbin:/usr/bin:/sbin") is None
     ]
@@ -185,6 +188,12 @@ def missing() -> str | None:
             f"{' and '.join(absent)} are not installed; install the packages nfs-ganesha, nfs-ganesha-vfs and rpcbind"
         )
     return None
+
+
+def _may_mount() -> bool:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    effective = next(line.split()[1] for line in lines if line.startswith("CapEff:"))
+    return bool(int(effective, 16) >> CAP_SYS_ADMIN & 1)
 
 
 def answers_null(address: str, port: int, *, program: int, version: int) -> bool:
