@@ -4,7 +4,7 @@ import pytest
 from world import World, disk, succeeded, vm
 
 from overkeep.blocks.errors import TargetFull
-from overkeep.controller.store.records import JobState
+from overkeep.controller.records import JobState
 from overkeep.engine.errors import Busy, EngineUnreachable
 from overkeep.errors import Conflict, OverkeepError
 from overkeep.model.points import Mode

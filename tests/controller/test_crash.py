@@ -6,7 +6,7 @@ import pytest
 from world import World, disk, succeeded, vm
 
 from overkeep.controller.ports import backup_id
-from overkeep.controller.store.records import Job, JobState
+from overkeep.controller.records import Job, JobState
 from overkeep.engine.api import BackupRequest
 from overkeep.engine.errors import EngineRefused
 from overkeep.model.restore import RestoreRequest

@@ -4,7 +4,7 @@ import pytest
 from world import World, disk, succeeded, vm
 
 from overkeep.blocks.errors import TargetReadOnly
-from overkeep.controller.store.records import JobState
+from overkeep.controller.records import JobState
 from overkeep.engine.errors import Busy, EngineRefused, EngineUnreachable
 from overkeep.model.inventory import VmStatus
 from overkeep.model.restore import RestoreRequest

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from overkeep.controller.records import Failure, Held, HeldKind, Job, JobKind, JobState, Member
 from overkeep.controller.store import Store, schema
-from overkeep.controller.store.records import Failure, Held, HeldKind, Job, JobKind, JobState, Member
 from overkeep.errors import Conflict, NotFound
 
 WEB = Member(vm_id="1", vm_name="web")

@@ -13,9 +13,9 @@ from typing import Any
 from overkeep.controller.durable import Durable, Stopping
 from overkeep.controller.janitor import Janitor
 from overkeep.controller.ports import Patience, Ports
+from overkeep.controller.records import Job, JobState
 from overkeep.controller.service import JOB_QUEUE, Controller, make_durable
 from overkeep.controller.store import Store
-from overkeep.controller.store.records import Job, JobState
 from overkeep.controller.workflows.backup import VM_QUEUE
 from overkeep.errors import NotFound
 from overkeep.model.inventory import Disk, DiskFormat, Nic, Vm, VmStatus

@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from overkeep.controller.janitor import Leftover
-from overkeep.controller.service import MoverHealth
-from overkeep.controller.store.records import Job, JobEvent, JobKind, JobState, Workload
+from overkeep.controller.records import Job, JobEvent, JobKind, JobState, Workload
 from overkeep.model.inventory import DiskFormat
 from overkeep.model.points import Mode, RestorePoint
+
+if TYPE_CHECKING:  # the command line reads these documents too, and should not wait for the whole controller
+    from overkeep.controller.janitor import Leftover
+    from overkeep.controller.service import MoverHealth
 
 Name = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f]+$")]
 

@@ -9,9 +9,9 @@ from fastapi import APIRouter, Query
 
 from overkeep.api.asked import TheCaller, TheController
 from overkeep.api.documents import JobEventOut, JobOut, event_out, job_out
+from overkeep.controller.records import Job
 from overkeep.controller.rights import BACKUP, Caller
 from overkeep.controller.service import Controller
-from overkeep.controller.store.records import Job
 from overkeep.errors import NotFound
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])

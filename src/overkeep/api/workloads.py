@@ -9,9 +9,9 @@ from fastapi import APIRouter, Response
 
 from overkeep.api.asked import TheCaller, TheController
 from overkeep.api.documents import JobOut, SnapshotIn, WorkloadIn, WorkloadOut, job_out, workload_out
+from overkeep.controller.records import Member, Workload
 from overkeep.controller.rights import BACKUP, Caller
 from overkeep.controller.service import Controller
-from overkeep.controller.store.records import Member, Workload
 from overkeep.errors import NotFound
 
 router = APIRouter(prefix="/v1/workloads", tags=["workloads"])

@@ -34,7 +34,7 @@ class Client:
             verify=_trust(self._session),
             timeout=timeout,
             trust_env=False,
-            headers={"Authorization": f"Bearer {self._session.token}"},
+            headers={"Authorization": f"Bearer {self._session.token}"} if self._session.token else {},
         )
 
     def __enter__(self) -> Client:

@@ -17,7 +17,7 @@ from overkeep.api.documents import JobEventOut, JobOut
 from overkeep.cli import exits, output
 from overkeep.cli.client import Client
 from overkeep.cli.exits import ControllerUnreachable
-from overkeep.controller.store.records import JobState
+from overkeep.controller.records import JobState
 
 PATIENCE = 60.0  # seconds for a controller that is being restarted
 _LINE_EVERY = 3.0

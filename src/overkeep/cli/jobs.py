@@ -13,7 +13,7 @@ from overkeep.cli.client import Client
 from overkeep.cli.follow import follow
 from overkeep.cli.output import AsJson
 from overkeep.cli.workloads import NoWait
-from overkeep.controller.store.records import JobState
+from overkeep.controller.records import JobState
 
 app = typer.Typer(no_args_is_help=True, help="Jobs: backups and restores.")
 

@@ -10,8 +10,8 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 
 from overkeep.controller.exposure import Exposure, lost
+from overkeep.controller.records import DiskProgress, Held, HeldKind
 from overkeep.controller.steps import PASSING, JobCancelled, Watch
-from overkeep.controller.store.records import DiskProgress, Held, HeldKind
 from overkeep.engine.api import Transfer, TransferRequest
 from overkeep.errors import OverkeepError
 from overkeep.mover.api import Mover

@@ -6,8 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from overkeep.controller.ports import Ports
+from overkeep.controller.records import Held, HeldKind
 from overkeep.controller.steps import Watch
-from overkeep.controller.store.records import Held, HeldKind
 from overkeep.engine.api import BackupSession, Transfer, TransferRequest
 from overkeep.engine.errors import BackupFailed, TransferFailed
 from overkeep.mover.errors import MoverUnreachable, OrderUnknown
@@ -94,27 +94,38 @@ class Exposure:
             self.watch.pause(self.ports.patience.lease)
         self.ports.store.held.release(item)
 
-    def end_transfers(self, *, success: bool, backup_id: str | None) -> None:
-        """Close access to all disks and wait until the Manager has closed it."""
-        for item in self.held(HeldKind.TRANSFER):
-            self.end_transfer(item, success=success)
-        for item in self.held(HeldKind.ACCESS):
+    def end_transfers(self, *, success: bool, backup_id: str | None) -> tuple[Transfer, ...]:
+        """Close access to all disks and wait until the Manager has closed it; return the last states."""
+        intended = self.held(HeldKind.ACCESS)
+        for item in intended:
             for transfer in self._unknown_transfers(item.disk_id, backup_id):
-                self.end_transfer(self.note(HeldKind.TRANSFER, transfer.id, disk_id=item.disk_id), success=False)
+                self.note(HeldKind.TRANSFER, transfer.id, disk_id=item.disk_id)
+        opened = self.held(HeldKind.TRANSFER)
+        for item in opened:  # all are asked first: the Manager takes its time over each
+            self._ask_to_end(item, success=success)
+        ended = tuple(self._await_end(item) for item in opened)
+        for item in intended:
             self.ports.store.held.release(item)
+        return ended
 
     def end_transfer(self, item: Held, *, success: bool) -> Transfer:
         """Close one transfer and return its last state."""
+        self._ask_to_end(item, success=success)
+        return self._await_end(item)
+
+    def _ask_to_end(self, item: Held, *, success: bool) -> None:
         engine = self.ports.engine
-        transfer = engine.transfer(item.ref)
-        if not over(transfer):
+        if not over(engine.transfer(item.ref)):
             (engine.finalize_transfer if success else engine.cancel_transfer)(item.ref)
-            transfer = self.watch.until(
-                lambda: _if_over(engine.transfer(item.ref)),
-                seconds=self.ports.patience.ready,
-                act=f"close access to disk {item.disk_id}",
-                what=item.ref,
-            )
+
+    def _await_end(self, item: Held) -> Transfer:
+        engine = self.ports.engine
+        transfer = self.watch.until(
+            lambda: _if_over(engine.transfer(item.ref)),
+            seconds=self.ports.patience.ready,
+            act=f"close access to disk {item.disk_id}",
+            what=item.ref,
+        )
         self.ports.store.held.release(item)
         return transfer
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from overkeep.controller.durable import Durable, Stopping
 from overkeep.controller.exposure import BACKUP_OVER
 from overkeep.controller.ports import Ports
+from overkeep.controller.records import Failure, Held, HeldKind, JobKind, JobState
 from overkeep.controller.release import release_backup, release_restore, watch_release
 from overkeep.controller.service import Controller
-from overkeep.controller.store.records import Failure, Held, HeldKind, JobKind, JobState
 from overkeep.errors import NotFound, OverkeepError
 from overkeep.units import utc_now
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from overkeep.controller.exposure import Exposure
 from overkeep.controller.ports import Ports
+from overkeep.controller.records import Held, HeldKind
 from overkeep.controller.steps import State, Watch
-from overkeep.controller.store.records import Held, HeldKind
 from overkeep.errors import OverkeepError
 
 _log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from typing import Any
 
 from overkeep.controller.durable import Durable
 from overkeep.controller.ports import Ports
-from overkeep.controller.store.records import Job, JobEvent, JobKind, JobState, Member, Workload
+from overkeep.controller.records import Job, JobEvent, JobKind, JobState, Member, Workload
 from overkeep.controller.workflows import backup, backup_vm, restore
 from overkeep.errors import BadRequest, Conflict, NotFound, OverkeepError
 from overkeep.model.points import RestorePoint

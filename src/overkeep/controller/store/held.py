@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from overkeep.controller.records import Held, HeldKind, JobState
 from overkeep.controller.store import schema as t
-from overkeep.controller.store.records import Held, HeldKind, JobState
 from overkeep.units import utc_now
 
 _LIVE = (JobState.QUEUED, JobState.RUNNING)

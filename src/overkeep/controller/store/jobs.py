@@ -11,8 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from overkeep.controller.store import schema as t
-from overkeep.controller.store.records import (
+from overkeep.controller.records import (
     DiskProgress,
     Failure,
     Job,
@@ -22,6 +21,7 @@ from overkeep.controller.store.records import (
     Member,
     VmProgress,
 )
+from overkeep.controller.store import schema as t
 from overkeep.errors import Conflict, NotFound
 from overkeep.units import utc_now
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
+from overkeep.controller.records import Member, Workload
 from overkeep.controller.store import schema as t
-from overkeep.controller.store.records import Member, Workload
 from overkeep.errors import Conflict, NotFound
 from overkeep.units import utc_now
 

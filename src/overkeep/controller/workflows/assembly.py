@@ -7,7 +7,7 @@ import datetime as dt
 from collections.abc import Mapping
 from dataclasses import replace
 
-from overkeep.controller.store.records import DiskProgress
+from overkeep.controller.records import DiskProgress
 from overkeep.engine.api import BackupSession
 from overkeep.model.plan import BackupPlan, DiskPlan
 from overkeep.model.points import DiskImage, Mode, RestorePoint

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from overkeep.controller.durable import Durable
 from overkeep.controller.ports import Ports
+from overkeep.controller.records import Failure, JobState, VmProgress
 from overkeep.controller.steps import State, Watch, failed, outcome
-from overkeep.controller.store.records import Failure, JobState, VmProgress
 from overkeep.controller.workflows import backup_vm
 from overkeep.errors import OverkeepError
 

@@ -14,9 +14,9 @@ from overkeep.controller.copying import Task, copy_all
 from overkeep.controller.durable import Durable
 from overkeep.controller.exposure import BACKUP_OVER, Exposure
 from overkeep.controller.ports import Ports, backup_id, mark
+from overkeep.controller.records import HeldKind, JobState
 from overkeep.controller.release import drop_old_checkpoints, patiently, release_backup, watch_release
 from overkeep.controller.steps import PASSING, State, Watch, cancelled, failed, outcome
-from overkeep.controller.store.records import HeldKind, JobState
 from overkeep.controller.workflows.assembly import as_given, backup_progress, make_point
 from overkeep.engine.api import BackupRequest, BackupSession, Transfer, TransferRequest
 from overkeep.engine.errors import BackupFailed, CheckpointInvalid

@@ -13,9 +13,9 @@ from overkeep.controller.copying import Task, copy_all
 from overkeep.controller.durable import Durable
 from overkeep.controller.exposure import Exposure
 from overkeep.controller.ports import Ports, mark
+from overkeep.controller.records import Failure, HeldKind, JobState
 from overkeep.controller.release import patiently, release_restore, watch_release
 from overkeep.controller.steps import State, Watch, cancelled, failed, outcome
-from overkeep.controller.store.records import Failure, HeldKind, JobState
 from overkeep.controller.workflows.assembly import restore_progress
 from overkeep.engine.api import DiskSpec, Transfer, TransferRequest
 from overkeep.engine.errors import TransferFailed
@@ -114,13 +114,10 @@ class _Steps:
     def finish_uploads(self, state: State) -> State:
         """Close the uploads as good and wait until the Manager says that the disks are."""
         self._phase("finishing disks")
-        for item in self.exposure.held(HeldKind.TRANSFER):
-            transfer = self.exposure.end_transfer(item, success=True)
+        for transfer in self.exposure.end_transfers(success=True, backup_id=None):
             if transfer.phase not in ("finished_success", "gone"):
-                words = self.ports.engine.explain(item.ref, item.disk_id) or f"it ended as {transfer.phase!r}."
-                raise TransferFailed(disk=item.disk_id, words=words)
-        for item in self.exposure.held(HeldKind.ACCESS):
-            self.ports.store.held.release(item)
+                words = self.ports.engine.explain(transfer.id, transfer.disk_id)
+                raise TransferFailed(disk=transfer.disk_id, words=words or f"the access ended as {transfer.phase!r}.")
         for disk in _PLAN.validate_python(state["plan"]).disks:
             self._await_disk(disk)
         return {}
