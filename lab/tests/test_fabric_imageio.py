@@ -19,7 +19,8 @@ pytestmark = pytest.mark.lab
 def tickets(daemon: Imageio, method: str, ticket: dict[str, object]) -> int:
     connection = UnixConnection(daemon.control_socket, timeout=10)
     try:
-        connection.request(method, f"/tickets/{ticket['uuid']}", body=json.dumps(ticket))
+        body = json.dumps(ticket) if method == "PUT" else None
+        connection.request(method, f"/tickets/{ticket['uuid']}", body=body)
         return connection.getresponse().status
     finally:
         connection.close()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from ovirtlab.fabric import mounts
+from ovirtlab.fabric import bridges, mounts
 from ovirtlab.fabric.assembly import Fabric, Target, mount_command, unmount
 from ovirtlab.fabric.mount import main as mount_main
 
@@ -55,25 +55,7 @@ def mounted(target: Target, place: Path, options: str) -> Iterator[Path]:
 
 def bridges_of(place: Path) -> list[int]:
     """The processes that serve a mount."""
-    return [
-        int(entry.parent.name)
-        for entry in Path("/proc").glob("[0-9]*/cmdline")
-        if f"\0{place}\0".encode() in _content(entry) and b"nfsfuse" in _content(entry)
-    ]
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
-
-
-def eventually(condition, *, seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
+    return [bridge.pid for bridge in bridges.running() if bridge.place == str(place)]
 
 
 def test_mounts_are_real_and_named_after_their_source(target: Target):
@@ -226,7 +208,7 @@ def test_a_read_only_mount_refuses_writes(target: Target, tmp_path: Path):
 def test_unmounting_ends_the_bridge(target: Target, tmp_path: Path):
     with mounted(target, tmp_path / "once", "hard") as place:
         assert len(bridges_of(place)) == 1
-    eventually(lambda: not bridges_of(tmp_path / "once"))
+    assert not bridges_of(tmp_path / "once")
     assert mounts.at(tmp_path / "once") is None
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ovirtlab import ledger as records
-from ovirtlab.fabric import mounts, net
+from ovirtlab.fabric import bridges, mounts, net
 from ovirtlab.ledger import LAB_VARIABLE, Ledger, start_time
 from ovirtlab.places import Places
 
@@ -22,7 +22,6 @@ TERM_LIMIT = 60.0
 KILL_LIMIT = 10.0
 STEP = 0.05
 MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
-BRIDGE_MODULE = "ovirtlab.fabric.nfsfuse"
 
 
 class TeardownError(Exception):
@@ -156,14 +155,10 @@ def _lab_processes(ledger: Ledger, servers: set[str]) -> set[int]:
     found = {pid for pid, start in recorded.items() if start and start_time(pid) == start}
     sign = f"{LAB_VARIABLE}={ledger.lab_id}".encode()
     for pid in _pids():
-        if sign in _read(pid, "environ").split(b"\0") or _is_bridge(pid, servers):
+        if sign in _read(pid, "environ").split(b"\0"):
             found.add(pid)
+    found |= {bridge.pid for bridge in bridges.running() if bridge.server in servers}
     return {pid for pid in found - _own_line() if start_time(pid) is not None}
-
-
-def _is_bridge(pid: int, servers: set[str]) -> bool:
-    words = [word.decode(errors="replace") for word in _read(pid, "cmdline").split(b"\0")]
-    return BRIDGE_MODULE in words and any(word.partition(":/")[0] in servers for word in words)
 
 
 def _pids() -> list[int]:

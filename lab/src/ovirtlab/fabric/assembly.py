@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from ovirtlab.fabric import mounts, net, nfs
+from ovirtlab.fabric import bridges, mounts, net, nfs
 from ovirtlab.fabric.commands import CommandError, run
 from ovirtlab.fabric.imageio import Imageio
 from ovirtlab.fabric.mount import LOG_VARIABLE
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 EXPORT = "backup"
 CONTROLLER = "controller"
 MOUNT_LIMIT = 40.0
+BRIDGE_LIMIT = 5.0
 
 Report = Callable[[str], contextlib.AbstractContextManager[None]]
 
@@ -106,15 +107,21 @@ def _mount(target: Target, path: Path, *, netns: str | None, log_file: Path) -> 
 
 
 def unmount(path: Path) -> None:
-    """Unmount `path`, lazily when somebody still uses it; nothing when nothing is mounted there."""
+    """Unmount `path`, lazily when somebody still uses it; nothing when nothing is mounted there.
+
+    Returns when the bridge behind the mount has ended, but for a lazy one, whose bridge ends with its last user.
+    """
     if mounts.at(path) is None:
         return
+    behind = {bridge.pid for bridge in bridges.running() if bridge.place == str(path)}
     try:
         run(["umount", str(path)], timeout=10)
     except CommandError as error:
         log.warning("%s is unmounted lazily: %s", path, error)
         with contextlib.suppress(CommandError):
             run(["umount", "--lazy", str(path)], timeout=10)
+        return
+    bridges.wait_gone(behind, seconds=BRIDGE_LIMIT)
 
 
 def _imageio(

@@ -8,14 +8,19 @@ import contextlib
 import ctypes
 import logging
 import os
+import select
+import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TextIO
 
 import mfusepy
 
+from ovirtlab.fabric import mounts
 from ovirtlab.fabric.nfsfuse import libnfs
 from ovirtlab.fabric.nfsfuse.client import HARD_PATIENCE, Client, Export
 from ovirtlab.fabric.nfsfuse.operations import TRANSFER, Operations
@@ -23,6 +28,7 @@ from ovirtlab.fabric.nfsfuse.operations import TRANSFER, Operations
 READY = "ready"
 PORTMAP_PORT = 111
 MAX_THREADS = 16
+BUSY_STEP = 0.1
 # <malloc.h>: keep the buffers of transfers on the heap; mapping and unmapping each costs a third of the speed
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
@@ -114,7 +120,11 @@ def _say(status: TextIO, text: str) -> None:
 
 
 def _serve(client: Client, options: argparse.Namespace, ready: Callable[[], None]) -> None:
-    operations = Operations(client, lambda: mfusepy.fuse_get_context()[:2], ready)
+    def begin() -> None:
+        threading.Thread(target=_end_with_mount, args=(Path(options.mountpoint), operations), daemon=True).start()
+        ready()
+
+    operations = Operations(client, lambda: mfusepy.fuse_get_context()[:2], begin)
     settings: dict[str, object] = {
         "fsname": options.source.replace(",", r"\,"),
         "subtype": "nfs",
@@ -123,6 +133,22 @@ def _serve(client: Client, options: argparse.Namespace, ready: Callable[[], None
     }
     settings |= {"ro": options.read_only, "allow_other": os.geteuid() == 0}
     Bridge(operations, options.mountpoint, foreground=True, **settings)
+
+
+def _end_with_mount(place: Path, operations: Operations) -> None:
+    """End this process when its mount was taken off, once no file is open any more.
+
+    The kernel ends the session only when no mount namespace has the mount, and any program that was started in a
+    namespace of its own meanwhile has a copy of it.
+    """
+    poll = select.poll()
+    with mounts.MOUNTINFO.open() as table:
+        poll.register(table, select.POLLPRI | select.POLLERR)  # proc(5): signals each change of the table
+        while mounts.at(place) is not None:
+            poll.poll()
+    while operations.busy:
+        time.sleep(BUSY_STEP)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -80,6 +80,11 @@ class Operations:
         self._client.start_watching()
         self._ready()
 
+    @property
+    def busy(self) -> bool:
+        """Whether files are open."""
+        return bool(self._files)
+
     def _call(self, act: Act, caller: Caller | None = None) -> int:
         return self._client.call(act, caller or Caller(*self._whoami()))
 
