@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -106,12 +107,10 @@ class SchemaTooNew(OverkeepError):
     template = "The data base has schema {found}, this controller knows up to {known}; install the newer controller."
 
 
-def _first(connection: sa.Connection) -> None:
-    metadata.create_all(connection)
-
-
-# A step is never changed once it was released; the next version appends one. Step n makes version n.
-MIGRATIONS = (_first,)
+# Step n turns a data base of version n into one of version n + 1. A step is never changed once it was released, and the
+# tables above are what all steps together lead to; a new data base gets them at once.
+UPGRADES: tuple[Callable[[sa.Connection], None], ...] = ()
+VERSION = 1 + len(UPGRADES)
 
 
 def open_database(url: str) -> sa.Engine:
@@ -122,13 +121,16 @@ def open_database(url: str) -> sa.Engine:
         sa.event.listen(engine, "begin", _begin_immediate)
     with engine.begin() as connection:
         _version.create(connection, checkfirst=True)
-        found = connection.scalar(sa.select(_version.c.version)) or 0
-        if found > len(MIGRATIONS):
-            raise SchemaTooNew(found=found, known=len(MIGRATIONS))
-        for migrate in MIGRATIONS[found:]:
-            migrate(connection)
+        found = connection.scalar(sa.select(_version.c.version))
+        if found is None:
+            metadata.create_all(connection)
+        elif found > VERSION:
+            raise SchemaTooNew(found=found, known=VERSION)
+        else:
+            for upgrade in UPGRADES[found - 1 :]:
+                upgrade(connection)
         connection.execute(sa.delete(_version))
-        connection.execute(sa.insert(_version).values(version=len(MIGRATIONS)))
+        connection.execute(sa.insert(_version).values(version=VERSION))
     if engine.url.database and engine.dialect.name == "sqlite":
         Path(engine.url.database).chmod(0o600)
     return engine

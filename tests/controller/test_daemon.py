@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from overkeep.controller import enrolment
+
+CONTROLLER = [sys.executable, "-c", "from overkeep.daemons.controller import run; run()", "--config"]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A controller whose Manager and whose NFS server are down."""
+    enrolment.init(tmp_path / "pki", ["127.0.0.1"])
+    (tmp_path / "password").write_text("secret")
+    path = tmp_path / "controller.toml"
+    path.write_text(
+        f"""
+port = {_free_port()}
+state_dir = "{tmp_path}/state"
+pki_dir = "{tmp_path}/pki"
+[engine]
+url = "https://127.0.0.1:1/ovirt-engine/api"
+ca_file = "{tmp_path}/pki/ca.pem"
+username = "admin@internal"
+password_file = "{tmp_path}/password"
+[[target]]
+name = "nfs1"
+source = "server:/export"
+mountpoint = "{tmp_path}/mnt"
+mount_command = ["false"]
+"""
+    )
+    return path
+
+
+@pytest.fixture
+def daemon(config: Path) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen([*CONTROLLER, str(config)], stderr=subprocess.PIPE, text=True) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
+
+
+def test_it_serves_although_everything_else_is_down_and_stops_cleanly(
+    daemon: subprocess.Popen[str], config: Path
+) -> None:
+    trust = ssl.create_default_context(cafile=str(config.parent / "pki/ca.pem"))
+    with httpx.Client(verify=trust, base_url=_url(config)) as http:
+        assert _answer(http, "/v1/health").json()["status"] == "ok"
+        told = http.get("/v1/workloads", headers={"Authorization": "Bearer x"})
+        assert told.json()["code"] == "engine-unreachable"
+    second = subprocess.run([*CONTROLLER, str(config)], capture_output=True, text=True, timeout=60, check=False)
+    assert second.returncode == 2
+    assert "Another controller" in second.stderr
+    assert "Traceback" not in second.stderr
+    daemon.send_signal(signal.SIGTERM)
+    _, log = daemon.communicate(timeout=30)
+    assert daemon.returncode == 0
+    assert "Traceback" not in log
+    assert "secret" not in log
+    assert "target unavailable" in log
+
+
+def test_bad_settings_are_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "controller.toml"
+    path.write_text("port = 'many'")
+    done = subprocess.run([*CONTROLLER, str(path)], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    [line] = done.stderr.strip().splitlines()
+    assert str(path) in line
+
+
+def _url(config: Path) -> str:
+    port = next(line for line in config.read_text().splitlines() if line.startswith("port")).split()[-1]
+    return f"https://127.0.0.1:{port}"
+
+
+def _answer(http: httpx.Client, path: str) -> httpx.Response:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return http.get(path)
+        except httpx.ConnectError:
+            assert time.monotonic() < deadline, "the controller does not answer"
+            time.sleep(0.05)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
