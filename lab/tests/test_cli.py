@@ -185,6 +185,16 @@ def test_what_cannot_work_is_refused_before_anything_is_made(lab_directory: Path
     assert list(lab_directory.iterdir()) == []
 
 
+def test_a_directory_that_is_not_a_labs_is_left_alone(lab_directory: Path):
+    (lab_directory / "storage").mkdir()
+    (lab_directory / "storage" / "precious").write_text("keep")
+    refused = lab("up", "--dir", lab_directory)
+    assert refused.returncode == 1
+    assert "holds no lab" in refused.stderr
+    assert lab("down", "--dir", lab_directory).returncode == 0
+    assert (lab_directory / "storage" / "precious").read_text() == "keep"
+
+
 def test_without_a_lab_commands_say_so(lab_directory: Path):
     for words in (["status"], ["guest", "exec"], ["fault", "vm"]):
         rest = [] if words == ["status"] else ["web", "true"][: 2 if words[0] == "guest" else 1]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Kind = Literal["supervisor", "server", "process", "netns", "link", "mount", "socket"]
+Kind = Literal["directory", "supervisor", "server", "process", "netns", "link", "mount", "socket"]
 
 # Every process of a lab carries this variable with the id of the lab.
 LAB_VARIABLE = "OVIRTLAB_ID"
@@ -70,9 +70,10 @@ class Ledger:
             except (ValueError, TypeError):
                 continue
 
-    def remove(self) -> None:
-        """Forget everything; for when everything is cleaned up."""
-        self._path.unlink(missing_ok=True)
+    @property
+    def exists(self) -> bool:
+        """Whether anything was ever recorded, which makes the directory that of a lab."""
+        return self._path.exists()
 
 
 def start_time(pid: int) -> int | None:

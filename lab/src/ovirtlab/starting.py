@@ -15,7 +15,7 @@ from typing import Any
 
 from ovirtlab import environment as environments
 from ovirtlab import facts, teardown
-from ovirtlab.ledger import LAB_VARIABLE, Ledger, lab_id
+from ovirtlab.ledger import LAB_VARIABLE, Ledger
 from ovirtlab.places import Places, default_cache
 from ovirtlab.remote import LabError
 
@@ -88,6 +88,8 @@ def _begin(places: Places, wanted: Wanted, say: Say) -> tuple[subprocess.Popen[b
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if directory.stat().st_uid != os.geteuid():
         raise Refused(f"{directory} belongs to somebody else; choose another place with --dir.")
+    if not Ledger(directory).exists and any(directory.iterdir()):
+        raise Refused(f"{directory} is not empty and holds no lab; choose a new or empty directory with --dir.")
     directory.chmod(0o700)
     with teardown.locked(directory) as there:
         if not there:
@@ -112,6 +114,8 @@ def _refuse_second(places: Places) -> None:
 
 
 def _spawn(places: Places, wanted: Wanted) -> tuple[subprocess.Popen[bytes], int]:
+    ledger = Ledger(places.directory)
+    ledger.record("directory", places.directory)
     reader, writer = os.pipe()
     try:
         with places.log.open("ab") as log:
@@ -122,10 +126,10 @@ def _spawn(places: Places, wanted: Wanted) -> tuple[subprocess.Popen[bytes], int
                 stderr=log,
                 start_new_session=True,
                 pass_fds=[writer],
-                env=os.environ | {LAB_VARIABLE: lab_id(places.directory)},
+                env=os.environ | {LAB_VARIABLE: ledger.lab_id},
                 cwd="/",
             )
-        Ledger(places.directory).record_process(process.pid, kind="supervisor")
+        ledger.record_process(process.pid, kind="supervisor")
     except BaseException:
         os.close(reader)
         raise

@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ovirtlab import ledger as records
 from ovirtlab.fabric import bridges, mounts, net
 from ovirtlab.ledger import LAB_VARIABLE, Ledger, start_time
 from ovirtlab.places import Places
@@ -196,10 +195,11 @@ def _remove_files(places: Places) -> list[str]:
     still = [mount.path for mount in mounts.current() if mount.path.is_relative_to(places.directory)]
     if still:
         raise TeardownError(f"{', '.join(map(str, still))} are still mounted, so the files of the lab are kept")
-    existed = (places.directory / records.NAME).exists() or places.facts.exists()
+    if not Ledger(places.directory).exists:  # no lab of ours: whatever is there belongs to somebody
+        return []
     for path in places.all():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    return [f"files in {places.directory}"] if existed else []
+    return [f"files in {places.directory}"]
