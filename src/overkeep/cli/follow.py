@@ -50,7 +50,7 @@ def follow(client: Client, job: JobOut, *, as_json: bool) -> int:
             job = _cancel(client, job, show)
     if as_json:
         output.documents(job)
-    elif JobState(job.state).over:
+    elif JobState(job.state).over and not interrupted:
         _summary(job)
     if interrupted:
         return exits.INTERRUPTED
@@ -66,7 +66,10 @@ def _cancel(client: Client, job: JobOut, show: Show) -> JobOut:
     except KeyboardInterrupt:
         output.complain(f"The controller goes on cancelling job {job.id}; see it with `overkeep job show {job.id}`.")
         return job
-    output.complain(f"Job {job.id} ended as {job.state.replace('_', ' ')}; nothing of it is open any more.")
+    if job.state == JobState.NEEDS_ATTENTION:
+        output.complain(output.outcome(job))
+    else:
+        output.complain(f"Job {job.id} ended as {job.state}; nothing of it is open any more.")
     return job
 
 

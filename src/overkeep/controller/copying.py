@@ -99,7 +99,9 @@ def _copy(group: _Copying, task: Task) -> CopyResult:
             if not error.retry or isinstance(error, MoverUnreachable) or left == 0 or group.gave_up.is_set():
                 raise
             group.watch.ports.store.jobs.add_event(
-                group.watch.job_id, "warning", f"Disk {task.progress.name!r} is copied again: {error}"
+                group.watch.job_id,
+                "warning",
+                f"Disk {task.progress.name!r} is copied again: {error.fields.get('reason', error)}",
             )
         group.watch.pause(group.watch.ports.patience.poll)
 
@@ -119,6 +121,7 @@ def _attempt(group: _Copying, task: Task, transfer: Transfer) -> CopyResult:
         status = _follow(group, task, mover, status)
     except (JobCancelled, _GaveUp):
         group.exposure.end_order(item)
+        _show(group, task, status.model_copy(update={"state": OrderState.CANCELLED}))
         raise
     group.watch.ports.store.held.release(item)
     _show(group, task, status)
