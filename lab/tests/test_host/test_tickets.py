@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Tickets against an unmodified ovirt-imageio daemon on loopback, through to the bytes of a disk."""
 
+import contextlib
 import http.client
 import socket
 import subprocess
@@ -50,14 +51,23 @@ def imageio(bench):
         daemon = subprocess.Popen([Path(sys.executable).parent / "ovirt-imageio", "-c", run_dir], stderr=log)
     try:
         deadline = time.monotonic() + 20
-        while not bench.control_socket.exists() or not (run_dir / "local").exists():
+        while not all(accepts(path) for path in (bench.control_socket, run_dir / "local")):
             assert daemon.poll() is None, bench.path("imageio.log").read_text()
             assert time.monotonic() < deadline
             time.sleep(0.02)
         yield run_dir / "local"
     finally:
-        daemon.terminate()
-        daemon.wait(10)
+        # A daemon that has just started may miss the signal between its start and its first pause.
+        while daemon.poll() is None:
+            daemon.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                daemon.wait(1)
+
+
+def accepts(path: Path) -> bool:
+    """Whether a server listens on `path`: the file is there a moment before it does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        return client.connect_ex(str(path)) == 0
 
 
 class Connection(http.client.HTTPConnection):

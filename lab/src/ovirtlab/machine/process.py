@@ -82,9 +82,9 @@ class Daemon:
     async def wait(self) -> int:
         return await self._process.wait()
 
-    def signal(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(number)
+    async def kill(self) -> None:
+        """End it with no chance to do anything more."""
+        await _end(self._process)
 
     async def terminate(self, *, grace: float) -> None:
         """Ask it to end, and kill it after `grace` seconds."""

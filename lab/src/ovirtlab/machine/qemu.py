@@ -59,10 +59,10 @@ class Machine:
                 if spec.state is not None:
                     await _take_over_state(monitor)
         except (HostError, TimeoutError) as error:
-            await process.terminate(grace=0)
+            await process.kill()
             raise HostError(f"VM {spec.name} did not start: {process.output() or error}") from error
         except asyncio.CancelledError:
-            await process.terminate(grace=0)
+            await process.kill()
             raise
         return cls(spec, process, monitor)
 
@@ -169,7 +169,7 @@ class Machine:
 
     async def kill(self) -> None:
         """End the machine as a crash of its host would, with nothing written; watchers are told."""
-        await self._process.terminate(grace=0)
+        await self._process.kill()
         await self._watcher
 
     async def _power_off(self) -> None:
