@@ -62,7 +62,10 @@ def command_line(spec: MachineSpec) -> list[str]:
     argv = ["stdbuf", "-oL", QEMU, "-name", f"guest={_escaped(spec.name)},debug-threads=off"]
     argv += ["-nodefaults", "-no-user-config", "-display", "none", "-accel", "tcg,tb-size=32"]
     argv += ["-pidfile", str(spec.file("pid"))]
-    argv += ["-chardev", _socket("monitor", socket_path(spec.file("qmp"))), "-mon", "chardev=monitor,mode=control"]
+    # QEMU waits for its one client before it goes on: a client that is accepted later, while the monitor moves to its
+    # own thread, may never be greeted.
+    monitor = _socket("monitor", socket_path(spec.file("qmp")), wait="on")
+    argv += ["-chardev", monitor, "-mon", "chardev=monitor,mode=control"]
     argv += _without_guest(spec) if spec.boot is None else _with_guest(spec, spec.boot)
     if spec.state is not None:
         argv += ["-incoming", f"exec:lz4 -d -c -q {shlex.quote(str(spec.state))}"]
@@ -98,8 +101,8 @@ def _kernel_line(spec: MachineSpec, boot: Boot) -> str:
     return f"console=ttyS0 quiet mitigations=off nokaslr agent={int(boot.agent)} hostname={spec.hostname}"
 
 
-def _socket(name: str, path: Path) -> str:
-    return f"socket,id={name},path={_escaped(str(path))},server=on,wait=off"
+def _socket(name: str, path: Path, *, wait: str = "off") -> str:
+    return f"socket,id={name},path={_escaped(str(path))},server=on,wait={wait}"
 
 
 def _escaped(value: str) -> str:

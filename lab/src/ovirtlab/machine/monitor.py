@@ -15,7 +15,7 @@ from qemu.qmp.protocol import ConnectError
 
 from ovirtlab.machine.errors import HostError
 
-POLL = 0.01
+POLL = 0.005
 HANG_UP = 1.0  # seconds to take in what a QEMU that has ended wrote last
 
 # The library reports each end of a QEMU as an error with a traceback, also an ordinary one.
