@@ -113,9 +113,9 @@ class Lab:
         command = [BIN / "ovirtlab", "guest", "exec", "--dir", self.directory, vm, "--", "/bin/sh", "-c", script]
         return run(command, timeout=timeout).text
 
-    def block_io(self, vm: str, target: str, command: str) -> None:
-        """Write to a disk of a VM without a guest, through QEMU (`write -P 0x5a 100M 20M`)."""
-        run([BIN / "ovirtlab", "guest", "io", "--dir", self.directory, vm, target, command])
+    def block_io(self, vm: str, target: str, *commands: str) -> None:
+        """Write to a disk of a VM without a guest, through QEMU (`write -P 0x5a 100M 20M`), and flush."""
+        run([BIN / "ovirtlab", "guest", "io", "--dir", self.directory, vm, target, *commands, "flush"])
 
     def vm(self, name: str) -> dict[str, Any]:
         """The VM of the environment with this name."""
@@ -198,7 +198,8 @@ class Deployment:
     def start_mover(self, host: str) -> None:
         """Start the mover of a host, in the host's network."""
         netns = next(h for h in self.lab.facts["hosts"] if h["name"] == host).get("netns")
-        inside = ["ip", "netns", "exec", netns] if netns else []
+        # Not `ip netns exec`: that makes a mount namespace of its own, and nobody else would see the mover's mount.
+        inside = ["nsenter", f"--net=/run/netns/{netns}"] if netns else []
         command = [*inside, str(BIN / "overkeep-mover"), "--config", str(self.directory / host / "mover.toml")]
         self._start(f"mover-{host}", command)
 

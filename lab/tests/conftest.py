@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from ovirtlab import teardown
+from ovirtlab.environment import default
 from ovirtlab.fabric import net
 from ovirtlab.fabric.assembly import Fabric, assembled
 from ovirtlab.ledger import Ledger
@@ -59,6 +60,6 @@ def fabric(needs_isolation: None) -> Iterator[Fabric]:
     """A network with `host1` and `host2`, the NFS target mounted for both, and their imageio daemons."""
     with short_directory() as directory:
         ledger = Ledger(directory)
-        with assembled(["host1", "host2"], Places(directory), ledger=ledger, report=lambda _: nullcontext()) as built:
+        with assembled(default(), Places(directory), ledger=ledger, report=lambda _: nullcontext()) as built:
             yield built
         nothing_left(directory)

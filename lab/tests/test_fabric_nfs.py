@@ -40,7 +40,7 @@ def folder(target: Target, request: pytest.FixtureRequest) -> Path:
 
 def at_server(target: Target, path: Path) -> Path:
     """The same file where the server has it."""
-    return target.export_dir / path.relative_to(target.mounts["host1"])
+    return target.exports[0].path / path.relative_to(target.mounts["host1"])
 
 
 @contextmanager
@@ -146,7 +146,7 @@ def test_a_file_stays_readable_after_it_was_removed(folder: Path):
 
 
 def test_files_belong_to_the_one_who_wrote_them(target: Target, folder: Path):
-    target.export_dir.parents[1].chmod(0o711)  # let others come through the directory of the lab
+    target.exports[0].path.parents[1].chmod(0o711)  # let others come through the directory of the lab
     os.chown(folder, 36, 36)
     write = "import sys; open(sys.argv[1] + '/mine', 'x').write('x')"
     as_vdsm = ["setpriv", "--reuid", "36", "--regid", "36", "--clear-groups"]

@@ -11,11 +11,14 @@ from types import TracebackType
 
 
 class Forwarder:
-    """Forwards a loopback port to `(host, port)`; `cut` closes all connections and refuses new ones."""
+    """Forwards another port of `host` to `port`; `cut` closes all connections and refuses new ones.
+
+    The same host, so that the certificate of what is behind it is good for it.
+    """
 
     def __init__(self, host: str, port: int) -> None:
         self._to = (host, port)
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server((host, 0))
         self.port: int = self._listener.getsockname()[1]
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._lock = threading.Lock()

@@ -162,12 +162,13 @@ def guest_exec(
 def guest_io(
     vm: VmName,
     target: Annotated[str, typer.Argument(help="Disk as the guest would see it: vda, vdb, sda.")],
-    command: Annotated[str, typer.Argument(help="Command of qemu-io: `write -P 0x5a 100M 20M`.")],
+    commands: Annotated[list[str], typer.Argument(help="Commands of qemu-io: `write -P 0x5a 100M 20M` flush.")],
     directory: Dir = None,
 ) -> None:
     """Write to or read from a disk of a running VM through its QEMU, as a guest would."""
-    document = call(_places(directory), "POST", "vms", vm, "io", body={"target": target, "command": command})
-    _say(document["output"].rstrip())
+    for command in commands:
+        document = call(_places(directory), "POST", "vms", vm, "io", body={"target": target, "command": command})
+        _say(document["output"].rstrip())
 
 
 @fault.command("nfs")

@@ -21,7 +21,19 @@ MIB = 1 << 20
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,22}[a-z0-9])?")
 VM_NAME = re.compile(r"[A-Za-z0-9_.-]{1,255}")
 
-__all__ = ["BadEnvironment", "Disk", "Environment", "Host", "StorageDomain", "Vm", "default", "load", "parse", "scaled"]
+__all__ = [
+    "BadEnvironment",
+    "Disk",
+    "Environment",
+    "Export",
+    "Host",
+    "StorageDomain",
+    "Vm",
+    "default",
+    "load",
+    "parse",
+    "scaled",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +48,18 @@ class StorageDomain:
     """A data domain of files."""
 
     name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """A folder that the NFS server gives out as `/name`.
+
+    With a `size` in bytes it is a file system of its own of that size, in memory: something that can be full.
+    """
+
+    name: str
+    read_only: bool = False
+    size: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +92,8 @@ class Environment:
     """A whole lab.
 
     `time_scale` is how many seconds of the Engine's timers pass in a real one; `settings` overrides single values of
-    the Engine's configuration by their names in `ovirtlab.engine.timers.Settings`.
+    the Engine's configuration by their names in `ovirtlab.engine.timers.Settings`. The first of `exports` is the one
+    that all hosts have mounted.
     """
 
     hosts: tuple[Host, ...]
@@ -78,6 +103,7 @@ class Environment:
     password: str
     time_scale: float = 1.0
     settings: Mapping[str, float | bool] = dataclasses.field(default_factory=dict)
+    exports: tuple[Export, ...] = (Export(name="backup"),)
 
 
 def default() -> Environment:
@@ -112,6 +138,7 @@ def parse(text: str, *, origin: str) -> Environment:
         password=top.text("password", default="") or secrets.token_urlsafe(12),
         time_scale=top.number("time_scale", default=1.0, least=0.001),
         settings=top.numbers("settings"),
+        exports=_many(top, "exports", _export, default=({"name": "backup"},)),
     )
     top.done()
     return environment
@@ -149,6 +176,16 @@ def _domain(fields: Fields) -> StorageDomain:
     domain = StorageDomain(name=fields.text("name", pattern=NAME))
     fields.done()
     return domain
+
+
+def _export(fields: Fields) -> Export:
+    export = Export(
+        name=fields.text("name", pattern=NAME),
+        read_only=fields.flag("read_only", default=False),
+        size=fields.size("size", default=0, least=0),
+    )
+    fields.done()
+    return export
 
 
 def _vms(top: Fields, context: _Context) -> list[Vm]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from ovirtlab.environment import Environment
 from ovirtlab.fabric.assembly import Fabric, Target, mount_command
+from ovirtlab.fabric.nfs import Export
 from ovirtlab.places import Places
 
 HOST_NAMESPACE = uuid.UUID("7f0f7b0e-5b39-5c0c-9f0b-0d2f1c6b7a11")
@@ -51,6 +52,7 @@ def collect(
         "hosts": [_host(host.name, fabric, places) for host in environment.hosts],
         "storage_domains": described["storage_domains"],
         "target": None if fabric.target is None else _target(fabric.target),
+        "exports": {} if fabric.target is None else _exports(fabric.target),
         "target_missing": fabric.target_missing,
         "vms": [_with_formats(vm, environment) for vm in described["vms"]],
     }
@@ -80,13 +82,23 @@ def _host(name: str, fabric: Fabric, places: Places) -> dict[str, Any]:
 
 
 def _target(target: Target) -> dict[str, Any]:
+    """The first export, which the lab has mounted on all hosts and for the controller."""
+    mounts = {name: str(path) for name, path in target.mounts.items()}
+    return {**_exports(target)[target.exports[0].name], "mounts": mounts}
+
+
+def _exports(target: Target) -> dict[str, dict[str, Any]]:
+    return {export.name: _export(export, target) for export in target.exports}
+
+
+def _export(export: Export, target: Target) -> dict[str, Any]:
+    source = target.server.source(export.name)
     return {
-        "url": target.url,
-        "source": target.source,
+        "url": "nfs://" + source.replace(":", "", 1),
+        "source": source,
         "options": target.options,
         "mount_command": mount_command(),
-        "mounts": {name: str(path) for name, path in target.mounts.items()},
-        "export_dir": str(target.export_dir),
+        "export_dir": str(export.path),
     }
 
 

@@ -51,10 +51,14 @@ class Places:
         """Settings and logs of the NFS server."""
         return self.directory / "nfs"
 
+    def export(self, name: str) -> Path:
+        """The folder that the NFS server gives out as `/name`."""
+        return self.exports / name
+
     @property
-    def export(self) -> Path:
-        """The backup target as the server has it."""
-        return self.directory / "export" / "backup"
+    def exports(self) -> Path:
+        """What the NFS server gives out."""
+        return self.directory / "export"
 
     @property
     def storage(self) -> Path:
@@ -71,6 +75,6 @@ class Places:
 
     def all(self) -> list[Path]:
         """Return what the lab makes directly in its directory; the ledger comes last."""
-        folders = [self.pki, self.nfs, self.export.parent, self.storage, self.directory / "h", self.directory / "mnt"]
+        folders = [self.pki, self.nfs, self.exports, self.storage, self.directory / "h", self.directory / "mnt"]
         files = [self.control, self.facts, self.log, self.directory / ledger.NAME]
         return [*folders, self.directory / "engine", *files]

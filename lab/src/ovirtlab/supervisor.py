@@ -104,7 +104,7 @@ async def _run(environment: Environment, places: Places, ledger: Ledger, startin
     cache, reporter = starting
     names = [host.name for host in environment.hosts]
     async with AsyncExitStack() as stack:
-        fabric = stack.enter_context(assembled(names, places, ledger=ledger, report=reporter.step))
+        fabric = stack.enter_context(assembled(environment, places, ledger=ledger, report=reporter.step))
         hosts = [await stack.enter_async_context(_host(name, fabric, places, cache)) for name in names]
         listener = bind_tcp(fabric.network.root, preferred=ENGINE_PORT)
         address = facts.EngineAddress(base_url=f"https://{fabric.network.root}:{listener.getsockname()[1]}")

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from ovirtlab.environment import Environment, Export
 from ovirtlab.fabric import bridges, mounts, net, nfs
 from ovirtlab.fabric.commands import CommandError, run
 from ovirtlab.fabric.imageio import Imageio
@@ -22,7 +23,6 @@ from ovirtlab.places import Places
 
 log = logging.getLogger(__name__)
 
-EXPORT = "backup"
 CONTROLLER = "controller"
 MOUNT_LIMIT = 40.0
 BRIDGE_LIMIT = 5.0
@@ -32,18 +32,23 @@ Report = Callable[[str], contextlib.AbstractContextManager[None]]
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """The NFS target: what to mount and how, and where the lab has mounted it, by host and for the controller."""
+    """The NFS server: what it gives out, how to mount it, and where the first export is mounted, by host and for the
+    controller.
+    """
 
     server: nfs.NfsServer
-    source: str
     options: str
     mounts: Mapping[str, Path]
-    export_dir: Path
 
     @property
-    def url(self) -> str:
-        """The target as a URL."""
-        return "nfs://" + self.source.replace(":", "", 1)
+    def exports(self) -> Sequence[nfs.Export]:
+        """What the server gives out."""
+        return self.server.exports
+
+    @property
+    def source(self) -> str:
+        """What to mount for the first of them."""
+        return self.server.source(self.exports[0].name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +63,9 @@ class Fabric:
 
 
 @contextlib.contextmanager
-def assembled(hosts: Sequence[str], places: Places, *, ledger: Ledger, report: Report) -> Iterator[Fabric]:
-    """Make the fabric for `hosts` and take it down again on the way out, in the opposite order."""
+def assembled(environment: Environment, places: Places, *, ledger: Ledger, report: Report) -> Iterator[Fabric]:
+    """Make the fabric for an environment and take it down again on the way out, in the opposite order."""
+    hosts = [host.name for host in environment.hosts]
     with ExitStack() as stack:
         with report("network and certificates"):
             stack.callback(net.remove, ledger.lab_id)
@@ -70,23 +76,34 @@ def assembled(hosts: Sequence[str], places: Places, *, ledger: Ledger, report: R
         target = None
         if missing is None:
             with report("NFS server and mounts"):
-                target = _target(network, places, ledger, stack)
+                exports = [_export(export, places, ledger, stack) for export in environment.exports]
+                target = _target(exports, network, within=(places, ledger, stack))
         with report("imageio daemons"):
             daemons = {name: _imageio(name, network, authority, (places, ledger, stack)) for name in hosts}
         yield Fabric(network=network, authority=authority, imageio=daemons, target=target, target_missing=missing)
 
 
-def _target(network: net.Network, places: Places, ledger: Ledger, stack: ExitStack) -> Target:
+def _export(export: Export, places: Places, ledger: Ledger, stack: ExitStack) -> nfs.Export:
+    path = places.export(export.name)
+    if export.size:
+        path.mkdir(parents=True)
+        ledger.record("mount", path)
+        stack.callback(unmount, path)
+        options = f"size={export.size},mode=0755,uid={nfs.VDSM},gid={nfs.VDSM}"
+        run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)], timeout=MOUNT_LIMIT)
+    return nfs.Export(name=export.name, path=path, read_only=export.read_only)
+
+
+def _target(exports: Sequence[nfs.Export], network: net.Network, within: tuple[Places, Ledger, ExitStack]) -> Target:
+    places, ledger, stack = within
     places.nfs.mkdir(exist_ok=True)
-    server = nfs.NfsServer(places.nfs, network, [nfs.Export(name=EXPORT, path=places.export)], ledger=ledger)
+    server = nfs.NfsServer(places.nfs, network, exports, ledger=ledger)
     stack.callback(server.stop)
     server.start()
     target = Target(
         server=server,
-        source=server.source(EXPORT),
         options=f"vers=3,hard,nolock,proto=tcp,port={server.port},mountport={server.mount_port}",
         mounts={name: places.mount(name) for name in (*network.hosts, CONTROLLER)},
-        export_dir=places.export,
     )
     for name, path in target.mounts.items():
         ledger.record("mount", path)
