@@ -175,7 +175,7 @@ def test_a_manager_that_cannot_be_reached(lab: Lab, lab_directory: Path, manager
     assert manager.open_things() == []
 
 
-@pytest.mark.parametrize(("export", "words"), [("readonly", ("read-only", "read only")), ("tiny", ("full", "space"))])
+@pytest.mark.parametrize(("export", "words"), [("readonly", ("allow writing",)), ("tiny", ("full", "space"))])
 def test_a_target_that_takes_no_data(
     lab: Lab, lab_directory: Path, manager: Manager, export: str, words: tuple[str, ...]
 ) -> None:
