@@ -21,10 +21,16 @@ class _Section(BaseModel):
 class TargetConfig(_Section):
     """A backup target: an NFS export and where this machine mounts it."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
+        description="name of the target in orders; the same on the controller and on all hosts",
+    )
     source: str = Field(description="what mount(8) takes: server:/export")
-    mountpoint: Path
-    options: str = DEFAULT_MOUNT_OPTIONS
+    mountpoint: Path = Field(description="folder of this machine to mount it at; made when it is not there")
+    options: str = Field(
+        default=DEFAULT_MOUNT_OPTIONS,
+        description="mount options; `hard`, `soft`, `proto` and `vers` are compared with those in force",
+    )
     mount_command: tuple[str, ...] = Field(
         default=("mount", "-t", "nfs"),
         description="called with `-o OPTIONS SOURCE MOUNTPOINT` appended",
@@ -35,9 +41,9 @@ class EngineConfig(_Section):
     """The Manager and the service account used for jobs."""
 
     url: str = Field(description="https://engine.example/ovirt-engine/api")
-    ca_file: Path
-    username: str = Field(description="user@profile")
-    password_file: Path
+    ca_file: Path = Field(description="PEM file with the CA certificate of the Manager")
+    username: str = Field(description="the service account: user@profile")
+    password_file: Path = Field(description="file with its password; read at each log-in")
 
 
 class MoverAddress(_Section):
@@ -50,35 +56,52 @@ class MoverAddress(_Section):
 class ControllerConfig(_Section):
     """Settings of the controller, `/etc/overkeep/controller.toml`."""
 
-    listen: str = "127.0.0.1"
-    port: int = 8790
-    state_dir: Path = Path("/var/lib/overkeep")
-    pki_dir: Path = Path("/etc/overkeep/pki")
-    log_level: str = "INFO"
-    database: str = Field(default="", description="SQLAlchemy URL; empty: SQLite in state_dir")
-    engine: EngineConfig
-    target: tuple[TargetConfig, ...] = Field(min_length=1)
-    mover: tuple[MoverAddress, ...] = ()
-    mover_port: int = 54325
+    listen: str = Field(default="127.0.0.1", description="address that the API listens at; `0.0.0.0` for all")
+    port: int = Field(default=8790, description="TCP port of the API (HTTPS)")
+    state_dir: Path = Field(
+        default=Path("/var/lib/overkeep"), description="data bases and lock of the controller; on a local disk"
+    )
+    pki_dir: Path = Field(default=Path("/etc/overkeep/pki"), description="what `overkeep admin init` made")
+    log_level: str = Field(default="INFO", description="`DEBUG`, `INFO`, `WARNING` or `ERROR`")
+    database: str = Field(
+        default="",
+        description="SQLAlchemy URL of workloads, jobs and events; empty: SQLite in `state_dir`",
+    )
+    engine: EngineConfig = Field(description="the Manager")
+    target: tuple[TargetConfig, ...] = Field(min_length=1, description="backup targets; the first one is used")
+    mover: tuple[MoverAddress, ...] = Field(
+        default=(), description="movers that listen elsewhere than at the address of their host and `mover_port`"
+    )
+    mover_port: int = Field(default=54325, description="TCP port of the movers")
     order_lease: float = Field(default=60, description="seconds without contact after which a mover stops")
-    parallel_vms: int = Field(default=4, ge=1)
+    parallel_vms: int = Field(default=4, ge=1, description="VMs backed up at the same time, over all jobs")
 
 
 class MoverConfig(_Section):
     """Settings of a data mover, `/etc/overkeep/mover.toml`."""
 
     host: str = Field(description="name of this host in the Manager; orders for another host are refused")
-    listen: str = "0.0.0.0"  # noqa: S104 - the controller reaches the mover over the network; TLS and signatures guard it
-    port: int = 54325
-    state_dir: Path = Path("/var/lib/overkeep-mover")
-    log_level: str = "INFO"
-    cert_file: Path = Path("/etc/overkeep/mover/cert.pem")
-    key_file: Path = Path("/etc/overkeep/mover/key.pem")
-    controller_key_file: Path = Path("/etc/overkeep/mover/controller.pub")
-    imageio_control_socket: str = "/run/ovirt-imageio/sock"
-    imageio_local_socket: str = "\\0/org/ovirt/imageio"
-    target: tuple[TargetConfig, ...] = Field(min_length=1)
-    orders_at_once: int = Field(default=4, ge=1)
+    listen: str = Field(
+        default="0.0.0.0",  # noqa: S104 - the controller reaches it over the network; TLS and signatures guard it
+        description="address that it listens at",
+    )
+    port: int = Field(default=54325, description="TCP port (HTTPS)")
+    state_dir: Path = Field(default=Path("/var/lib/overkeep-mover"), description="its table of orders; on a local disk")
+    log_level: str = Field(default="INFO", description="`DEBUG`, `INFO`, `WARNING` or `ERROR`")
+    cert_file: Path = Field(default=Path("/etc/overkeep/mover/cert.pem"), description="its certificate")
+    key_file: Path = Field(default=Path("/etc/overkeep/mover/key.pem"), description="key of the certificate")
+    controller_key_file: Path = Field(
+        default=Path("/etc/overkeep/mover/controller.pub"), description="public key that orders must be signed with"
+    )
+    imageio_control_socket: str = Field(
+        default="/run/ovirt-imageio/sock",
+        description="control service of the host's ovirt-imageio; `\\0` at the front for an abstract socket",
+    )
+    imageio_local_socket: str = Field(
+        default="\\0/org/ovirt/imageio", description="images service of the host's ovirt-imageio, written likewise"
+    )
+    target: tuple[TargetConfig, ...] = Field(min_length=1, description="backup targets that orders may name")
+    orders_at_once: int = Field(default=4, ge=1, description="copies at the same time; 64 more orders may wait")
 
 
 _Config = TypeVar("_Config", bound=BaseModel)
