@@ -9,6 +9,7 @@ from fastapi.testclient import TestClient
 from world import World
 
 from overkeep.api.app import openapi_text
+from overkeep.engine.api import ObjectKind
 from overkeep.testing.access import MemoryAccess
 
 
@@ -149,8 +150,32 @@ def test_her_own_vm_is_hers(ann: TestClient, world: World, access: MemoryAccess)
     problem(ann.post("/v1/workloads", json={"name": "w", "vms": ["db"]}), 403, "forbidden")
     problem(ann.put("/v1/workloads/hers", json={"name": "hers", "vms": ["web", "db"]}), 403, "forbidden")
     [point] = ann.get("/v1/points").json()
-    access._permits["ann", "web-vm"] = frozenset({"backup_disk"})
+    access.forbid("ann", "web-vm", "create_vm")
     problem(ann.post("/v1/restores", json={"point": point["id"], "name": "x"}), 403, "forbidden")
+
+
+def test_a_restore_needs_rights_where_it_goes(
+    root: TestClient, ann: TestClient, world: World, access: MemoryAccess
+) -> None:
+    make(root)
+    back_up(root, world)
+    world.memory.known_domains["data2"] = "domain-2"
+    [point] = root.get("/v1/points").json()
+    asked = {"point": point["id"], "name": "copy"}
+    detail = problem(ann.post("/v1/restores", json=asked), 403, "forbidden")
+    assert "cluster 'Default'" in detail
+    assert "'create_vm'" in detail
+    access.allow("ann", "cluster-1", "create_vm", of=ObjectKind.CLUSTER)
+    detail = problem(ann.post("/v1/restores", json=asked), 403, "forbidden")
+    assert "storage domain 'data1'" in detail
+    assert "'create_disk'" in detail
+    access.allow("ann", "domain-2", "create_disk", of=ObjectKind.STORAGE_DOMAIN)
+    problem(ann.post("/v1/restores", json=asked), 403, "forbidden")  # that of the point is still not hers
+    answer = ann.post("/v1/restores", json={**asked, "storage_domain": "data2"})
+    assert answer.status_code == 202, answer.text
+    job = answer.json()["id"]
+    world.until(lambda: world.store.jobs.get(job).state.over)
+    assert ann.get(f"/v1/jobs/{job}").json()["state"] == "succeeded"
 
 
 def test_movers_and_leftovers(root: TestClient, world: World) -> None:

@@ -67,8 +67,8 @@ def test_backups_points_and_a_restore(demo) -> None:
     assert json.loads(out)["state"] == "succeeded"
     assert "copy" in [v.name for v in demo.world.memory.vms()]
     status, _, err = demo("restore", points[0]["id"], "--vm", "web", "--name", "copy")
-    assert status == exits.FAILED
-    assert "choose another name" in err
+    assert status == exits.CONFLICT
+    assert "choose another name" in one_sentence(err)
 
 
 def test_jobs(demo) -> None:

@@ -9,7 +9,6 @@ from overkeep.controller.ports import backup_id
 from overkeep.controller.records import Job, JobState
 from overkeep.engine.api import BackupRequest
 from overkeep.engine.errors import EngineRefused
-from overkeep.model.restore import RestoreRequest
 
 
 def backup_job(world: World) -> Job:
@@ -17,9 +16,7 @@ def backup_job(world: World) -> Job:
 
 
 def restore_job(world: World) -> Job:
-    point = world.repository.points()[-1]
-    request = RestoreRequest(point_id=point.id, name="copy", start=True)
-    return world.controller.start_restore(point, request, caller="admin")
+    return world.start_restore(world.repository.points()[-1].id, "copy", start=True)
 
 
 def calls_of(world: World, port: str, start) -> int:

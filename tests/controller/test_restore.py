@@ -7,7 +7,7 @@ from overkeep.blocks.errors import TargetReadOnly
 from overkeep.controller.records import JobState
 from overkeep.engine.errors import Busy, EngineRefused, EngineUnreachable
 from overkeep.model.inventory import VmStatus
-from overkeep.model.restore import RestoreRequest
+from overkeep.model.restore import NameTaken, RestoreRequest
 from overkeep.mover.orders import Access, CopyOrder, CopyResult, Image
 
 
@@ -59,10 +59,36 @@ def test_the_same_point_can_be_restored_again(backed_up: World) -> None:
 
 
 def test_a_taken_name_is_refused_before_anything_is_made(backed_up: World) -> None:
-    before = disks_of(backed_up)
-    job = backed_up.restore(point_id(backed_up), "web")
+    with pytest.raises(NameTaken):
+        backed_up.start_restore(point_id(backed_up), "web")
+
+
+def test_a_name_that_is_taken_meanwhile_is_refused_before_anything_is_made(backed_up: World) -> None:
+    world = backed_up
+    before = disks_of(world)
+    point = world.repository.points()[-1]
+    request = RestoreRequest(point_id=point.id, name="copy")
+    targets = world.controller.restore_targets(point, request)
+    world.memory.add_vm(vm("copy"))
+    job = world.finish(world.controller.start_restore(point, request, targets=targets, caller="admin"))
     assert (job.state, job.failure.code) == (JobState.FAILED, "vm-name-taken")
-    assert_nothing_made(backed_up, before)
+    assert restored(world).id == "copy-vm"  # nobody touched it
+    assert disks_of(world) == before
+    world.assert_nothing_open()
+
+
+def test_a_restore_goes_nowhere_but_where_its_caller_may(backed_up: World) -> None:
+    """A storage domain is told by its id and then by its name, which another one may bear when the job runs."""
+    world = backed_up
+    before = disks_of(world)
+    point = world.repository.points()[-1]
+    request = RestoreRequest(point_id=point.id, name="copy")
+    targets = world.controller.restore_targets(point, request)
+    world.memory.known_domains = {"data1": "domain-9"}
+    job = world.finish(world.controller.start_restore(point, request, targets=targets, caller="ann"))
+    assert (job.state, job.failure.code) == (JobState.FAILED, "restore-targets-changed")
+    assert "'data1'" in job.failure.text
+    assert_nothing_made(world, before)
 
 
 def test_a_failed_copy_removes_what_was_made(backed_up: World) -> None:
@@ -104,8 +130,7 @@ def test_cancel_in_mid_copy_removes_what_was_made(backed_up: World) -> None:
     world = backed_up
     before = disks_of(world)
     world.mover.held = True
-    point = world.controller.point(point_id(world))
-    job = world.controller.start_restore(point, RestoreRequest(point_id=point.id, name="copy"), caller="admin")
+    job = world.start_restore(point_id(world), "copy")
     world.until(lambda: len(world.mover.received) == 2)
     world.controller.cancel(world.controller.job(job.id))
     job = world.finish(job)

@@ -177,9 +177,13 @@ class World:
         return self.finish(self.start_backup(full=full))
 
     def restore(self, point_id: str, name: str, **options: Any) -> Job:
+        return self.finish(self.start_restore(point_id, name, **options))
+
+    def start_restore(self, point_id: str, name: str, **options: Any) -> Job:
         point = self.controller.point(point_id)
         request = RestoreRequest(point_id=point_id, name=name, **options)
-        return self.finish(self.controller.start_restore(point, request, caller="admin"))
+        targets = self.controller.restore_targets(point, request)
+        return self.controller.start_restore(point, request, targets=targets, caller="admin")
 
     def finish(self, job: Job, *, seconds: float = 30) -> Job:
         return self.until(lambda: self._if_over(job.id), seconds=seconds)

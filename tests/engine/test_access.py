@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from overkeep.engine.access import EVERYONE, OvirtAccess, login, logout
+from overkeep.engine.api import ObjectKind
 from overkeep.engine.cache import Cache
 from overkeep.engine.errors import BadAnswer, EngineUnreachable, LoginRefused
 from overkeep.errors import Unauthorized
@@ -119,6 +120,21 @@ def test_super_user_on_something_that_is_not_named_is_no_administrator(access: O
 def test_another_system_role_is_no_administrator(access: OvirtAccess, recorded: Recorded) -> None:
     recorded.answers["GET /permissions"] = permissions(permission("r1", user="u1"), permission("super", user="u2"))
     assert not access.authenticate("good").admin
+
+
+@pytest.mark.parametrize(
+    ("kind", "collection"), [(ObjectKind.CLUSTER, "clusters"), (ObjectKind.STORAGE_DOMAIN, "storagedomains")]
+)
+def test_permits_on_other_objects(
+    access: OvirtAccess, recorded: Recorded, clock: Clock, kind: ObjectKind, collection: str
+) -> None:
+    recorded.answers[f"GET /{collection}/v1/permissions"] = permissions(permission("r2", user="u1"))
+    assert access.permits("good", "v1", of=kind) == {"attach_disk"}
+    assert access.permits("good", "v1") == {"backup_disk", "run_vm"}  # a VM of the same id is another object
+    before = len(recorded.seen)
+    assert access.permits("good", "v1", of=kind) == {"attach_disk"}
+    assert len(recorded.seen) == before
+    assert access.permits("good", "v2", of=kind) == frozenset()  # no such object
 
 
 @pytest.mark.parametrize("status", [400, 403, 404])

@@ -17,7 +17,7 @@ import uvicorn
 
 from overkeep.config import EngineConfig
 from overkeep.engine.access import OvirtAccess, login, logout
-from overkeep.engine.api import TransferRequest
+from overkeep.engine.api import ObjectKind, TransferRequest
 from overkeep.engine.errors import LoginRefused
 from overkeep.engine.ovirt.engine import OvirtEngine
 from overkeep.engine.ovirt.waits import Patience
@@ -216,6 +216,20 @@ class TestAccess:
         assert "backup_disk" in access.permits(token, world.up)
         assert access.permits(token, world.down) == frozenset()
 
+    def test_tenant_who_may_restore(self, lab: Lab, access: OvirtAccess, world: World, tmp_path: Path) -> None:
+        """Permits on a data center count on the clusters and storage domains in it."""
+        tenant = add_user(lab, "ann", "her secret")
+        cluster, domain = world.engine.vm(world.up).cluster_id, world.engine.storage_domains()["data"]
+        grant(lab, tenant, domain, "DiskCreator", tmp_path, collection="storagedomains")
+        token = login(lab.url, tmp_path / "ca.pem", username="ann@internal", password="her secret")
+        assert "create_disk" in access.permits(token, domain, of=ObjectKind.STORAGE_DOMAIN)
+        assert access.permits(token, cluster, of=ObjectKind.CLUSTER) == frozenset()
+        (center,) = lab.engine.state.data_centers
+        grant(lab, tenant, center, "VmCreator", tmp_path, collection="datacenters")
+        fresh = login(lab.url, tmp_path / "ca.pem", username="ann@internal", password="her secret")
+        assert {"create_vm", "create_disk"} <= access.permits(fresh, cluster, of=ObjectKind.CLUSTER)
+        assert access.permits(fresh, new_id(), of=ObjectKind.CLUSTER) == frozenset()
+
 
 def add_user(lab: Lab, name: str, password: str) -> str:
     user = User(id=new_id(), name=name, domain="internal", password=password, first_name=name)
@@ -223,11 +237,11 @@ def add_user(lab: Lab, name: str, password: str) -> str:
     return user.id
 
 
-def grant(lab: Lab, user_id: str, vm_id: str, role: str, directory: Path) -> None:
+def grant(lab: Lab, user_id: str, object_id: str, role: str, directory: Path, *, collection: str = "vms") -> None:
     token = login(lab.url, directory / "ca.pem", username=ENVIRONMENT.username, password=ENVIRONMENT.password)
     body = f"<permission><role><name>{role}</name></role><user id='{user_id}'/></permission>"
     answer = httpx.post(
-        f"{lab.url}/vms/{vm_id}/permissions",
+        f"{lab.url}/{collection}/{object_id}/permissions",
         content=body,
         headers={"Authorization": f"Bearer {token}", "Content-Type": "application/xml", "Accept": "application/xml"},
     )

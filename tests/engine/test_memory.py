@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from overkeep.engine.api import TransferRequest
+from overkeep.engine.api import ObjectKind, TransferRequest
 from overkeep.engine.errors import EngineUnreachable, VmLocked
 from overkeep.errors import Unauthorized
 from overkeep.model.inventory import Disk, DiskFormat, Nic, Vm, VmStatus
@@ -137,6 +137,11 @@ def test_access() -> None:
     assert access.permits("t1", "v1") == {"backup_disk", "run_vm"}
     assert access.permits("t1", "v2") == frozenset()
     assert "run_vm" in access.permits("t2", "v2")
+    access.allow("u1", "c1", "create_vm", of=ObjectKind.CLUSTER)
+    assert access.permits("t1", "c1") == frozenset()
+    assert access.permits("t1", "c1", of=ObjectKind.CLUSTER) == {"create_vm"}
+    access.forbid("u1", "v1", "run_vm")
+    assert access.permits("t1", "v1") == {"backup_disk"}
     access.revoke("t1")
     with pytest.raises(Unauthorized):
         access.permits("t1", "v1")

@@ -34,7 +34,11 @@ def show_point(point: str, controller: TheController, caller: TheCaller, vm: str
 
 @router.post("/restores", status_code=202, tags=["restores"])
 def restore(asked: RestoreIn, response: Response, controller: TheController, caller: TheCaller) -> JobOut:
-    """Start the restore of a VM under a new name."""
+    """Start the restore of a VM under a new name.
+
+    The caller needs `create_vm` on the VM and on the cluster that is restored into, and `create_disk` on each storage
+    domain.
+    """
     point = _find(asked.point, asked.vm, controller, caller)
     caller.require(CREATE_VM, point.vm_id, act="restore", vm_name=point.vm_name)
     request = RestoreRequest(
@@ -46,7 +50,9 @@ def restore(asked: RestoreIn, response: Response, controller: TheController, cal
         start=asked.start,
         disks=asked.disks,
     )
-    job = controller.start_restore(point, request, caller=caller.name)
+    targets = controller.restore_targets(point, request)
+    caller.require_targets(targets, vm_name=point.vm_name)
+    job = controller.start_restore(point, request, targets=targets, caller=caller.name)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return job_out(job)
 

@@ -12,9 +12,10 @@ from overkeep.controller.durable import Durable
 from overkeep.controller.ports import Ports
 from overkeep.controller.records import Job, JobEvent, JobKind, JobState, Member, Workload
 from overkeep.controller.workflows import backup, backup_vm, restore
+from overkeep.controller.workflows.restore_plan import decide_targets
 from overkeep.errors import BadRequest, Conflict, NotFound, OverkeepError
 from overkeep.model.points import RestorePoint
-from overkeep.model.restore import RestoreRequest
+from overkeep.model.restore import RestoreRequest, Targets
 from overkeep.units import utc_now
 
 JOB_QUEUE = "jobs"
@@ -95,9 +96,13 @@ class Controller:
         self._store.jobs.create(job, workload.members, exclusive=True)
         return self._submit(job)
 
-    def start_restore(self, point: RestorePoint, request: RestoreRequest, *, caller: str) -> Job:
-        """Queue a restore of one VM under a new name."""
-        kept = restore.request_json(request, point)
+    def restore_targets(self, point: RestorePoint, request: RestoreRequest) -> Targets:
+        """Where a restore would make something; raises what speaks against the restore already now."""
+        return decide_targets(self.ports, point, request)
+
+    def start_restore(self, point: RestorePoint, request: RestoreRequest, *, targets: Targets, caller: str) -> Job:
+        """Queue a restore of one VM under a new name, to `targets` and nowhere else."""
+        kept = restore.request_json(request, point, targets=targets)
         job = _job(JobKind.RESTORE, request.name, caller=caller, request=kept)
         job = replace(job, workload_id=point.workload_id)
         self._store.jobs.create(job, (Member(vm_id=point.vm_id, vm_name=request.name),), exclusive=False)

@@ -13,7 +13,7 @@ from xml.etree.ElementTree import Element
 import httpx
 
 from overkeep.engine import markup
-from overkeep.engine.api import Access, Identity
+from overkeep.engine.api import Access, Identity, ObjectKind
 from overkeep.engine.cache import Cache
 from overkeep.engine.errors import BadAnswer, EngineRefused, NotFoundInEngine, PermissionDenied
 from overkeep.engine.site import Site, log_in, log_out
@@ -25,13 +25,14 @@ _IDENTITY_SECONDS = 60.0  # a revoked token works here for so long at most
 _PERMITS_SECONDS = 30.0
 _ROLES_SECONDS = 600.0
 _CACHED = 2000
+_COLLECTIONS = {ObjectKind.VM: "vms", ObjectKind.CLUSTER: "clusters", ObjectKind.STORAGE_DOMAIN: "storagedomains"}
 
 
 class OvirtAccess(Access):
     """Reads of the API with the caller's token, kept for a short time. May be used by several threads.
 
-    A permission on a VM counts for the caller when it names him, a group of his, or everyone; the Manager lists those
-    inherited from cluster, data center and system with the VM.
+    A permission on an object counts for the caller when it names him, a group of his, or everyone; the Manager lists
+    those inherited from cluster, data center and system with the object.
     """
 
     def __init__(self, url: str, ca_file: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -39,17 +40,22 @@ class OvirtAccess(Access):
         self._lock = threading.Lock()
         self._http: httpx.Client | None = None
         self._people: Cache[str, _Person] = Cache(_IDENTITY_SECONDS, _CACHED, clock=clock)
-        self._permits: Cache[tuple[str, str], frozenset[str]] = Cache(_PERMITS_SECONDS, _CACHED, clock=clock)
+        self._permits: Cache[tuple[str, ObjectKind, str], frozenset[str]] = Cache(
+            _PERMITS_SECONDS, _CACHED, clock=clock
+        )
         self._roles: Cache[str, frozenset[str]] = Cache(_ROLES_SECONDS, _CACHED, clock=clock)
 
     def authenticate(self, token: str) -> Identity:
         """Return who the token belongs to; raise `Unauthorized`."""
         return self._person(token).identity
 
-    def permits(self, token: str, vm_id: str) -> frozenset[str]:
-        """Return the caller's permits on a VM; empty when there is no such VM for him."""
+    def permits(self, token: str, object_id: str, *, of: ObjectKind = ObjectKind.VM) -> frozenset[str]:
+        """Return the caller's permits on an object; empty when there is no such object for him."""
         person = self._person(token)
-        return self._permits.get((_key(token), vm_id), lambda: self._read_permits(token, vm_id, person))
+        if not object_id.replace("-", "").isalnum():  # it would lead to another address
+            return frozenset()
+        path = f"/{_COLLECTIONS[of]}/{object_id}/permissions"
+        return self._permits.get((_key(token), of, object_id), lambda: self._read_permits(token, path, person))
 
     def close(self) -> None:
         """Close idle connections."""
@@ -95,10 +101,8 @@ class OvirtAccess(Access):
         roles = _roles_for(principals, self._try(token, "/permissions"))
         return next((role for role in sorted(roles) if self._role_name(token, role) == _SUPER_USER), "")
 
-    def _read_permits(self, token: str, vm_id: str, person: _Person) -> frozenset[str]:
-        if not vm_id.replace("-", "").isalnum():
-            return frozenset()
-        listed = self._try(token, f"/vms/{vm_id}/permissions")
+    def _read_permits(self, token: str, path: str, person: _Person) -> frozenset[str]:
+        listed = self._try(token, path)
         if listed is None:
             return frozenset()
         roles = _roles_for(person.principals, listed) | ({person.super_role} - {""})

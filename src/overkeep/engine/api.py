@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Protocol
 
 from overkeep.model.inventory import DiskFormat, Host, Vm
@@ -211,14 +212,22 @@ class Identity:
     admin: bool
 
 
+class ObjectKind(StrEnum):
+    """What a permission may be given on, as far as it matters here; the value is the word for users."""
+
+    VM = "VM"
+    CLUSTER = "cluster"
+    STORAGE_DOMAIN = "storage domain"
+
+
 class Access(Protocol):
     """Who calls, and what he may do: the Manager's answers to the caller's own token."""
 
     def authenticate(self, token: str) -> Identity:
         """Return who the token belongs to; raise `overkeep.errors.Unauthorized` when the Manager does not know it."""
 
-    def permits(self, token: str, vm_id: str) -> frozenset[str]:
-        """Return the caller's permits on a VM in the Manager's lower-case words (`backup_disk`, `create_vm`, ...).
+    def permits(self, token: str, object_id: str, *, of: ObjectKind = ObjectKind.VM) -> frozenset[str]:
+        """Return the caller's permits on an object in the Manager's lower-case words (`backup_disk`, `create_vm`, ...).
 
-        Empty when he has none or may not see the VM.
+        Those that he has through what the object lies in count. Empty when he has none or may not see the object.
         """

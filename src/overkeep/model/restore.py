@@ -95,6 +95,22 @@ class Names:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Target:
+    """A cluster or a storage domain that a restore makes something in."""
+
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Targets:
+    """Where a restore makes its VM and its disks; each storage domain once."""
+
+    cluster: Target
+    storage_domains: tuple[Target, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class DiskRestore:
     """A disk to be made and filled from `image`; `id` follows from the job, so that a repeat finds the same disk."""
 
@@ -156,6 +172,17 @@ def plan_restore(
         nics=nics,
         start=request.start,
         warnings=(*_about_disks(point, disks), *warnings),
+    )
+
+
+def targets_of(plan: RestorePlan, names: Names) -> Targets:
+    """Return where a plan makes something, with the names that the Manager has for it."""
+    clusters = {known: name for name, known in names.clusters.items()}
+    domains = {known: name for name, known in names.storage_domains.items()}
+    used = sorted({disk.storage_domain_id for disk in plan.disks})
+    return Targets(
+        cluster=Target(id=plan.cluster_id, name=clusters[plan.cluster_id]),
+        storage_domains=tuple(Target(id=domain, name=domains[domain]) for domain in used),
     )
 
 

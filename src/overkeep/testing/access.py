@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from overkeep.engine.api import Access, Identity
+from overkeep.engine.api import Access, Identity, ObjectKind
 from overkeep.errors import Unauthorized
 
 
@@ -12,17 +12,22 @@ class MemoryAccess(Access):
 
     def __init__(self) -> None:
         self._people: dict[str, Identity] = {}
-        self._permits: dict[tuple[str, str], frozenset[str]] = {}
+        self._permits: dict[tuple[str, ObjectKind, str], frozenset[str]] = {}
 
     def add(self, token: str, *, user_id: str, name: str = "", admin: bool = False) -> Identity:
         """Let a token belong to a user."""
         self._people[token] = Identity(user_id=user_id, name=name or user_id, admin=admin)
         return self._people[token]
 
-    def allow(self, user_id: str, vm_id: str, *permits: str) -> None:
-        """Give a user permits on a VM."""
-        key = (user_id, vm_id)
+    def allow(self, user_id: str, object_id: str, *permits: str, of: ObjectKind = ObjectKind.VM) -> None:
+        """Give a user permits on an object."""
+        key = (user_id, of, object_id)
         self._permits[key] = self._permits.get(key, frozenset()) | frozenset(permits)
+
+    def forbid(self, user_id: str, object_id: str, *permits: str, of: ObjectKind = ObjectKind.VM) -> None:
+        """Take permits on an object from a user."""
+        key = (user_id, of, object_id)
+        self._permits[key] = self._permits.get(key, frozenset()) - frozenset(permits)
 
     def revoke(self, token: str) -> None:
         """Let a token expire."""
@@ -33,8 +38,8 @@ class MemoryAccess(Access):
             raise Unauthorized
         return self._people[token]
 
-    def permits(self, token: str, vm_id: str) -> frozenset[str]:
+    def permits(self, token: str, object_id: str, *, of: ObjectKind = ObjectKind.VM) -> frozenset[str]:
         identity = self.authenticate(token)
         if identity.admin:
             return frozenset().union({"backup_disk", "create_vm", "create_disk"}, *self._permits.values())
-        return self._permits.get((identity.user_id, vm_id), frozenset())
+        return self._permits.get((identity.user_id, of, object_id), frozenset())

@@ -17,18 +17,21 @@ from overkeep.controller.records import Failure, HeldKind, JobState
 from overkeep.controller.release import patiently, release_restore, watch_release
 from overkeep.controller.steps import State, Watch, cancelled, failed, outcome
 from overkeep.controller.workflows.assembly import restore_progress
+from overkeep.controller.workflows.restore_plan import names_now, require_permitted
 from overkeep.engine.api import DiskSpec, Transfer, TransferRequest
 from overkeep.engine.errors import TransferFailed
 from overkeep.engine.specs import disk_spec, vm_spec
 from overkeep.errors import OverkeepError
 from overkeep.model.inventory import VmStatus
 from overkeep.model.points import RestorePoint
-from overkeep.model.restore import DiskRestore, Names, RestorePlan, RestoreRequest, choose_cluster, plan_restore
+from overkeep.model.restore import DiskRestore, RestorePlan, RestoreRequest, Targets, plan_restore
 from overkeep.mover.orders import Access, CopyOrder, Image
 
 NAME = "restore"
 _PLAN = TypeAdapter(RestorePlan)
 _REQUEST = TypeAdapter(RestoreRequest)
+_TARGETS = TypeAdapter(Targets)
+_BESIDE = ("vm_id", "workload_id", "targets")  # what is kept with the request
 
 
 def body(ports: Ports, job_id: str, request: dict[str, Any]) -> State:
@@ -53,9 +56,10 @@ def body(ports: Ports, job_id: str, request: dict[str, Any]) -> State:
     return closed
 
 
-def request_json(request: RestoreRequest, point: RestorePoint) -> dict[str, Any]:
-    """What a restore job keeps of the request, and where the point is."""
-    return {**asdict(request), "vm_id": point.vm_id, "workload_id": point.workload_id}
+def request_json(request: RestoreRequest, point: RestorePoint, *, targets: Targets) -> dict[str, Any]:
+    """What a restore job keeps of the request, where the point is, and where its caller may restore it to."""
+    kept = {"vm_id": point.vm_id, "workload_id": point.workload_id}
+    return {**asdict(request), **kept, "targets": _TARGETS.dump_python(targets, mode="json")}
 
 
 class _Steps:
@@ -66,8 +70,8 @@ class _Steps:
         self.job_id = job_id
         self.vm_id: str = request["vm_id"]  # of the VM that was backed up
         self.workload_id: str = request["workload_id"]
-        kept = {name: value for name, value in request.items() if name not in ("vm_id", "workload_id")}
-        self.request = _REQUEST.validate_python(kept)
+        self.targets = _TARGETS.validate_python(request["targets"])
+        self.request = _REQUEST.validate_python({name: request[name] for name in request if name not in _BESIDE})
         self.watch = Watch(ports=ports, job_id=job_id)
         self.exposure = Exposure(watch=self.watch, vm_id=self.vm_id)
 
@@ -85,8 +89,12 @@ class _Steps:
         kept = self.ports.repository.configuration(point)
         for image in point.images:
             self.ports.repository.chain(point, image.disk_id)
-        names = self.watch.persist(lambda: self._names(point, kept.document), seconds=self.ports.patience.retry)
+        names = self.watch.persist(
+            lambda: names_now(self.ports, point, self.request, document=kept.document),
+            seconds=self.ports.patience.retry,
+        )
         plan = plan_restore(point, self.request, document=kept.document, names=names, job_id=self.job_id)
+        require_permitted(plan, names, permitted=self.targets)
         for warning in plan.warnings:
             self._event("warning", warning)
         for disk in plan.disks:
@@ -187,18 +195,6 @@ class _Steps:
 
     def _point(self) -> RestorePoint:
         return self.ports.repository.point(self.workload_id, self.vm_id, self.request.point_id)
-
-    def _names(self, point: RestorePoint, document: Any) -> Names:
-        """What the Manager has, limited to the data center that is restored into."""
-        engine = self.ports.engine
-        clusters = engine.clusters()
-        cluster_id = choose_cluster(point, self.request, document=document, clusters=clusters)
-        return Names(
-            vms={vm.name: vm.id for vm in engine.vms()},
-            clusters=clusters,
-            storage_domains=engine.storage_domains(cluster_id=cluster_id),
-            vnic_profiles=engine.vnic_profiles(cluster_id=cluster_id),
-        )
 
     def _task(self, disk: DiskRestore, point: RestorePoint) -> Task:
         ports = self.ports
