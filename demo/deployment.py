@@ -172,7 +172,7 @@ class Deployment:
     def install(self) -> None:
         """Make keys, certificates and settings for the controller and for a mover on each host."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        self._port = _free_port()
+        self._port, self._mover_port = _free_port(), _free_port()
         facts = self.lab.facts
         pki = self.directory / "pki"
         self.admin("init", "--pki", pki, "--address", "127.0.0.1")
@@ -281,6 +281,7 @@ mount_command = {json.dumps(target["mount_command"])}
         return f"""\
 listen = "127.0.0.1"
 port = {self._port}
+mover_port = {self._mover_port}
 state_dir = {json.dumps(str(self.directory / "state"))}
 pki_dir = {json.dumps(str(pki))}
 
@@ -295,6 +296,7 @@ password_file = {json.dumps(str(password))}
         return f"""\
 host = {json.dumps(host["name"])}
 listen = {json.dumps(host["address"])}
+port = {self._mover_port}
 state_dir = {json.dumps(str(folder / "state"))}
 cert_file = {json.dumps(str(folder / "cert.pem"))}
 key_file = {json.dumps(str(folder / "key.pem"))}

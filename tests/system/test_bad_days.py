@@ -175,19 +175,34 @@ def test_a_manager_that_cannot_be_reached(lab: Lab, lab_directory: Path, manager
     assert manager.open_things() == []
 
 
-@pytest.mark.parametrize(("export", "words"), [("readonly", ("allow writing",)), ("tiny", ("full", "space"))])
-def test_a_target_that_takes_no_data(
-    lab: Lab, lab_directory: Path, manager: Manager, export: str, words: tuple[str, ...]
-) -> None:
-    # A read-only target must have been a repository before: the controller makes its identity while it can write.
-    with deployed(lab, lab_directory / export, export=export) as product:
+def test_a_target_that_is_full(lab: Lab, lab_directory: Path, manager: Manager) -> None:
+    with deployed(lab, lab_directory / "tiny", export="tiny") as product:
         lab.block_io("busy", "vda", "write -P 0x77 0 48M")
-        product.overkeep("workload", "create", export, "--vm", "busy")
-        finished = product.overkeep("backup", export, expect=None)
+        product.overkeep("workload", "create", "tiny", "--vm", "busy")
+        finished = product.overkeep("backup", "tiny", expect=None)
         assert finished.status != 0
-        assert any(word in sentence(finished).lower() for word in words), sentence(finished)
+        assert "full" in sentence(finished)
         assert points_of(product, "busy") == []
-    assert manager.open_things() == []
+        nothing_left(product, manager)
+
+
+def test_a_target_that_is_read_only_still_restores(
+    lab: Lab, lab_directory: Path, product: Deployment, manager: Manager
+) -> None:
+    lab.block_io("archived", "vda", "write -P 0x41 0 8M")
+    product.overkeep("workload", "create", "archived", "--vm", "archived")
+    product.overkeep("backup", "archived")
+    with deployed(lab, lab_directory / "readonly", export="readonly") as reader:
+        reader.overkeep("workload", "create", "archived", "--vm", "archived")
+        finished = reader.overkeep("backup", "archived", expect=None)
+        assert finished.status != 0
+        assert "does not allow writing" in sentence(finished)
+        (point,) = points_of(reader, "archived")
+        reader.overkeep("restore", point, "--vm", "archived", "--name", "from-read-only")
+    (original,) = manager.disks("archived")
+    (restored,) = manager.disks("from-read-only")
+    run(["qemu-img", "compare", "-q", "-U", manager.volume(restored), manager.volume(original)])
+    nothing_left(product, manager)
 
 
 def test_a_mover_without_the_mount_refuses(lab: Lab, product: Deployment, manager: Manager) -> None:

@@ -54,12 +54,14 @@ class StorageDomain:
 class Export:
     """A folder that the NFS server gives out as `/name`.
 
-    With a `size` in bytes it is a file system of its own of that size, in memory: something that can be full.
+    With a `size` in bytes it is a file system of its own of that size, in memory: something that can be full. With
+    `folder_of` it gives out the folder of another export once more, as to be read only.
     """
 
     name: str
     read_only: bool = False
     size: int = 0
+    folder_of: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +140,7 @@ def parse(text: str, *, origin: str) -> Environment:
         password=top.text("password", default="") or secrets.token_urlsafe(12),
         time_scale=top.number("time_scale", default=1.0, least=0.001),
         settings=top.numbers("settings"),
-        exports=_many(top, "exports", _export, default=({"name": "backup"},)),
+        exports=_exports(top),
     )
     top.done()
     return environment
@@ -178,12 +180,24 @@ def _domain(fields: Fields) -> StorageDomain:
     return domain
 
 
+def _exports(top: Fields) -> tuple[Export, ...]:
+    exports: tuple[Export, ...] = _many(top, "exports", _export, default=({"name": "backup"},))
+    plain = [export.name for export in exports if not export.folder_of]
+    for export in exports:
+        if export.folder_of and export.folder_of not in plain:
+            raise top.error("exports", f"has no folder of its own named {export.folder_of}; name one of {plain}")
+    return exports
+
+
 def _export(fields: Fields) -> Export:
     export = Export(
         name=fields.text("name", pattern=NAME),
         read_only=fields.flag("read_only", default=False),
         size=fields.size("size", default=0, least=0),
+        folder_of=fields.text("folder_of", default=""),
     )
+    if export.size and export.folder_of:
+        raise fields.error("size", "is that of the other export; leave it out")
     fields.done()
     return export
 

@@ -84,7 +84,7 @@ def assembled(environment: Environment, places: Places, *, ledger: Ledger, repor
 
 
 def _export(export: Export, places: Places, ledger: Ledger, stack: ExitStack) -> nfs.Export:
-    path = places.export(export.name)
+    path = places.export(export.folder_of or export.name)
     if export.size:
         path.mkdir(parents=True)
         ledger.record("mount", path)
