@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from world import World
+from world import World, vm
 
 from overkeep.api.app import openapi_text
 from overkeep.engine.api import ObjectKind
@@ -147,11 +148,37 @@ def test_who_has_no_right_sees_nothing(root: TestClient, ann: TestClient, world:
 def test_her_own_vm_is_hers(ann: TestClient, world: World, access: MemoryAccess) -> None:
     make(ann, "hers", "web")
     assert back_up(ann, world, "hers")["state"] == "succeeded"
+    access.allow("ann", "db-vm", "run_vm")
     problem(ann.post("/v1/workloads", json={"name": "w", "vms": ["db"]}), 403, "forbidden")
     problem(ann.put("/v1/workloads/hers", json={"name": "hers", "vms": ["web", "db"]}), 403, "forbidden")
     [point] = ann.get("/v1/points").json()
     access.forbid("ann", "web-vm", "create_vm")
     problem(ann.post("/v1/restores", json={"point": point["id"], "name": "x"}), 403, "forbidden")
+
+
+@pytest.mark.parametrize("vm", ["db", "db-vm"])
+def test_a_vm_that_is_not_hers_does_not_exist_for_her(ann: TestClient, vm: str) -> None:
+    make(ann, "hers", "web")
+    there = ann.post("/v1/workloads", json={"name": "w", "vms": ["web", vm]})
+    not_there = ann.post("/v1/workloads", json={"name": "w", "vms": ["web", "xx"]})
+    assert problem(there, 404, "no-such-vm") == problem(not_there, 404, "no-such-vm").replace("'xx'", repr(vm))
+    problem(ann.put("/v1/workloads/hers", json={"name": "hers", "vms": [vm]}), 404, "no-such-vm")
+
+
+def test_of_several_vms_of_a_name_those_count_that_she_knows(
+    root: TestClient, ann: TestClient, world: World, access: MemoryAccess
+) -> None:
+    for vm_id in ("db-2", "db-3"):
+        world.memory.add_vm(dataclasses.replace(vm("db"), id=vm_id))
+    body = {"name": "w", "vms": ["db"]}
+    assert "3 VMs" in problem(root.post("/v1/workloads", json=body), 409, "ambiguous-name")
+    problem(ann.post("/v1/workloads", json=body), 404, "no-such-vm")
+    access.allow("ann", "db-2", "backup_disk")
+    assert make(ann, "w", "db")["members"] == [{"vm_id": "db-2", "vm_name": "db"}]
+    access.allow("ann", "db-3", "run_vm")
+    detail = problem(ann.post("/v1/workloads", json=body), 409, "ambiguous-name")
+    assert "2 VMs" in detail
+    assert "db-vm" not in detail
 
 
 def test_a_restore_needs_rights_where_it_goes(

@@ -26,7 +26,7 @@ def list_workloads(controller: TheController, caller: TheCaller) -> list[Workloa
 @router.post("", status_code=201)
 def create_workload(asked: WorkloadIn, controller: TheController, caller: TheCaller) -> WorkloadOut:
     """Make a workload of VMs that the caller may back up."""
-    members = controller.members(asked.vms)
+    members = controller.members(asked.vms, known=caller.knows)
     _require(members, caller, act="make a workload of")
     ids = [member.vm_id for member in members]
     return workload_out(controller.create_workload(asked.name, ids, description=asked.description))
@@ -42,7 +42,7 @@ def show_workload(workload: str, controller: TheController, caller: TheCaller) -
 def change_workload(workload: str, asked: WorkloadIn, controller: TheController, caller: TheCaller) -> WorkloadOut:
     """Write name, description and members anew."""
     found = _find(workload, controller, caller)
-    members = controller.members(asked.vms)
+    members = controller.members(asked.vms, known=caller.knows)
     _require((*found.members, *members), caller, act="change the workload of")
     changed = replace(found, name=asked.name, description=asked.description, members=members)
     return workload_out(controller.update_workload(changed))

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,9 @@ from overkeep.controller.ports import Ports
 from overkeep.controller.records import Job, JobEvent, JobKind, JobState, Member, Workload
 from overkeep.controller.workflows import backup, backup_vm, restore
 from overkeep.controller.workflows.restore_plan import decide_targets
+from overkeep.engine.errors import AmbiguousName, NoSuchVm
 from overkeep.errors import BadRequest, Conflict, NotFound, OverkeepError
+from overkeep.model.inventory import Vm
 from overkeep.model.points import RestorePoint
 from overkeep.model.restore import RestoreRequest, Targets
 from overkeep.units import utc_now
@@ -60,11 +62,11 @@ class Controller:
         """Make a workload of VMs given by name or id."""
         return self._store.workloads.create(name, self.members(vms), description=description)
 
-    def members(self, vms: Sequence[str]) -> tuple[Member, ...]:
-        """Look VMs up in the Manager, by name or id."""
+    def members(self, vms: Sequence[str], *, known: Callable[[str], bool] = lambda _vm_id: True) -> tuple[Member, ...]:
+        """Look VMs up in the Manager, by name or id. Those that are not `known` to who asks do not exist for him."""
         if not vms:
             raise BadRequest(what="A workload needs at least one VM", todo="name one with --vm")
-        found = [self.ports.engine.find_vm(vm) for vm in vms]
+        found = [self._find_vm(vm, known) for vm in vms]
         return tuple({vm.id: Member(vm_id=vm.id, vm_name=vm.name) for vm in found}.values())
 
     def update_workload(self, workload: Workload) -> Workload:
@@ -157,6 +159,20 @@ class Controller:
     def movers(self) -> tuple[MoverHealth, ...]:
         """Whether the movers of all hosts answer."""
         return tuple(self._health(host.id, host.name, host.status) for host in self.ports.engine.hosts())
+
+    def _find_vm(self, name_or_id: str, known: Callable[[str], bool]) -> Vm:
+        try:
+            vm = self.ports.engine.find_vm(name_or_id)
+        except AmbiguousName as error:
+            ids = [vm_id for vm_id in error.vm_ids if known(vm_id)]
+            if len(ids) > 1:
+                raise AmbiguousName(count=len(ids), name=name_or_id, ids=", ".join(ids)) from error
+            if not ids:
+                raise NoSuchVm(name=name_or_id) from error
+            return self.ports.engine.find_vm(ids[0])
+        if not known(vm.id):
+            raise NoSuchVm(name=name_or_id)
+        return vm
 
     def _health(self, host_id: str, name: str, status: str) -> MoverHealth:
         try:

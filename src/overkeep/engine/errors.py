@@ -157,6 +157,11 @@ class AmbiguousName(EngineError):
     template = "The Manager has {count} VMs named {name!r}; give the id of the one you mean: {ids}."
     status = 409
 
+    @property
+    def vm_ids(self) -> tuple[str, ...]:
+        """The ids of the VMs that have the name."""
+        return tuple(self.fields["ids"].split(", "))
+
 
 class NameInUse(EngineRefused):
     """A VM that we did not make has the name."""
