@@ -26,6 +26,7 @@ LOOPBACK_PORT, LOOPBACK_MOUNT_PORT = 12049, 12048
 CAP_SYS_ADMIN = 21  # capabilities(7)
 VDSM = 36  # uid and gid of vdsm:kvm, which own everything on oVirt's storage
 ANSWER_LIMIT = 2.0
+MOUNT_TABLE = Path("/etc/mtab")
 
 _CONFIG = """\
 NFS_CORE_PARAM {{
@@ -187,6 +188,8 @@ def missing() -> str | None:
         return (
             f"{' and '.join(absent)} are not installed; install the packages nfs-ganesha, nfs-ganesha-vfs and rpcbind"
         )
+    if not MOUNT_TABLE.exists():
+        return f"{MOUNT_TABLE} is missing, where the NFS server looks for file systems; make it a link to /proc/self/mounts"
     return None
 
 
