@@ -1,31 +1,23 @@
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "controller"))
-
-from world import World, disk, vm
-
 from overkeep.api.app import create_app
 from overkeep.api.asked import Backend
 from overkeep.testing.access import MemoryAccess
+from tests.controller.world import World, disk, vm
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
-    world.start()
-    world.memory.add_vm(vm("web", disk("root", bootable=True)))
-    world.memory.add_vm(vm("db", disk("pg")))
-    try:
+    with World(tmp_path) as world:
+        world.memory.add_vm(vm("web", disk("root", bootable=True)))
+        world.memory.add_vm(vm("db", disk("pg")))
         yield world
-    finally:
-        world.close()
 
 
 @pytest.fixture

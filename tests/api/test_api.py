@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from world import World, vm
 
 from overkeep.api.app import openapi_text
 from overkeep.engine.api import ObjectKind
 from overkeep.testing.access import MemoryAccess
+from tests.controller.world import World, vm
 
 
 def make(http: TestClient, name: str = "demo", *vms: str) -> dict[str, Any]:
@@ -220,11 +220,8 @@ def test_unknown_paths_and_methods_are_problems(root: TestClient) -> None:
     problem(root.delete("/v1/jobs"), 405, "http-error")
 
 
-def test_a_fault_of_ours_is_a_problem_without_a_traceback(root: TestClient, world: World) -> None:
-    def broken() -> None:
-        raise ZeroDivisionError("secret")
-
-    world.controller.workloads = broken
+def test_a_fault_of_ours_is_a_problem_without_a_traceback(root: TestClient, access: MemoryAccess) -> None:
+    access.fail(ZeroDivisionError("secret"))
     answer = root.get("/v1/workloads")
     assert "secret" not in json.dumps(answer.json())
     problem(answer, 500, "internal")

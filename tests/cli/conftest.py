@@ -1,16 +1,12 @@
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "controller"))
-
-from world import World, disk, vm
 
 from overkeep.api.app import create_app
 from overkeep.api.asked import Backend
@@ -19,6 +15,7 @@ from overkeep.cli import main, session
 from overkeep.cli.session import Session
 from overkeep.controller import enrolment
 from overkeep.testing.access import MemoryAccess
+from tests.controller.world import World, disk, vm
 
 
 @dataclass
@@ -41,17 +38,19 @@ class Site:
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Site]:
-    world = World(tmp_path)
-    world.start()
-    world.memory.add_vm(vm("web", disk("root", bootable=True)))
-    world.memory.add_vm(vm("db", disk("pg")))
     pki = enrolment.init(tmp_path / "pki", ["127.0.0.1"])
     access = MemoryAccess()
     access.add("token", user_id="root", name="admin@internal", admin=True)
     path = tmp_path / "session.json"
     monkeypatch.setenv("OVERKEEP_SESSION", str(path))
-    app = create_app(Backend(controller=world.controller, access=access, janitor=world.janitor))
-    with ApiServer(app, listen="127.0.0.1", port=0, cert=pki.api_cert, key=pki.api_key) as server:
+    with ExitStack() as stack:
+        world = stack.enter_context(World(tmp_path))
+        world.memory.add_vm(vm("web", disk("root", bootable=True)))
+        world.memory.add_vm(vm("db", disk("pg")))
+        app = create_app(Backend(controller=world.controller, access=access, janitor=world.janitor))
+        server = ApiServer(app, listen="127.0.0.1", port=0, cert=pki.api_cert, key=pki.api_key)
+        stack.enter_context(server)
+        stack.callback(world.durable.stopping.set)  # before the server: it also ends the calls that wait for news
         session.save(
             Session(
                 controller=f"https://127.0.0.1:{server.port}",
@@ -63,5 +62,3 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
             )
         )
         yield Site(world=world, access=access, server=server, session=path, capture=capsys)
-        world.durable.stopping.set()
-    world.close()

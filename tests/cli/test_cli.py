@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -185,13 +184,7 @@ def test_ctrl_c_cancels_and_waits(demo) -> None:
 def test_a_second_ctrl_c_leaves_it_to_the_controller(demo) -> None:
     world = demo.world
     world.mover.held = True
-    cancel, let = world.mover.cancel, threading.Event()
-
-    def slow(order_id: str, *, timeout: float = 60):
-        let.wait(20)
-        return cancel(order_id, timeout=timeout)
-
-    world.mover.cancel = slow
+    world.mover.hold_cancels()
     with _started("backup", "demo") as child:
         world.until(lambda: len(world.mover.received) == 2)
         child.send_signal(signal.SIGINT)
@@ -201,7 +194,7 @@ def test_a_second_ctrl_c_leaves_it_to_the_controller(demo) -> None:
         _, err = child.communicate(timeout=30)
     assert child.returncode == exits.INTERRUPTED
     assert "The controller goes on cancelling" in err
-    let.set()
+    world.mover.let_cancels()
     world.until(lambda: not world.store.jobs.all(live=True))
     world.assert_nothing_open()
 

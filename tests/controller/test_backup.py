@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pytest
-from world import World, disk, succeeded, vm
 
 from overkeep.blocks.errors import TargetFull
 from overkeep.controller.records import JobState
@@ -9,6 +8,7 @@ from overkeep.engine.errors import Busy, EngineUnreachable
 from overkeep.errors import Conflict, OverkeepError
 from overkeep.model.points import Mode
 from overkeep.mover.orders import CopyOrder, CopyResult
+from tests.controller.world import World, disk, succeeded, vm
 
 
 def test_the_first_backup_is_full(world: World) -> None:
@@ -18,7 +18,7 @@ def test_the_first_backup_is_full(world: World) -> None:
     [point] = world.repository.points()
     assert point.mode is Mode.FULL
     assert {image.name for image in point.images} == {"root", "data"}
-    assert point.checkpoint_id in world.memory._checkpoints["web-vm"]
+    assert world.memory.checkpoints_made() == {"web-vm": (point.checkpoint_id,)}
     assert world.repository.workloads()[0].name == "demo"
     world.assert_nothing_open()
 
@@ -33,7 +33,7 @@ def test_the_second_is_an_overlay_and_one_checkpoint_stays(world: World) -> None
     assert modes == {"root": Mode.INCREMENTAL, "dump": Mode.FULL}
     assert second.image("root-disk").backing == first.image("root-disk").file
     assert world.repository.chain(second, "root-disk") == (f"{second.id}.qcow2", f"{first.id}.qcow2")
-    assert list(world.memory._checkpoints["web-vm"]) == [second.checkpoint_id]
+    assert world.memory.checkpoints_made() == {"web-vm": (second.checkpoint_id,)}
     [progress] = job.vms
     assert {d.name: d.reason for d in progress.disks}["dump"] == "the Manager does not track changes of raw disks"
 
@@ -47,11 +47,11 @@ def test_full_is_full_when_it_is_asked_for(world: World) -> None:
 
 def test_checkpoints_of_others_stay(world: World) -> None:
     world.add(vm("web", disk("root")))
-    world.memory._checkpoints["web-vm"] = {"somebody-elses": frozenset()}
+    world.memory.add_checkpoint("web-vm", "somebody-elses")
     world.back_up()
     world.back_up()
-    assert next(iter(world.memory._checkpoints["web-vm"])) == "somebody-elses"
-    assert len(world.memory._checkpoints["web-vm"]) == 2
+    newest = world.repository.points()[-1].checkpoint_id
+    assert world.memory.checkpoints_made() == {"web-vm": ("somebody-elses", newest)}
 
 
 def test_a_lost_checkpoint_makes_a_full_backup(world: World) -> None:
@@ -70,15 +70,16 @@ def test_a_lost_checkpoint_makes_a_full_backup(world: World) -> None:
 def test_an_incremental_that_the_manager_fails_becomes_full(world: World) -> None:
     world.add(vm("web", disk("root")))
     world.back_up()
+    world.mover.held = True
     job = world.start_backup()
-    world.until(lambda: [b for b in world.memory._backups.values() if b.request.from_checkpoint])
-    for backup in world.memory._backups.values():
-        if backup.request.from_checkpoint and backup.active:
-            backup.phase = "failed"
+    [request] = world.until(world.memory.open_backups)
+    assert request.from_checkpoint
+    world.memory.set_phase(request.id, "failed")
+    world.mover.release()
     job = world.finish(job)
-    if "full backup is made instead" in world.texts(job):  # it was seen before it was ready
-        assert world.repository.points()[-1].mode is Mode.FULL
     assert succeeded(job), job.failure
+    assert "full backup is made instead" in world.texts(job)
+    assert world.repository.points()[-1].mode is Mode.FULL
     world.assert_nothing_open()
 
 
@@ -116,8 +117,7 @@ def test_a_locked_vm_is_one_sentence(world: World) -> None:
 
 def test_a_manager_that_is_down_fails_cleanly(world: World) -> None:
     world.add(vm("web", disk("root")))
-    for on in range(1, 40):
-        world.memory.fail("vm", EngineUnreachable(url="https://m", reason="down"), on=on)
+    world.memory.fail("vm", EngineUnreachable(url="https://m", reason="down"), times=40)
     job = world.back_up()
     assert (job.state, job.failure.code) == (JobState.FAILED, "engine-unreachable")
     world.assert_nothing_open()
@@ -138,8 +138,7 @@ def test_a_short_outage_is_survived(world: World, method: str, after: bool) -> N
 def test_an_outage_while_closing_is_survived(world: World, method: str) -> None:
     world.add(vm("web", disk("root")))
     world.back_up()
-    for on in range(1, 4):
-        world.memory.fail(method, Busy(act="close", words="try later"), on=on)
+    world.memory.fail(method, Busy(act="close", words="try later"), times=3)
     job = world.back_up()
     assert succeeded(job), job.failure
     world.assert_nothing_open()
@@ -147,14 +146,13 @@ def test_an_outage_while_closing_is_survived(world: World, method: str) -> None:
 
 def test_what_cannot_be_closed_needs_attention_and_the_janitor_closes_it(world: World) -> None:
     world.add(vm("web", disk("root")))
-    for on in range(1, 400):
-        world.memory.fail("finalize_backup", Busy(act="end the backup", words="never"), on=on)
+    world.memory.fail("finalize_backup", Busy(act="end the backup", words="never"), times=400)
     job = world.back_up()
     assert job.state is JobState.NEEDS_ATTENTION
     assert "still open" in job.failure.text
     assert [left.kind for left in world.janitor.leftovers()] == ["backup"]
     assert len(world.repository.points()) == 1  # the data are there all the same
-    world.memory._faults.clear()
+    world.memory.heal()
     world.janitor.close_leftovers()
     world.assert_nothing_open()
     world.assert_checkpoints_sound()
@@ -166,7 +164,7 @@ def test_a_mover_that_is_down_is_found_before_anything_is_locked(world: World) -
     job = world.back_up()
     assert (job.state, job.failure.code) == (JobState.FAILED, "mover-unreachable")
     assert "start_backup" not in world.memory.calls
-    world.assert_nothing_open() if world.mover.reachable else None
+    world.assert_nothing_open()
 
 
 def test_a_mover_that_was_restarted_gets_a_new_attempt(world: World) -> None:
@@ -176,7 +174,7 @@ def test_a_mover_that_was_restarted_gets_a_new_attempt(world: World) -> None:
     world.until(lambda: world.mover.received)
     world.mover.restart()
     world.until(lambda: len(world.mover.received) == 2)
-    world.let_mover_go()
+    world.mover.release()
     job = world.finish(job)
     assert succeeded(job), job.failure
     first, second = world.mover.received.values()
@@ -220,8 +218,8 @@ def test_an_access_that_died_is_opened_again(world: World) -> None:
 
     def once(order: CopyOrder) -> CopyResult:
         if order.fence == 1:
-            for transfer in world.memory._transfers.values():
-                transfer.phase = "finished_failure"
+            for transfer_id in world.memory.open_transfers():
+                world.memory.set_phase(transfer_id, "finished_failure")
             raise AccessLost
         return world.write_image(order)
 
@@ -236,8 +234,8 @@ def test_an_access_that_died_is_opened_again(world: World) -> None:
 
 def test_a_backup_that_the_manager_ended_makes_no_point(world: World) -> None:
     def ended(order: CopyOrder) -> CopyResult:
-        for backup in world.memory._backups.values():
-            backup.phase = "failed"
+        for request in world.memory.open_backups():
+            world.memory.set_phase(request.id, "failed")
         return world.write_image(order)
 
     world.add(vm("web", disk("root")))
@@ -268,6 +266,6 @@ def test_two_jobs_never_work_on_one_vm(world: World) -> None:
     world.until(lambda: world.mover.received)
     with pytest.raises(Conflict, match=job.id):
         world.start_backup()
-    world.let_mover_go()
+    world.mover.release()
     assert succeeded(world.finish(job))
     assert succeeded(world.back_up())

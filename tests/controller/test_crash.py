@@ -3,12 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from world import World, disk, succeeded, vm
 
 from overkeep.controller.ports import backup_id
 from overkeep.controller.records import Job, JobState
 from overkeep.engine.api import BackupRequest
 from overkeep.engine.errors import EngineRefused
+from tests.controller.world import World, disk, succeeded, vm
 
 
 def backup_job(world: World) -> Job:
@@ -80,13 +80,13 @@ def test_a_restore_survives_a_death_at_any_call_of_the_manager(world: World, eve
         remove_copies(world)
         job = die_and_go_on(world, "engine", at, after=after, start=restore_job)
         assert succeeded(job), (at, job.failure)
-        assert len([v for v in world.memory._vms.values() if v.name == "copy"]) == 1
+        assert len(world.memory.named("copy")) == 1
         world.assert_nothing_open()
 
 
 def remove_copies(world: World) -> None:
-    for made in [v for v in world.memory._vms.values() if v.name == "copy"]:
-        del world.memory._vms[made.id]
+    for made in world.memory.named("copy"):
+        world.memory.remove_vm(made.id)
 
 
 @pytest.mark.parametrize("every", SOME)
@@ -112,7 +112,7 @@ def test_a_death_in_mid_copy_follows_the_order_that_runs(world: World) -> None:
     job = world.start_backup()
     world.until(lambda: world.mover.received)
     world.restart()
-    world.let_mover_go()
+    world.mover.release()
     assert succeeded(world.finish(job))
     assert len(world.mover.received) == 1
     world.assert_nothing_open()
@@ -125,7 +125,7 @@ def test_a_mover_that_restarted_while_the_controller_was_dead(world: World) -> N
     world.until(lambda: world.mover.received)
     world.stop()
     world.mover.restart()
-    world.let_mover_go()
+    world.mover.release()
     world.restart()
     assert succeeded(world.finish(job))
     assert [order.fence for order in world.mover.received.values()] == [1, 2]
@@ -134,10 +134,7 @@ def test_a_mover_that_restarted_while_the_controller_was_dead(world: World) -> N
 
 def test_a_job_that_never_reached_the_engine_is_submitted(world: World, tmp_path: Path) -> None:
     world.add(vm("web", disk("root")))
-    submit = world.durable.submit
-    world.durable.submit = lambda *args, **kwargs: None  # type: ignore[method-assign]
-    job = world.start_backup()
-    world.durable.submit = submit  # type: ignore[method-assign]
+    job = world.write_backup_job()
     world.restart()
     assert succeeded(world.finish(job))
 
@@ -154,7 +151,7 @@ def test_a_backup_that_came_late_is_closed_by_the_janitor(world: World) -> None:
     assert [left.ref for left in world.janitor.leftovers()] == [late]
     world.janitor.close_leftovers()
     world.assert_nothing_open()
-    assert world.memory._checkpoints["web-vm"] == {}
+    assert world.memory.checkpoints_made() == {}
     assert "left open" in world.texts(job)
 
 

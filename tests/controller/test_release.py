@@ -1,20 +1,14 @@
 from __future__ import annotations
 
 import pytest
-from world import World, disk, succeeded, vm
+
+from tests.controller.world import World, disk, succeeded, vm
 
 
 def test_a_fault_of_ours_does_not_stop_the_release(world: World) -> None:
     world.add(vm("web", disk("root")))
-    finalize = world.memory.finalize_backup
-    faults = iter([ValueError("a mistake of ours"), RuntimeError("another")])
-
-    def broken(vm_id: str, backup_id: str) -> None:
-        for fault in faults:
-            raise fault
-        finalize(vm_id, backup_id)
-
-    world.memory.finalize_backup = broken
+    world.memory.fail("finalize_backup", ValueError("a mistake of ours"))
+    world.memory.fail("finalize_backup", RuntimeError("another"), on=2)
     job = world.back_up()
     assert succeeded(job), job.failure
     world.assert_nothing_open()
@@ -22,11 +16,7 @@ def test_a_fault_of_ours_does_not_stop_the_release(world: World) -> None:
 
 def test_a_fault_of_ours_in_a_step_fails_the_job_and_releases(world: World) -> None:
     world.add(vm("web", disk("root")))
-
-    def broken(_request: object) -> str:
-        raise ZeroDivisionError
-
-    world.memory.start_transfer = broken
+    world.memory.fail("start_transfer", ZeroDivisionError())
     job = world.back_up()
     assert job.failure.code == "internal"
     world.assert_nothing_open()

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pytest
-from world import World, disk, succeeded, vm
 
 from overkeep.blocks.errors import TargetReadOnly
 from overkeep.controller.records import JobState
@@ -9,6 +8,7 @@ from overkeep.engine.errors import Busy, EngineRefused, EngineUnreachable
 from overkeep.model.inventory import VmStatus
 from overkeep.model.restore import NameTaken, RestoreRequest
 from overkeep.mover.orders import Access, CopyOrder, CopyResult, Image
+from tests.controller.world import World, disk, succeeded, vm
 
 
 @pytest.fixture
@@ -24,19 +24,14 @@ def point_id(world: World) -> str:
 
 
 def restored(world: World, name: str = "copy"):
-    return next((v for v in world.memory._vms.values() if v.name == name), None)
+    return next(iter(world.memory.named(name)), None)
 
 
-def assert_nothing_made(world: World, before: set[str]) -> None:
+def assert_nothing_made(world: World, before: frozenset[str]) -> None:
     """Only what was there before is there."""
-    disks = {d.id for v in world.memory._vms.values() for d in v.disks} | set(world.memory._floating)
-    assert disks == before
+    assert world.memory.disk_ids() == before
     assert restored(world) is None
     world.assert_nothing_open()
-
-
-def disks_of(world: World) -> set[str]:
-    return {d.id for v in world.memory._vms.values() for d in v.disks}
 
 
 def test_a_vm_is_restored_and_started(backed_up: World) -> None:
@@ -65,7 +60,7 @@ def test_a_taken_name_is_refused_before_anything_is_made(backed_up: World) -> No
 
 def test_a_name_that_is_taken_meanwhile_is_refused_before_anything_is_made(backed_up: World) -> None:
     world = backed_up
-    before = disks_of(world)
+    before = world.memory.disk_ids()
     point = world.repository.points()[-1]
     request = RestoreRequest(point_id=point.id, name="copy")
     targets = world.controller.restore_targets(point, request)
@@ -73,14 +68,14 @@ def test_a_name_that_is_taken_meanwhile_is_refused_before_anything_is_made(backe
     job = world.finish(world.controller.start_restore(point, request, targets=targets, caller="admin"))
     assert (job.state, job.failure.code) == (JobState.FAILED, "vm-name-taken")
     assert restored(world).id == "copy-vm"  # nobody touched it
-    assert disks_of(world) == before
+    assert world.memory.disk_ids() == before
     world.assert_nothing_open()
 
 
 def test_a_restore_goes_nowhere_but_where_its_caller_may(backed_up: World) -> None:
     """A storage domain is told by its id and then by its name, which another one may bear when the job runs."""
     world = backed_up
-    before = disks_of(world)
+    before = world.memory.disk_ids()
     point = world.repository.points()[-1]
     request = RestoreRequest(point_id=point.id, name="copy")
     targets = world.controller.restore_targets(point, request)
@@ -95,7 +90,7 @@ def test_a_failed_copy_removes_what_was_made(backed_up: World) -> None:
     def fails(_: CopyOrder) -> CopyResult:
         raise TargetReadOnly(path="/t", reason="it is mounted read-only")
 
-    before = disks_of(backed_up)
+    before = backed_up.memory.disk_ids()
     backed_up.mover.outcome = fails
     job = backed_up.restore(point_id(backed_up), "copy")
     assert (job.state, job.failure.code) == (JobState.FAILED, "target-read-only")
@@ -103,15 +98,8 @@ def test_a_failed_copy_removes_what_was_made(backed_up: World) -> None:
 
 
 def test_a_vm_that_cannot_be_completed_is_removed(backed_up: World) -> None:
-    before = disks_of(backed_up)
-    refused = EngineRefused(act="attach a disk", words="No.")
-    original = backed_up.memory._complete
-
-    def half(made, spec):
-        original(made, spec)
-        raise refused
-
-    backed_up.memory._complete = half
+    before = backed_up.memory.disk_ids()
+    backed_up.memory.fail("complete_vm", EngineRefused(act="attach a disk", words="No."), after=True)
     job = backed_up.restore(point_id(backed_up), "copy")
     assert (job.state, job.failure.code) == (JobState.FAILED, "engine-refused")
     assert_nothing_made(backed_up, before)
@@ -128,7 +116,7 @@ def test_a_vm_that_does_not_start_stays(backed_up: World) -> None:
 
 def test_cancel_in_mid_copy_removes_what_was_made(backed_up: World) -> None:
     world = backed_up
-    before = disks_of(world)
+    before = world.memory.disk_ids()
     world.mover.held = True
     job = world.start_restore(point_id(world), "copy")
     world.until(lambda: len(world.mover.received) == 2)

@@ -7,13 +7,14 @@ import dataclasses
 import subprocess
 import threading
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
 from overkeep.controller.durable import Durable, Stopping
 from overkeep.controller.janitor import Janitor
 from overkeep.controller.ports import Patience, Ports
-from overkeep.controller.records import Job, JobState
+from overkeep.controller.records import Job, JobKind, JobState
 from overkeep.controller.service import JOB_QUEUE, Controller, make_durable
 from overkeep.controller.store import Store
 from overkeep.controller.workflows.backup import VM_QUEUE
@@ -61,7 +62,6 @@ class Mortal:
     def __init__(self, port: Any) -> None:
         self._port = port
         self._lock = threading.Lock()
-        self._one = threading.Lock()
         self.calls = 0
         self.die_at = 0
         self.after = False
@@ -78,8 +78,7 @@ class Mortal:
                 fatal = self.calls == self.die_at
             if fatal and not self.after:
                 self._die()
-            with self._one:  # the mover in memory is for one caller at a time
-                result = found(*args, **kwargs)
+            result = found(*args, **kwargs)
             if fatal:
                 self._die()
             return result
@@ -161,7 +160,11 @@ class World:
         self.start()
         self.janitor.round()
 
-    def close(self) -> None:
+    def __enter__(self) -> World:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self.stop()
         self.store.close()
 
@@ -172,6 +175,22 @@ class World:
 
     def start_backup(self, *, full: bool = False, workload: str = "demo") -> Job:
         return self.controller.start_backup(self.controller.workload(workload), caller="admin", full=full)
+
+    def write_backup_job(self, *, workload: str = "demo") -> Job:
+        """What a controller leaves that dies between writing a job down and giving it to the job engine."""
+        found = self.controller.workload(workload)
+        job = Job(
+            id=str(uuid.uuid4()),
+            kind=JobKind.BACKUP,
+            state=JobState.QUEUED,
+            workload_id=found.id,
+            subject=found.name,
+            caller="admin",
+            request={"full": False},
+            created="2026-01-01T00:00:00+00:00",
+        )
+        self.store.jobs.create(job, found.members, exclusive=True)
+        return job
 
     def back_up(self, *, full: bool = False) -> Job:
         return self.finish(self.start_backup(full=full))
@@ -199,11 +218,6 @@ class World:
             time.sleep(0.02)
         return found
 
-    def let_mover_go(self) -> None:
-        """Let held orders end."""
-        with self.mortal_mover._one:
-            self.mover.release()
-
     def phase(self, job: Job, phase: str) -> bool:
         return any(v.phase == phase for v in self.store.jobs.get(job.id).vms)
 
@@ -212,19 +226,17 @@ class World:
 
     def assert_nothing_open(self) -> None:
         """No lock, no transfer, no half point, no order still running."""
-        open_backups = [b.request.id for b in self.memory._backups.values() if b.active]
-        open_transfers = [i for i, t in self.memory._transfers.items() if t.open]
-        assert (open_backups, open_transfers) == ([], [])
+        assert (self.memory.open_backups(), self.memory.open_transfers()) == ((), ())
         assert self.repository.drafts() == ()
         assert self.store.held.orphans() == ()
-        assert [s.state for s in self.mover.orders() if not s.state.terminal] == []
-        assert self.memory._floating == {}
+        assert self.mover.running() == ()
+        assert self.memory.floating_disks() == ()
 
     def assert_checkpoints_sound(self) -> None:
         """Each VM has at most one checkpoint, that of its newest point."""
-        for vm_id, checkpoints in self.memory._checkpoints.items():
-            points = self.repository.points(vm_id=vm_id)
-            assert list(checkpoints) in ([], [points[-1].checkpoint_id] if points else [])
+        for vm_id, checkpoints in self.memory.checkpoints_made().items():
+            newest = self.repository.points(vm_id=vm_id)[-1:]
+            assert checkpoints == tuple(point.checkpoint_id for point in newest)
 
 
 def succeeded(job: Job) -> bool:

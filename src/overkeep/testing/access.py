@@ -13,6 +13,7 @@ class MemoryAccess(Access):
     def __init__(self) -> None:
         self._people: dict[str, Identity] = {}
         self._permits: dict[tuple[str, ObjectKind, str], frozenset[str]] = {}
+        self._faults: list[BaseException] = []
 
     def add(self, token: str, *, user_id: str, name: str = "", admin: bool = False) -> Identity:
         """Let a token belong to a user."""
@@ -29,11 +30,17 @@ class MemoryAccess(Access):
         key = (user_id, of, object_id)
         self._permits[key] = self._permits.get(key, frozenset()) - frozenset(permits)
 
+    def fail(self, error: BaseException) -> None:
+        """Let the next call raise."""
+        self._faults.append(error)
+
     def revoke(self, token: str) -> None:
         """Let a token expire."""
         self._people.pop(token, None)
 
     def authenticate(self, token: str) -> Identity:
+        if self._faults:
+            raise self._faults.pop()
         if token not in self._people:
             raise Unauthorized
         return self._people[token]

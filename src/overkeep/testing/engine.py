@@ -56,13 +56,8 @@ def _call(method: Callable[Concatenate[MemoryEngine, _P], _R]) -> Callable[Conca
     def counted(self: MemoryEngine, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         with self._lock:
             self.calls.append(method.__name__)
-            fault = self._due(method.__name__)
-            if fault is not None and not fault.after:
-                raise fault.error
-            result = method(self, *args, **kwargs)
-            if fault is not None:
-                raise fault.error
-            return result
+            with self._faulty(method.__name__):
+                return method(self, *args, **kwargs)
 
     return counted
 

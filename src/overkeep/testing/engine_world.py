@@ -7,11 +7,12 @@ import dataclasses
 import itertools
 import threading
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from overkeep.engine.api import BackupRequest, BackupSession, NicSpec, TransferRequest, VmSpec
 from overkeep.engine.errors import NotFoundInEngine, VmLocked
-from overkeep.errors import OverkeepError
 from overkeep.model.inventory import Disk, Host, Nic, Vm, VmStatus
 from overkeep.model.points import Mode
 
@@ -54,7 +55,7 @@ class MemoryTransfer:
 class Fault:
     """An error that waits for its call."""
 
-    error: OverkeepError
+    error: BaseException
     calls_left: int
     after: bool
 
@@ -115,14 +116,66 @@ class EngineWorld:
         thing = self._backups.get(thing_id) or self._transfers[thing_id]
         thing.phase = phase
 
+    def remove_vm(self, vm_id: str) -> None:
+        """Take a VM away with its disks, whatever state it is in."""
+        del self._vms[vm_id]
+
     def purge(self, thing_id: str) -> None:
         """Forget a backup or transfer, as the Manager does some time after its end."""
         self._backups.pop(thing_id, None)
         self._transfers.pop(thing_id, None)
 
-    def fail(self, method: str, error: OverkeepError, *, on: int = 1, after: bool = False) -> None:
-        """Let the `on`-th call of `method` from now raise; with `after` its effect stays, as if the answer was lost."""
-        self._faults.setdefault(method, []).append(Fault(error, on, after))
+    def add_checkpoint(self, vm_id: str, checkpoint_id: str) -> None:
+        """Put a checkpoint there that somebody else made."""
+        self._checkpoints.setdefault(vm_id, {})[checkpoint_id] = frozenset()
+
+    def fail(self, method: str, error: BaseException, *, on: int = 1, times: int = 1, after: bool = False) -> None:
+        """Let the `on`-th call of `method` from now raise, and those that follow until it was `times`.
+
+        With `after` the effect stays, as if the answer was lost. `complete_vm`, the second half of `create_vm` in
+        which a VM gets its interfaces and disks, can fail as well.
+        """
+        self._faults.setdefault(method, []).extend(Fault(error, on + more, after) for more in range(times))
+
+    def heal(self) -> None:
+        """Forget all faults that have not happened yet."""
+        self._faults.clear()
+
+    # what tests look at; none of it counts as a call
+
+    def open_backups(self) -> tuple[BackupRequest, ...]:
+        """What was asked for of each backup that holds its disks."""
+        return tuple(backup.request for backup in self._backups.values() if backup.active)
+
+    def open_transfers(self) -> tuple[str, ...]:
+        """The ids of transfers that have not been ended."""
+        return tuple(transfer_id for transfer_id, transfer in self._transfers.items() if transfer.open)
+
+    def floating_disks(self) -> tuple[str, ...]:
+        """The ids of disks that belong to no VM."""
+        return tuple(self._floating)
+
+    def disk_ids(self) -> frozenset[str]:
+        """The ids of all disks."""
+        return frozenset(disk.id for vm in self._vms.values() for disk in vm.disks) | frozenset(self._floating)
+
+    def checkpoints_made(self) -> dict[str, tuple[str, ...]]:
+        """The checkpoints of each VM that has any, oldest first."""
+        return {vm_id: tuple(known) for vm_id, known in self._checkpoints.items() if known}
+
+    def named(self, name: str) -> tuple[Vm, ...]:
+        """The VMs of a name."""
+        return tuple(vm for vm in self._vms.values() if vm.name == name)
+
+    @contextmanager
+    def _faulty(self, method: str) -> Iterator[None]:
+        """Do something that fails before or after its effect when it was told to."""
+        fault = self._due(method)
+        if fault is not None and not fault.after:
+            raise fault.error
+        yield
+        if fault is not None:
+            raise fault.error
 
     def _due(self, method: str) -> Fault | None:
         due = None
@@ -188,6 +241,10 @@ class EngineWorld:
                 self._vms[vm.id] = dataclasses.replace(vm, disks=tuple(d for d in vm.disks if d.id != disk_id))
 
     def _complete(self, vm: Vm, spec: VmSpec) -> None:
+        with self._faulty("complete_vm"):
+            self._hang(vm, spec)
+
+    def _hang(self, vm: Vm, spec: VmSpec) -> None:
         names = {nic.name for nic in vm.nics}
         nics = vm.nics + tuple(self._nic(nic) for nic in spec.nics if nic.name not in names)
         disks = vm.disks

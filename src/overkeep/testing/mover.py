@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import functools
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Concatenate, ParamSpec, TypeVar
 
 from overkeep import __version__
 from overkeep.errors import OverkeepError
@@ -27,11 +30,26 @@ Outcome = Callable[[CopyOrder], CopyResult]
 """What a copy comes to: a result, or an `OverkeepError` that it raises."""
 
 SIZE = 1 << 30
+_LONGEST_HOLD = 20.0  # seconds for which a cancel that a test forgot is held
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
 def instant(_: CopyOrder) -> CopyResult:
     """The usual outcome: a disk of 1 GiB that holds 1 MiB."""
     return CopyResult(virtual_size=SIZE, covered=SIZE, moved=1 << 20, stored=(1 << 20) + (1 << 18), seconds=0.5)
+
+
+def _alone(method: Callable[Concatenate[MemoryMover, _P], _R]) -> Callable[Concatenate[MemoryMover, _P], _R]:
+    """Let one thread at a time run the method."""
+
+    @functools.wraps(method)
+    def locked(self: MemoryMover, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        with self._lock:
+            return method(self, *args, **kwargs)
+
+    return locked
 
 
 @dataclass(kw_only=True)
@@ -46,7 +64,7 @@ class MemoryMover:
 
     Orders end as soon as they have a turn, as `outcome` says; while `held`, they keep running until `release`.
     `reachable = False` lets every call fail as if the host were down. `received` is every order that was accepted.
-    A wait that would last returns at once: time passes only by `clock`.
+    A wait that would last returns at once: time passes only by `clock`. May be used by several threads.
     """
 
     def __init__(
@@ -68,11 +86,15 @@ class MemoryMover:
         self._at_once = at_once
         self._waiting = waiting
         self._clock = clock
+        self._lock = threading.RLock()
+        self._cancels = threading.Event()
+        self._cancels.set()
         self._entries: dict[str, _Entry] = {}
         self._fences: dict[str, int] = {}
 
     # the port
 
+    @_alone
     def put(self, order_id: str, order: CopyOrder) -> OrderStatus:
         """As `Mover.put`."""
         self._arrive()
@@ -85,6 +107,7 @@ class MemoryMover:
         self._work()
         return known.status
 
+    @_alone
     def wait(self, order_id: str, *, after: int, timeout: float = LONGEST_WAIT) -> OrderStatus:
         """As `Mover.wait`."""
         self._arrive()
@@ -94,17 +117,21 @@ class MemoryMover:
 
     def cancel(self, order_id: str, *, timeout: float = 60) -> OrderStatus:
         """As `Mover.cancel`."""
-        self._arrive()
-        entry = self._entry(order_id)
-        self._fail(entry, OrderCancelled(what=f"The order {order_id}"), state=OrderState.CANCELLED)
-        self._work()
-        return entry.status
+        self._cancels.wait(_LONGEST_HOLD)
+        with self._lock:
+            self._arrive()
+            entry = self._entry(order_id)
+            self._fail(entry, OrderCancelled(what=f"The order {order_id}"), state=OrderState.CANCELLED)
+            self._work()
+            return entry.status
 
+    @_alone
     def orders(self) -> tuple[OrderStatus, ...]:
         """As `Mover.orders`."""
         self._arrive()
         return tuple(entry.status for entry in self._entries.values())
 
+    @_alone
     def health(self) -> Health:
         """As `Mover.health`."""
         self._arrive()
@@ -115,15 +142,30 @@ class MemoryMover:
 
     # what a test does to it
 
+    @_alone
     def release(self) -> None:
         """Let held orders end."""
         self.held = False
         self._work()
 
+    def hold_cancels(self) -> None:
+        """Let every cancel take long, until `let_cancels`."""
+        self._cancels.clear()
+
+    def let_cancels(self) -> None:
+        """Let cancels that are held go on."""
+        self._cancels.set()
+
+    def running(self) -> tuple[str, ...]:
+        """The ids of orders that have not ended; not a call."""
+        return tuple(entry.status.id for entry in self._entries.values() if not entry.status.state.terminal)
+
+    @_alone
     def advance(self, order_id: str, progress: Progress) -> None:
         """Let a running order report progress."""
         self._change(self._entry(order_id), progress=progress)
 
+    @_alone
     def restart(self) -> None:
         """Be killed and started again: what has not ended is interrupted, the rest is remembered."""
         for entry in self._entries.values():
