@@ -148,11 +148,12 @@ def test_faults_of_calls(line: str, fault: str) -> None:
 
 
 def test_settings_in_the_guide_are_accepted(tmp_path: Path) -> None:
-    files = list(blocks((GUIDE / "install.md").read_text(), "toml"))
-    for kind, text in zip((ControllerConfig, MoverConfig), files, strict=True):
-        path = tmp_path / "settings.toml"
-        path.write_text(text)
-        assert load(kind, path).target[0].name == "nfs1"
+    controller, mover = blocks((GUIDE / "install.md").read_text(), "toml")
+    path = tmp_path / "settings.toml"
+    path.write_text(controller)
+    assert load(ControllerConfig, path).target[0].name == "nfs1"
+    path.write_text(mover)
+    assert load(MoverConfig, path).target[0].name == "nfs1"
 
 
 def test_a_setting_without_a_description_is_refused() -> None:
