@@ -11,17 +11,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from overkeep.controller.records import (
-    DiskProgress,
-    Failure,
-    Job,
-    JobEvent,
-    JobKind,
-    JobState,
-    Member,
-    VmProgress,
-)
+from overkeep.controller.records import DiskProgress, Failure, Job, JobEvent, JobState, Member
 from overkeep.controller.store import schema as t
+from overkeep.controller.store.rows import disk_row, event_value, job_row, job_value, vm_row, vms_of
 from overkeep.errors import Conflict, NotFound
 from overkeep.units import utc_now
 
@@ -40,19 +32,9 @@ class Jobs:
         with self._engine.begin() as connection:
             if exclusive:
                 _check_free(connection, members)
-            connection.execute(sa.insert(t.job).values(_job_row(job)))
+            connection.execute(sa.insert(t.job).values(job_row(job)))
             for member in members:
-                row = {
-                    "job_id": job.id,
-                    "vm_id": member.vm_id,
-                    "vm_name": member.vm_name,
-                    "state": JobState.QUEUED,
-                    "phase": "",
-                    "point_id": "",
-                    "error_code": "",
-                    "error": "",
-                    "busy": exclusive,
-                }
+                row = vm_row(job.id, member, busy=exclusive)
                 connection.execute(sa.insert(t.job_vm).values(row))
 
     def get(self, job_id: str) -> Job:
@@ -61,7 +43,7 @@ class Jobs:
             row = connection.execute(sa.select(t.job).where(t.job.c.id == job_id)).first()
             if row is None:
                 raise NotFound(kind="job", name=job_id, how="overkeep job list")
-            return _job(row, _vms(connection, job_id))
+            return job_value(row, vms_of(connection, job_id))
 
     def all(self, *, limit: int = 100, live: bool = False) -> tuple[Job, ...]:
         """The newest jobs first, with their VMs; `live` limits them to those that are not over."""
@@ -69,7 +51,7 @@ class Jobs:
         if live:
             query = query.where(t.job.c.state.in_(_LIVE))
         with self._engine.connect() as connection:
-            return tuple(_job(row, _vms(connection, row.id)) for row in connection.execute(query).all())
+            return tuple(job_value(row, vms_of(connection, row.id)) for row in connection.execute(query).all())
 
     def start(self, job_id: str) -> None:
         """Mark a queued job as running; one that runs already stays as it is."""
@@ -107,15 +89,7 @@ class Jobs:
     def set_disk(self, job_id: str, vm_id: str, disk: DiskProgress) -> None:
         """Write how far a disk is."""
         key = {"job_id": job_id, "vm_id": vm_id, "disk_id": disk.disk_id}
-        values = {
-            "name": disk.name,
-            "mode": disk.mode,
-            "reason": disk.reason,
-            "state": disk.state,
-            "done": disk.done,
-            "total": disk.total,
-            "moved": disk.moved,
-        }
+        values = disk_row(disk)
         where = [t.job_disk.c[name] == value for name, value in key.items()]
         with self._engine.begin() as connection:
             if connection.execute(sa.update(t.job_disk).where(*where).values(values)).rowcount == 0:
@@ -134,17 +108,7 @@ class Jobs:
         query = sa.select(t.job_event).where(t.job_event.c.job_id == job_id, t.job_event.c.seq > after)
         with self._engine.connect() as connection:
             rows = connection.execute(query.order_by(t.job_event.c.seq)).all()
-        return tuple(
-            JobEvent(
-                seq=row.seq,
-                job_id=row.job_id,
-                time=row.time,
-                level=row.level,
-                text=row.text,
-                fields=json.loads(row.fields),
-            )
-            for row in rows
-        )
+        return tuple(event_value(row) for row in rows)
 
     def wait_events(
         self, job_id: str, *, after: int, seconds: float, stopping: threading.Event
@@ -183,78 +147,6 @@ def _check_free(connection: sa.Connection, members: Sequence[Member]) -> None:
             what=f"Job {job_id} works on VM {vm_name!r}",
             todo=f"wait until it has ended or cancel it with `overkeep job cancel {job_id}`",
         )
-
-
-def _job_row(job: Job) -> dict[str, Any]:
-    return {
-        "id": job.id,
-        "kind": job.kind,
-        "state": job.state,
-        "workload_id": job.workload_id,
-        "subject": job.subject,
-        "caller": job.caller,
-        "request": json.dumps(dict(job.request)),
-        "created": job.created,
-        "started": job.started,
-        "ended": job.ended,
-        "error_code": job.failure.code,
-        "error": job.failure.text,
-        "result": json.dumps(dict(job.result)),
-        "cancel_requested": job.cancel_requested,
-    }
-
-
-def _job(row: Any, vms: tuple[VmProgress, ...]) -> Job:
-    return Job(
-        id=row.id,
-        kind=JobKind(row.kind),
-        state=JobState(row.state),
-        workload_id=row.workload_id,
-        subject=row.subject,
-        caller=row.caller,
-        request=json.loads(row.request),
-        created=row.created,
-        started=row.started,
-        ended=row.ended,
-        failure=Failure(code=row.error_code, text=row.error),
-        result=json.loads(row.result),
-        cancel_requested=row.cancel_requested,
-        vms=vms,
-    )
-
-
-def _vms(connection: sa.Connection, job_id: str) -> tuple[VmProgress, ...]:
-    disk_rows = connection.execute(
-        sa.select(t.job_disk).where(t.job_disk.c.job_id == job_id).order_by(t.job_disk.c.name)
-    ).all()
-    vm_rows = connection.execute(
-        sa.select(t.job_vm).where(t.job_vm.c.job_id == job_id).order_by(t.job_vm.c.vm_name)
-    ).all()
-    return tuple(
-        VmProgress(
-            vm_id=row.vm_id,
-            vm_name=row.vm_name,
-            state=JobState(row.state),
-            phase=row.phase,
-            point_id=row.point_id,
-            failure=Failure(code=row.error_code, text=row.error),
-            disks=tuple(_disk(disk) for disk in disk_rows if disk.vm_id == row.vm_id),
-        )
-        for row in vm_rows
-    )
-
-
-def _disk(row: Any) -> DiskProgress:
-    return DiskProgress(
-        disk_id=row.disk_id,
-        name=row.name,
-        mode=row.mode,
-        reason=row.reason,
-        state=row.state,
-        done=row.done,
-        total=row.total,
-        moved=row.moved,
-    )
 
 
 def _now() -> str:

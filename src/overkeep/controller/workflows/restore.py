@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from overkeep.controller.copying import Task, copy_all
+from overkeep.controller.copying import copy_all
 from overkeep.controller.durable import Durable
 from overkeep.controller.exposure import Exposure
 from overkeep.controller.ports import Ports, mark
@@ -17,15 +17,15 @@ from overkeep.controller.records import Failure, HeldKind, JobState
 from overkeep.controller.release import patiently, release_restore, watch_release
 from overkeep.controller.steps import State, Watch, cancelled, failed, outcome
 from overkeep.controller.workflows.assembly import restore_progress
+from overkeep.controller.workflows.orders import restore_task
 from overkeep.controller.workflows.restore_plan import names_now, require_permitted
-from overkeep.engine.api import DiskSpec, Transfer, TransferRequest
+from overkeep.engine.api import DiskSpec
 from overkeep.engine.errors import TransferFailed
 from overkeep.engine.specs import disk_spec, vm_spec
 from overkeep.errors import OverkeepError
 from overkeep.model.inventory import VmStatus
 from overkeep.model.points import RestorePoint
 from overkeep.model.restore import DiskRestore, RestorePlan, RestoreRequest, Targets, plan_restore
-from overkeep.mover.orders import Access, CopyOrder, Image
 
 NAME = "restore"
 _PLAN = TypeAdapter(RestorePlan)
@@ -116,7 +116,7 @@ class _Steps:
         plan = _PLAN.validate_python(state["plan"])
         point = self._point()
         if plan.disks:
-            copy_all(self.exposure, [self._task(disk, point) for disk in plan.disks])
+            copy_all(self.exposure, [restore_task(self.ports, disk, point=point) for disk in plan.disks])
         return {}
 
     def finish_uploads(self, state: State) -> State:
@@ -195,30 +195,6 @@ class _Steps:
 
     def _point(self) -> RestorePoint:
         return self.ports.repository.point(self.workload_id, self.vm_id, self.request.point_id)
-
-    def _task(self, disk: DiskRestore, point: RestorePoint) -> Task:
-        ports = self.ports
-
-        def order(transfer: Transfer, host: str, fence: int) -> CopyOrder:
-            source = Image(
-                target=ports.target,
-                repository=ports.repository.id,
-                folder=ports.repository.folder(point, disk.image.disk_id),
-                name=disk.image.file,
-            )
-            return CopyOrder(
-                host=host,
-                source=source,
-                sink=Access(ticket=transfer.ticket),
-                lease=ports.patience.lease,
-                fence=fence,
-            )
-
-        return Task(
-            progress=restore_progress(disk, "waiting"),
-            request=TransferRequest(disk_id=disk.id, upload=True),
-            order=order,
-        )
 
     def _make_disk(self, spec: DiskSpec) -> None:
         self.watch.persist(lambda: self.ports.engine.create_disk(spec), seconds=self.ports.patience.retry)

@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The steps of the backup of one VM, each of which may be repeated."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from collections.abc import Callable
+
+from pydantic import TypeAdapter
+
+from overkeep.controller.copying import copy_all
+from overkeep.controller.exposure import BACKUP_OVER, Exposure
+from overkeep.controller.ports import Ports, backup_id, mark
+from overkeep.controller.records import HeldKind, JobState
+from overkeep.controller.release import drop_old_checkpoints, patiently, release_backup, watch_release
+from overkeep.controller.steps import PASSING, State, Watch, cancelled, failed, outcome
+from overkeep.controller.workflows.assembly import as_given, backup_progress, make_point
+from overkeep.controller.workflows.orders import backup_task
+from overkeep.engine.api import BackupRequest, BackupSession
+from overkeep.engine.errors import BackupFailed
+from overkeep.errors import OverkeepError
+from overkeep.logs import fields
+from overkeep.model.plan import BackupPlan, plan_backup
+from overkeep.model.points import RestorePoint, point_id
+from overkeep.mover.orders import CopyResult
+from overkeep.repository.errors import ChainBroken
+from overkeep.repository.repository import Draft
+from overkeep.units import utc_now
+
+_PLAN = TypeAdapter(BackupPlan)
+_SESSION = TypeAdapter(BackupSession)
+_RESULTS = TypeAdapter(dict[str, CopyResult])
+
+_log = logging.getLogger(__name__)
+
+
+class BackupSteps:
+    """The effects. Each takes what the steps before it found out and returns what it adds; each may be repeated."""
+
+    def __init__(self, ports: Ports, job_id: str, vm_id: str, *, workload_id: str, attempt: int) -> None:
+        self.ports = ports
+        self.job_id = job_id
+        self.vm_id = vm_id
+        self.workload_id = workload_id
+        self.backup_id = backup_id(job_id, vm_id, attempt)
+        self.watch = Watch(ports=ports, job_id=job_id)
+        self.exposure = Exposure(watch=self.watch, vm_id=vm_id)
+
+    def safely(self, act: Callable[[State], State]) -> Callable[[State], State]:
+        """The step with its error as an outcome."""
+        return lambda state: outcome(lambda: act(state), job_id=self.job_id)
+
+    def plan(self, state: State) -> State:
+        """Decide what is done with each disk. Nothing is open yet."""
+        self._phase("planning")
+        self.watch.check()
+        self.ports.ready_target()
+        points = self.ports.repository.points(self.workload_id, self.vm_id)
+        last = self._sound(points[-1]) if points else None
+        engine = self.ports.engine
+        vm, checkpoints = self.watch.persist(
+            lambda: (engine.vm(self.vm_id), engine.checkpoints(self.vm_id)), seconds=self.ports.patience.retry
+        )
+        plan = plan_backup(vm, last, checkpoints, full=state["full"])
+        if vm.host_id:  # better to learn now that the mover is down than with the VM's disks locked
+            mover = self.ports.movers.at(vm.host_id)
+            self.watch.persist(mover.health, seconds=self.ports.patience.retry, on=PASSING)
+        for name, reason in plan.left_out:
+            self._event("warning", f"Disk {name!r} of VM {vm.name!r} is left out: {reason}")
+        self._show(plan, "planned")
+        created = _after(points[-1] if points else None)
+        return {
+            "plan": _PLAN.dump_python(plan, mode="json"),
+            "created": created.isoformat(),
+            "point_id": point_id(created, self.job_id),
+            "incremental": plan.from_checkpoint is not None,
+        }
+
+    def prepare(self, state: State) -> State:
+        """Begin the draft and write the configuration: the Manager withholds it once the disks are locked."""
+        self._phase("configuration")
+        kept = self.watch.persist(
+            lambda: self.ports.engine.configuration(self.vm_id), seconds=self.ports.patience.retry
+        )
+        draft = self._draft(state)
+        draft.begin()
+        draft.write_configuration(kept.ovf, kept.document)
+        return {}
+
+    def start(self, state: State) -> State:
+        """Have the Manager start the backup, under an id that was written down before."""
+        self._phase("starting")
+        self.watch.check()
+        plan = _PLAN.validate_python(state["plan"])
+        self.exposure.note(HeldKind.BACKUP, self.backup_id)
+        request = BackupRequest(
+            id=self.backup_id,
+            vm_id=self.vm_id,
+            disk_ids=tuple(item.disk.id for item in plan.disks),
+            from_checkpoint=plan.from_checkpoint,
+            description=mark(self.job_id),
+        )
+        self.watch.persist(lambda: self.ports.engine.start_backup(request), seconds=self.ports.patience.retry)
+        return {}
+
+    def ready(self, state: State) -> State:
+        """Wait until the disks can be read, and learn which of them the Manager gives changes for."""
+        plan = _PLAN.validate_python(state["plan"])
+        session = self.exposure.await_ready(self.backup_id, vm_name=plan.vm.name)
+        if session.checkpoint_id:
+            self.exposure.note(HeldKind.CHECKPOINT, session.checkpoint_id)
+        plan = as_given(plan, session)
+        self._show(plan, "ready")
+        return {"plan": _PLAN.dump_python(plan, mode="json"), "session": _SESSION.dump_python(session, mode="json")}
+
+    def copy(self, state: State) -> State:
+        """Have the movers copy all disks."""
+        self._phase("copying")
+        plan = _PLAN.validate_python(state["plan"])
+        draft = self._draft(state)
+        tasks = [backup_task(self.ports, item, draft=draft, backup_id=self.backup_id) for item in plan.disks]
+        results = copy_all(self.exposure, tasks)
+        return {"results": _RESULTS.dump_python(dict(results), mode="json")}
+
+    def commit(self, state: State) -> State:
+        """Make the restore point appear, unless the Manager ended the backup while it was copied."""
+        self._phase("committing")
+        self.watch.check()
+        draft = self._draft(state)
+        point = self._point(state, draft)
+        if not draft.committed:  # a repeat after a crash finds it there, whatever became of the backup since
+            self._require_open(point.vm_name)
+            _commit(draft, point)
+        self.ports.store.jobs.set_vm(self.job_id, self.vm_id, point_id=point.id)
+        moved, stored = (sum(getattr(image, name) for image in point.images) for name in ("moved", "stored"))
+        told = {"vm_id": self.vm_id, "mode": str(point.mode), "moved": moved, "stored": stored}
+        self._event("info", f"VM {point.vm_name!r} has restore point {point.id}", **told)
+        return {"committed": point.id, "checkpoint": point.checkpoint_id}
+
+    def release(self, state: State) -> State:
+        """Close everything in the Manager and on the target that did not become a restore point."""
+        self._phase("releasing")
+        exposure = watch_release(self.ports, self.job_id, self.vm_id)
+
+        def act() -> None:
+            draft = self._draft(state) if "point_id" in state else None
+            committed = draft is not None and draft.committed
+            release_backup(exposure, success=committed)
+            if draft is not None and not committed:
+                draft.abandon()
+
+        left = patiently(exposure, act)
+        if "committed" in state and not left:
+            self._drop_old_checkpoints(exposure, state["checkpoint"])
+        return left
+
+    def say_full(self, state: State) -> State:
+        """Tell why a second, full backup follows."""
+        self._event("warning", f"A full backup is made instead of the incremental one: {state['error']}")
+        return {}
+
+    def close(self, state: State) -> State:
+        """Write what became of the VM into the job."""
+        result = JobState.SUCCEEDED
+        if failed(state):
+            result = JobState.CANCELLED if cancelled(state) else JobState.FAILED
+        code, text = state.get("code", ""), state.get("error", "")
+        if "open" in state:
+            result, code, text = JobState.NEEDS_ATTENTION, "still-open", f"{text} {state['open']}".strip()
+        self.ports.store.jobs.set_vm(
+            self.job_id, self.vm_id, state=result, phase="", error_code=code, error=text, busy=False
+        )
+        if text:
+            self._event("error", text, vm_id=self.vm_id, code=code)
+        _log.info("backup ended %s", fields(job=self.job_id, vm=self.vm_id, state=result, code=code or "none"))
+        return {"state": result}
+
+    def _sound(self, last: RestorePoint) -> RestorePoint | None:
+        """The point if its images can be read: nothing may be built on a chain that is broken."""
+        try:
+            for image in last.images:
+                self.ports.repository.chain(last, image.disk_id)
+        except ChainBroken as error:
+            self._event("warning", f"A full backup is made, because the last restore point is damaged: {error}")
+            return None
+        return last
+
+    def _require_open(self, vm_name: str) -> None:
+        engine = self.ports.engine
+        seen = self.watch.persist(lambda: engine.backup(self.vm_id, self.backup_id), seconds=self.ports.patience.retry)
+        if seen.phase in BACKUP_OVER:
+            words = engine.explain(self.backup_id, self.vm_id) or "it ended before the copy did."
+            raise BackupFailed(backup_id=self.backup_id, vm=vm_name, words=words)
+
+    def _draft(self, state: State) -> Draft:
+        return self.ports.repository.draft(self.workload_id, self.vm_id, point_id=state["point_id"], job_id=self.job_id)
+
+    def _point(self, state: State, draft: Draft) -> RestorePoint:
+        return make_point(
+            _PLAN.validate_python(state["plan"]),
+            _RESULTS.validate_python(state["results"]),
+            point_id=state["point_id"],
+            workload_id=self.workload_id,
+            job_id=self.job_id,
+            created=dt.datetime.fromisoformat(state["created"]),
+            checkpoint_id=_SESSION.validate_python(state["session"]).checkpoint_id,
+            file=draft.image_name,
+        )
+
+    def _drop_old_checkpoints(self, exposure: Exposure, keep: str | None) -> None:
+        """Best effort: what stays now is deleted after the next backup."""
+
+        def act() -> State:
+            points = self.ports.repository.points(vm_id=self.vm_id)
+            known = frozenset(point.checkpoint_id for point in points if point.checkpoint_id)
+            exposure.watch.persist(
+                lambda: drop_old_checkpoints(exposure, keep=keep, known=known), seconds=self.ports.patience.retry
+            )
+            return {}
+
+        left = outcome(act, job_id=self.job_id)
+        if failed(left):
+            self._event("warning", f"Old checkpoints stay until the next backup: {left['error']}")
+
+    def _show(self, plan: BackupPlan, state: str) -> None:
+        for item in plan.disks:
+            self.ports.store.jobs.set_disk(self.job_id, self.vm_id, backup_progress(item, state))
+
+    def _phase(self, phase: str) -> None:
+        _log.info("step %s", fields(job=self.job_id, vm=self.vm_id, phase=phase))
+        self.ports.store.jobs.set_vm(self.job_id, self.vm_id, state=JobState.RUNNING, phase=phase)
+
+    def _event(self, level: str, text: str, **told: object) -> None:
+        self.ports.store.jobs.add_event(self.job_id, level, text, **told)
+
+
+def _after(last: RestorePoint | None) -> dt.datetime:
+    """Now, in whole seconds as ids of points have them, but after the last point: their order is that of time."""
+    now = utc_now().replace(microsecond=0)
+    return max(now, last.created + dt.timedelta(seconds=1)) if last else now
+
+
+def _commit(draft: Draft, point: RestorePoint) -> None:
+    """Commit; an error after the rename is none, for the point is there."""
+    try:
+        draft.commit(point)
+    except OverkeepError:
+        if not draft.committed:
+            raise
+        _log.exception("restore point %s was committed, with an error after it", point.id)

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the movers are ordered to copy: from an access into an image for a backup, and back for a restore."""
+
+from __future__ import annotations
+
+from overkeep.controller.copying import Task
+from overkeep.controller.ports import Ports
+from overkeep.controller.workflows.assembly import backup_progress, restore_progress
+from overkeep.engine.api import Transfer, TransferRequest
+from overkeep.model.plan import DiskPlan
+from overkeep.model.points import Mode, RestorePoint
+from overkeep.model.restore import DiskRestore
+from overkeep.mover.orders import Access, CopyOrder, Image
+from overkeep.repository.repository import Draft
+
+
+def backup_task(ports: Ports, item: DiskPlan, *, draft: Draft, backup_id: str) -> Task:
+    """The copy of one disk of a VM, exposed by a backup, into an image of a draft."""
+    sink = Image(
+        target=ports.target,
+        repository=ports.repository.id,
+        folder=draft.folder(item.disk.id),
+        name=draft.image_name,
+        backing=item.backing,
+    )
+
+    def order(transfer: Transfer, host: str, fence: int) -> CopyOrder:
+        return CopyOrder(
+            host=host,
+            source=Access(ticket=transfer.ticket),
+            sink=sink,
+            dirty=item.mode is Mode.INCREMENTAL,
+            lease=ports.patience.lease,
+            fence=fence,
+        )
+
+    request = TransferRequest(disk_id=item.disk.id, upload=False, backup_id=backup_id)
+    return Task(progress=backup_progress(item, "waiting"), request=request, order=order)
+
+
+def restore_task(ports: Ports, disk: DiskRestore, *, point: RestorePoint) -> Task:
+    """The copy of one disk image of a restore point into a new disk."""
+    source = Image(
+        target=ports.target,
+        repository=ports.repository.id,
+        folder=ports.repository.folder(point, disk.image.disk_id),
+        name=disk.image.file,
+    )
+
+    def order(transfer: Transfer, host: str, fence: int) -> CopyOrder:
+        sink = Access(ticket=transfer.ticket)
+        return CopyOrder(host=host, source=source, sink=sink, lease=ports.patience.lease, fence=fence)
+
+    request = TransferRequest(disk_id=disk.id, upload=True)
+    return Task(progress=restore_progress(disk, "waiting"), request=request, order=order)
