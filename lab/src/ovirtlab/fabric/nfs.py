@@ -189,7 +189,7 @@ def missing() -> str | None:
             f"{' and '.join(absent)} are not installed; install the packages nfs-ganesha, nfs-ganesha-vfs and rpcbind"
         )
     if not MOUNT_TABLE.exists():
-        return f"{MOUNT_TABLE} is missing, where the NFS server looks for file systems; make it a link to /proc/self/mounts"
+        return f"{MOUNT_TABLE} is missing, and the NFS server exports nothing without; link it to /proc/self/mounts"
     return None
 
 
