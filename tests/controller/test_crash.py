@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from overkeep.controller.durable import Stopping
 from overkeep.controller.ports import backup_id
 from overkeep.controller.records import Job, JobState
 from overkeep.engine.api import BackupRequest
@@ -104,6 +105,40 @@ def test_a_cancel_that_meets_a_death_leaves_nothing(world: World, every: int) ->
         assert job.state in (JobState.CANCELLED, JobState.SUCCEEDED), (at, job.failure)
         world.assert_nothing_open()
         world.assert_checkpoints_sound()
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_vm_that_was_begun_when_its_maker_died_goes_with_a_cancel(world: World, after: bool) -> None:
+    """The Manager has the VM, without disks or with them, and nobody was told its id."""
+    world.add(vm("web", disk("root")))
+    assert succeeded(world.back_up())
+    before = world.memory.disk_ids()
+    world.memory.fail("complete_vm", Stopping(), after=after)
+    job = restore_job(world)
+    world.until(lambda: world.memory.named("copy"))
+    world.stop()
+    world.store.jobs.request_cancel(job.id)
+    world.restart()
+    assert world.finish(job).state is JobState.CANCELLED
+    assert world.memory.named("copy") == ()
+    assert world.memory.disk_ids() == before
+    world.assert_nothing_open()
+
+
+def test_a_vm_of_somebody_else_that_has_the_name_stays(world: World) -> None:
+    world.add(vm("web", disk("root")))
+    assert succeeded(world.back_up())
+    world.memory.fail("create_vm", Stopping())
+    job = restore_job(world)
+    world.until(lambda: "create_vm" in world.memory.calls)
+    world.stop()
+    world.memory.add_vm(vm("copy", disk("theirs")))
+    world.store.jobs.request_cancel(job.id)
+    world.restart()
+    assert world.finish(job).state is JobState.CANCELLED
+    [theirs] = world.memory.named("copy")
+    assert [d.id for d in theirs.disks] == ["theirs-disk"]
+    world.assert_nothing_open()
 
 
 def test_a_death_in_mid_copy_follows_the_order_that_runs(world: World) -> None:

@@ -310,6 +310,19 @@ class EngineContract:
         assert engine.disk_status(disk.id) == "ok"
         engine.delete_disk(disk.id)
 
+    def test_finding_a_vm_by_its_mark(self, world: World) -> None:
+        engine, spec = world.engine, vm_spec(world, NOBODY)
+        assert engine.find_marked_vm(spec.name, spec.description) is None
+        with pytest.raises(EngineRefused) as caught:
+            engine.create_vm(spec)  # half-made, as nobody has that disk
+        vm_id = caught.value.fields["vm_id"]
+        assert engine.find_marked_vm(spec.name, spec.description) == vm_id
+        assert engine.find_marked_vm(spec.name, "of another job") is None
+        assert engine.find_marked_vm("another name", spec.description) is None
+        assert engine.find_marked_vm(engine.vm(world.down).name, spec.description) is None
+        engine.delete_vm(vm_id, detach_only=True)
+        assert engine.find_marked_vm(spec.name, spec.description) is None
+
     def test_name_of_somebody_else(self, world: World) -> None:
         with pytest.raises(NameInUse, match="another name"):
             world.engine.create_vm(vm_spec(world, name=world.engine.vm(world.down).name))

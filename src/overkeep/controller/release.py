@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 
 from overkeep.controller.exposure import Exposure
-from overkeep.controller.ports import Ports
+from overkeep.controller.ports import Ports, mark
 from overkeep.controller.records import Held, HeldKind
 from overkeep.controller.steps import State, Watch
 from overkeep.errors import OverkeepError
@@ -78,16 +78,15 @@ def release_restore(exposure: Exposure) -> None:
     engine = exposure.ports.engine
     exposure.end_orders()
     exposure.end_transfers(success=False, backup_id=None)
-    disks = exposure.held(HeldKind.DISK)
-    for item in exposure.held(HeldKind.VM_NAME):
-        if vm_id := _our_vm(exposure, item.ref, frozenset(disk.ref for disk in disks)):
+    for item in exposure.held(HeldKind.VM_NAME):  # the controller died before the Manager gave the VM's id
+        if vm_id := engine.find_marked_vm(item.ref, mark(exposure.watch.job_id)):
             exposure.note(HeldKind.VM, vm_id)
     for item in exposure.held(HeldKind.VM):
         engine.delete_vm(item.ref, detach_only=True)
         exposure.ports.store.held.release(item)
     for item in exposure.held(HeldKind.VM_NAME):
         exposure.ports.store.held.release(item)
-    for item in disks:
+    for item in exposure.held(HeldKind.DISK):
         if engine.disk_status(item.ref) is not None:
             engine.delete_disk(item.ref)
         exposure.ports.store.held.release(item)
@@ -101,12 +100,3 @@ def watch_release(ports: Ports, job_id: str, vm_id: str) -> Exposure:
 def _drop_checkpoint(exposure: Exposure, item: Held) -> None:
     exposure.ports.engine.delete_checkpoint(exposure.vm_id, item.ref)
     exposure.ports.store.held.release(item)
-
-
-def _our_vm(exposure: Exposure, name: str, disks: frozenset[str]) -> str | None:
-    """The id of the VM of this name, only if it holds a disk that we made: anything else is not ours to remove."""
-    engine = exposure.ports.engine
-    for vm in engine.vms():
-        if vm.name == name and any(disk.id in disks for disk in engine.vm(vm.id).disks):
-            return vm.id
-    return None

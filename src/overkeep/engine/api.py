@@ -174,6 +174,9 @@ class Engine(Protocol):
         An error after the VM came to be carries its id in `fields["vm_id"]`, so that the caller can undo it.
         """
 
+    def find_marked_vm(self, name: str, description: str) -> str | None:
+        """Return the id of the VM of this name that bears our mark, also a half-made one; None when there is none."""
+
     def start_vm(self, vm_id: str) -> None: ...
     def delete_vm(self, vm_id: str, *, detach_only: bool) -> None:
         """Remove a VM that is down, wait until it is gone; a missing one is success. `detach_only` keeps its disks."""

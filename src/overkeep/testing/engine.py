@@ -268,6 +268,10 @@ class MemoryEngine(EngineWorld, Engine):
         return vm.id
 
     @_call
+    def find_marked_vm(self, name: str, description: str) -> str | None:
+        return next((vm.id for vm in self.named(name) if self._marks.get(vm.id, "") == description), None)
+
+    @_call
     def start_vm(self, vm_id: str) -> None:
         vm = self._vm(vm_id)
         if vm.status is not VmStatus.UP:

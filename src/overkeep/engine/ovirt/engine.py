@@ -117,6 +117,9 @@ class OvirtEngine(Engine):
     def create_vm(self, spec: VmSpec) -> str:
         return self._vms.create(spec)
 
+    def find_marked_vm(self, name: str, description: str) -> str | None:
+        return self._vms.find_marked(name, description=description)
+
     def start_vm(self, vm_id: str) -> None:
         self._vms.start(vm_id)
 

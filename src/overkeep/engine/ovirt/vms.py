@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 from ovirtsdk4 import types
@@ -51,6 +52,10 @@ class Vms:
         _log.info("VM made %s", fields(vm=vm_id, name=spec.name, disks=len(spec.disks), nics=len(spec.nics)))
         return vm_id
 
+    def find_marked(self, name: str, *, description: str) -> str | None:
+        """Return the id of the VM of this very name and description, None when there is none."""
+        return next((vm_id for vm_id, found in self._descriptions(name) if found == description), None)
+
     def start(self, vm_id: str) -> None:
         """Start a VM; one that is running or about to is success. Does not wait."""
         with self._session.system(f"start VM {vm_id}", what=f"VM {vm_id}") as system:
@@ -79,13 +84,21 @@ class Vms:
 
     def _begun(self, spec: VmSpec) -> str | None:
         """Return the id of a VM of this name that bears our mark; raise `NameInUse` when it does not bear it."""
-        for vm_id in self._inventory.ids_of(spec.name):
-            with self._session.system(f"show VM {spec.name}", what=f"VM {spec.name}") as system:
-                found = system.vms_service().vm_service(vm_id).get()
-            if (found.description or "") != spec.description:
+        for vm_id, description in self._descriptions(spec.name):
+            if description != spec.description:
                 raise NameInUse(name=spec.name, act="make a VM", words="the name is in use")
             return vm_id
         return None
+
+    def _descriptions(self, name: str) -> Iterator[tuple[str, str]]:
+        """Yield id and description of the VMs of a name; one that vanishes meanwhile is left out."""
+        for vm_id in self._inventory.ids_of(name):
+            try:
+                with self._session.system(f"show VM {name}", what=f"VM {name}") as system:
+                    found = system.vms_service().vm_service(vm_id).get()
+            except NotFoundInEngine:
+                continue
+            yield vm_id, found.description or ""
 
     def _import(self, spec: VmSpec) -> str:
         domains = self._inventory.storage_domains(cluster_id=spec.cluster_id)
