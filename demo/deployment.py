@@ -110,8 +110,11 @@ class Lab:
 
     def guest(self, vm: str, script: str, *, timeout: float = 120) -> str:
         """Run a shell script inside a guest and return its output."""
-        command = [BIN / "ovirtlab", "guest", "exec", "--dir", self.directory, vm, "--", "/bin/sh", "-c", script]
-        return run(command, timeout=timeout).text
+        return run([*self.guest_command(vm), "/bin/sh", "-c", script], timeout=timeout).text
+
+    def guest_command(self, vm: str) -> list[str | Path]:
+        """The words that run what follows them inside a guest."""
+        return [BIN / "ovirtlab", "guest", "exec", "--dir", self.directory, vm, "--"]
 
     def block_io(self, vm: str, target: str, *commands: str) -> None:
         """Write to a disk of a VM without a guest, through QEMU (`write -P 0x5a 100M 20M`), and flush."""
@@ -255,6 +258,11 @@ class Deployment:
         """The backup target where the controller has it mounted."""
         return self.directory / "mnt" / "controller"
 
+    def image_path(self, point: Mapping[str, Any], image: Mapping[str, Any]) -> Path:
+        """Where an image of a restore point lies, as docs/format/1.md has it."""
+        vm = self.repository / "workloads" / str(point["workload_id"]) / "vms" / str(point["vm_id"])
+        return vm / "disks" / str(image["disk_id"]) / str(image["file"])
+
     def _start(self, name: str, command: list[str]) -> Service:
         service = Service(name, command, self.directory / f"{name}.log")
         service.start()
@@ -307,9 +315,9 @@ imageio_local_socket = {json.dumps(host["imageio_local_socket"])}
 
 
 @contextlib.contextmanager
-def deployed(lab: Lab, directory: Path, **options: str) -> Iterator[Deployment]:
+def deployed(lab: Lab, directory: Path, *, engine_url: str = "", export: str = "") -> Iterator[Deployment]:
     """Install and start the product in a running lab; end its services and mounts on the way out."""
-    deployment = Deployment(lab, directory, **options)
+    deployment = Deployment(lab, directory, engine_url=engine_url, export=export)
     try:
         deployment.install()
         deployment.start()

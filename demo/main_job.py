@@ -173,20 +173,10 @@ class MainJob:
             )
 
     def _answers(self, name: str) -> bool:
-        answer = run(
-            [*_guest_command(self.lab, name), "true"],
-            expect=None,
-            timeout=60,
-        )
-        return answer.status == 0
+        return run([*self.lab.guest_command(name), "true"], expect=None, timeout=60).status == 0
 
     def _image_path(self, point: dict[str, Any], image: dict[str, Any]) -> Path:
-        workload = self.product.repository / "workloads" / point["workload_id"]
-        return workload / "vms" / point["vm_id"] / "disks" / image["disk_id"] / image["file"]
-
-
-def _guest_command(lab: Lab, vm: str) -> list[str | Path]:
-    return [Path(sys.executable).parent / "ovirtlab", "guest", "exec", "--dir", lab.directory, vm, "--"]
+        return self.product.image_path(point, image)
 
 
 def _qemu_json(verb: str, path: Path) -> Any:

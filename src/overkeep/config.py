@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from overkeep.errors import ConfigError
 
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 DEFAULT_MOUNT_OPTIONS = "vers=3,hard,nolock,proto=tcp"
 
 
@@ -62,18 +63,16 @@ class ControllerConfig(_Section):
         default=Path("/var/lib/overkeep"), description="data bases and lock of the controller; on a local disk"
     )
     pki_dir: Path = Field(default=Path("/etc/overkeep/pki"), description="what `overkeep admin init` made")
-    log_level: str = Field(default="INFO", description="`DEBUG`, `INFO`, `WARNING` or `ERROR`")
-    database: str = Field(
-        default="",
-        description="SQLAlchemy URL of workloads, jobs and events; empty: SQLite in `state_dir`",
-    )
+    log_level: LogLevel = Field(default="INFO", description="how much is logged")
     engine: EngineConfig = Field(description="the Manager")
     target: tuple[TargetConfig, ...] = Field(min_length=1, description="backup targets; the first one is used")
     mover: tuple[MoverAddress, ...] = Field(
         default=(), description="movers that listen elsewhere than at the address of their host and `mover_port`"
     )
     mover_port: int = Field(default=54325, description="TCP port of the movers")
-    order_lease: float = Field(default=60, description="seconds without contact after which a mover stops")
+    order_lease: float = Field(
+        default=60, ge=10, le=3600, description="seconds without contact after which a mover stops"
+    )
     parallel_vms: int = Field(default=4, ge=1, description="VMs backed up at the same time, over all jobs")
 
 
@@ -87,7 +86,7 @@ class MoverConfig(_Section):
     )
     port: int = Field(default=54325, description="TCP port (HTTPS)")
     state_dir: Path = Field(default=Path("/var/lib/overkeep-mover"), description="its table of orders; on a local disk")
-    log_level: str = Field(default="INFO", description="`DEBUG`, `INFO`, `WARNING` or `ERROR`")
+    log_level: LogLevel = Field(default="INFO", description="how much is logged")
     cert_file: Path = Field(default=Path("/etc/overkeep/mover/cert.pem"), description="its certificate")
     key_file: Path = Field(default=Path("/etc/overkeep/mover/key.pem"), description="key of the certificate")
     controller_key_file: Path = Field(

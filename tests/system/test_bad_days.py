@@ -132,7 +132,7 @@ def _copying(product: Deployment) -> str | None:
 
 
 def test_control_c_in_the_middle_of_a_copy(product: Deployment, manager: Manager, large: str) -> None:
-    command = [BIN / "overkeep", "backup", large]
+    command = [str(BIN / "overkeep"), "backup", large]
     environment = {**os.environ, **product.session}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as child:
         wait_until(lambda: _copying(product), what="a copy on its way", seconds=60)

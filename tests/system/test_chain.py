@@ -21,12 +21,6 @@ def newest(product: Deployment, workload: str, vm: str) -> dict[str, Any]:
     return next(p for p in reversed(points) if p["vm_name"] == vm)
 
 
-def image_path(product: Deployment, point: dict[str, Any], image: dict[str, Any]) -> Path:
-    """Where an image lies, as docs/format/1.md has it."""
-    vm = product.repository / "workloads" / point["workload_id"] / "vms" / point["vm_id"]
-    return vm / "disks" / image["disk_id"] / image["file"]
-
-
 def by_name(point: dict[str, Any], name: str) -> dict[str, Any]:
     """The image of the disk of this name."""
     return next(image for image in point["images"] if image["name"] == name)
@@ -56,7 +50,7 @@ def test_full_and_incrementals_restore_to_each_point(lab: Lab, product: Deployme
 
     for number, (point, disks) in enumerate(zip(points, frozen, strict=True)):
         for name, kept in disks.items():
-            image = image_path(product, point, by_name(point, name))
+            image = product.image_path(point, by_name(point, name))
             run(["qemu-img", "check", "-q", image])
             run(["qemu-img", "compare", "-q", image, kept])
         copy = f"small-{number}"
@@ -81,7 +75,7 @@ def test_a_terabyte_with_little_in_it_makes_a_small_image(lab: Lab, product: Dep
     product.overkeep("backup", "tera")
     point = newest(product, "tera", "tera")
     (image,) = point["images"]
-    path = image_path(product, point, image)
+    path = product.image_path(point, image)
     assert image["virtual_size"] == 1024 * GIB
     assert image["stored"] <= 110 * MIB
     assert path.stat().st_size <= 110 * MIB
@@ -99,4 +93,4 @@ def test_an_incremental_holds_only_changed_clusters(lab: Lab, product: Deploymen
     (image,) = point["images"]
     assert image["mode"] == "incremental"
     assert image["covered"] == changed * 64 * KIB
-    assert image_path(product, point, image).stat().st_size <= 1.05 * changed * 64 * KIB + MIB
+    assert product.image_path(point, image).stat().st_size <= 1.05 * changed * 64 * KIB + MIB

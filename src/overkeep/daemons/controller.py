@@ -69,7 +69,7 @@ def serving(settings: ControllerConfig) -> Iterator[ApiServer]:
     pki = Pki(folder=settings.pki_dir)
     with ExitStack() as stack:
         stack.enter_context(Guard(settings.state_dir))
-        store = Store(settings.database or f"sqlite:///{settings.state_dir / 'controller.sqlite'}")
+        store = Store(f"sqlite:///{settings.state_dir / 'controller.sqlite'}")
         stack.callback(store.close)
         engine = OvirtEngine(settings.engine)
         stack.callback(engine.close)

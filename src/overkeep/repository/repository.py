@@ -151,7 +151,7 @@ class Repository:
         path = layout.located(self.root, layout.point(workload_id, vm_id, point_id)) / layout.MANIFEST
         document = documents.read(path, "point")
         if document is None:
-            raise NotFound(kind="restore point", name=point_id, how="overkeep point list")
+            raise NotFound(kind="restore point", name=point_id, how="overkeep points")
         return point_value(document, path)
 
     def configuration(self, point: RestorePoint) -> StoredConfiguration:
@@ -178,7 +178,7 @@ class Repository:
         """
         image = point.image(disk_id)
         if image is None:
-            raise NotFound(kind="disk", name=disk_id, how="overkeep point show")
+            raise NotFound(kind="disk", name=disk_id, how="overkeep points --json")
         folder = layout.located(self.root, layout.disk(point.workload_id, point.vm_id, disk_id))
         try:
             reader = ChainReader(folder, image.file)
