@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from types import MappingProxyType
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import typer
 from pydantic import BaseModel
@@ -102,6 +102,8 @@ def _is_list(field: FieldInfo) -> bool:
 def _type(field: FieldInfo) -> str:
     many = _is_list(field)
     kind = get_args(field.annotation)[0] if many else field.annotation
+    if get_origin(kind) is Literal:
+        return " or ".join(f"`{choice}`" for choice in get_args(kind))
     word = next(word for known, word in _TYPES.items() if inspect.isclass(kind) and issubclass(kind, known))
     limits = [
         form.format(value)
