@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-from pathlib import Path
+import uuid
 
 import pytest
 
 from overkeep.controller.durable import Stopping
 from overkeep.controller.ports import backup_id
 from overkeep.controller.records import Job, JobState
-from overkeep.engine.api import BackupRequest
+from overkeep.engine.api import BackupRequest, TransferRequest
 from overkeep.engine.errors import EngineRefused
 from tests.controller.world import World, disk, succeeded, vm
 
@@ -167,7 +167,7 @@ def test_a_mover_that_restarted_while_the_controller_was_dead(world: World) -> N
     world.assert_nothing_open()
 
 
-def test_a_job_that_never_reached_the_engine_is_submitted(world: World, tmp_path: Path) -> None:
+def test_a_job_that_never_reached_the_engine_is_submitted(world: World) -> None:
     world.add(vm("web", disk("root")))
     job = world.write_backup_job()
     world.restart()
@@ -184,10 +184,68 @@ def test_a_backup_that_came_late_is_closed_by_the_janitor(world: World) -> None:
         BackupRequest(id=late, vm_id="web-vm", disk_ids=("root-disk",), from_checkpoint=None, description="x")
     )
     assert [left.ref for left in world.janitor.leftovers()] == [late]
+    assert world.janitor.leftovers()  # looking changes nothing
     world.janitor.close_leftovers()
     world.assert_nothing_open()
     assert world.memory.checkpoints_made() == {}
     assert "left open" in world.texts(job)
+
+
+def start_marked(world: World, vm_id: str, disk_id: str, mark: str) -> str:
+    """Start a backup that the data base does not know, and read its disk."""
+    backup, memory = str(uuid.uuid4()), world.memory
+    memory.start_backup(
+        BackupRequest(id=backup, vm_id=vm_id, disk_ids=(disk_id,), from_checkpoint=None, description=mark)
+    )
+    world.until(lambda: memory.backup(vm_id, backup).phase == "ready")
+    memory.start_transfer(TransferRequest(disk_id=disk_id, upload=False, backup_id=backup))
+    return backup
+
+
+def test_a_backup_of_a_lost_data_base_is_closed_by_its_mark(world: World) -> None:
+    """Neither its job nor its VM is in the data base; the target tells of both."""
+    world.memory.add_vm(vm("web", disk("root")))
+    world.repository.put_workload("w", name="demo", members={"web-vm": "web"})
+    ours = start_marked(world, "web-vm", "root-disk", world.ports.mark("job-7"))
+    assert [(left.ref, left.job_id) for left in world.janitor.leftovers()] == [(ours, "job-7")]
+    world.janitor.close_leftovers()
+    world.assert_nothing_open()
+    assert world.memory.checkpoints_made() == {}
+    assert world.janitor.leftovers() == ()
+
+
+def test_the_checkpoint_of_a_point_survives_the_loss_of_the_data_base(world: World) -> None:
+    world.add(vm("web", disk("root")))
+    assert succeeded(world.back_up())
+    [point] = world.repository.points()
+    world.stop()
+    world.lose_data_base()
+    world.start()
+    start_marked(world, "web-vm", "root-disk", world.ports.mark(point.job_id))
+    world.janitor.close_leftovers()
+    world.assert_nothing_open()
+    assert point.checkpoint_id in world.memory.checkpoints_made()["web-vm"]
+
+
+@pytest.mark.parametrize("mark", ["", "their own", "overkeep job 7", "overkeep job 7 of repository 0b7c"])
+def test_backups_of_others_are_left_alone(world: World, mark: str) -> None:
+    world.add(vm("web", disk("root")))
+    theirs = start_marked(world, "web-vm", "root-disk", mark)
+    assert world.janitor.leftovers() == ()
+    world.janitor.round()
+    assert [request.id for request in world.memory.open_backups()] == [theirs]
+    assert len(world.memory.open_transfers()) == 1
+
+
+def test_a_backup_whose_job_lives_is_left_alone(world: World) -> None:
+    world.add(vm("web", disk("root")))
+    world.mover.held = True
+    job = world.start_backup()
+    world.until(lambda: world.mover.received)
+    world.janitor.round()
+    assert world.janitor.leftovers() == ()
+    world.mover.release()
+    assert succeeded(world.finish(job))
 
 
 def test_a_draft_of_a_dead_job_is_swept_after_its_grace(world: World) -> None:

@@ -160,6 +160,13 @@ class World:
         self.start()
         self.janitor.round()
 
+    def lose_data_base(self) -> None:
+        """Begin anew with an empty one; the controller must be stopped."""
+        self.store.close()
+        for path in self.folder.glob("*.sqlite*"):
+            path.unlink()
+        self.store = Store(f"sqlite:///{self.folder / 'controller.sqlite'}")
+
     def __enter__(self) -> World:
         self.start()
         return self

@@ -126,7 +126,9 @@ class EngineContract:
             assert ready.checkpoint_id
             assert ready.host_id == vm.host_id
             assert all(disk.locked for disk in engine.vm(world.up).disks)
-            assert backup_id in {session.id for session in engine.backups(world.up)}
+            assert ready.description == "Overkeep job 1"
+            told = {session.id: session.description for session in engine.backups(world.up)}
+            assert told[backup_id] == ready.description
         assert not any(disk.locked for disk in engine.vm(world.up).disks)
         assert engine.checkpoints(world.up) == (ready.checkpoint_id,)
 

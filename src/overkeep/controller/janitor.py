@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from overkeep.controller.durable import Durable, Stopping
 from overkeep.controller.exposure import BACKUP_OVER
 from overkeep.controller.ports import Ports
-from overkeep.controller.records import Failure, Held, HeldKind, JobKind, JobState
+from overkeep.controller.records import Failure, Held, HeldKind, Job, JobKind, JobState
 from overkeep.controller.release import release_backup, release_restore, watch_release
 from overkeep.controller.service import Controller
+from overkeep.engine.api import BackupSession
 from overkeep.errors import NotFound, OverkeepError
 from overkeep.units import utc_now
 
@@ -86,7 +87,7 @@ class Janitor:
     def close_leftovers(self) -> None:
         """Close and remove what ended jobs left open in the Manager."""
         for late in self._late_backups():
-            self._ports.store.held.reopen(late)
+            self._take_on(late)
         owners = {(item.job_id, item.vm_id) for item in self._ports.store.held.orphans()}
         for job_id, vm_id in sorted(owners):
             self._close(job_id, vm_id)
@@ -107,44 +108,85 @@ class Janitor:
     def _close(self, job_id: str, vm_id: str) -> None:
         exposure = watch_release(self._ports, job_id, vm_id)
         try:
-            job = self._ports.store.jobs.get(job_id)
-            if job.kind is JobKind.RESTORE:
+            job = self._job(job_id)
+            if job is not None and job.kind is JobKind.RESTORE:
                 release_restore(exposure)
-            else:  # the checkpoint of a point that was committed is the base of the next incremental
-                committed = any(vm.vm_id == vm_id and vm.point_id for vm in job.vms)
-                release_backup(exposure, success=committed)
+            else:
+                release_backup(exposure, success=self._committed(job_id, vm_id))
         except OverkeepError as error:
             _log.warning("janitor: job %s still holds something of VM %s: %s", job_id, vm_id, error)
             return
         self._tell(job_id, f"What the job had left open for VM {vm_id} in the Manager was closed")
 
-    def _late_backups(self) -> list[Held]:
-        """Backups that came to be after their job had looked and found nothing to close."""
-        found: list[Held] = []
-        for workload in self._ports.store.workloads.all():
-            for member in workload.members:
-                for session in self._sessions(member.vm_id):
-                    item = self._ports.store.held.find(HeldKind.BACKUP, session)
-                    if item and item.released and not self._lives(item.job_id):
-                        found.append(replace(item, released=False))
-        return found
+    def _committed(self, job_id: str, vm_id: str) -> bool:
+        """Whether the job made a point of the VM: its checkpoint is the base of the next incremental."""
+        job = self._job(job_id)
+        if job is not None:
+            return any(vm.vm_id == vm_id and vm.point_id for vm in job.vms)
+        return any(point.job_id == job_id for point in self._ports.repository.points(vm_id=vm_id))
 
-    def _sessions(self, vm_id: str) -> list[str]:
+    def _late_backups(self) -> list[Held]:
+        """Backups of ours that are open although their job is over, and that are not written down as open.
+
+        Such a one came to be after its job had looked and found nothing to close, or the data base that it was written
+        down in is lost: then its mark tells that it is ours.
+        """
+        sessions = ((vm_id, session) for vm_id in sorted(self._vms()) for session in self._sessions(vm_id))
+        return [late for vm_id, session in sessions if (late := self._late(vm_id, session))]
+
+    def _late(self, vm_id: str, session: BackupSession) -> Held | None:
+        known = self._ports.store.held.find(HeldKind.BACKUP, session.id)
+        if known is not None and not known.released:
+            return None  # its job looks after it, or it is an orphan
+        job_id = known.job_id if known is not None else self._marked_job(session)
+        if job_id is None or self._lives(job_id):
+            return None
+        return Held(job_id=job_id, kind=HeldKind.BACKUP, ref=session.id, vm_id=vm_id)
+
+    def _take_on(self, late: Held) -> None:
+        """Write a late backup down as open, with the accesses that there may be to its disks."""
+        held = self._ports.store.held
+        disks = self._ports.engine.backup(late.vm_id, late.ref).modes
+        accesses = (replace(late, kind=HeldKind.ACCESS, ref=disk_id, disk_id=disk_id) for disk_id in disks)
+        for item in (late, *accesses):
+            held.add(item)
+            held.reopen(item)
+
+    def _vms(self) -> set[str]:
+        """The VMs that we back up or did: those of the data base, and those that the target tells of."""
+        found = {member.vm_id for workload in self._ports.store.workloads.all() for member in workload.members}
+        try:
+            self._ports.ready_target()
+            return found | {member.id for kept in self._ports.repository.workloads() for member in kept.members}
+        except OverkeepError as error:
+            _log.warning("janitor: only VMs of the data base are looked at: %s", error)
+            return found
+
+    def _marked_job(self, session: BackupSession) -> str | None:
+        try:
+            return self._ports.marked_job(session.description)
+        except OverkeepError as error:  # without the target nobody knows whose repository the mark names
+            _log.warning("janitor: backup %s may be ours: %s", session.id, error)
+            return None
+
+    def _sessions(self, vm_id: str) -> list[BackupSession]:
         try:
             sessions = self._ports.engine.backups(vm_id)
-        except NotFound:
-            return []
         except OverkeepError as error:
             if error.status == 404:  # the VM is gone, and its backups with it
                 return []
             raise
-        return [session.id for session in sessions if session.phase not in BACKUP_OVER]
+        return [session for session in sessions if session.phase not in BACKUP_OVER]
+
+    def _job(self, job_id: str) -> Job | None:
+        try:
+            return self._ports.store.jobs.get(job_id)
+        except NotFound:
+            return None
 
     def _lives(self, job_id: str) -> bool:
-        try:
-            return not self._ports.store.jobs.get(job_id).state.over
-        except NotFound:
-            return False
+        job = self._job(job_id)
+        return job is not None and not job.state.over
 
     def _tell(self, job_id: str, text: str) -> None:
         _log.warning("janitor: job %s: %s", job_id, text)

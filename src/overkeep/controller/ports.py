@@ -15,6 +15,7 @@ from overkeep.mover.api import Mover
 from overkeep.repository.repository import Repository
 
 _NAMESPACE = uuid.UUID("0c6ff6a4-6e0f-5f6b-9a0e-3f1d5a4be0c9")  # of the ids of backups; must never change
+_MARK, _OF = "overkeep job ", " of repository "  # of the marks in the Manager, which a later version must know as well
 
 
 class Movers(Protocol):
@@ -50,18 +51,20 @@ class Ports:
     stopping: threading.Event = field(default_factory=threading.Event)
     ready_target: Callable[[], object] = lambda: None  # mounts the target and proves that it is the right one
 
+    def mark(self, job_id: str) -> str:
+        """The description of everything a job makes in the Manager, by which the janitor knows it.
+
+        The repository tells installations apart that share a Manager, and outlives the data base.
+        """
+        return f"{_MARK}{job_id}{_OF}{self.repository.id}"
+
+    def marked_job(self, description: str) -> str | None:
+        """The job of this installation whose mark this is, or None."""
+        job_id, of, repository = description.removeprefix(_MARK).partition(_OF)
+        ours = description.startswith(_MARK) and of and repository == self.repository.id
+        return job_id if ours else None
+
 
 def backup_id(job_id: str, vm_id: str, attempt: int) -> str:
     """The id under which the Manager knows a backup: the same on every repeat of the step that starts it."""
     return str(uuid.uuid5(_NAMESPACE, f"{job_id}/{vm_id}/{attempt}"))
-
-
-def mark(job_id: str) -> str:
-    """The description of everything a job makes in the Manager, by which the janitor knows it."""
-    return f"overkeep job {job_id}"
-
-
-def marked_job(description: str) -> str | None:
-    """The job whose mark this is, or None."""
-    prefix = mark("")
-    return description.removeprefix(prefix) if description.startswith(prefix) else None

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 
 from overkeep.controller.exposure import Exposure
-from overkeep.controller.ports import Ports, mark
+from overkeep.controller.ports import Ports
 from overkeep.controller.records import Held, HeldKind
 from overkeep.controller.steps import State, Watch
 from overkeep.errors import OverkeepError
@@ -79,7 +79,7 @@ def release_restore(exposure: Exposure) -> None:
     exposure.end_orders()
     exposure.end_transfers(success=False, backup_id=None)
     for item in exposure.held(HeldKind.VM_NAME):  # the controller died before the Manager gave the VM's id
-        if vm_id := engine.find_marked_vm(item.ref, mark(exposure.watch.job_id)):
+        if vm_id := engine.find_marked_vm(item.ref, exposure.ports.mark(exposure.watch.job_id)):
             exposure.note(HeldKind.VM, vm_id)
     for item in exposure.held(HeldKind.VM):
         engine.delete_vm(item.ref, detach_only=True)

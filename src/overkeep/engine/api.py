@@ -34,10 +34,14 @@ class BackupRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class BackupSession:
-    """A backup as the Manager sees it; `phase` is the Manager's word, `gone` when it knows the id no longer."""
+    """A backup as the Manager sees it; `phase` is the Manager's word, `gone` when it knows the id no longer.
+
+    `description` is that of the request.
+    """
 
     id: str
     phase: str
+    description: str = ""
     checkpoint_id: str | None = None
     host_id: str | None = None
     modes: Mapping[str, Mode] = field(default_factory=dict)

@@ -223,6 +223,7 @@ class EngineWorld:
         return BackupSession(
             id=backup.request.id,
             phase=backup.phase,
+            description=backup.request.description,
             checkpoint_id=backup.checkpoint_id if ready else None,
             host_id=(vm.host_id or None) if vm else None,
             modes=dict(backup.modes) if ready else {},

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from overkeep.controller.copying import copy_all
 from overkeep.controller.exposure import BACKUP_OVER, Exposure
-from overkeep.controller.ports import Ports, backup_id, mark
+from overkeep.controller.ports import Ports, backup_id
 from overkeep.controller.records import HeldKind, JobState
 from overkeep.controller.release import drop_old_checkpoints, patiently, release_backup, watch_release
 from overkeep.controller.steps import PASSING, State, Watch, cancelled, failed, outcome
@@ -99,7 +99,7 @@ class BackupSteps:
             vm_id=self.vm_id,
             disk_ids=tuple(item.disk.id for item in plan.disks),
             from_checkpoint=plan.from_checkpoint,
-            description=mark(self.job_id),
+            description=self.ports.mark(self.job_id),
         )
         self.watch.persist(lambda: self.ports.engine.start_backup(request), seconds=self.ports.patience.retry)
         return {}

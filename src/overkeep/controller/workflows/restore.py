@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from overkeep.controller.copying import copy_all
 from overkeep.controller.durable import Durable
 from overkeep.controller.exposure import Exposure
-from overkeep.controller.ports import Ports, mark
+from overkeep.controller.ports import Ports
 from overkeep.controller.records import Failure, HeldKind, JobState
 from overkeep.controller.release import patiently, release_restore, watch_release
 from overkeep.controller.steps import State, Watch, cancelled, failed, outcome
@@ -107,7 +107,7 @@ class _Steps:
         for disk in _PLAN.validate_python(state["plan"]).disks:
             self.watch.check()
             self.exposure.note(HeldKind.DISK, disk.id)
-            self._make_disk(disk_spec(disk, description=mark(self.job_id)))
+            self._make_disk(disk_spec(disk, description=self.ports.mark(self.job_id)))
         return {}
 
     def copy(self, state: State) -> State:
@@ -136,7 +136,9 @@ class _Steps:
         self.watch.check()
         plan = _PLAN.validate_python(state["plan"])
         self.exposure.note(HeldKind.VM_NAME, plan.vm_name)
-        spec = vm_spec(plan, ovf=self.ports.repository.configuration(self._point()).ovf, description=mark(self.job_id))
+        spec = vm_spec(
+            plan, ovf=self.ports.repository.configuration(self._point()).ovf, description=self.ports.mark(self.job_id)
+        )
         try:
             vm_id = self.watch.persist(lambda: self.ports.engine.create_vm(spec), seconds=self.ports.patience.retry)
         except OverkeepError as error:

@@ -68,6 +68,7 @@ class Backups:
                 return BackupSession(
                     id=session.id,
                     phase=session.phase,
+                    description=session.description,
                     checkpoint_id=session.checkpoint_id,
                     host_id=session.host_id,
                     modes={disk.id: _mode(disk) for disk in service.disks_service().list()},
@@ -138,6 +139,7 @@ def _session(found: Any) -> BackupSession:
     return BackupSession(
         id=found.id,
         phase=phase,
+        description=found.description or "",
         # given earlier it may name a checkpoint that never comes to be
         checkpoint_id=(found.to_checkpoint_id or None) if phase == "ready" else None,
         host_id=values.link_id(found.host) or None,
