@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from demo.console import CheckFailed, Journal
-from demo.deployment import CommandError, Deployment, Lab, unmount
+from demo.deployment import CommandError, Deployment, Lab, NoTarget, unmount
 from demo.main_job import MainJob
 
 
@@ -26,7 +26,7 @@ def main() -> int:
     try:
         _start(lab, product, journal)
         MainJob(lab, product, journal).run()
-    except (CheckFailed, CommandError, TimeoutError, RuntimeError) as error:
+    except (CheckFailed, CommandError, NoTarget, TimeoutError, RuntimeError) as error:
         journal.say(f"FAILED: {error}")
         return _leave(lab, product, journal, keep=options.keep, status=1)
     except KeyboardInterrupt:

@@ -19,6 +19,10 @@ from typing import IO, Any
 BIN = Path(sys.executable).parent
 
 
+class NoTarget(Exception):
+    """The machine cannot have an NFS server; the text says what it lacks."""
+
+
 class CommandError(Exception):
     """A command ended with another status than was expected; carries all it wrote."""
 
@@ -101,8 +105,10 @@ class Lab:
         return facts
 
     def up(self, *options: str) -> None:
-        """Start it and return when it is ready."""
+        """Start it and return when it is ready; raise `NoTarget` when it came up without an NFS server."""
         run([BIN / "ovirtlab", "up", "--dir", self.directory, *options], timeout=180)
+        if missing := self.facts["target_missing"]:
+            raise NoTarget(missing)
 
     def down(self) -> None:
         """End it; nothing is left."""
