@@ -5,7 +5,7 @@ import pytest
 from overkeep.blocks.errors import TargetFull
 from overkeep.controller.records import JobState
 from overkeep.engine.errors import Busy, EngineUnreachable
-from overkeep.errors import Conflict, OverkeepError
+from overkeep.errors import Conflict
 from overkeep.model.points import Mode
 from overkeep.mover.orders import CopyOrder, CopyResult
 from tests.controller.world import World, disk, succeeded, vm
@@ -208,28 +208,6 @@ def test_a_full_target_is_one_sentence(world: World) -> None:
     assert world.repository.points() == ()
     world.assert_nothing_open()
     world.assert_checkpoints_sound()
-
-
-def test_an_access_that_died_is_opened_again(world: World) -> None:
-    class AccessLost(OverkeepError):
-        code = "ticket-unknown"
-        template = "The ticket is gone."
-        retry = True
-
-    def once(order: CopyOrder) -> CopyResult:
-        if order.fence == 1:
-            for transfer_id in world.memory.open_transfers():
-                world.memory.set_phase(transfer_id, "finished_failure")
-            raise AccessLost
-        return world.write_image(order)
-
-    world.add(vm("web", disk("root")))
-    world.mover.outcome = once
-    job = world.back_up()
-    assert succeeded(job), job.failure
-    first, second = world.mover.received.values()
-    assert first.source != second.source
-    world.assert_nothing_open()
 
 
 def test_a_backup_that_the_manager_ended_makes_no_point(world: World) -> None:

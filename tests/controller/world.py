@@ -27,7 +27,7 @@ from overkeep.repository.repository import Repository
 from overkeep.testing.engine import MemoryEngine
 from overkeep.testing.mover import SIZE, MemoryMover
 
-HASTE = Patience(poll=0.02, ready=5.0, retry=0.2, release=3.0, mover=0.3, lease=0.2, attempts=3)
+HASTE = Patience(poll=0.02, ready=5.0, retry=0.2, release=3.0, mover=0.3, lease=0.2, attempts=3, ticket=0.5)
 
 
 def disk(name: str, *, raw: bool = False, bootable: bool = False) -> Disk:
@@ -250,5 +250,5 @@ def succeeded(job: Job) -> bool:
     return job.state is JobState.SUCCEEDED
 
 
-def with_patience(**values: float) -> Patience:
+def with_patience(**values: Any) -> Patience:
     return dataclasses.replace(HASTE, **values)

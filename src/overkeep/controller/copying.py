@@ -13,11 +13,14 @@ from overkeep.controller.exposure import Exposure, lost
 from overkeep.controller.records import DiskProgress, Held, HeldKind
 from overkeep.controller.steps import PASSING, JobCancelled, Watch
 from overkeep.engine.api import Transfer, TransferRequest
+from overkeep.engine.errors import NotReadyInTime
 from overkeep.errors import OverkeepError
 from overkeep.mover.api import Mover
 from overkeep.mover.errors import MoverUnreachable, OrderDiffers, OrderUnknown
+from overkeep.mover.imageio import TicketBroken, TicketCancelled, TicketUnknown
 from overkeep.mover.orders import CopyOrder, CopyResult, OrderState, OrderStatus
 
+_DEAD_TICKET = (TicketUnknown.code, TicketCancelled.code, TicketBroken.code)  # no copy works with it any more
 _FOLLOW = 1.5  # seconds a long poll lasts here: a cancel is to be seen within two
 _WRITE_EVERY = 1.0  # seconds between two writes of a disk's progress
 
@@ -89,21 +92,48 @@ class _GaveUp(OverkeepError):
 def _copy(group: _Copying, task: Task) -> CopyResult:
     """Copy one disk, with a new attempt after each failure that a retry may cure."""
     left = group.watch.ports.patience.attempts
+    dead: Transfer | None = None
     while True:
         left -= 1
         try:
+            if dead is not None:
+                _part_with(group, task, dead)
+                dead = None
             transfer = _access(group.exposure, task)
             return _attempt(group, task, transfer)
         except OverkeepError as error:
             # A mover that takes no order has been waited for already, and the Manager would choose the same host.
             if not error.retry or isinstance(error, MoverUnreachable) or left == 0 or group.gave_up.is_set():
                 raise
-            group.watch.ports.store.jobs.add_event(
-                group.watch.job_id,
-                "warning",
-                f"Disk {task.progress.name!r} is copied again: {error.fields.get('reason', error)}",
-            )
+            _warn(group, f"Disk {task.progress.name!r} is copied again: {error.fields.get('reason', error)}")
+            if error.code in _DEAD_TICKET:
+                dead = transfer
         group.watch.pause(group.watch.ports.patience.poll)
+
+
+def _part_with(group: _Copying, task: Task, dead: Transfer) -> None:
+    """Wait until the Manager has noticed that the host knows a ticket no longer; else close its transfer.
+
+    Until then the Manager would give the same ticket again, and all attempts would be used up on it. An upload is
+    closed as a good one, because with one that is cancelled goes its disk; that its data are not there yet matters to
+    nobody but this job, which opens the next access at once.
+    """
+    exposure, engine = group.exposure, group.exposure.ports.engine
+
+    def noticed() -> bool | None:
+        if group.gave_up.is_set():
+            raise _GaveUp
+        seen = engine.transfer(dead.id)
+        return seen.phase != "transferring" or seen.ticket != dead.ticket or None
+
+    act = f"give up the access to disk {task.progress.name!r}"
+    try:
+        group.watch.until(noticed, seconds=group.watch.ports.patience.ticket, act=act, what=dead.id)
+    except NotReadyInTime:
+        _warn(group, f"The Manager did not notice that access to disk {task.progress.name!r} was lost; it is closed")
+        for item in exposure.held(HeldKind.TRANSFER):
+            if item.ref == dead.id:
+                exposure.end_transfer(item, success=task.request.upload)
 
 
 def _access(exposure: Exposure, task: Task) -> Transfer:
@@ -195,6 +225,10 @@ def _follow(group: _Copying, task: Task, mover: Mover, status: OrderStatus) -> O
                 raise CopyFailed(disk=name, cause=error.code, reason=error.message, retry=True) from error
             group.watch.pause(patience.poll)
     return status
+
+
+def _warn(group: _Copying, text: str) -> None:
+    group.watch.ports.store.jobs.add_event(group.watch.job_id, "warning", text)
 
 
 def _show(group: _Copying, task: Task, status: OrderStatus) -> None:

@@ -34,6 +34,7 @@ class Patience:
     retry: float = 30.0  # the Manager does not answer, before anything is open
     release: float = 4 * 3600.0  # the Manager does not close what is open
     mover: float = 120.0  # a mover does not answer during a copy
+    ticket: float = 30.0  # the Manager notices that a host lost a ticket; it looks every 1 to 10 s
     lease: float = 60.0  # a mover hears nothing and stops
     attempts: int = 3  # copies of one disk, each with a higher fence
 

@@ -164,7 +164,7 @@ class MemoryEngine(EngineWorld, Engine):
                 if transfer.request.upload is not request.upload:
                     raise VmLocked(act=act, words="Cannot transfer Virtual Disk: Disk is locked.")
                 if transfer.phase == "paused_system":
-                    transfer.phase = "resuming"
+                    transfer.resume()
                 return transfer_id
         if request.backup_id:
             backup = self._backups.get(request.backup_id)
@@ -321,7 +321,7 @@ def _shown(transfer_id: str, transfer: MemoryTransfer) -> Transfer:
         disk_id=transfer.request.disk_id,
         phase=transfer.phase,
         host_id=transfer.host_id,
-        ticket=str(uuid.uuid5(uuid.NAMESPACE_OID, transfer_id)) if transfer.phase == "transferring" else "",
+        ticket=transfer.ticket if transfer.phase == "transferring" else "",
     )
 
 

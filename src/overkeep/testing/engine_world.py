@@ -9,7 +9,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from overkeep.engine.api import BackupRequest, BackupSession, NicSpec, TransferRequest, VmSpec
 from overkeep.engine.errors import NotFoundInEngine, VmLocked
@@ -37,13 +37,22 @@ class MemoryBackup:
         return self.phase not in ("succeeded", "failed")
 
 
+def _new_id() -> str:
+    return str(uuid.uuid4())
+
+
 @dataclass
 class MemoryTransfer:
-    """A transfer, on its host."""
+    """A transfer, on its host; it gets another ticket when it is resumed."""
 
     request: TransferRequest
     host_id: str
     phase: str = "initializing"
+    ticket: str = field(default_factory=_new_id)
+
+    def resume(self) -> None:
+        """Go on after a pause."""
+        self.phase, self.ticket = "resuming", _new_id()
 
     @property
     def open(self) -> bool:

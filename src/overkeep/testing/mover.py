@@ -148,6 +148,11 @@ class MemoryMover:
         self.held = False
         self._work()
 
+    @_alone
+    def end(self, order_id: str, error: OverkeepError) -> None:
+        """Let one order that is held fail."""
+        self._fail(self._entry(order_id), error)
+
     def hold_cancels(self) -> None:
         """Let every cancel take long, until `let_cancels`."""
         self._cancels.clear()
