@@ -130,6 +130,18 @@ def test_one_run_makes_points_of_the_same_id(root: TestClient, world: World) -> 
         assert "db" in detail
 
 
+def test_of_several_points_of_an_id_those_count_that_she_may_see(
+    root: TestClient, ann: TestClient, world: World
+) -> None:
+    make(root, "demo", "web", "db")
+    back_up(root, world)
+    [hers] = ann.get("/v1/points").json()
+    assert hers["vm_name"] == "web"
+    assert ann.get(f"/v1/points/{hers['id']}").json() == hers
+    there = problem(ann.get(f"/v1/points/{hers['id']}", params={"vm": "db"}), 404, "not-found")
+    assert there == problem(ann.get(f"/v1/points/{hers['id']}", params={"vm": "xx"}), 404, "not-found")
+
+
 def test_who_has_no_right_sees_nothing(root: TestClient, ann: TestClient, world: World) -> None:
     make(root, "hers", "web")
     make(root, "other", "db")

@@ -9,7 +9,6 @@ from overkeep.api.asked import TheCaller, TheController
 from overkeep.api.documents import JobOut, PointOut, RestoreIn, job_out, point_out
 from overkeep.controller.rights import CREATE_VM, Caller
 from overkeep.controller.service import Controller
-from overkeep.errors import NotFound
 from overkeep.model.points import RestorePoint
 from overkeep.model.restore import RestoreRequest
 
@@ -59,7 +58,4 @@ def restore(asked: RestoreIn, response: Response, controller: TheController, cal
 
 def _find(point_id: str, vm: str | None, controller: Controller, caller: Caller) -> RestorePoint:
     """The point, among those of VMs that the caller may see."""
-    point = controller.point(point_id, vm=vm)
-    if not caller.may_see([point.vm_id]):
-        raise NotFound(kind="restore point", name=point_id, how="overkeep points")
-    return point
+    return controller.point(point_id, vm=vm, known=lambda vm_id: caller.may_see([vm_id]))

@@ -144,9 +144,14 @@ class Controller:
         chosen = [point for point in found if vm is None or vm in (point.vm_id, point.vm_name)]
         return tuple(sorted(chosen, key=lambda point: (point.created, point.vm_name)))
 
-    def point(self, point_id: str, *, vm: str | None = None) -> RestorePoint:
-        """One restore point; `vm` says which when one run made points of several VMs."""
-        found = [point for point in self.points(vm=vm) if point.id == point_id]
+    def point(
+        self, point_id: str, *, vm: str | None = None, known: Callable[[str], bool] = lambda _vm_id: True
+    ) -> RestorePoint:
+        """One restore point; `vm` says which when one run made points of several VMs.
+
+        Points of VMs that are not `known` to who asks do not exist for him.
+        """
+        found = [point for point in self.points(vm=vm) if point.id == point_id and known(point.vm_id)]
         if not found:
             raise NotFound(kind="restore point", name=point_id, how="overkeep points")
         if len(found) > 1:
