@@ -181,7 +181,7 @@ def test_a_target_that_is_full(lab: Lab, lab_directory: Path, manager: Manager) 
         product.overkeep("workload", "create", "tiny", "--vm", "busy")
         finished = product.overkeep("backup", "tiny", expect=None)
         assert finished.status != 0
-        assert "full" in sentence(finished)
+        assert "no room left" in sentence(finished)
         assert points_of(product, "busy") == []
         nothing_left(product, manager)
 
