@@ -20,8 +20,9 @@ from overkeep.blocks.copy import copy
 from overkeep.blocks.errors import ImageDamaged, ImageUnsupported, TargetMissing, UnsafeImage
 from overkeep.blocks.memory import MemoryDisk
 from overkeep.blocks.qcow2.layout import Header, pack_header, parse_header
-from overkeep.blocks.qcow2.reader import MOST_IMAGES, ChainReader
+from overkeep.blocks.qcow2.reader import ChainReader
 from overkeep.blocks.qcow2.writer import ImageWriter
+from overkeep.model.points import LONGEST_CHAIN
 from overkeep.units import KIB, MIB, TIB
 
 Qemu = Callable[..., str]
@@ -188,7 +189,7 @@ def test_a_chain_without_end_and_one_with_a_gap(tmp_path: Path) -> None:
     with pytest.raises(TargetMissing):
         ChainReader(tmp_path, "0.qcow2")
     before = open_files()
-    for number in range(MOST_IMAGES + 1):
+    for number in range(LONGEST_CHAIN + 1):
         writer = ImageWriter(tmp_path, f"{number}.qcow2", size=MIB, backing=f"{number + 1}.qcow2")
         writer.finish()
     with pytest.raises(ImageDamaged, match="longer"):

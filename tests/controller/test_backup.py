@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from overkeep.blocks.errors import TargetFull
+from overkeep.blocks.errors import NoChangedBlocks, TargetFull
 from overkeep.controller.records import JobState
 from overkeep.engine.errors import Busy, EngineUnreachable
 from overkeep.errors import Conflict
 from overkeep.model.points import Mode
-from overkeep.mover.orders import CopyOrder, CopyResult
+from overkeep.mover.orders import NO_CHANGED_BLOCKS, CopyOrder, CopyResult
 from tests.controller.world import World, disk, succeeded, vm
 
 
@@ -93,6 +93,31 @@ def test_a_chain_that_is_broken_is_not_built_on(world: World) -> None:
     assert succeeded(job), job.failure
     assert world.repository.points()[-1].mode is Mode.FULL
     assert "damaged" in world.texts(job)
+
+
+def test_a_chain_as_long_as_chains_may_be_is_followed_by_a_full(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("overkeep.controller.workflows.backup_steps.LONGEST_CHAIN", 2)
+    world.add(vm("web", disk("root")))
+    for _ in range(3):
+        assert succeeded(world.back_up())
+    assert [point.mode for point in world.repository.points()] == [Mode.FULL, Mode.INCREMENTAL, Mode.FULL]
+    assert world.repository.points()[-1].images[0].reason == "its chain has reached 2 images"
+
+
+def test_a_disk_that_does_not_tell_what_changed_is_backed_up_in_full(world: World) -> None:
+    def blind(order: CopyOrder) -> CopyResult:
+        if order.dirty:
+            raise NoChangedBlocks(url="nbd:unix:/x", reason="it has no dirty bitmap")
+        return world.write_image(order)
+
+    world.add(vm("web", disk("root")))
+    world.back_up()
+    world.mover.outcome = blind
+    job = world.back_up()
+    assert succeeded(job), job.failure
+    assert world.repository.points()[-1].mode is Mode.FULL
+    assert NoChangedBlocks.code == NO_CHANGED_BLOCKS
+    world.assert_nothing_open()
 
 
 def test_a_vm_that_fails_does_not_fail_the_other(world: World) -> None:

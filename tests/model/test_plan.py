@@ -69,6 +69,12 @@ FULL_CASES = {
 }
 
 
+def test_a_point_that_is_spoilt_is_not_built_on() -> None:
+    plan = plan_backup(vm(COW), LAST, ["cp1"], full=False, spoilt="the last restore point is damaged")
+    assert [(p.mode, p.reason) for p in plan.disks] == [(Mode.FULL, "the last restore point is damaged")]
+    assert plan.from_checkpoint is None
+
+
 @pytest.mark.parametrize("case", FULL_CASES)
 def test_full(case: str) -> None:
     disk, last, checkpoints, full, reason = FULL_CASES[case]

@@ -83,7 +83,7 @@ class Exposure:
             status = mover.cancel(item.ref)
             if not status.state.terminal:
                 self.watch.until(
-                    lambda: mover.wait(item.ref, after=-1, timeout=0).state.terminal or None,
+                    lambda: mover.wait(item.ref, after=0, timeout=0).state.terminal or None,
                     seconds=self.ports.patience.ready,
                     act=f"stop order {item.ref}",
                     what=mover.host,

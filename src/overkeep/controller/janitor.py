@@ -156,7 +156,7 @@ class Janitor:
         """The VMs that we back up or did: those of the data base, and those that the target tells of."""
         found = {member.vm_id for workload in self._ports.store.workloads.all() for member in workload.members}
         try:
-            self._ports.ready_target()
+            self._ports.readable_target()
             return found | {member.id for kept in self._ports.repository.workloads() for member in kept.members}
         except OverkeepError as error:
             _log.warning("janitor: only VMs of the data base are looked at: %s", error)

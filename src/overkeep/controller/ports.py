@@ -50,7 +50,8 @@ class Ports:
     store: Store
     patience: Patience = field(default_factory=Patience)
     stopping: threading.Event = field(default_factory=threading.Event)
-    ready_target: Callable[[], object] = lambda: None  # mounts the target and proves that it is the right one
+    readable_target: Callable[[], object] = lambda: None  # mounts the target and proves that it is the right one
+    ready_target: Callable[[], object] = lambda: None  # and that it can be written
 
     def mark(self, job_id: str) -> str:
         """The description of everything a job makes in the Manager, by which the janitor knows it.

@@ -139,7 +139,7 @@ class Controller:
 
     def points(self, *, workload_id: str | None = None, vm: str | None = None) -> tuple[RestorePoint, ...]:
         """Restore points on the target, oldest first; `vm` is a name or an id."""
-        self.ports.ready_target()
+        self.ports.readable_target()
         found = self.ports.repository.points(workload_id=workload_id)
         chosen = [point for point in found if vm is None or vm in (point.vm_id, point.vm_name)]
         return tuple(sorted(chosen, key=lambda point: (point.created, point.vm_name)))

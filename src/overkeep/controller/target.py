@@ -6,18 +6,31 @@ from __future__ import annotations
 import threading
 
 from overkeep.config import TargetConfig
+from overkeep.repository.errors import RepositoryMissing
 from overkeep.repository.mounts import Mounts, require_writable
 from overkeep.repository.repository import Repository
 
 
 class Target:
-    """One target. `ready` is called before each job: an NFS server that was down at the start may be back."""
+    """One target. One of its two methods is called before each use: an NFS server that was down may be back."""
 
     def __init__(self, settings: TargetConfig) -> None:
         self.name = settings.name
         self.repository = Repository(settings.mountpoint)
         self._mounts = Mounts((settings,))
         self._lock = threading.Lock()
+
+    def readable(self) -> None:
+        """Mount it if need be; a repository that may only be read is enough for lists and restores.
+
+        Raises the errors of `ready`.
+        """
+        self._mounts.ensure(self.name)
+        try:
+            with self._lock:
+                self.repository.open()
+        except RepositoryMissing:
+            self.ready()
 
     def ready(self) -> None:
         """Mount it if need be, and make it a repository if it is none.

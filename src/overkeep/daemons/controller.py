@@ -87,6 +87,7 @@ def serving(settings: ControllerConfig) -> Iterator[ApiServer]:
             store=store,
             patience=Patience(lease=settings.order_lease),
             stopping=durable.stopping,
+            readable_target=target.readable,
             ready_target=target.ready,
         )
         controller = _start(ports, durable, stack)

@@ -57,11 +57,13 @@ class BackupPlan:
         return Mode.INCREMENTAL if Mode.INCREMENTAL in modes else Mode.FULL
 
 
-def plan_backup(vm: Vm, last: RestorePoint | None, checkpoints: Collection[str], *, full: bool) -> BackupPlan:
+def plan_backup(
+    vm: Vm, last: RestorePoint | None, checkpoints: Collection[str], *, full: bool, spoilt: str = ""
+) -> BackupPlan:
     """Decide for each disk of `vm`.
 
     `last` is the newest committed point of the VM, the only one whose checkpoint may be the base; `checkpoints` are
-    those the Manager still has for the VM; `full` is the user's wish.
+    those the Manager still has for the VM; `full` is the user's wish; `spoilt` says why nothing may be built on `last`.
     """
     if vm.hosted_engine:
         raise NothingToBackUp(vm=vm.name, reasons="the Manager cannot back up its own VM")
@@ -77,7 +79,7 @@ def plan_backup(vm: Vm, last: RestorePoint | None, checkpoints: Collection[str],
         raise VmNotReady(
             vm=vm.name, reason=f"the Manager has locked its disk {', '.join(locked)} for another operation"
         )
-    base, why_none = _base(last, checkpoints, full=full)
+    base, why_none = (None, spoilt) if spoilt and not full else _base(last, checkpoints, full=full)
     plans = tuple(_plan_disk(disk, base, why_none) for disk in kept)
     incremental = any(plan.mode is Mode.INCREMENTAL for plan in plans)
     checkpoint = base.checkpoint_id if base and incremental else None

@@ -9,6 +9,9 @@ from enum import StrEnum
 
 from overkeep.model.inventory import DiskFormat
 
+LONGEST_CHAIN = 256
+"""Images of the longest chain that is made and read; each costs a reader an open file."""
+
 
 class Mode(StrEnum):
     """How a disk is backed up."""

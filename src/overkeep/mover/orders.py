@@ -13,6 +13,10 @@ Folder = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9]
 OrderId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+:[A-Za-z0-9._-]+:[0-9]+$")]
 
 
+NO_CHANGED_BLOCKS = "no-changed-blocks"
+"""Error code of an order that asked for changes which the disk does not tell: a full backup of it works."""
+
+
 class _Wire(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 

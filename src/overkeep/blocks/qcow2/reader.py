@@ -15,9 +15,7 @@ from overkeep.blocks.errors import BadRange, ImageDamaged, UnsafeImage
 from overkeep.blocks.extents import Status, dirty_clusters
 from overkeep.blocks.qcow2.image import ImageFile
 from overkeep.blocks.qcow2.layout import COMPRESSED, OFFSET_MASK, ZERO
-
-MOST_IMAGES = 256
-"""Longest chain that is read; each image costs an open file."""
+from overkeep.model.points import LONGEST_CHAIN
 
 _ZERO_ENTRY, _HOLE, _PLACE, _PACKED = range(4)
 
@@ -46,8 +44,8 @@ def open_images(folder: Path, name: str) -> tuple[ImageFile, ...]:
         while current is not None:
             if current in names:
                 raise UnsafeImage(file=name, reason=f"its chain comes back to {current}")
-            if len(images) == MOST_IMAGES:
-                raise ImageDamaged(file=name, reason=f"its chain is longer than {MOST_IMAGES} images")
+            if len(images) == LONGEST_CHAIN:
+                raise ImageDamaged(file=name, reason=f"its chain is longer than {LONGEST_CHAIN} images")
             names.add(current)
             images.append(ImageFile(folder, current))
             current = images[-1].header.backing

@@ -22,7 +22,7 @@ from overkeep.engine.errors import BackupFailed
 from overkeep.errors import OverkeepError
 from overkeep.logs import fields
 from overkeep.model.plan import BackupPlan, plan_backup
-from overkeep.model.points import RestorePoint, point_id
+from overkeep.model.points import LONGEST_CHAIN, RestorePoint, point_id
 from overkeep.mover.orders import CopyResult
 from overkeep.repository.errors import ChainBroken
 from overkeep.repository.repository import Draft
@@ -57,19 +57,20 @@ class BackupSteps:
         self.watch.check()
         self.ports.ready_target()
         points = self.ports.repository.points(self.workload_id, self.vm_id)
-        last = self._sound(points[-1]) if points else None
+        last = points[-1] if points else None
+        spoilt = self._why_spoilt(last) if last else ""
         engine = self.ports.engine
         vm, checkpoints = self.watch.persist(
             lambda: (engine.vm(self.vm_id), engine.checkpoints(self.vm_id)), seconds=self.ports.patience.retry
         )
-        plan = plan_backup(vm, last, checkpoints, full=state["full"])
+        plan = plan_backup(vm, last, checkpoints, full=state["full"], spoilt=spoilt)
         if vm.host_id:  # better to learn now that the mover is down than with the VM's disks locked
             mover = self.ports.movers.at(vm.host_id)
             self.watch.persist(mover.health, seconds=self.ports.patience.retry, on=PASSING)
         for name, reason in plan.left_out:
             self._event("warning", f"Disk {name!r} of VM {vm.name!r} is left out: {reason}")
         self._show(plan, "planned")
-        created = _after(points[-1] if points else None)
+        created = _after(last)
         return {
             "plan": _PLAN.dump_python(plan, mode="json"),
             "created": created.isoformat(),
@@ -176,15 +177,15 @@ class BackupSteps:
         _log.info("backup ended %s", fields(job=self.job_id, vm=self.vm_id, state=result, code=code or "none"))
         return {"state": result}
 
-    def _sound(self, last: RestorePoint) -> RestorePoint | None:
-        """The point if its images can be read: nothing may be built on a chain that is broken."""
+    def _why_spoilt(self, last: RestorePoint) -> str:
+        """Why nothing may be built on a point: one of its chains is broken, or as long as chains may be."""
         try:
-            for image in last.images:
-                self.ports.repository.chain(last, image.disk_id)
+            chains = [self.ports.repository.chain(last, image.disk_id) for image in last.images]
         except ChainBroken as error:
             self._event("warning", f"A full backup is made, because the last restore point is damaged: {error}")
-            return None
-        return last
+            return "the last restore point is damaged"
+        longest = max(map(len, chains), default=0)
+        return f"its chain has reached {longest} images" if longest >= LONGEST_CHAIN else ""
 
     def _require_open(self, vm_name: str) -> None:
         engine = self.ports.engine

@@ -10,11 +10,12 @@ from overkeep.controller.ports import Ports
 from overkeep.controller.steps import State, failed
 from overkeep.controller.workflows.backup_steps import BackupSteps
 from overkeep.engine.errors import BackupFailed, CheckpointInvalid
+from overkeep.mover.orders import NO_CHANGED_BLOCKS
 
 NAME = "backup-vm"
 
 # The Manager lost the checkpoint, or the whole chain of them: the same backup works as a full one.
-_CURED_BY_FULL = (BackupFailed.code, CheckpointInvalid.code)
+_CURED_BY_FULL = (BackupFailed.code, CheckpointInvalid.code, NO_CHANGED_BLOCKS)
 
 
 def workflow_id(job_id: str, vm_id: str) -> str:

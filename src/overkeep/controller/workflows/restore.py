@@ -84,7 +84,7 @@ class _Steps:
         self.ports.store.jobs.start(self.job_id)
         self._phase("planning")
         self.watch.check()
-        self.ports.ready_target()
+        self.ports.readable_target()
         point = self._point()
         kept = self.ports.repository.configuration(point)
         for image in point.images:
