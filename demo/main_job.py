@@ -81,12 +81,6 @@ class MainJob:
             images = [image for point in newest.values() for image in point["images"]]
             step.moved = sum(image["moved"] for image in images)
             step.stored = sum(image["stored"] for image in images)
-            for vm, point in newest.items():
-                for image in point["images"]:
-                    self.journal.say(
-                        f"{vm}/{image['name']}: {image['mode']}, {human_size(image['covered'])} in extents, "
-                        f"{human_size(image['stored'])} stored ({image['reason']})"
-                    )
             modes = {image["mode"] for image in newest["web"]["images"]}
             self.journal.check(
                 f"both disks of web were backed up as {mode}", holds=modes == {mode}, otherwise=str(modes)
