@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ovirtlab.engine.background import Background
 from ovirtlab.engine.clock import Clock
 from ovirtlab.engine.entities import Disk, Vm
 from ovirtlab.engine.faults import Conflict
+from ovirtlab.engine.hooks import Hooks
 from ovirtlab.engine.state import State
 from ovirtlab.host.api import Host
 
@@ -26,6 +27,7 @@ class Context:
     directory: Path
     base_url: str
     ca_pem: str
+    faults: Hooks = field(default_factory=Hooks)
 
     def host_of(self, vm: Vm) -> Host:
         """The host a VM runs on; `Conflict` when it runs on none."""

@@ -40,6 +40,7 @@ class Api:
         match = self._router.find(request.method, address.path)
         form.is_action = match is not None and match.route is not None and match.route.is_action
         try:
+            await self._context.faults.before_call(request.method, address.path)
             user = authenticate(request, self._sessions, self._context)
             call = await read_call(request, address, user, context=self._context, correlation_id=correlation_id)
             response = await self._answer(call, match, form)
