@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ovirtlab.host import volumes
+from ovirtlab.host import layers, volumes
 from ovirtlab.host.api import BackupDisk, VmDefinition, VmDisk, VmState, VolumeFormat
 from ovirtlab.host.nbd_servers import NbdServers, NbdServerSpec
 from ovirtlab.host.tickets import TicketClient
@@ -77,6 +77,14 @@ class LocalHost:
     async def verify_volume(self, path: Path, fmt: VolumeFormat) -> None:
         await volumes.verify(path, fmt)
 
+    async def create_overlay(
+        self, path: Path, backing: Path, fmt: VolumeFormat, *, bitmaps: tuple[str, ...] = ()
+    ) -> None:
+        await layers.create_overlay(path, backing, fmt, bitmaps=bitmaps)
+
+    async def merge_volumes(self, top: Path, base: Path, fmt: VolumeFormat, *, child: Path | None = None) -> None:
+        await layers.merge(top, base, fmt, child=child)
+
     async def bitmaps(self, path: Path) -> Mapping[str, tuple[str, ...]]:
         return await volumes.bitmaps(path)
 
@@ -106,6 +114,18 @@ class LocalHost:
         """Kill a VM's QEMU as a crash would: nothing is stored, watchers are told."""
         await self._vms.machine(vm_id).kill()
 
+    async def power_off_inside(self, vm_id: str) -> None:
+        """Let a VM end as its guest's own power-off does: QEMU stores its bitmaps and goes, watchers are told."""
+        await self._vms.machine(vm_id).power_off_inside()
+
+    async def lose_power(self) -> None:
+        """End all QEMU and all qemu-nbd of this host at once, with nothing stored."""
+        await asyncio.gather(self._vms.kill(), self._servers.kill())
+
+    async def qmp(self, vm_id: str, command: str, arguments: Mapping[str, Any] | None = None) -> Any:
+        """Run a command of QEMU's monitor on a running VM and return its answer."""
+        return await self._vms.machine(vm_id).execute(command, arguments)
+
     def vm_state(self, vm_id: str) -> VmState:
         return self._vms.state(vm_id)
 
@@ -133,6 +153,14 @@ class LocalHost:
     async def block_io(self, vm_id: str, target: str, command: str) -> str:
         """Run a qemu-io command on a disk of a running VM, as a guest's write would go; return what it printed."""
         return await self._vms.block_io(vm_id, target, command)
+
+    # snapshots
+
+    async def snapshot_vm(self, vm_id: str, overlays: Mapping[str, Path], *, freeze: bool = True) -> None:
+        await self._vms.snapshot(vm_id, overlays, freeze=freeze)
+
+    async def merge_live(self, vm_id: str, disk_id: str, *, top: Path, base: Path) -> None:
+        await self._vms.merge(vm_id, disk_id, top=top, base=base)
 
     # live backup
 
@@ -162,8 +190,11 @@ class LocalHost:
         read_only: bool,
         bitmap: str | None = None,
         discard: bool = True,
+        shallow: bool = False,
     ) -> str:
-        spec = NbdServerSpec(path=path, format=fmt, read_only=read_only, bitmap=bitmap, discard=discard)
+        spec = NbdServerSpec(
+            path=path, format=fmt, read_only=read_only, bitmap=bitmap, discard=discard, shallow=shallow
+        )
         return await self._servers.start(server_id, spec)
 
     async def stop_nbd_server(self, server_id: str) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ovirtlab.host import layers
 from ovirtlab.host.api import VolumeFormat
 from ovirtlab.machine.command import socket_path
 from ovirtlab.machine.errors import HostError
@@ -23,13 +23,14 @@ GREETING = b"NBDMAGIC"
 
 @dataclass(frozen=True, kw_only=True)
 class NbdServerSpec:
-    """What VDSM's NBD.start_server is given; `bitmap` is exported by its own name."""
+    """What VDSM's NBD.start_server is given; `bitmap` is exported by its own name, `shallow` hides volumes below."""
 
     path: Path
     format: VolumeFormat
     read_only: bool
     bitmap: str | None = None
     discard: bool = True
+    shallow: bool = False
 
 
 def command_line(spec: NbdServerSpec, socket: Path) -> list[str]:
@@ -47,8 +48,10 @@ def command_line(spec: NbdServerSpec, socket: Path) -> list[str]:
         argv.append("--detect-zeroes=on")
     if spec.bitmap:
         argv.append(f"--bitmap={spec.bitmap}")
-    file: Mapping[str, object] = {"driver": "file", "filename": str(spec.path)}
-    return [*argv, "json:" + json.dumps({"driver": spec.format, "file": file})]
+    image: dict[str, object] = {"driver": spec.format, "file": {"driver": "file", "filename": str(spec.path)}}
+    if spec.shallow and spec.format != "raw":
+        image["backing"] = None
+    return [*argv, "json:" + json.dumps(image)]
 
 
 class NbdServers:
@@ -66,14 +69,18 @@ class NbdServers:
         socket = socket_path(self._socket(server_id))
         socket.parent.mkdir(parents=True, exist_ok=True)
         socket.unlink(missing_ok=True)
-        log_file = self._directory / f"{server_id}.log"
-        daemon = await Daemon.start(command_line(spec, socket), log_file=log_file, netns=self._netns)
-        self._running[server_id] = daemon
+        view = self._directory / f"{server_id}.qcow2"
         try:
+            spec = await _over_span(spec, view)
+            log_file = self._directory / f"{server_id}.log"
+            daemon = await Daemon.start(command_line(spec, socket), log_file=log_file, netns=self._netns)
+            self._running[server_id] = daemon
             await _wait_serving(daemon, socket)
         except BaseException:
             await self.stop(server_id)
             raise
+        finally:
+            view.unlink(missing_ok=True)
         return f"nbd:unix:{socket}"
 
     async def stop(self, server_id: str) -> None:
@@ -84,11 +91,29 @@ class NbdServers:
         self._socket(server_id).unlink(missing_ok=True)
         (self._directory / f"{server_id}.log").unlink(missing_ok=True)
 
+    async def kill(self) -> None:
+        """End all servers as a loss of power does; their sockets stay behind."""
+        await asyncio.gather(*(daemon.kill() for daemon in tuple(self._running.values())))
+
     async def close(self) -> None:
         await asyncio.gather(*(self.stop(server_id) for server_id in tuple(self._running)))
 
     def _socket(self, server_id: str) -> Path:
         return self._directory / f"{server_id}.sock"
+
+
+async def _over_span(spec: NbdServerSpec, view: Path) -> NbdServerSpec:
+    """What serves a bitmap that several volumes bear: a view over them that has it whole, as VDSM makes one.
+
+    The view's file is not needed any more once the server has opened it.
+    """
+    if spec.bitmap is None or spec.shallow or spec.format == "raw":
+        return spec
+    span = layers.bitmap_span(await layers.chain(spec.path), spec.bitmap)
+    if len(span) == 1:
+        return spec
+    await layers.create_view(view, span, spec.bitmap)
+    return replace(spec, path=view)
 
 
 async def _wait_serving(daemon: Daemon, socket: Path) -> None:

@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from ovirtlab.host import chains
 from ovirtlab.host.api import BackupDisk, VmDefinition, VmDisk, VmState
 from ovirtlab.host.checkpoints import Checkpoints
 from ovirtlab.host.live_backup import DiskPlan, LiveBackup
 from ovirtlab.machine import blockio, images
 from ovirtlab.machine.command import MachineSpec, socket_path
 from ovirtlab.machine.errors import LOCKED, HostError
-from ovirtlab.machine.nodes import DiskNode
+from ovirtlab.machine.nodes import DiskNode, Layer
 from ovirtlab.machine.qemu import Machine
 from ovirtlab.machine.states import SavedState, Shape, StateCache
 
@@ -48,6 +49,10 @@ class Vms:
     async def close(self) -> None:
         """End all VMs without asking their guests; QEMU stores its bitmaps."""
         await asyncio.gather(*(self.stop(vm_id, force=True) for vm_id in tuple(self._vms)))
+
+    async def kill(self) -> None:
+        """End all VMs as a loss of power does; watchers are told."""
+        await asyncio.gather(*(vm.machine.kill() for vm in tuple(self._vms.values())))
 
     def state(self, vm_id: str) -> VmState:
         return self._vms[vm_id].machine.state if vm_id in self._vms else "down"
@@ -110,6 +115,17 @@ class Vms:
     async def block_io(self, vm_id: str, target: str, command: str) -> str:
         return await blockio.block_io(self.machine(vm_id), target, command)
 
+    async def snapshot(self, vm_id: str, overlays: Mapping[str, Path], *, freeze: bool) -> None:
+        vm = self._exclusive(vm_id)
+        async with vm.job:
+            targets = {_disk_of(vm.machine, disk_id).target: path for disk_id, path in overlays.items()}
+            await chains.snapshot(vm.machine, targets, freeze=freeze)
+
+    async def merge(self, vm_id: str, disk_id: str, *, top: Path, base: Path) -> None:
+        vm = self._exclusive(vm_id)
+        async with vm.job:
+            await chains.merge(vm.machine, _disk_of(vm.machine, disk_id), top=top, base=base)
+
     async def start_backup(
         self, vm_id: str, backup_id: str, disks: tuple[BackupDisk, ...], *, require_consistency: bool
     ) -> Mapping[str, str]:
@@ -120,7 +136,7 @@ class Vms:
                 vm.checkpoints.require(checkpoint_id)
             nodes = {disk.disk_id: _disk_of(vm.machine, disk.disk_id) for disk in disks}
             sizes = await _virtual_sizes(vm.machine)
-            plans = tuple(_plan(disk, nodes[disk.disk_id].target, sizes) for disk in disks)
+            plans = tuple(_plan(disk, nodes[disk.disk_id], sizes) for disk in disks)
             socket = socket_path(self._directory / "backup" / backup_id)
             backup = LiveBackup(backup_id, vm.machine, plans, socket)
             await backup.start(require_consistency=require_consistency)
@@ -215,19 +231,29 @@ async def _virtual_sizes(machine: Machine) -> Mapping[str, int]:
     return {node["node-name"]: node["image"]["virtual-size"] for node in nodes}
 
 
-def _plan(disk: BackupDisk, target: str, sizes: Mapping[str, int]) -> DiskPlan:
+def _plan(disk: BackupDisk, node: DiskNode, sizes: Mapping[str, int]) -> DiskPlan:
     return DiskPlan(
-        target=target,
+        target=node.target,
+        nodes=tuple(layer.node for layer in node.chain),
         scratch=disk.scratch,
-        size=sizes[target],
+        size=sizes[node.node],
         from_checkpoint=disk.from_checkpoint,
         to_checkpoint=disk.to_checkpoint,
     )
 
 
 def _node(disk: VmDisk) -> DiskNode:
+    backing = tuple(
+        Layer(path=volume.path, format=volume.format, node=f"{disk.target}-below-{number}")
+        for number, volume in enumerate(disk.backing)
+    )
     return DiskNode(
-        path=disk.path, format=disk.format, target=disk.target, serial=disk.disk_id, read_only=disk.read_only
+        path=disk.path,
+        format=disk.format,
+        target=disk.target,
+        serial=disk.disk_id,
+        read_only=disk.read_only,
+        backing=backing,
     )
 
 

@@ -172,6 +172,16 @@ class Machine:
         await self._process.kill()
         await self._watcher
 
+    async def power_off_inside(self) -> None:
+        """Let the guest power itself off, unasked by the host; a machine without guest just ends in good order."""
+        async with asyncio.timeout(POWER_OFF_TIMEOUT):
+            if self.spec.boot is None:
+                await self.execute("quit")
+            else:
+                with contextlib.suppress(HostError):  # the power-off may end the shell before it answers
+                    await self.run_on_console(["poweroff"])
+            await self._watcher
+
     async def _power_off(self) -> None:
         try:
             async with asyncio.timeout(POWER_OFF_TIMEOUT):
