@@ -19,6 +19,8 @@ from ovirtlab.engine.clock import Clock
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.faults import NotFound
 from ovirtlab.engine.rest import (
+    administration,
+    affinity,
     attachments,
     backups,
     disks,
@@ -28,6 +30,7 @@ from ovirtlab.engine.rest import (
     new_vms,
     nics,
     people,
+    quotas,
     root,
     snapshots,
     tags,
@@ -45,7 +48,8 @@ from ovirtlab.environment import Environment
 from ovirtlab.host.api import Host
 
 _GROUPS = (
-    attachments, backups, disks, events, inventory, jobs, new_vms, nics, people, root, snapshots, tags, transfers, vms,
+    administration, affinity, attachments, backups, disks, events, inventory, jobs, new_vms, nics, people, quotas,
+    root, snapshots, tags, transfers, vms,
 )  # fmt: skip
 _METHODS = ["GET", "POST", "PUT", "DELETE"]
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 DiskStatus = Literal["ok", "locked", "illegal"]
 DiskFormat = Literal["raw", "cow"]
@@ -20,6 +20,7 @@ class DataCenter:
     description: str = ""
     status: str = "up"
     level: tuple[int, int] = (4, 7)
+    local: bool = False
 
 
 @dataclass(kw_only=True)
@@ -31,6 +32,16 @@ class Cluster:
     data_center_id: str
     description: str = ""
     level: tuple[int, int] = (4, 7)
+    cpu_type: str = "Intel Nehalem Family"
+    mac_pool_id: str = ""
+
+
+@dataclass(kw_only=True)
+class FenceAgent:
+    """How a host could be fenced; the lab keeps it and never uses it."""
+
+    id: str
+    kept: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
@@ -45,6 +56,9 @@ class HostEntity:
     imageio_port: int
     status: str = "up"
     external_status: str = "ok"
+    comment: str = ""
+    fence_agents: dict[str, FenceAgent] = field(default_factory=dict)
+    kept: dict[str, Any] = field(default_factory=dict)  # properties that are shown again, without effect
 
 
 @dataclass(kw_only=True)
@@ -163,6 +177,8 @@ class Vm:
     stop_time: datetime | None = None
     stop_reason: str = ""
     generation: int = 1
+    cd_disk_id: str = ""
+    kept: dict[str, Any] = field(default_factory=dict)  # properties that are shown again, without effect
 
     @property
     def guest(self) -> Literal["none", "linux"]:
@@ -185,6 +201,9 @@ class Network:
     name: str
     data_center_id: str
     description: str = ""
+    mtu: int = 0
+    vlan: int | None = None
+    clusters: dict[str, bool] = field(default_factory=dict)  # whether it is required there, by cluster id
 
 
 @dataclass(kw_only=True)
@@ -192,6 +211,7 @@ class VnicProfile:
     id: str
     name: str
     network_id: str
+    description: str = ""
 
 
 @dataclass(kw_only=True)
@@ -200,6 +220,10 @@ class MacPool:
     name: str
     start: str
     end: str
+    description: str = ""
+    default: bool = False
+    allow_duplicates: bool = False
+    more: tuple[tuple[str, str], ...] = ()  # ranges after the first
 
 
 @dataclass(kw_only=True)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from ovirtlab.engine.entities import MacPool, Nic, Vm
 from ovirtlab.engine.faults import conflict, invalid
@@ -13,11 +13,17 @@ from ovirtlab.engine.state import State
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
-def check_mac(state: State, mac: str, *, besides: str = "") -> str:
-    """The address in lower case; refuse one that is malformed or in use by another NIC than `besides`."""
-    mac = mac.lower()
+def read_mac(text: str) -> str:
+    """The address in lower case; refuse one that is malformed."""
+    mac = text.lower()
     if not _MAC.fullmatch(mac):
         raise invalid("Invalid MAC address.")
+    return mac
+
+
+def check_mac(state: State, mac: str, *, besides: str = "") -> str:
+    """The address in lower case; refuse one that is malformed or in use by another NIC than `besides`."""
+    mac = read_mac(mac)
     for vm in state.vms.values():
         for nic in vm.nics.values():
             if nic.mac == mac and nic.id != besides:
@@ -29,7 +35,7 @@ def allocate_mac(state: State, *, besides: Collection[str] = ()) -> str:
     """The first free address of the pools that is not among `besides`."""
     used = {nic.mac for vm in state.vms.values() for nic in vm.nics.values()} | set(besides)
     for pool in state.mac_pools.values():
-        for number in _range(pool):
+        for number in _numbers(pool):
             mac = _as_text(number)
             if mac not in used:
                 return mac
@@ -52,8 +58,9 @@ def find_profile(state: State, *, network: str, profile: str) -> str:
     return ""
 
 
-def _range(pool: MacPool) -> range:
-    return range(_as_number(pool.start), _as_number(pool.end) + 1)
+def _numbers(pool: MacPool) -> Iterator[int]:
+    for start, end in ((pool.start, pool.end), *pool.more):
+        yield from range(_as_number(start), _as_number(end) + 1)
 
 
 def _as_number(mac: str) -> int:

@@ -46,7 +46,7 @@ def fill(state: State, environment: Environment, hosts: Sequence[Host], *, direc
     cluster = Cluster(id=stable_id("cluster", "Default"), name="Default", data_center_id=data_center.id)
     state.data_centers[data_center.id] = data_center
     state.clusters[cluster.id] = cluster
-    _networks(state, data_center.id)
+    _networks(state, cluster)
     state.tags[BLANK] = Tag(id=BLANK, name="root", description="root")
     for host in hosts:
         state.hosts[host.id] = HostEntity(
@@ -81,21 +81,27 @@ def _users(state: State, environment: Environment) -> None:
     state.permissions[permission.id] = permission
 
 
-def _networks(state: State, data_center_id: str) -> None:
+def _networks(state: State, cluster: Cluster) -> None:
     network = Network(
         id=stable_id("network", "ovirtmgmt"),
         name="ovirtmgmt",
-        data_center_id=data_center_id,
+        data_center_id=cluster.data_center_id,
         description="Management Network",
     )
+        clusters={cluster.id: True},
     state.networks[network.id] = network
     profile = VnicProfile(id=stable_id("vnicprofile", "ovirtmgmt"), name="ovirtmgmt", network_id=network.id)
     state.vnic_profiles[profile.id] = profile
     pool = MacPool(
-        id=stable_id("macpool", "Default"), name="Default", start="56:6f:1a:2b:00:00", end="56:6f:1a:2b:ff:ff"
+        id=stable_id("macpool", "Default"),
+        name="Default",
+        start="56:6f:1a:2b:00:00",
+        end="56:6f:1a:2b:ff:ff",
+        default=True,
     )
     state.mac_pools[pool.id] = pool
 
+    cluster.mac_pool_id = pool.id
 
 def _storage_domains(state: State, environment: Environment, data_center_id: str, *, directory: Path) -> None:
     for number, plan in enumerate(environment.storage_domains):

@@ -31,6 +31,7 @@ from ovirtlab.engine.events import EventLog
 from ovirtlab.engine.faults import NotFound
 from ovirtlab.engine.locks import LockTable
 from ovirtlab.engine.records import Backup, Checkpoint, ImageTransfer, Snapshot
+from ovirtlab.engine.policies import AffinityGroup, AffinityLabel, Quota
 from ovirtlab.engine.timers import Settings
 
 T = TypeVar("T")
@@ -62,6 +63,9 @@ class State:
         self.disks: dict[str, Disk] = {}
         self.tags: dict[str, Tag] = {}
         self.roles: dict[str, Role] = {}
+        self.affinity_groups: dict[str, AffinityGroup] = {}
+        self.affinity_labels: dict[str, AffinityLabel] = {}
+        self.quotas: dict[str, Quota] = {}
         self.users: dict[str, User] = {}
         self.permissions: dict[str, Permission] = {}
         self.jobs: dict[str, Job] = {}

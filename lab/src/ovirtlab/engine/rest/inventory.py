@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.entities import Cluster, DataCenter, HostEntity, StorageDomain, Template
 from ovirtlab.engine.faults import NotFound
@@ -24,13 +26,13 @@ async def list_data_centers(call: Call) -> Collection:
 
 @routes.get("datacenters/{data_center}")
 async def get_data_center(call: Call) -> Entity:
-    return show_data_center(call, _data_center(call))
+    return show_data_center(call, data_center_of(call))
 
 
 @routes.get("datacenters/{data_center}/storagedomains")
 async def list_attached_domains(call: Call) -> Collection:
     """Only here, and not in `/storagedomains`, has a domain its status."""
-    data_center = _data_center(call)
+    data_center = data_center_of(call)
     domains = [item for item in call.context.state.storage_domains.values() if item.data_center_id == data_center.id]
     shown = [show_attached_domain(call, domain) for domain in storage_domains(call.context).visible(call, domains)]
     return Collection("storage_domains", "storage_domain", shown)
@@ -38,7 +40,7 @@ async def list_attached_domains(call: Call) -> Collection:
 
 @routes.get("datacenters/{data_center}/storagedomains/{domain}")
 async def get_attached_domain(call: Call) -> Entity:
-    data_center, domain = _data_center(call), _domain(call)
+    data_center, domain = data_center_of(call), _domain(call)
     if domain.data_center_id != data_center.id:
         raise NotFound(call.path)
     return show_attached_domain(call, domain)
@@ -46,7 +48,7 @@ async def get_attached_domain(call: Call) -> Entity:
 
 @routes.get("datacenters/{data_center}/clusters")
 async def list_clusters_of_data_center(call: Call) -> Collection:
-    data_center = _data_center(call)
+    data_center = data_center_of(call)
     mine = [item for item in call.context.state.clusters.values() if item.data_center_id == data_center.id]
     return clusters(call.context).listing(call, mine)
 
@@ -101,7 +103,7 @@ def show_data_center(call: Call, item: DataCenter) -> Entity:
     fields: dict[str, Value] = {
         "name": item.name,
         "description": item.description,
-        "local": False,
+        "local": item.local,
         "quota_mode": "disabled",
         "status": item.status,
         "storage_format": "v5",
@@ -114,7 +116,7 @@ def show_data_center(call: Call, item: DataCenter) -> Entity:
 
 
 def show_cluster(call: Call, item: Cluster) -> Entity:
-    cpu = Entity("cpu", {"architecture": "x86_64", "type": "Intel Nehalem Family"})
+    cpu = Entity("cpu", {"architecture": "x86_64", "type": item.cpu_type})
     fields: dict[str, Value] = {
         "name": item.name,
         "description": item.description,
@@ -124,7 +126,7 @@ def show_cluster(call: Call, item: Cluster) -> Entity:
         "virt_service": True,
         "gluster_service": False,
         "data_center": link_to("data_center", item.data_center_id),
-        "mac_pool": _first_mac_pool(call.context),
+        "mac_pool": link_to("mac_pool", item.mac_pool_id),
     }
     links = ("affinitygroups", "cpuprofiles", "networks", "permissions")
     return Entity("cluster", fields, id=item.id, href=address("clusters", item.id), links=links)
@@ -222,6 +224,9 @@ def data_centers(context: Context) -> Kind[DataCenter]:
         },
     )
 
+            "clusters.name": lambda item: tuple(
+                cluster.name for cluster in context.state.clusters.values() if cluster.data_center_id == item.id
+            ),
 
 def clusters(context: Context) -> Kind[Cluster]:
     return Kind(
@@ -233,7 +238,7 @@ def clusters(context: Context) -> Kind[Cluster]:
             "name": lambda item: item.name,
             "id": lambda item: item.id,
             "description": lambda item: item.description,
-            "datacenter": lambda item: context.state.data_centers[item.data_center_id].name,
+            "datacenter": lambda item: _name(context.state.data_centers, item.data_center_id),
         },
     )
 
@@ -269,7 +274,7 @@ def storage_domains(context: Context) -> Kind[StorageDomain]:
             "description": lambda item: item.description,
             "status": lambda item: item.status,
             "type": lambda item: "nfs",
-            "datacenter": lambda item: context.state.data_centers[item.data_center_id].name,
+            "datacenter": lambda item: _name(context.state.data_centers, item.data_center_id),
         },
     )
 
@@ -282,7 +287,20 @@ TEMPLATES: Kind[Template] = Kind(
 )
 
 
-def _data_center(call: Call) -> DataCenter:
+def _name(table: Mapping[str, DataCenter], key: str) -> str | None:
+    return table[key].name if key in table else None
+
+
+def cluster_of(call: Call) -> Cluster:
+    """The cluster of the path."""
+    item = call.context.state.clusters.get(call.id("cluster"))
+    if item is None:
+        raise NotFound(call.path)
+    return item
+
+
+def data_center_of(call: Call) -> DataCenter:
+    """The data centre of the path."""
     item = call.context.state.data_centers.get(call.id("data_center"))
     if item is None:
         raise NotFound(call.path)

@@ -13,7 +13,7 @@ from ovirtlab.engine.rest.bodies import Body
 from ovirtlab.engine.rest.documents import Collection, Entity, Items, Value, link_to
 from ovirtlab.engine.rest.listing import Kind
 from ovirtlab.engine.rest.routing import Call, Created, Done, Routes
-from ovirtlab.engine.rest.shapes import address, cause_of, vm_of
+from ovirtlab.engine.rest.shapes import address, cause_of, check_seen, vm_of
 
 routes = Routes()
 
@@ -81,7 +81,7 @@ async def list_reported_of_nic(call: Call) -> Collection:
 
 @routes.get("networks")
 async def list_networks(call: Call) -> Collection:
-    return NETWORKS.listing(call, call.context.state.networks.values())
+    return network_kind(call.context).listing(call, call.context.state.networks.values())
 
 
 @routes.get("networks/{network}")
@@ -89,6 +89,7 @@ async def get_network(call: Call) -> Entity:
     network = call.context.state.networks.get(call.id("network"))
     if network is None:
         raise NotFound(call.path)
+    check_seen(call, ("network", network.id))
     return show_network(call, network)
 
 
@@ -99,19 +100,11 @@ async def list_profiles_of_network(call: Call) -> Collection:
     return PROFILES.listing(call, mine)
 
 
-@routes.get("clusters/{cluster}/networks")
-async def list_networks_of_cluster(call: Call) -> Collection:
-    cluster = call.context.state.clusters.get(call.id("cluster"))
-    if cluster is None:
-        raise NotFound(call.path)
-    all_networks = call.context.state.networks.values()
-    return NETWORKS.listing(call, [item for item in all_networks if item.data_center_id == cluster.data_center_id])
-
-
 @routes.get("datacenters/{data_center}/networks")
 async def list_networks_of_data_center(call: Call) -> Collection:
     key = call.id("data_center")
-    return NETWORKS.listing(call, [item for item in call.context.state.networks.values() if item.data_center_id == key])
+    mine = [item for item in call.context.state.networks.values() if item.data_center_id == key]
+    return network_kind(call.context).listing(call, mine)
 
 
 @routes.get("vnicprofiles")
@@ -124,6 +117,7 @@ async def get_profile(call: Call) -> Entity:
     profile = call.context.state.vnic_profiles.get(call.id("profile"))
     if profile is None:
         raise NotFound(call.path)
+    check_seen(call, ("vnic_profile", profile.id))
     return show_profile(call, profile)
 
 
@@ -134,10 +128,7 @@ async def list_mac_pools(call: Call) -> Collection:
 
 @routes.get("macpools/{pool}")
 async def get_mac_pool(call: Call) -> Entity:
-    pool = call.context.state.mac_pools.get(call.id("pool"))
-    if pool is None:
-        raise NotFound(call.path)
-    return show_mac_pool(call, pool)
+    return show_mac_pool(call, mac_pool_of(call))
 
 
 def show_nic(nic: Nic) -> Entity:
@@ -160,10 +151,11 @@ def show_network(call: Call, network: Network) -> Entity:
     fields: dict[str, Value] = {
         "name": network.name,
         "description": network.description,
-        "mtu": 0,
+        "mtu": network.mtu,
         "stp": False,
         "usages": Items("usage", ["vm"]),
         "vdsm_name": network.name,
+        "vlan": None if network.vlan is None else Entity("vlan", id=str(network.vlan)),
         "data_center": link_to("data_center", network.data_center_id),
     }
     links = ("networklabels", "permissions", "vnicprofiles")
@@ -173,6 +165,7 @@ def show_network(call: Call, network: Network) -> Entity:
 def show_profile(call: Call, profile: VnicProfile) -> Entity:
     fields: dict[str, Value] = {
         "name": profile.name,
+        "description": profile.description or None,
         "pass_through": Entity("pass_through", {"mode": "disabled"}),
         "port_mirroring": False,
         "network": link_to("network", profile.network_id),
@@ -182,23 +175,37 @@ def show_profile(call: Call, profile: VnicProfile) -> Entity:
 
 
 def show_mac_pool(call: Call, pool: MacPool) -> Entity:
-    span = Entity("range", {"from": pool.start, "to": pool.end})
+    spans = [Entity("range", {"from": start, "to": end}) for start, end in ((pool.start, pool.end), *pool.more)]
     fields: dict[str, Value] = {
         "name": pool.name,
-        "allow_duplicates": False,
-        "default_pool": True,
-        "ranges": Items("range", [span]),
+        "description": pool.description or None,
+        "allow_duplicates": pool.allow_duplicates,
+        "default_pool": pool.default,
+        "ranges": Items("range", spans),
     }
     return Entity("mac_pool", fields, id=pool.id, href=address("macpools", pool.id))
 
 
-NETWORKS: Kind[Network] = Kind(
-    tag="networks",
-    member="network",
-    show=show_network,
-    words={"name": lambda item: item.name, "id": lambda item: item.id, "description": lambda item: item.description},
-    place=lambda item: ("network", item.id),
-)
+def network_kind(context: Context) -> Kind[Network]:
+    """How networks are listed and found."""
+    state = context.state
+    return Kind(
+        tag="networks",
+        member="network",
+        show=show_network,
+        place=lambda item: ("network", item.id),
+        words={
+            "name": lambda item: item.name,
+            "id": lambda item: item.id,
+            "description": lambda item: item.description,
+            "vlanid": lambda item: item.vlan,
+            "mtu": lambda item: item.mtu,
+            "datacenter": lambda item: state.data_centers[item.data_center_id].name,
+            "cluster_network.cluster_name": lambda item: tuple(state.clusters[key].name for key in item.clusters),
+        },
+    )
+
+
 PROFILES: Kind[VnicProfile] = Kind(
     tag="vnic_profiles",
     member="vnic_profile",
@@ -207,6 +214,30 @@ PROFILES: Kind[VnicProfile] = Kind(
     place=lambda item: ("vnic_profile", item.id),
 )
 MAC_POOLS: Kind[MacPool] = Kind(tag="mac_pools", member="mac_pool", show=show_mac_pool)
+
+
+def network_of(call: Call) -> Network:
+    """The network of the path."""
+    network = call.context.state.networks.get(call.id("network"))
+    if network is None:
+        raise NotFound(call.path)
+    return network
+
+
+def profile_of(call: Call) -> VnicProfile:
+    """The vNIC profile of the path."""
+    profile = call.context.state.vnic_profiles.get(call.id("profile"))
+    if profile is None:
+        raise NotFound(call.path)
+    return profile
+
+
+def mac_pool_of(call: Call) -> MacPool:
+    """The MAC pool of the path."""
+    pool = call.context.state.mac_pools.get(call.id("pool"))
+    if pool is None:
+        raise NotFound(call.path)
+    return pool
 
 
 def _find(call: Call, vm: Vm) -> Nic:

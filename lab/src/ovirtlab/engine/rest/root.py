@@ -14,23 +14,21 @@ from ovirtlab.engine.state import BLANK
 routes = Routes()
 
 LINKS = (
-    "clusters", "datacenters", "disks", "events", "groups", "hosts", "imagetransfers", "jobs", "macpools", "networks",
-    "operatingsystems", "permissions", "roles", "storagedomains", "tags", "templates", "users", "vms", "vnicprofiles",
+    "affinitylabels", "clusters", "datacenters", "disks", "events", "groups", "hosts", "imagetransfers", "jobs",
+    "macpools", "networks", "operatingsystems", "permissions", "roles", "storagedomains", "tags", "templates", "users",
+    "vms", "vnicprofiles",
 )  # fmt: skip
 SEARCHES = ("clusters", "datacenters", "disks", "events", "hosts", "networks", "storagedomains", "templates", "vms")
 
 # Collections that clients ask for when they keep the whole configuration of a VM; the lab's VMs have none of them.
 _EMPTY = {
-    "affinitylabels": ("affinity_labels", "affinity_label"),
     "bookmarks": ("bookmarks", "bookmark"),
     "cpuprofiles": ("cpu_profiles", "cpu_profile"),
     "diskprofiles": ("disk_profiles", "disk_profile"),
     "vmpools": ("vm_pools", "vm_pool"),
     "users/{object}/sshpublickeys": ("ssh_public_keys", "ssh_public_key"),
     "users/{object}/tags": ("tags", "tag"),
-    "clusters/{object}/affinitygroups": ("affinity_groups", "affinity_group"),
     "clusters/{object}/cpuprofiles": ("cpu_profiles", "cpu_profile"),
-    "datacenters/{object}/quotas": ("quotas", "quota"),
     "disks/{object}/disksnapshots": ("disk_snapshots", "disk_snapshot"),
     "disks/{object}/statistics": ("statistics", "statistic"),
     "hosts/{object}/nics": ("host_nics", "host_nic"),
@@ -42,7 +40,6 @@ _EMPTY = {
     "storagedomains/{object}/disksnapshots": ("disk_snapshots", "disk_snapshot"),
     "storagedomains/{object}/templates": ("templates", "template"),
     "storagedomains/{object}/vms": ("vms", "vm"),
-    "vms/{object}/affinitylabels": ("affinity_labels", "affinity_label"),
     "vms/{object}/applications": ("applications", "application"),
     "vms/{object}/cdroms": ("cdroms", "cdrom"),
     "vms/{object}/graphicsconsoles": ("graphics_consoles", "graphics_console"),

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What an administrator says about groups of objects: affinity and quotas. The lab keeps them; none is enforced."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(kw_only=True)
+class AffinityLabel:
+    """VMs and hosts that belong together."""
+
+    id: str
+    name: str
+    vms: dict[str, None] = field(default_factory=dict)
+    hosts: dict[str, None] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class AffinityGroup:
+    """VMs of a cluster that should, or should not, run together."""
+
+    id: str
+    name: str
+    cluster_id: str
+    description: str = ""
+    positive: bool = False
+    enforcing: bool = False
+    vms: dict[str, None] = field(default_factory=dict)
+    hosts: dict[str, None] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class QuotaLimit:
+    """A limit of one object, whose id is the limit's too; that of all of a kind has the id of the quota.
+
+    `limit` is in GiB for storage and in MiB of memory for clusters, -1 without one; `vcpus` is for clusters only.
+    """
+
+    id: str
+    name: str = ""
+    description: str = ""
+    limit: float = -1
+    vcpus: int = -1
+
+
+@dataclass(kw_only=True)
+class Quota:
+    """A quota of a data centre; percentages are of the limits."""
+
+    id: str
+    name: str
+    data_center_id: str
+    description: str = ""
+    percentages: dict[str, int] = field(default_factory=dict)
+    storage: dict[str, QuotaLimit] = field(default_factory=dict)
+    clusters: dict[str, QuotaLimit] = field(default_factory=dict)

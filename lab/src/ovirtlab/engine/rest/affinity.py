@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`/affinitylabels` and the affinity groups of clusters, with the VMs and hosts in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from ovirtlab.engine.faults import NotFound, conflict, incomplete, invalid
+from ovirtlab.engine.policies import AffinityGroup, AffinityLabel
+from ovirtlab.engine.rest.documents import Collection, Entity, Value, link_to
+from ovirtlab.engine.rest.listing import Kind
+from ovirtlab.engine.rest.routing import Call, Created, Done, Routes
+from ovirtlab.engine.rest.shapes import address
+from ovirtlab.engine.state import SYSTEM
+
+routes = Routes()
+
+Members: TypeAlias = "dict[str, None]"
+
+
+@routes.get("affinitylabels")
+async def list_labels(call: Call) -> Collection:
+    return LABELS.listing(call, call.context.state.affinity_labels.values())
+
+
+@routes.get("affinitylabels/{label}")
+async def get_label(call: Call) -> Entity:
+    return show_label(call, _label(call))
+
+
+@routes.post("affinitylabels")
+async def add_label(call: Call) -> Created:
+    state, name = call.context.state, call.body.text("name")
+    call.require("tag_management", ("system", SYSTEM))
+    if not name:
+        raise incomplete("AffinityLabel", "name", "add")
+    if any(label.name == name for label in state.affinity_labels.values()):
+        raise conflict("Cannot create affinity label. Label with the same name already exists.")
+    label = AffinityLabel(id=state.new_id(), name=name)
+    state.affinity_labels[label.id] = label
+    return Created(lambda: show_label(call, label))
+
+
+@routes.put("affinitylabels/{label}")
+async def update_label(call: Call) -> Entity:
+    label = _label(call)
+    call.require("tag_management", ("system", SYSTEM))
+    label.name = call.body.text("name") or label.name
+    return show_label(call, label)
+
+
+@routes.delete("affinitylabels/{label}")
+async def remove_label(call: Call) -> Done:
+    label = _label(call)
+    call.require("tag_management", ("system", SYSTEM))
+    del call.context.state.affinity_labels[label.id]
+    return Done()
+
+
+@routes.get("clusters/{cluster}/affinitygroups")
+async def list_groups(call: Call) -> Collection:
+    cluster_id = _cluster(call)
+    mine = [group for group in call.context.state.affinity_groups.values() if group.cluster_id == cluster_id]
+    return GROUPS.listing(call, mine)
+
+
+@routes.get("clusters/{cluster}/affinitygroups/{group}")
+async def get_group(call: Call) -> Entity:
+    return show_group(call, _group(call))
+
+
+@routes.post("clusters/{cluster}/affinitygroups")
+async def add_group(call: Call) -> Created:
+    state, name, cluster_id = call.context.state, call.body.text("name"), _cluster(call)
+    call.require("manipulate_affinity_groups", ("cluster", cluster_id))
+    if not name:
+        raise incomplete("AffinityGroup", "name", "add")
+    if any(group.name == name and group.cluster_id == cluster_id for group in state.affinity_groups.values()):
+        raise conflict("Cannot add Affinity Group. Affinity Group name already exists.")
+    group = AffinityGroup(id=state.new_id(), name=name, cluster_id=cluster_id)
+    _change(call, group)
+    state.affinity_groups[group.id] = group
+    return Created(lambda: show_group(call, group))
+
+
+@routes.put("clusters/{cluster}/affinitygroups/{group}")
+async def update_group(call: Call) -> Entity:
+    group = _group(call)
+    call.require("manipulate_affinity_groups", ("cluster", group.cluster_id))
+    group.name = call.body.text("name") or group.name
+    _change(call, group)
+    return show_group(call, group)
+
+
+@routes.delete("clusters/{cluster}/affinitygroups/{group}")
+async def remove_group(call: Call) -> Done:
+    group = _group(call)
+    call.require("manipulate_affinity_groups", ("cluster", group.cluster_id))
+    del call.context.state.affinity_groups[group.id]
+    return Done()
+
+
+def _member_routes(pattern: str, kind: str, members_of: Callable[[Call], Members]) -> None:
+    """The VMs or hosts in a label or a group."""
+    plural = f"{kind}s"
+
+    @routes.get(f"{pattern}/{plural}")
+    async def list_members(call: Call) -> Collection:
+        links = [link_to(kind, key) for key in members_of(call)]
+        return Collection(plural, kind, [link for link in links if link is not None])
+
+    @routes.post(f"{pattern}/{plural}")
+    async def add_member(call: Call) -> Created:
+        call.require("manipulate_affinity_groups", ("system", SYSTEM))
+        members, key = members_of(call), _known(call, kind)
+        if key in members:
+            raise conflict("Cannot edit affinity label. The entity is already attached to this label.")
+        members[key] = None
+        return Created(lambda: link_to(kind, key) or Entity(kind))
+
+    @routes.delete(f"{pattern}/{plural}/{{member}}")
+    async def remove_member(call: Call) -> Done:
+        call.require("manipulate_affinity_groups", ("system", SYSTEM))
+        members = members_of(call)
+        if call.id("member") not in members:
+            raise NotFound(call.path)
+        del members[call.id("member")]
+        return Done()
+
+
+_member_routes("affinitylabels/{label}", "vm", lambda call: _label(call).vms)
+_member_routes("affinitylabels/{label}", "host", lambda call: _label(call).hosts)
+_member_routes("clusters/{cluster}/affinitygroups/{group}", "vm", lambda call: _group(call).vms)
+_member_routes("clusters/{cluster}/affinitygroups/{group}", "host", lambda call: _group(call).hosts)
+
+
+@routes.get("vms/{vm}/affinitylabels")
+async def list_labels_of_vm(call: Call) -> Collection:
+    vm = call.context.state.vm(call.id("vm"))
+    return LABELS.listing(call, [label for label in call.context.state.affinity_labels.values() if vm.id in label.vms])
+
+
+@routes.get("hosts/{host}/affinitylabels")
+async def list_labels_of_host(call: Call) -> Collection:
+    key = call.context.state.host(call.id("host")).id
+    return LABELS.listing(call, [label for label in call.context.state.affinity_labels.values() if key in label.hosts])
+
+
+def show_label(call: Call, label: AffinityLabel) -> Entity:
+    fields: dict[str, Value] = {"name": label.name, "read_only": False}
+    return Entity(
+        "affinity_label", fields, id=label.id, href=address("affinitylabels", label.id), links=("hosts", "vms")
+    )
+
+
+def show_group(call: Call, group: AffinityGroup) -> Entity:
+    fields: dict[str, Value] = {
+        "name": group.name,
+        "description": group.description,
+        "enforcing": group.enforcing,
+        "positive": group.positive,
+        "cluster": link_to("cluster", group.cluster_id),
+    }
+    href = address("clusters", group.cluster_id, "affinitygroups", group.id)
+    return Entity("affinity_group", fields, id=group.id, href=href, links=("hosts", "vms"))
+
+
+LABELS: Kind[AffinityLabel] = Kind(tag="affinity_labels", member="affinity_label", show=show_label)
+GROUPS: Kind[AffinityGroup] = Kind(tag="affinity_groups", member="affinity_group", show=show_group)
+
+
+def _change(call: Call, group: AffinityGroup) -> None:
+    body = call.body
+    group.description = body.text("description") or group.description
+    for name in ("positive", "enforcing"):
+        value = body.flag(name)
+        if value is not None:
+            setattr(group, name, value)
+
+
+def _known(call: Call, kind: str) -> str:
+    """The id of the VM or host in the request; unknown is refused."""
+    if call.body.id is None:
+        raise incomplete(kind.capitalize(), "id", "add")
+    if not call.context.state.has(kind, call.body.id):
+        raise invalid(f"Cannot edit affinity label. The {kind} does not exist.")
+    return call.body.id
+
+
+def _cluster(call: Call) -> str:
+    key = call.id("cluster")
+    if key not in call.context.state.clusters:
+        raise NotFound(call.path)
+    return key
+
+
+def _label(call: Call) -> AffinityLabel:
+    label = call.context.state.affinity_labels.get(call.id("label"))
+    if label is None:
+        raise NotFound(call.path)
+    return label
+
+
+def _group(call: Call) -> AffinityGroup:
+    group = call.context.state.affinity_groups.get(call.id("group"))
+    if group is None or group.cluster_id != call.id("cluster"):
+        raise NotFound(call.path)
+    return group
