@@ -15,14 +15,26 @@ VolumeFormat = Literal["raw", "qcow2"]
 
 
 @dataclass(frozen=True, kw_only=True)
+class BackingVolume:
+    """A volume below the active one of a disk with snapshots."""
+
+    path: Path
+    format: VolumeFormat
+
+
+@dataclass(frozen=True, kw_only=True)
 class VmDisk:
-    """A disk as a VM is started with: `target` is the name libvirt would give it (vda, vdb, sda)."""
+    """A disk as a VM is started with: `target` is the name libvirt would give it (vda, vdb, sda).
+
+    `backing` are the volumes below `path`, the newest first.
+    """
 
     disk_id: str
     path: Path
     format: VolumeFormat
     target: str
     read_only: bool = False
+    backing: tuple[BackingVolume, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +82,14 @@ class Host(Protocol):
     async def verify_volume(self, path: Path, fmt: VolumeFormat) -> None:
         """What VDSM's Volume.verify does after an upload: qcow2 with compat 1.1, no backing file."""
 
+    async def create_overlay(
+        self, path: Path, backing: Path, fmt: VolumeFormat, *, bitmaps: tuple[str, ...] = ()
+    ) -> None:
+        """Make an empty qcow2 volume over `backing` of format `fmt`, with `bitmaps` and those valid below it."""
+
+    async def merge_volumes(self, top: Path, base: Path, fmt: VolumeFormat, *, child: Path | None = None) -> None:
+        """Cold merge: write `top` into `base` of format `fmt`, with its bitmaps; `child` is hung on `base`."""
+
     async def bitmaps(self, path: Path) -> Mapping[str, tuple[str, ...]]:
         """Names of the persistent bitmaps of a volume that no VM uses, with their flags (`auto`, `in-use`)."""
 
@@ -99,6 +119,13 @@ class Host(Protocol):
     async def attach_disk(self, vm_id: str, disk: VmDisk) -> None: ...
     async def detach_disk(self, vm_id: str, disk_id: str) -> None: ...
 
+    # snapshots of a running VM
+    async def snapshot_vm(self, vm_id: str, overlays: Mapping[str, Path], *, freeze: bool = True) -> None:
+        """Let disks (by id) go on in volumes made by `create_overlay`, all in one moment."""
+
+    async def merge_live(self, vm_id: str, disk_id: str, *, top: Path, base: Path) -> None:
+        """Write the volume `top` of a disk into the one below it, which takes its place in the chain."""
+
     # live backup, as libvirt does it; at most one at a time in a VM
     async def start_backup(
         self, vm_id: str, backup_id: str, disks: tuple[BackupDisk, ...], *, require_consistency: bool
@@ -121,8 +148,12 @@ class Host(Protocol):
         read_only: bool,
         bitmap: str | None = None,
         discard: bool = True,
+        shallow: bool = False,
     ) -> str:
-        """Run `qemu-nbd` as VDSM does; return `nbd:unix:<run dir>/nbd/<server id>.sock`."""
+        """Run `qemu-nbd` as VDSM does; return `nbd:unix:<run dir>/nbd/<server id>.sock`.
+
+        It shows the whole chain of volumes down from `path`, or that one volume when `shallow`.
+        """
 
     async def stop_nbd_server(self, server_id: str) -> None: ...
 

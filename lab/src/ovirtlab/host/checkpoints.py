@@ -13,10 +13,19 @@ Bitmaps = Mapping[str, Mapping[str, Any]]
 
 
 async def bitmaps(machine: Machine) -> Mapping[str, Bitmaps]:
-    """By target, the bitmaps of each disk of a running machine by name, as QEMU describes them."""
+    """By target, the bitmaps of the active volume of each disk by name, as QEMU describes them."""
+    found = await bitmaps_of_nodes(machine)
+    return {target: found.get(disk.node, {}) for target, disk in machine.disks.items()}
+
+
+async def bitmaps_of_nodes(machine: Machine) -> Mapping[str, Bitmaps]:
+    """The same by node, for every volume that is open."""
     nodes = await machine.execute("query-named-block-nodes", {"flat": True})
-    found = {node["node-name"]: node.get("dirty-bitmaps", []) for node in nodes}
-    return {target: {item["name"]: item for item in found.get(target, [])} for target in machine.disks}
+    # Jobs such as a merge have bitmaps without a name.
+    return {
+        node["node-name"]: {item["name"]: item for item in node.get("dirty-bitmaps", []) if "name" in item}
+        for node in nodes
+    }
 
 
 def usable(bitmap: Mapping[str, Any] | None) -> bool:
@@ -60,7 +69,10 @@ class Checkpoints:
         if not carriers:
             raise HostError(f"bitmap '{checkpoint_id}' not found in backing chain", code=OPERATION_FAILED)
         actions = [
-            {"type": "block-dirty-bitmap-remove", "data": {"node": target, "name": checkpoint_id}}
+            {
+                "type": "block-dirty-bitmap-remove",
+                "data": {"node": self._machine.disks[target].node, "name": checkpoint_id},
+            }
             for target in carriers
         ]
         await self._machine.execute("transaction", {"actions": actions})

@@ -12,10 +12,11 @@ import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from ovirtlab.host.checkpoints import bitmaps, inconsistent, usable
+from ovirtlab.host.checkpoints import Bitmaps, bitmaps_of_nodes, inconsistent, usable
 from ovirtlab.machine.agent import GuestAgent
 from ovirtlab.machine.errors import HostError
 from ovirtlab.machine.nodes import direct_io_works
@@ -30,9 +31,13 @@ JOB_END_TIMEOUT = 30.0
 
 @dataclass(frozen=True, kw_only=True)
 class DiskPlan:
-    """One disk of a backup, in names of the block layer; `size` is virtual, in bytes."""
+    """One disk of a backup, in names of the block layer; `size` is virtual, in bytes.
+
+    `nodes` are the disk's volumes, the active one first: a bitmap may span several of them.
+    """
 
     target: str
+    nodes: tuple[str, ...]
     scratch: Path
     size: int
     from_checkpoint: str | None
@@ -61,6 +66,7 @@ class LiveBackup:
         self.machine = machine
         self.socket = socket
         self._plans = plans
+        self._spans: dict[str, tuple[str, ...]] = {}
         self._undo = AsyncExitStack()
 
     @property
@@ -80,7 +86,7 @@ class LiveBackup:
             for plan in self._plans:
                 undo.callback(plan.scratch.unlink, missing_ok=True)
                 await run(["qemu-img", "create", "-q", "-f", "qcow2", plan.scratch, str(plan.size)])
-            async with _frozen(self.machine, required=require_consistency):
+            async with frozen(self.machine, required=require_consistency):
                 await self._begin(undo)
             self._undo = undo.pop_all()
 
@@ -102,10 +108,13 @@ class LiveBackup:
             plan.scratch.unlink(missing_ok=True)
 
     async def _check_bitmaps(self) -> None:
-        present = await bitmaps(self.machine)
+        present = await bitmaps_of_nodes(self.machine)
         for plan in self._plans:
-            if plan.from_checkpoint and not usable(present[plan.target].get(plan.from_checkpoint)):
-                raise inconsistent(plan.from_checkpoint)
+            if plan.from_checkpoint:
+                spans = carriers(plan, present)
+                if not spans or not all(usable(present[node][plan.from_checkpoint]) for node in spans):
+                    raise inconsistent(plan.from_checkpoint)
+                self._spans[plan.target] = spans
 
     async def _begin(self, undo: AsyncExitStack) -> None:
         for plan in self._plans:
@@ -115,7 +124,7 @@ class LiveBackup:
         address = {"type": "unix", "data": {"path": str(self.socket)}}
         await self.machine.execute("nbd-server-start", {"addr": address})
         undo.push_async_callback(self._stop_server)
-        await self.machine.execute("transaction", {"actions": transaction(self._plans)})
+        await self.machine.execute("transaction", {"actions": transaction(self._plans, self._spans)})
         undo.push_async_callback(self._end_jobs)
         async with AsyncExitStack() as unmade:
             unmade.push_async_callback(self._remove_checkpoint_bitmaps)
@@ -128,7 +137,7 @@ class LiveBackup:
         storage = {"driver": "file", "filename": str(plan.scratch), "node-name": f"{plan.node}-storage", "cache": cache}
         await self.machine.execute("blockdev-add", storage)
         undo.push_async_callback(self.machine.execute, "blockdev-del", {"node-name": storage["node-name"]})
-        image = {"driver": "qcow2", "node-name": plan.node, "file": storage["node-name"], "backing": plan.target}
+        image = {"driver": "qcow2", "node-name": plan.node, "file": storage["node-name"], "backing": plan.nodes[0]}
         await self.machine.execute("blockdev-add", {**image, "cache": cache})
         undo.push_async_callback(self.machine.execute, "blockdev-del", {"node-name": plan.node})
 
@@ -155,25 +164,33 @@ class LiveBackup:
     async def _remove_checkpoint_bitmaps(self) -> None:
         for plan in self._plans:
             if plan.to_checkpoint:
-                bitmap = {"node": plan.target, "name": plan.to_checkpoint}
+                bitmap = {"node": plan.nodes[0], "name": plan.to_checkpoint}
                 await self.machine.execute("block-dirty-bitmap-remove", bitmap)
 
 
-def transaction(plans: tuple[DiskPlan, ...]) -> list[dict[str, Any]]:
-    """Actions that start all disks of a backup at one moment: first bitmaps, then jobs, as libvirt orders them."""
+def carriers(plan: DiskPlan, present: Mapping[str, Bitmaps]) -> tuple[str, ...]:
+    """The nodes that bear the bitmap an increment is read by, from the active volume down without a hole."""
+    return tuple(takewhile(lambda node: plan.from_checkpoint in present.get(node, {}), plan.nodes))
+
+
+def transaction(plans: tuple[DiskPlan, ...], spans: Mapping[str, tuple[str, ...]]) -> list[dict[str, Any]]:
+    """Actions that start all disks of a backup at one moment: first bitmaps, then jobs, as libvirt orders them.
+
+    `spans` has, by target, the nodes whose bitmaps together are the increment.
+    """
     actions: list[dict[str, Any]] = []
     for plan in plans:
         if plan.to_checkpoint:
-            bitmap = {"node": plan.target, "name": plan.to_checkpoint, "persistent": True, "disabled": False}
+            bitmap = {"node": plan.nodes[0], "name": plan.to_checkpoint, "persistent": True, "disabled": False}
             actions.append({"type": "block-dirty-bitmap-add", "data": bitmap})
         if plan.from_checkpoint:
             merged = {"node": plan.node, "name": plan.bitmap, "persistent": False, "disabled": True}
             actions.append({"type": "block-dirty-bitmap-add", "data": {**merged, "granularity": 65536}})
-            source = [{"node": plan.target, "name": plan.from_checkpoint}]
+            source = [{"node": node, "name": plan.from_checkpoint} for node in spans[plan.target]]
             merge = {"node": plan.node, "target": plan.bitmap, "bitmaps": source}
             actions.append({"type": "block-dirty-bitmap-merge", "data": merge})
     for plan in plans:
-        job = {"device": plan.target, "job-id": plan.job, "target": plan.node, "sync": "none", "auto-dismiss": False}
+        job = {"device": plan.nodes[0], "job-id": plan.job, "target": plan.node, "sync": "none", "auto-dismiss": False}
         actions.append({"type": "blockdev-backup", "data": job})
     return actions
 
@@ -186,7 +203,7 @@ def export(plan: DiskPlan) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def _frozen(machine: Machine, *, required: bool) -> AsyncIterator[None]:
+async def frozen(machine: Machine, *, required: bool) -> AsyncIterator[None]:
     """Hold the guest's file systems still; thaw always. A guest that cannot freeze is an error only if `required`."""
     async with AsyncExitStack() as stack:
         try:

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ovirtlab.host.api import BackupDisk, HostError, VmDefinition, VmDisk, VmState, VolumeFormat
+from ovirtlab.host.api import BackingVolume, BackupDisk, HostError, VmDefinition, VmDisk, VmState, VolumeFormat
 
 _INCONSISTENT = 109
 _BUSY = 68
@@ -73,6 +73,20 @@ class MemoryHost:
         if not path.exists():
             raise HostError(f"the volume {path} does not exist")
 
+    async def create_overlay(
+        self, path: Path, backing: Path, fmt: VolumeFormat, *, bitmaps: tuple[str, ...] = ()
+    ) -> None:
+        await self.create_volume(path, "qcow2", backing.stat().st_size)
+        for name in {*bitmaps, *self.storage.bitmaps.get(backing, {})}:
+            await self.add_bitmap(path, name)
+
+    async def merge_volumes(self, top: Path, base: Path, fmt: VolumeFormat, *, child: Path | None = None) -> None:
+        if not (top.exists() and base.exists()):
+            raise HostError(f"the volume {top} or {base} does not exist")
+        if fmt == "qcow2":
+            for name in self.storage.bitmaps.get(top, {}):
+                await self.add_bitmap(base, name)
+
     async def bitmaps(self, path: Path) -> Mapping[str, tuple[str, ...]]:
         return dict(self.storage.bitmaps.get(path, {}))
 
@@ -128,6 +142,25 @@ class MemoryHost:
         if self._machine(vm_id).disks.pop(disk_id, None) is None:
             raise HostError(f"the VM has no disk {disk_id}")
 
+    # snapshots
+
+    async def snapshot_vm(self, vm_id: str, overlays: Mapping[str, Path], *, freeze: bool = True) -> None:
+        machine = self._machine(vm_id)
+        for disk_id, path in overlays.items():
+            disk = machine.disks[disk_id]
+            below = BackingVolume(path=disk.path, format=disk.format)
+            machine.disks[disk_id] = replace(disk, path=path, format="qcow2", backing=(below, *disk.backing))
+
+    async def merge_live(self, vm_id: str, disk_id: str, *, top: Path, base: Path) -> None:
+        machine = self._machine(vm_id)
+        disk = machine.disks[disk_id]
+        volumes = (BackingVolume(path=disk.path, format=disk.format), *disk.backing)
+        left = tuple(volume for volume in volumes if volume.path != top)
+        if len(left) == len(volumes) or base not in [volume.path for volume in left]:
+            raise HostError(f"the disk {disk_id} does not use {top.name} over {base.name}")
+        await self.merge_volumes(top, base, left[0].format)
+        machine.disks[disk_id] = replace(disk, path=left[0].path, format=left[0].format, backing=left[1:])
+
     # live backup
 
     async def start_backup(
@@ -172,6 +205,7 @@ class MemoryHost:
         read_only: bool,
         bitmap: str | None = None,
         discard: bool = True,
+        shallow: bool = False,
     ) -> str:
         if bitmap and bitmap not in self.storage.bitmaps.get(path, {}):
             raise HostError(f"the bitmap {bitmap} does not exist")

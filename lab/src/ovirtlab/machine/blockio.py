@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
+from contextlib import AsyncExitStack
 
 from ovirtlab.machine.errors import HostError
 from ovirtlab.machine.nodes import (
     DiskNode,
+    Layer,
+    backing_options,
     device_options,
     drive_option,
     format_options,
@@ -78,6 +82,7 @@ async def unplug(machine: Machine, disk: DiskNode) -> None:
     """Remove a disk from a running machine; a guest must let it go within 20 seconds."""
     if machine.spec.boot is None:
         await _hmp_or_fail(machine, f"drive_del {disk.device}", "")
+        await remove_nodes(machine, tuple(layer for layer in disk.chain if layer.node != disk.target))
     else:
         await machine.execute("device_del", {"id": disk.device})
         await _remove_unplugged(machine, disk)
@@ -86,21 +91,16 @@ async def unplug(machine: Machine, disk: DiskNode) -> None:
 
 async def resize(machine: Machine, disk: DiskNode, size: int) -> None:
     """Grow a disk of a running machine to `size` bytes."""
-    await machine.execute("block_resize", {"node-name": disk.target, "size": size})
+    await machine.execute("block_resize", {"node-name": disk.node, "size": size})
 
 
 async def _plug_device(machine: Machine, disk: DiskNode) -> None:
-    await machine.execute("blockdev-add", storage_options(disk))
-    try:
-        await machine.execute("blockdev-add", format_options(disk))
-        try:
-            await machine.execute("device_add", device_options(disk))
-        except HostError:
-            await machine.execute("blockdev-del", {"node-name": disk.target})
-            raise
-    except HostError:
-        await machine.execute("blockdev-del", {"node-name": disk.storage})
-        raise
+    async with AsyncExitStack() as undo:
+        for options in (*backing_options(disk), storage_options(disk), format_options(disk)):
+            await machine.execute("blockdev-add", options)
+            undo.push_async_callback(machine.execute, "blockdev-del", {"node-name": options["node-name"]})
+        await machine.execute("device_add", device_options(disk))
+        undo.pop_all()
 
 
 async def _remove_unplugged(machine: Machine, disk: DiskNode) -> None:
@@ -108,7 +108,7 @@ async def _remove_unplugged(machine: Machine, disk: DiskNode) -> None:
     deadline = time.monotonic() + UNPLUG_TIMEOUT
     while True:
         try:
-            await machine.execute("blockdev-del", {"node-name": disk.target})
+            await machine.execute("blockdev-del", {"node-name": disk.node})
             break
         except HostError as error:
             if "in use" not in str(error):
@@ -117,6 +117,15 @@ async def _remove_unplugged(machine: Machine, disk: DiskNode) -> None:
                 raise HostError(f"the guest of VM {machine.spec.name} does not let go of {disk.target}") from error
         await asyncio.sleep(POLL)
     await machine.execute("blockdev-del", {"node-name": disk.storage})
+    await remove_nodes(machine, disk.backing)
+
+
+async def remove_nodes(machine: Machine, layers: tuple[Layer, ...]) -> None:
+    """Close volumes that nothing uses any more, the upper first; some have gone with the node above them."""
+    for layer in layers:
+        for name in (layer.node, layer.storage):
+            with contextlib.suppress(HostError):
+                await machine.execute("blockdev-del", {"node-name": name})
 
 
 async def _hmp_or_fail(machine: Machine, line: str, expected: str) -> None:

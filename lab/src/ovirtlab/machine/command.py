@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ovirtlab.machine.errors import HostError
-from ovirtlab.machine.nodes import DiskNode, device_options, drive_option, format_options, storage_options
+from ovirtlab.machine.nodes import (
+    DiskNode,
+    backing_options,
+    device_options,
+    drive_option,
+    format_options,
+    storage_options,
+)
 
 QEMU = "qemu-system-x86_64"
 AGENT_PORT = "org.qemu.guest_agent.0"
@@ -92,7 +99,8 @@ def _with_guest(spec: MachineSpec, boot: Boot) -> list[str]:
     argv += ["-chardev", _socket("agent", socket_path(spec.file("agent")))]
     argv += ["-device", "virtio-serial-pci", "-device", f"virtserialport,chardev=agent,name={AGENT_PORT}"]
     for disk in spec.disks:
-        argv += ["-blockdev", json.dumps(storage_options(disk)), "-blockdev", json.dumps(format_options(disk))]
+        for options in (*backing_options(disk), storage_options(disk), format_options(disk)):
+            argv += ["-blockdev", json.dumps(options)]
         argv += ["-device", json.dumps(device_options(disk))]
     return argv
 
