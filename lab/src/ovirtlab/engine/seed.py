@@ -87,8 +87,8 @@ def _networks(state: State, cluster: Cluster) -> None:
         name="ovirtmgmt",
         data_center_id=cluster.data_center_id,
         description="Management Network",
-    )
         clusters={cluster.id: True},
+    )
     state.networks[network.id] = network
     profile = VnicProfile(id=stable_id("vnicprofile", "ovirtmgmt"), name="ovirtmgmt", network_id=network.id)
     state.vnic_profiles[profile.id] = profile
@@ -100,8 +100,8 @@ def _networks(state: State, cluster: Cluster) -> None:
         default=True,
     )
     state.mac_pools[pool.id] = pool
-
     cluster.mac_pool_id = pool.id
+
 
 def _storage_domains(state: State, environment: Environment, data_center_id: str, *, directory: Path) -> None:
     for number, plan in enumerate(environment.storage_domains):

@@ -30,8 +30,8 @@ from ovirtlab.engine.entities import (
 from ovirtlab.engine.events import EventLog
 from ovirtlab.engine.faults import NotFound
 from ovirtlab.engine.locks import LockTable
-from ovirtlab.engine.records import Backup, Checkpoint, ImageTransfer, Snapshot
 from ovirtlab.engine.policies import AffinityGroup, AffinityLabel, Quota
+from ovirtlab.engine.records import Backup, Checkpoint, ImageTransfer, Snapshot
 from ovirtlab.engine.timers import Settings
 
 T = TypeVar("T")
@@ -62,10 +62,10 @@ class State:
         self.vms: dict[str, Vm] = {}
         self.disks: dict[str, Disk] = {}
         self.tags: dict[str, Tag] = {}
-        self.roles: dict[str, Role] = {}
         self.affinity_groups: dict[str, AffinityGroup] = {}
         self.affinity_labels: dict[str, AffinityLabel] = {}
         self.quotas: dict[str, Quota] = {}
+        self.roles: dict[str, Role] = {}
         self.users: dict[str, User] = {}
         self.permissions: dict[str, Permission] = {}
         self.jobs: dict[str, Job] = {}

@@ -221,12 +221,12 @@ def data_centers(context: Context) -> Kind[DataCenter]:
             "description": lambda item: item.description,
             "status": lambda item: item.status,
             "storage.name": storage,
-        },
-    )
-
             "clusters.name": lambda item: tuple(
                 cluster.name for cluster in context.state.clusters.values() if cluster.data_center_id == item.id
             ),
+        },
+    )
+
 
 def clusters(context: Context) -> Kind[Cluster]:
     return Kind(
