@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 import yaml
 
+from ovirtlab import accounts
+from ovirtlab.accounts import Accounts
 from ovirtlab.fields import BadEnvironment, Fields
 
 GIB = 1 << 30
@@ -106,6 +108,7 @@ class Environment:
     time_scale: float = 1.0
     settings: Mapping[str, float | bool] = dataclasses.field(default_factory=dict)
     exports: tuple[Export, ...] = (Export(name="backup"),)
+    accounts: Accounts = dataclasses.field(default_factory=Accounts)
 
 
 def default() -> Environment:
@@ -132,18 +135,28 @@ def parse(text: str, *, origin: str) -> Environment:
     hosts = _many(top, "hosts", _host)
     domains = _many(top, "storage_domains", _domain, default=({"name": "data"},))
     context = _Context(hosts=hosts, domains=domains)
+    vms = tuple(_vms(top, context))
     environment = Environment(
         hosts=hosts,
         storage_domains=domains,
-        vms=tuple(_vms(top, context)),
+        vms=vms,
         username=top.text("username", default="admin@internal"),
         password=top.text("password", default="") or secrets.token_urlsafe(12),
         time_scale=top.number("time_scale", default=1.0, least=0.001),
         settings=top.numbers("settings"),
         exports=_exports(top),
+        accounts=_accounts(top, {"host": hosts, "storage_domain": domains, "vm": vms}),
     )
     top.done()
     return environment
+
+
+def _accounts(top: Fields, objects: Mapping[str, Sequence[Any]]) -> Accounts:
+    found = accounts.read(top, {kind: [item.name for item in items] for kind, items in objects.items()})
+    _distinct(top, "users", [top.text("username", default="admin@internal"), *(user.login for user in found.users)])
+    _distinct(top, "groups", [group.name for group in found.groups])
+    _distinct(top, "sso_clients", [client.client_id for client in found.sso_clients])
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)

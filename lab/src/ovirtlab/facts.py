@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import uuid
@@ -48,6 +49,8 @@ def collect(
         "ca_file": str(fabric.authority.certificate),
         "username": environment.username,
         "password": environment.password,
+        "users": _users(environment),
+        "sso_clients": [dataclasses.asdict(client) for client in environment.accounts.sso_clients],
         "isolated": fabric.network.isolated,
         "hosts": [_host(host.name, fabric, places) for host in environment.hosts],
         "storage_domains": described["storage_domains"],
@@ -56,6 +59,26 @@ def collect(
         "target_missing": fabric.target_missing,
         "vms": [_with_formats(vm, environment) for vm in described["vms"]],
     }
+
+
+def _users(environment: Environment) -> list[dict[str, Any]]:
+    """All that can log in, the administrator first, with the roles and groups that the environment gave them."""
+    admin = {
+        "username": environment.username,
+        "password": environment.password,
+        "groups": [],
+        "roles": [{"role": "SuperUser", "kind": "system", "name": ""}],
+    }
+    others = [
+        {
+            "username": user.login,
+            "password": user.password,
+            "groups": list(user.groups),
+            "roles": [dataclasses.asdict(grant) for grant in user.roles],
+        }
+        for user in environment.accounts.users
+    ]
+    return [admin, *others]
 
 
 def _with_formats(vm: Mapping[str, Any], environment: Environment) -> dict[str, Any]:

@@ -104,6 +104,13 @@ class Fields:
             raise self.error(key, f"must map names to numbers or true and false, not {_shown(value)}")
         return {str(name): item for name, item in value.items()}
 
+    def texts(self, key: str) -> tuple[str, ...]:
+        """Return a list of texts, empty when there is none."""
+        value = self._take(key, [])
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise self.error(key, f"must be a list of texts, not {_shown(value)}")
+        return tuple(value)
+
     def items(self, key: str, *, default: Sequence[Any] | None = None) -> list[Fields]:
         """Return the mappings of a list."""
         value = self._take(key, _REQUIRED if default is None else list(default))

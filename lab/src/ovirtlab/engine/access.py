@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ovirtlab.engine.entities import Permission, User
 from ovirtlab.engine.faults import Forbidden
-from ovirtlab.engine.state import SYSTEM, State
+from ovirtlab.engine.state import EVERYONE, SYSTEM, State
 
 Object = tuple[str, str]  # (kind, id)
 
@@ -25,7 +25,11 @@ def require(state: State, user: User, *, permit: str, on: Object) -> None:
 
 def sees(state: State, user: User, *, on: Object) -> bool:
     """Whether the user-level view shows the object: any role on it, above it, or below it."""
-    return next(permissions(state, user, on=on), None) is not None or _holds_below(state, user, on=on)
+    found = permissions(state, user, on=on)
+    if on[0] in ("network", "vnic_profile") and _uses_network(state, user, on=on):
+        return True
+    shown = any(item.on == on or state.roles[item.role_id].shows_children for item in found)
+    return shown or _holds_below(state, user, on=on)
 
 
 def is_admin(state: State, user: User) -> bool:
@@ -33,8 +37,20 @@ def is_admin(state: State, user: User) -> bool:
     return any(
         state.roles[permission.role_id].administrative
         for permission in state.permissions.values()
-        if permission.user_id == user.id
+        if holds(user, permission)
     )
+
+
+def may_log_in(state: State, user: User) -> bool:
+    """Whether the engine gives the user a session: any role will do, as all have `login`, but those of everyone."""
+    return any(holds(user, item) and item.group_id != EVERYONE for item in state.permissions.values())
+
+
+def holds(user: User, permission: Permission) -> bool:
+    """Whether a permission is the user's own, or that of a group they are in."""
+    if permission.group_id:
+        return permission.group_id in user.group_ids or permission.group_id == EVERYONE
+    return permission.user_id == user.id
 
 
 def permissions(state: State, user: User | None, *, on: Object) -> Iterator[Permission]:
@@ -43,7 +59,7 @@ def permissions(state: State, user: User | None, *, on: Object) -> Iterator[Perm
     return (
         permission
         for permission in state.permissions.values()
-        if permission.on in places and (user is None or permission.user_id == user.id)
+        if permission.on in places and (user is None or holds(user, permission))
     )
 
 
@@ -87,8 +103,21 @@ def _data_center_of(state: State, place: Object) -> Iterator[Object]:
         yield ("data_center", state.networks[key].data_center_id)
 
 
+def _uses_network(state: State, user: User, *, on: Object) -> bool:
+    """Whether a VM of the user has an interface in the network, or by the profile."""
+    kind, key = on
+    profiles = {
+        item.id for item in state.vnic_profiles.values() if key == (item.id if kind != "network" else item.network_id)
+    }
+    return any(
+        nic.vnic_profile_id in profiles and sees(state, user, on=("vm", vm.id))
+        for vm in state.vms.values()
+        for nic in vm.nics.values()
+    )
+
+
 def _holds_below(state: State, user: User, *, on: Object) -> bool:
     if on[0] not in ("cluster", "data_center", "storage_domain", "network"):
         return False
-    mine = (permission.on for permission in state.permissions.values() if permission.user_id == user.id)
+    mine = (permission.on for permission in state.permissions.values() if holds(user, permission))
     return any(on in above(state, on=place) for place in mine)

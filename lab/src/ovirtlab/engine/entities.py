@@ -249,6 +249,7 @@ class Role:
     permits: frozenset[str]
     description: str = ""
     mutable: bool = False
+    shows_children: bool = True  # whether its holder sees what lies in the object, not only the object
 
 
 @dataclass(kw_only=True)
@@ -262,6 +263,7 @@ class User:
     first_name: str = ""
     last_name: str = ""
     email: str = ""
+    group_ids: tuple[str, ...] = ()
 
     @property
     def login(self) -> str:
@@ -269,11 +271,21 @@ class User:
 
 
 @dataclass(kw_only=True)
-class Permission:
-    """A role of a user on an object; `on` is (kind, id) with kind `system` for the whole system."""
+class Group:
+    """A group of the directory."""
 
     id: str
-    user_id: str
+    name: str
+    domain: str
+
+
+@dataclass(kw_only=True)
+class Permission:
+    """A role of a user or a group on an object; `on` is (kind, id) with kind `system` for the whole system."""
+
+    id: str
+    user_id: str = ""
+    group_id: str = ""
     role_id: str
     on: tuple[str, str]
 

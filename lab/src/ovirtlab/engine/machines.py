@@ -207,9 +207,9 @@ def _forget(context: Context, vm: Vm) -> None:
         del state.permissions[key]
 
 
-def grant(context: Context, user_id: str, role_id: str, *, on: tuple[str, str]) -> Permission:
-    """Give a user a role on an object."""
-    permission = Permission(id=context.state.new_id(), user_id=user_id, role_id=role_id, on=on)
+def grant(context: Context, user_id: str, role_id: str, *, on: tuple[str, str], group_id: str = "") -> Permission:
+    """Give a user, or with a `group_id` a group, a role on an object."""
+    permission = Permission(id=context.state.new_id(), user_id=user_id, group_id=group_id, role_id=role_id, on=on)
     context.state.permissions[permission.id] = permission
     return permission
 

@@ -89,6 +89,8 @@ _PREDEFINED: dict[str, tuple[bool, set[str], str]] = {
     "DiskOperator": (False, _DISK | {"backup_disk"}, "User Role, permission for all operations on a specific disk"),
 }
 
+_OBJECT_ONLY = frozenset({"VmCreator", "DiskCreator", "VmImporterExporter", "ExternalEventsCreator"})
+
 
 def predefined() -> list[Role]:
     """The roles every engine starts with; their ids are the same in every lab."""
@@ -99,6 +101,7 @@ def predefined() -> list[Role]:
             administrative=administrative,
             permits=frozenset(permits | {"login"}),
             description=description,
+            shows_children=name not in _OBJECT_ONLY,
         )
         for name, (administrative, permits, description) in _PREDEFINED.items()
     ]

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from ovirtlab.engine import networks, roles
+from ovirtlab.engine import accounts, networks, roles
 from ovirtlab.engine.entities import (
     Cluster,
     DataCenter,
@@ -61,6 +61,7 @@ def fill(state: State, environment: Environment, hosts: Sequence[Host], *, direc
     by_name = {host.name: host.id for host in hosts}
     for plan in environment.vms:
         _vm(state, plan, cluster.id, host_id=by_name[plan.host])
+    accounts.fill(state, environment.accounts)
 
 
 def _users(state: State, environment: Environment) -> None:

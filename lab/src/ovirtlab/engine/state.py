@@ -14,6 +14,7 @@ from ovirtlab.engine.entities import (
     DataCenter,
     Disk,
     DiskAttachment,
+    Group,
     HostEntity,
     Job,
     MacPool,
@@ -67,6 +68,7 @@ class State:
         self.quotas: dict[str, Quota] = {}
         self.roles: dict[str, Role] = {}
         self.users: dict[str, User] = {}
+        self.groups: dict[str, Group] = {EVERYONE: Group(id=EVERYONE, name="Everyone", domain="")}
         self.permissions: dict[str, Permission] = {}
         self.jobs: dict[str, Job] = {}
         self.backups: dict[str, Backup] = {}

@@ -11,7 +11,7 @@ from ovirtlab.engine.faults import NotFound
 from ovirtlab.engine.rest.documents import Collection, Entity, Items, Value, link_to
 from ovirtlab.engine.rest.listing import Kind
 from ovirtlab.engine.rest.routing import Call, Routes
-from ovirtlab.engine.rest.shapes import address, version
+from ovirtlab.engine.rest.shapes import address, check_seen, version
 from ovirtlab.engine.search import Word
 
 routes = Routes()
@@ -63,6 +63,7 @@ async def get_cluster(call: Call) -> Entity:
     cluster = call.context.state.clusters.get(call.id("cluster"))
     if cluster is None:
         raise NotFound(call.path)
+    check_seen(call, ("cluster", cluster.id))
     return show_cluster(call, cluster)
 
 
@@ -73,7 +74,9 @@ async def list_hosts(call: Call) -> Collection:
 
 @routes.get("hosts/{host}")
 async def get_host(call: Call) -> Entity:
-    return show_host(call, call.context.state.host(call.id("host")))
+    host = call.context.state.host(call.id("host"))
+    check_seen(call, ("host", host.id))
+    return show_host(call, host)
 
 
 @routes.get("storagedomains")
@@ -304,6 +307,7 @@ def data_center_of(call: Call) -> DataCenter:
     item = call.context.state.data_centers.get(call.id("data_center"))
     if item is None:
         raise NotFound(call.path)
+    check_seen(call, ("data_center", item.id))
     return item
 
 
@@ -311,6 +315,7 @@ def _domain(call: Call) -> StorageDomain:
     item = call.context.state.storage_domains.get(call.id("domain"))
     if item is None:
         raise NotFound(call.path)
+    check_seen(call, ("storage_domain", item.id))
     return item
 
 

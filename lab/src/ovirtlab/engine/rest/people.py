@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 from ovirtlab.engine import access, machines
-from ovirtlab.engine.entities import Permission, Role, User
+from ovirtlab.engine.entities import Group, Permission, Role, User
 from ovirtlab.engine.faults import NotFound, conflict, incomplete
 from ovirtlab.engine.rest.documents import API, Collection, Entity, Value, link_to
 from ovirtlab.engine.rest.listing import Kind
 from ovirtlab.engine.rest.routing import Call, Created, Done, Routes
-from ovirtlab.engine.rest.shapes import address, nothing
+from ovirtlab.engine.rest.shapes import address, check_seen, nothing
 from ovirtlab.engine.roles import PERMITS
 from ovirtlab.engine.state import EVERYONE, SYSTEM
 
@@ -29,7 +29,13 @@ _PLACES = {
 
 @routes.get("users")
 async def list_users(call: Call) -> Collection:
-    return USERS.listing(call, call.context.state.users.values())
+    """A user sees themselves and those who have a role on the same objects."""
+    state = call.context.state
+    if not call.filtered:
+        return USERS.listing(call, state.users.values())
+    places = {item.on for item in state.permissions.values() if access.holds(call.user, item)}
+    seen = {item.user_id for item in state.permissions.values() if item.on in places} | {call.user.id}
+    return USERS.listing(call, [user for user in state.users.values() if user.id in seen])
 
 
 @routes.get("users/{user}")
@@ -40,7 +46,7 @@ async def get_user(call: Call) -> Entity:
 @routes.get("users/{user}/permissions")
 async def list_permissions_of_user(call: Call) -> Collection:
     user = _user(call)
-    mine = [item for item in call.context.state.permissions.values() if item.user_id == user.id]
+    mine = [item for item in call.context.state.permissions.values() if access.holds(user, item)]
     return _permissions([show_permission(item) for item in mine])
 
 
@@ -53,20 +59,41 @@ async def list_roles_of_user(call: Call) -> Collection:
 
 @routes.get("users/{user}/groups")
 async def list_groups_of_user(call: Call) -> Collection:
-    _user(call)
-    return nothing("groups", "group")
+    """What the directory says, without the group that everybody is in."""
+    user, groups = _user(call), call.context.state.groups
+    return Collection("groups", "group", [show_group(groups[key]) for key in user.group_ids if key in groups])
 
 
 @routes.get("groups")
 async def list_groups(call: Call) -> Collection:
-    return Collection("groups", "group", [_everyone()])
+    groups = call.context.state.groups.values()
+    mine = [item for item in groups if not call.filtered or item.id in (EVERYONE, *call.user.group_ids)]
+    return GROUPS.listing(call, mine)
 
 
 @routes.get("groups/{group}")
 async def get_group(call: Call) -> Entity:
-    if call.id("group") != EVERYONE:
-        raise NotFound(call.path)
-    return _everyone()
+    return show_group(_group(call))
+
+
+@routes.get("groups/{group}/permissions")
+async def list_permissions_of_group(call: Call) -> Collection:
+    group = _group(call)
+    found = [item for item in call.context.state.permissions.values() if item.group_id == group.id]
+    return _permissions([show_permission(item) for item in found])
+
+
+@routes.get("groups/{group}/roles")
+async def list_roles_of_group(call: Call) -> Collection:
+    state, group = call.context.state, _group(call)
+    held = {item.role_id for item in state.permissions.values() if (item.group_id, item.on[0]) == (group.id, "system")}
+    return Collection("roles", "role", [show_role(call, state.roles[role_id]) for role_id in held])
+
+
+@routes.get("groups/{group}/tags")
+async def list_tags_of_group(call: Call) -> Collection:
+    _group(call)
+    return nothing("tags", "tag")
 
 
 @routes.get("roles")
@@ -151,6 +178,7 @@ def _place_routes(collection: str, kind: str) -> None:
         """Those given on the object and those it inherits; all are shown as of this object, as the engine does."""
         place = (kind, call.id("object"))
         _check_exists(call, place)
+        check_seen(call, place)
         found = access.permissions(call.context.state, None, on=place)
         return _permissions([show_permission(item, on=place) for item in found])
 
@@ -158,11 +186,15 @@ def _place_routes(collection: str, kind: str) -> None:
     async def add_permission(call: Call) -> Created:
         place = (kind, call.id("object"))
         _check_exists(call, place)
+        check_seen(call, place)
         return _grant(call, place)
 
     @routes.delete(f"{collection}/{{object}}/permissions/{{permission}}")
     async def remove_permission(call: Call) -> Done:
-        call.require("manipulate_permissions", (kind, call.id("object")))
+        place = (kind, call.id("object"))
+        _check_exists(call, place)
+        check_seen(call, place)
+        call.require("manipulate_permissions", place)
         if call.context.state.permissions.pop(call.id("permission"), None) is None:
             raise NotFound(call.path)
         return Done()
@@ -175,15 +207,17 @@ for _collection, _kind in _PLACES.items():
 def _grant(call: Call, place: tuple[str, str]) -> Created:
     state, body = call.context.state, call.body
     call.require("manipulate_permissions", place)
-    user_id, role_id = body.ref("user"), body.ref("role")
+    user_id, group_id, role_id = body.ref("user"), body.ref("group"), body.ref("role")
     role_name = body.text("role", "name")
     if role_id is None and role_name is not None:
         role_id = next((role.id for role in state.roles.values() if role.name == role_name), None)
-    if user_id is None or role_id is None:
+    if (user_id is None and group_id is None) or role_id is None:
         raise incomplete("Permission", "user|group.id, role.id|name", "add")
-    if user_id not in state.users or role_id not in state.roles:
+    holder_known = user_id in state.users if user_id else group_id in state.groups
+    if not holder_known or role_id not in state.roles:
         raise conflict("Cannot add Permission. The user or the role does not exist.")
-    permission = machines.grant(call.context, user_id, role_id, on=place)
+    group_id = "" if user_id else group_id or ""
+    permission = machines.grant(call.context, user_id or "", role_id, on=place, group_id=group_id)
     return Created(lambda: show_permission(permission))
 
 
@@ -209,6 +243,15 @@ def show_user(call: Call, user: User) -> Entity:
     return Entity("user", fields, id=user.id, href=address("users", user.id), links=links)
 
 
+def show_group(group: Group) -> Entity:
+    fields: dict[str, Value] = {"name": group.name, "domain_entry_id": group.id.replace("-", ""), "namespace": "*"}
+    if group.domain:
+        domain_id = group.domain.encode().hex().upper()
+        fields["domain"] = Entity("domain", {"name": group.domain}, id=domain_id, href=f"{API}/domains/{domain_id}")
+    links = ("permissions", "roles", "tags")
+    return Entity("group", fields, id=group.id, href=address("groups", group.id), links=links)
+
+
 def show_role(call: Call, role: Role) -> Entity:
     fields: dict[str, Value] = {
         "name": role.name,
@@ -224,6 +267,7 @@ def show_permission(permission: Permission, *, on: tuple[str, str] | None = None
     fields: dict[str, Value] = {
         "role": link_to("role", permission.role_id),
         "user": link_to("user", permission.user_id),
+        "group": link_to("group", permission.group_id),
     }
     base = "permissions"
     if kind != "system":
@@ -245,6 +289,12 @@ USERS: Kind[User] = Kind(
         "email": lambda user: user.email,
     },
 )
+GROUPS: Kind[Group] = Kind(
+    tag="groups",
+    member="group",
+    show=lambda call, group: show_group(group),
+    words={"name": lambda group: group.name, "id": lambda group: group.id, "domain": lambda group: group.domain},
+)
 ROLES: Kind[Role] = Kind(
     tag="roles",
     member="role",
@@ -257,9 +307,11 @@ def _permissions(entities: list[Entity]) -> Collection:
     return Collection("permissions", "permission", entities)
 
 
-def _everyone() -> Entity:
-    fields: dict[str, Value] = {"name": "Everyone", "namespace": "*"}
-    return Entity("group", fields, id=EVERYONE, href=address("groups", EVERYONE))
+def _group(call: Call) -> Group:
+    group = call.context.state.groups.get(call.id("group"))
+    if group is None:
+        raise NotFound(call.path)
+    return group
 
 
 def _user(call: Call) -> User:

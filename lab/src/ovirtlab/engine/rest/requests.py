@@ -12,10 +12,10 @@ from urllib.parse import unquote
 
 from starlette.requests import Request
 
-from ovirtlab.engine.access import is_admin
+from ovirtlab.engine.access import is_admin, may_log_in
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.entities import User
-from ovirtlab.engine.faults import Unauthorized
+from ovirtlab.engine.faults import Forbidden, Unauthorized
 from ovirtlab.engine.rest.bodies import parse_body, read_boolean
 from ovirtlab.engine.rest.documents import API
 from ovirtlab.engine.rest.routing import Call
@@ -63,12 +63,19 @@ def authenticate(request: Request, sessions: Sessions, context: Context) -> User
     if scheme.lower() == "bearer":
         session = sessions.find(credentials.strip())
         if session is not None:
-            return context.state.users[session.user_id]
+            return _admitted(context.state.users[session.user_id], context)
     elif scheme.lower() == "basic":
         user = sessions.check(*_decode(credentials))
         if user is not None:
-            return user
+            return _admitted(user, context)
     raise Unauthorized("Unauthorized")
+
+
+def _admitted(user: User, context: Context) -> User:
+    """The engine begins no session for a user without any role, whom the SSO has let in nevertheless."""
+    if not may_log_in(context.state, user):
+        raise Unauthorized(f"The user {user.login} is not authorized to perform login")
+    return user
 
 
 def _decode(credentials: str) -> tuple[str, str]:
@@ -88,6 +95,9 @@ async def read_call(request: Request, address: Address, user: User, *, context: 
     given_async = body.flag("async")
     in_query = "async" in parameters and read_boolean(parameters["async"])
     admin = is_admin(context.state, user)
+    wants_all = wanted_filter is not None and not read_boolean(wanted_filter)
+    if wants_all and not admin and request.method == "GET" and address.path:
+        raise Forbidden("Query execution failed due to insufficient permissions.")
     return Call(
         context=context,
         user=user,

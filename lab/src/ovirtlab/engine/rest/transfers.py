@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
+from ovirtlab.engine.access import sees
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.faults import NotFound, incomplete, malformed
 from ovirtlab.engine.records import ImageTransfer
@@ -27,7 +28,8 @@ routes = Routes()
 
 @routes.get("imagetransfers")
 async def list_transfers(call: Call) -> Collection:
-    found = [show(call.context, transfer) for transfer in call.context.state.transfers.values()]
+    """Users have those of the disks they see."""
+    found = [show(call.context, item) for item in call.context.state.transfers.values() if _sees(call, item)]
     return Collection("image_transfers", "image_transfer", found)
 
 
@@ -42,7 +44,7 @@ async def add_transfer(call: Call) -> Created:
 @routes.get("imagetransfers/{transfer}")
 async def get_transfer(call: Call) -> Entity:
     transfer = call.context.state.transfers.get(call.id("transfer"))
-    if transfer is None:
+    if transfer is None or not _sees(call, transfer):
         raise NotFound(call.segments["transfer"])
     return show(call.context, transfer)
 
@@ -120,6 +122,11 @@ def _order(call: Call, act: Callable[[Context, ImageTransfer], None] | None) -> 
     if transfer is not None and act is not None:
         act(call.context, transfer)
     return Done()
+
+
+def _sees(call: Call, transfer: ImageTransfer) -> bool:
+    mine = transfer.origin.user_id == call.user.id
+    return not call.filtered or mine or sees(call.context.state, call.user, on=("disk", transfer.disk_id))
 
 
 def _read_request(call: Call) -> TransferRequest:

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Who may use a lab besides its administrator: users, groups, their roles, and programs that the SSO knows."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ovirtlab.fields import Fields
+
+LOGIN = re.compile(r"[^@\s]+@[A-Za-z0-9._-]+")
+KINDS = ("vm", "storage_domain", "host", "cluster", "data_center")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grant:
+    """A role by its name on an object by its name; `kind` is `system` for the whole system."""
+
+    role: str
+    kind: str = "system"
+    name: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """A group of the directory; its members have its roles."""
+
+    name: str
+    roles: tuple[Grant, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class User:
+    """A user, `login` being name@profile, with roles of their own and those of their groups."""
+
+    login: str
+    password: str
+    groups: tuple[str, ...] = ()
+    roles: tuple[Grant, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SsoClient:
+    """A program that the Engine's SSO knows, as `ovirt-register-sso-client-tool` makes it known."""
+
+    client_id: str
+    secret: str
+    callback_prefix: str = ""
+    encrypted_userinfo: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accounts:
+    """All of an environment."""
+
+    users: tuple[User, ...] = ()
+    groups: tuple[Group, ...] = ()
+    sso_clients: tuple[SsoClient, ...] = ()
+
+
+def read(top: Fields, objects: Mapping[str, Sequence[str]]) -> Accounts:
+    """Read `users`, `groups` and `sso_clients`; `objects` are the names there are of each kind but the predefined."""
+    groups = tuple(_group(fields, objects) for fields in top.items("groups", default=()))
+    names = [group.name for group in groups]
+    users = tuple(_user(fields, names, objects) for fields in top.items("users", default=()))
+    clients = tuple(_client(fields) for fields in top.items("sso_clients", default=()))
+    return Accounts(users=users, groups=groups, sso_clients=clients)
+
+
+def _group(fields: Fields, objects: Mapping[str, Sequence[str]]) -> Group:
+    group = Group(name=fields.text("name"), roles=_grants(fields, objects))
+    fields.done()
+    return group
+
+
+def _user(fields: Fields, groups: Sequence[str], objects: Mapping[str, Sequence[str]]) -> User:
+    user = User(
+        login=fields.text("name", pattern=LOGIN),
+        password=fields.text("password", default="") or secrets.token_urlsafe(12),
+        groups=fields.texts("groups"),
+        roles=_grants(fields, objects),
+    )
+    for group in user.groups:
+        if group not in groups:
+            raise fields.error("groups", f"names {group}, which is not one of the groups: {', '.join(groups)}")
+    fields.done()
+    return user
+
+
+def _grants(fields: Fields, objects: Mapping[str, Sequence[str]]) -> tuple[Grant, ...]:
+    return tuple(_grant(one, objects) for one in fields.items("roles", default=()))
+
+
+def _grant(fields: Fields, objects: Mapping[str, Sequence[str]]) -> Grant:
+    role = fields.text("role")
+    named = {kind: name for kind in KINDS if (name := fields.text(kind, default=""))}
+    fields.done()
+    if not named:
+        return Grant(role=role)
+    if len(named) > 1:
+        raise fields.error("role", f"is on {' and '.join(named)}; write one entry for each")
+    ((kind, name),) = named.items()
+    if kind in objects and name not in objects[kind]:
+        raise fields.error(kind, f"is {name!r}; choose one of: {', '.join(objects[kind])}")
+    return Grant(role=role, kind=kind, name=name)
+
+
+def _client(fields: Fields) -> SsoClient:
+    client = SsoClient(
+        client_id=fields.text("client_id"),
+        secret=fields.text("secret", default="") or secrets.token_urlsafe(24),
+        callback_prefix=fields.text("callback_prefix", default=""),
+        encrypted_userinfo=fields.flag("encrypted_userinfo", default=True),
+    )
+    fields.done()
+    return client
