@@ -14,6 +14,9 @@ from typing import Annotated
 import typer
 
 from ovirtlab import teardown
+from ovirtlab.faults.active import GROUPS, find
+from ovirtlab.faults.base import FaultError
+from ovirtlab.faults.client import Faults
 from ovirtlab.places import Places, default_directory
 from ovirtlab.remote import LabError, call
 from ovirtlab.starting import Wanted, start
@@ -41,7 +44,7 @@ def run() -> None:
     """Entry point: errors of a lab are one sentence and exit status 1."""
     try:
         app()
-    except (LabError, teardown.TeardownError, OSError) as error:
+    except (LabError, FaultError, teardown.TeardownError, OSError) as error:
         print(f"ovirtlab: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(1)
 
@@ -169,6 +172,65 @@ def guest_io(
     for command in commands:
         document = call(_places(directory), "POST", "vms", vm, "io", body={"target": target, "command": command})
         _say(document["output"].rstrip())
+
+
+@fault.command("list")
+def fault_list() -> None:
+    """Show all faults with their parameters; needs no lab."""
+    for group, kinds in GROUPS.items():
+        _say(f"{group}:")
+        for kind in kinds:
+            words = [f"{one.name}=…" if one.default is None else f"[{one.name}=…]" for one in kind.parameters()]
+            _say(f"  {' '.join([kind.name, *words])}")
+            _say(f"      {kind.summary()}")
+
+
+@fault.command("do")
+def fault_do(
+    name: Annotated[str, typer.Argument(help="Name of a fault, as `ovirtlab fault list` shows it.")],
+    values: Annotated[
+        list[str] | None, typer.Argument(metavar="[VALUE|PARAMETER=VALUE]...", help="Parameters, in order or by name.")
+    ] = None,
+    directory: Dir = None,
+) -> None:
+    """Break something; it stays so until `ovirtlab fault clear`."""
+    known = [one.name for one in find(name).parameters()]
+    texts = {}
+    for place, value in enumerate(values or []):
+        word, equals, rest = value.partition("=")
+        if equals:
+            texts[word] = rest
+        elif place < len(known):
+            texts[known[place]] = value
+        else:
+            raise LabError(f"{name} has {len(known)} parameters, so {value!r} is one too many.")
+    key = Faults(_places(directory).directory).do(name, **texts)
+    _say(f"fault {key}" if key else "done; nothing is left to be cleared")
+
+
+@fault.command("status")
+def fault_status(
+    directory: Dir = None, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
+) -> None:
+    """Show the faults that are in force."""
+    active = Faults(_places(directory).directory).active()
+    if as_json:
+        _say(json.dumps(active, indent=2))
+        return
+    for one in active:
+        words = [f"{name}={value}" for name, value in one["parameters"].items() if value != ""]
+        _say(f"{one['id']}  {' '.join([one['name'], *words])}")
+    if not active:
+        _say("no fault is in force")
+
+
+@fault.command("clear")
+def fault_clear(
+    which: Annotated[str, typer.Argument(help="Id or name; all when left out.")] = "", directory: Dir = None
+) -> None:
+    """Mend one fault, or all."""
+    cleared = Faults(_places(directory).directory).clear(which)
+    _say(f"cleared {', '.join(cleared)}" if cleared else "no fault was in force")
 
 
 @fault.command("nfs")

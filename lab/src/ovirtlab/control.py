@@ -16,7 +16,9 @@ from starlette.routing import Route
 
 from ovirtlab.engine.faults import NotFound
 from ovirtlab.fabric.assembly import Fabric
+from ovirtlab.fabric.commands import CommandError
 from ovirtlab.fabric.processes import StartError
+from ovirtlab.faults.active import ActiveFaults, describe
 from ovirtlab.host.api import HostError, VmState
 
 
@@ -47,6 +49,7 @@ class Control:
     engine: VmIndex
     hosts: Sequence[GuestHost]
     fabric: Fabric
+    faults: ActiveFaults
 
     @property
     def asgi(self) -> Starlette:
@@ -59,6 +62,11 @@ class Control:
             Route("/vms/{vm}/crash", self._told(self._crash), methods=["POST"]),
             Route("/nfs/{act}", self._told(self._nfs), methods=["POST"]),
             Route("/hosts/{host}/imageio/{act}", self._told(self._imageio), methods=["POST"]),
+            Route("/faults/kinds", self._told(self._fault_kinds), methods=["GET"]),
+            Route("/faults", self._told(self._active_faults), methods=["GET"]),
+            Route("/faults", self._told(self._begin_fault), methods=["POST"]),
+            Route("/faults", self._told(self._clear_faults), methods=["DELETE"]),
+            Route("/faults/{which}", self._told(self._clear_faults), methods=["DELETE"]),
         ]
         return Starlette(routes=routes)
 
@@ -72,7 +80,7 @@ class Control:
                 return JSONResponse({"error": self._unknown_vm(request.path_params["vm"])}, status_code=404)
             except LookupError as error:
                 return JSONResponse({"error": str(error.args[0])}, status_code=404)
-            except (HostError, StartError, ValueError) as error:
+            except (HostError, StartError, CommandError, ValueError) as error:
                 return JSONResponse({"error": str(error)}, status_code=409)
 
         return respond
@@ -141,6 +149,19 @@ class Control:
         daemon = self.fabric.imageio[name]
         await asyncio.to_thread(_chosen({"kill": daemon.kill, "restart": daemon.restart}, request))
         return {}
+
+    async def _fault_kinds(self, request: Request) -> Any:
+        return {"kinds": describe()}
+
+    async def _active_faults(self, request: Request) -> Any:
+        return {"active": self.faults.status()}
+
+    async def _begin_fault(self, request: Request) -> Any:
+        asked = await request.json()
+        return {"id": await self.faults.do(asked["name"], asked.get("parameters", {}))}
+
+    async def _clear_faults(self, request: Request) -> Any:
+        return {"cleared": await self.faults.clear(request.path_params.get("which", ""))}
 
 
 def _chosen(acts: Mapping[str, Callable[[], None]], request: Request) -> Callable[[], None]:

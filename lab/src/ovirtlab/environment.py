@@ -47,9 +47,10 @@ class Host:
 
 @dataclass(frozen=True, kw_only=True)
 class StorageDomain:
-    """A data domain of files."""
+    """A data domain of files; with a `size` in bytes it is a file system of its own, in memory, that can be full."""
 
     name: str
+    size: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +189,7 @@ def _host(fields: Fields) -> Host:
 
 
 def _domain(fields: Fields) -> StorageDomain:
-    domain = StorageDomain(name=fields.text("name", pattern=NAME))
+    domain = StorageDomain(name=fields.text("name", pattern=NAME), size=fields.size("size", default=0, least=0))
     fields.done()
     return domain
 

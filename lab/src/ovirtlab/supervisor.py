@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import TextIO
 
 from ovirtlab import environment as environments
-from ovirtlab import facts
+from ovirtlab import domains, facts
 from ovirtlab.control import Control
 from ovirtlab.engine.app import Engine, create_engine
 from ovirtlab.environment import Environment
 from ovirtlab.fabric.assembly import Fabric, assembled
+from ovirtlab.faults.active import ActiveFaults
+from ovirtlab.faults.base import Lab
 from ovirtlab.host.local import LocalHost
 from ovirtlab.ledger import LAB_VARIABLE, Ledger
 from ovirtlab.places import Places
@@ -105,6 +107,7 @@ async def _run(environment: Environment, places: Places, ledger: Ledger, startin
     names = [host.name for host in environment.hosts]
     async with AsyncExitStack() as stack:
         fabric = stack.enter_context(assembled(environment, places, ledger=ledger, report=reporter.step))
+        stack.enter_context(domains.mounted(environment, places, ledger))
         hosts = [await stack.enter_async_context(_host(name, fabric, places, cache)) for name in names]
         listener = bind_tcp(fabric.network.root, preferred=ENGINE_PORT)
         address = facts.EngineAddress(base_url=f"https://{fabric.network.root}:{listener.getsockname()[1]}")
@@ -115,7 +118,8 @@ async def _run(environment: Environment, places: Places, ledger: Ledger, startin
             await stack.enter_async_context(_started(engine))
         identity = fabric.authority.issue(ENGINE_NAME, addresses=[fabric.network.root])
         await stack.enter_async_context(serving(engine.asgi, listener, identity=identity))
-        control = Control(engine=engine, hosts=hosts, fabric=fabric)
+        lab = Lab(engine=engine, hosts={host.name: host for host in hosts}, fabric=fabric)
+        control = Control(engine=engine, hosts=hosts, fabric=fabric, faults=ActiveFaults(lab))
         ledger.record("socket", places.control)
         await stack.enter_async_context(serving(control.asgi, bind_unix(places.control)))
         described = engine.describe()

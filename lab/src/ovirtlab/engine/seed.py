@@ -113,6 +113,7 @@ def _storage_domains(state: State, environment: Environment, data_center_id: str
             data_center_id=data_center_id,
             path=directory / "storage" / key,
             master=number == 0,
+            size=plan.size or StorageDomain.size,
         )
 
 

@@ -68,9 +68,16 @@ class Imageio:
         self.log = folder / "daemon.log"
         self._folder = folder
         self._ledger = ledger
+        self._waits = False
+        self._netns = netns
+        self._delay = folder / "extents-delay"
         program = Path(sys.executable).with_name("ovirt-imageio")
-        command = in_netns(netns, [str(program), "--conf-dir", str(folder)])
-        self._daemon = Daemon(f"ovirt-imageio of {address}", command, log=folder / "daemon.out", ledger=ledger)
+        self._daemon = self._program([str(program)])
+
+    def _program(self, program: list[str]) -> Daemon:
+        command = in_netns(self._netns, [*program, "--conf-dir", str(self._folder)])
+        name = f"ovirt-imageio of {self.address}"
+        return Daemon(name, command, log=self._folder / "daemon.out", ledger=self._ledger)
 
     @property
     def pid(self) -> int | None:
@@ -126,6 +133,20 @@ class Imageio:
     def restart(self) -> None:
         """End the daemon if it runs, and start it again with the same settings and no tickets."""
         self._daemon.stop()
+        self._start()
+
+    def slow_extents(self, seconds: float) -> None:
+        """Let every answer about extents take that much longer.
+
+        The first time the daemon is started again, inside a program that waits before each, and loses its tickets;
+        after that the time is changed under its running transfers.
+        """
+        self._delay.write_text(str(seconds))
+        if self._waits:
+            return
+        self._waits = True
+        self._daemon.stop()
+        self._daemon = self._program([sys.executable, "-m", "ovirtlab.fabric.slow_extents", str(self._delay)])
         self._start()
 
     def stop(self) -> None:

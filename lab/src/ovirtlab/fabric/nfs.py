@@ -76,6 +76,7 @@ class NfsServer:
         )
         self._folder = folder
         self._network = network
+        self._withheld: frozenset[str] = frozenset()
         self._rpcbind = self._daemon("rpcbind", ["rpcbind", "-f"], ledger)
         server = ["ganesha.nfsd", "-F", "-f", str(self._config), "-L", str(folder / "ganesha.log")]
         self._ganesha = self._daemon("ganesha", [*server, "-p", str(folder / "ganesha.pid")], ledger)
@@ -138,11 +139,27 @@ class NfsServer:
                 number=number,
                 path=export.path,
                 name=export.name,
-                access="RO" if export.read_only else "RW",
+                access="RO" if export.read_only or export.name in self._withheld else "RW",
                 squash="Root_Squash" if export.squash_root else "None",
             )
             for number, export in enumerate(self.exports, start=1)
         )
+
+    def make_read_only(self, name: str) -> None:
+        """Give an export out as to be read only; the server is started again for that."""
+        known = [export.name for export in self.exports]
+        if name not in known:
+            raise LookupError(f"there is no export {name!r}; there are: {', '.join(known)}")
+        self._give_out(self._withheld | {name})
+
+    def make_writable(self, name: str) -> None:
+        """Undo `make_read_only`."""
+        self._give_out(self._withheld - {name})
+
+    def _give_out(self, withheld: frozenset[str]) -> None:
+        self._withheld = withheld
+        self._config.write_text(self._configuration())
+        self.restart()
 
     def answers(self) -> bool:
         """Tell whether NFSv3 answers the NULL call."""
