@@ -19,7 +19,6 @@ from typing import Any
 from ovirtlab.host.checkpoints import Bitmaps, bitmaps_of_nodes, inconsistent, usable
 from ovirtlab.machine.agent import GuestAgent
 from ovirtlab.machine.errors import HostError
-from ovirtlab.machine.nodes import direct_io_works
 from ovirtlab.machine.process import run
 from ovirtlab.machine.qemu import Machine
 
@@ -133,12 +132,11 @@ class LiveBackup:
             unmade.pop_all()
 
     async def _add_scratch(self, plan: DiskPlan, undo: AsyncExitStack) -> None:
-        cache = {"direct": direct_io_works(plan.scratch)}
-        storage = {"driver": "file", "filename": str(plan.scratch), "node-name": f"{plan.node}-storage", "cache": cache}
-        await self.machine.execute("blockdev-add", storage)
+        storage = {"driver": "file", "filename": str(plan.scratch), "node-name": f"{plan.node}-storage"}
+        await self.machine.execute("blockdev-add", {**storage, "auto-read-only": True, "discard": "unmap"})
         undo.push_async_callback(self.machine.execute, "blockdev-del", {"node-name": storage["node-name"]})
-        image = {"driver": "qcow2", "node-name": plan.node, "file": storage["node-name"], "backing": plan.nodes[0]}
-        await self.machine.execute("blockdev-add", {**image, "cache": cache})
+        image = {"driver": "qcow2", "node-name": plan.node, "file": storage["node-name"], "backing": plan.target}
+        await self.machine.execute("blockdev-add", {**image, "read-only": False})
         undo.push_async_callback(self.machine.execute, "blockdev-del", {"node-name": plan.node})
 
     async def _stop_server(self) -> None:
@@ -174,25 +172,34 @@ def carriers(plan: DiskPlan, present: Mapping[str, Bitmaps]) -> tuple[str, ...]:
 
 
 def transaction(plans: tuple[DiskPlan, ...], spans: Mapping[str, tuple[str, ...]]) -> list[dict[str, Any]]:
-    """Actions that start all disks of a backup at one moment: first bitmaps, then jobs, as libvirt orders them.
+    """Actions that start all disks of a backup at one moment: the new bitmaps of all, then disk by disk, as libvirt."""
+    new = [
+        _action("block-dirty-bitmap-add", node=plan.target, name=plan.to_checkpoint, persistent=True, disabled=False)
+        for plan in plans
+        if plan.to_checkpoint
+    ]
+    return new + [action for plan in plans for action in (*_since_checkpoint(plan), _job(plan))]
 
-    `spans` has, by target, the nodes whose bitmaps together are the increment.
-    """
-    actions: list[dict[str, Any]] = []
-    for plan in plans:
-        if plan.to_checkpoint:
-            bitmap = {"node": plan.nodes[0], "name": plan.to_checkpoint, "persistent": True, "disabled": False}
-            actions.append({"type": "block-dirty-bitmap-add", "data": bitmap})
-        if plan.from_checkpoint:
-            merged = {"node": plan.node, "name": plan.bitmap, "persistent": False, "disabled": True}
-            actions.append({"type": "block-dirty-bitmap-add", "data": {**merged, "granularity": 65536}})
-            source = [{"node": node, "name": plan.from_checkpoint} for node in spans[plan.target]]
-            merge = {"node": plan.node, "target": plan.bitmap, "bitmaps": source}
-            actions.append({"type": "block-dirty-bitmap-merge", "data": merge})
-    for plan in plans:
-        job = {"device": plan.nodes[0], "job-id": plan.job, "target": plan.node, "sync": "none", "auto-dismiss": False}
-        actions.append({"type": "blockdev-backup", "data": job})
-    return actions
+
+def _since_checkpoint(plan: DiskPlan) -> list[dict[str, Any]]:
+    """Merge what was written since the checkpoint into a bitmap of the scratch node."""
+    if not plan.from_checkpoint:
+        return []
+    merged = {"persistent": False, "disabled": True, "granularity": 65536}
+    source = [{"node": plan.target, "name": plan.from_checkpoint}]
+    return [
+        _action("block-dirty-bitmap-add", node=plan.node, name=plan.bitmap, **merged),
+        _action("block-dirty-bitmap-merge", node=plan.node, target=plan.bitmap, bitmaps=source),
+    ]
+
+
+def _job(plan: DiskPlan) -> dict[str, Any]:
+    life = {"job-id": plan.job, "auto-finalize": True, "auto-dismiss": False}
+    return _action("blockdev-backup", device=plan.target, target=plan.node, sync="none", **life)
+
+
+def _action(kind: str, **data: Any) -> dict[str, Any]:
+    return {"type": kind, "data": data}
 
 
 def export(plan: DiskPlan) -> dict[str, Any]:
