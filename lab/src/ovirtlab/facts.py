@@ -53,6 +53,7 @@ def collect(
         "sso_clients": [dataclasses.asdict(client) for client in environment.accounts.sso_clients],
         "isolated": fabric.network.isolated,
         "hosts": [_host(host.name, fabric, places) for host in environment.hosts],
+        "imageio_proxy": {"address": fabric.proxy.address, "port": fabric.proxy.port},
         "storage_domains": described["storage_domains"],
         "target": None if fabric.target is None else _target(fabric.target),
         "exports": {} if fabric.target is None else _exports(fabric.target),

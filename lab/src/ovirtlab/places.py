@@ -65,6 +65,11 @@ class Places:
         """Storage domains, each a folder of its name."""
         return self.directory / "storage"
 
+    @property
+    def engine(self) -> Path:
+        """What belongs to the Engine's machine."""
+        return self.directory / "engine"
+
     def host(self, name: str) -> Path:
         """The folder of a host."""
         return self.directory / "h" / name
@@ -77,4 +82,4 @@ class Places:
         """Return what the lab makes directly in its directory; the ledger comes last."""
         folders = [self.pki, self.nfs, self.exports, self.storage, self.directory / "h", self.directory / "mnt"]
         files = [self.control, self.facts, self.log, self.directory / ledger.NAME]
-        return [*folders, self.directory / "engine", *files]
+        return [*folders, self.engine, *files]

@@ -16,15 +16,18 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TextIO
 
-from ovirtlab import environment as environments
 from ovirtlab import domains, facts
+from ovirtlab import environment as environments
 from ovirtlab.control import Control
 from ovirtlab.engine.app import Engine, create_engine
+from ovirtlab.engine.context import Proxy
 from ovirtlab.environment import Environment
 from ovirtlab.fabric.assembly import Fabric, assembled
+from ovirtlab.fabric.proxy import CONTROL_ADDRESS
 from ovirtlab.faults.active import ActiveFaults
 from ovirtlab.faults.base import Lab
 from ovirtlab.host.local import LocalHost
+from ovirtlab.host.tickets import TicketClient
 from ovirtlab.ledger import LAB_VARIABLE, Ledger
 from ovirtlab.places import Places
 from ovirtlab.serving import bind_tcp, bind_unix, serving
@@ -112,7 +115,12 @@ async def _run(environment: Environment, places: Places, ledger: Ledger, startin
         listener = bind_tcp(fabric.network.root, preferred=ENGINE_PORT)
         address = facts.EngineAddress(base_url=f"https://{fabric.network.root}:{listener.getsockname()[1]}")
         engine = create_engine(
-            environment, hosts, places.directory, base_url=address.base_url, ca_pem=fabric.authority.pem
+            environment,
+            hosts,
+            places.directory,
+            base_url=address.base_url,
+            ca_pem=fabric.authority.pem,
+            proxy=_proxy(fabric),
         )
         with reporter.step("Engine and VMs"):
             await stack.enter_async_context(_started(engine))
@@ -127,6 +135,10 @@ async def _run(environment: Environment, places: Places, ledger: Ledger, startin
         stack.callback(places.facts.unlink, missing_ok=True)
         reporter.say(READY)
         await asyncio.Event().wait()
+
+
+def _proxy(fabric: Fabric) -> Proxy:
+    return Proxy(port=fabric.proxy.port, tickets=TicketClient((CONTROL_ADDRESS, fabric.proxy.control_port)))
 
 
 @contextlib.asynccontextmanager

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import http.client
 import ssl
 import time
@@ -15,6 +16,10 @@ import pytest
 from ovirtsdk4 import types
 
 from ovirtlab.engine import upkeep
+from ovirtlab.engine.context import Proxy
+from ovirtlab.engine.transfers import audit, commands
+from ovirtlab.engine.transfers.rules import TransferRequest
+from ovirtlab.host.tickets import TicketClient
 
 UPLOAD = types.ImageTransferDirection.UPLOAD
 DOWNLOAD = types.ImageTransferDirection.DOWNLOAD
@@ -337,3 +342,15 @@ def test_finished_transfers_vanish(world: Any) -> None:
     world.state.settings.succeeded_transfer_cleanup = 0
     upkeep.forget_finished(world.context)
     refused(world.transfer(transfer.id).get, 404, "")
+
+
+def test_a_proxy_that_does_not_answer_is_an_event_and_no_more(world: Any) -> None:
+    """Clients of the API do not need it; the ticket of the host is renewed and removed all the same."""
+    nowhere = Proxy(port=54323, tickets=TicketClient(("127.0.0.1", 1)))
+    context = dataclasses.replace(world.context, proxy=nowhere)
+    request = TransferRequest(disk_id=world.add_disk().id, direction="download", format="raw")
+    transfer = world.call(commands.start, context, request)
+    world.wait_transfer(transfer.id, "transferring")
+    assert audit.NO_PROXY in world.codes()
+    world.transfer(transfer.id).finalize()
+    world.wait_transfer(transfer.id, "finished_success")

@@ -16,7 +16,7 @@ from starlette.routing import Route
 from ovirtlab.engine import provision, running, seed, upkeep
 from ovirtlab.engine.background import Background
 from ovirtlab.engine.clock import Clock
-from ovirtlab.engine.context import Context
+from ovirtlab.engine.context import Context, Proxy
 from ovirtlab.engine.faults import NotFound
 from ovirtlab.engine.rest import (
     administration,
@@ -152,7 +152,13 @@ class Engine:
 
 
 def create_engine(
-    environment: Environment, hosts: Sequence[Host], directory: Path, *, base_url: str, ca_pem: str
+    environment: Environment,
+    hosts: Sequence[Host],
+    directory: Path,
+    *,
+    base_url: str,
+    ca_pem: str,
+    proxy: Proxy | None = None,
 ) -> Engine:
     """Make an engine for an environment whose hosts exist; its volumes will lie in `directory/storage`.
 
@@ -174,6 +180,7 @@ def create_engine(
         directory=directory,
         base_url=base_url.rstrip("/"),
         ca_pem=ca_pem,
+        proxy=proxy,
     )
     return Engine(context, environment)
 

@@ -13,7 +13,15 @@ from ovirtlab.engine.entities import Disk, Vm
 from ovirtlab.engine.faults import Conflict
 from ovirtlab.engine.hooks import Hooks
 from ovirtlab.engine.state import State
-from ovirtlab.host.api import Host
+from ovirtlab.host.api import Host, Tickets
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proxy:
+    """The imageio daemon at the engine's own address, which passes data on to the hosts' daemons."""
+
+    port: int
+    tickets: Tickets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +35,7 @@ class Context:
     directory: Path
     base_url: str
     ca_pem: str
+    proxy: Proxy | None = None
     faults: Hooks = field(default_factory=Hooks)
 
     def host_of(self, vm: Vm) -> Host:

@@ -18,6 +18,7 @@ from ovirtlab.fabric.imageio import Imageio
 from ovirtlab.fabric.mount import LOG_VARIABLE
 from ovirtlab.fabric.pki import Authority
 from ovirtlab.fabric.processes import in_netns
+from ovirtlab.fabric.proxy import ImageioProxy
 from ovirtlab.ledger import Ledger
 from ovirtlab.places import Places
 
@@ -60,6 +61,7 @@ class Fabric:
     imageio: Mapping[str, Imageio]
     target: Target | None
     target_missing: str | None
+    proxy: ImageioProxy
 
 
 @contextlib.contextmanager
@@ -79,8 +81,16 @@ def assembled(environment: Environment, places: Places, *, ledger: Ledger, repor
                 exports = [_export(export, places, ledger, stack) for export in environment.exports]
                 target = _target(exports, network, within=(places, ledger, stack))
         with report("imageio daemons"):
+            proxy = _proxy(network, authority, (places, ledger, stack))
             daemons = {name: _imageio(name, network, authority, (places, ledger, stack)) for name in hosts}
-        yield Fabric(network=network, authority=authority, imageio=daemons, target=target, target_missing=missing)
+        yield Fabric(
+            network=network,
+            authority=authority,
+            imageio=daemons,
+            target=target,
+            target_missing=missing,
+            proxy=proxy,
+        )
 
 
 def _export(export: Export, places: Places, ledger: Ledger, stack: ExitStack) -> nfs.Export:
@@ -139,6 +149,15 @@ def unmount(path: Path) -> None:
             run(["umount", "--lazy", str(path)], timeout=10)
         return
     bridges.wait_gone(behind, seconds=BRIDGE_LIMIT)
+
+
+def _proxy(network: net.Network, authority: Authority, within: tuple[Places, Ledger, ExitStack]) -> ImageioProxy:
+    places, ledger, stack = within
+    daemon = ImageioProxy(places.engine / "imageio", address=network.root, ledger=ledger)
+    stack.callback(daemon.stop)
+    identity = authority.issue("proxy", addresses=[network.root, "127.0.0.1"], names=["localhost", "engine"])
+    daemon.start(identity, authority.certificate)
+    return daemon
 
 
 def _imageio(

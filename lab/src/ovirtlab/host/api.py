@@ -65,6 +65,14 @@ class BackupDisk:
     to_checkpoint: str | None  # None for disks that take no checkpoint (raw)
 
 
+class Tickets(Protocol):
+    """The tickets of an ovirt-imageio that belongs to no host; all raise `HostError`, 409 while operations run."""
+
+    async def add(self, ticket: Mapping[str, Any]) -> None: ...
+    async def extend(self, ticket_id: str, timeout: int) -> None: ...
+    async def remove(self, ticket_id: str) -> None: ...
+
+
 class Host(Protocol):
     """One hypervisor. All verbs raise `HostError`."""
 

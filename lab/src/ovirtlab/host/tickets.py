@@ -16,10 +16,13 @@ TIMEOUT = 90.0  # a removal waits up to the daemon's remove_timeout, 60 s, for r
 
 
 class TicketClient:
-    """The `/tickets` resource of the daemon that listens on `control_socket`; one connection a request."""
+    """The `/tickets` resource of the daemon that listens on `control`; one connection a request.
 
-    def __init__(self, control_socket: Path) -> None:
-        self._socket = control_socket
+    A host's daemon listens on a Unix socket, the one on the Engine's address on a TCP port of the loopback.
+    """
+
+    def __init__(self, control: Path | tuple[str, int]) -> None:
+        self._control = control
 
     async def add(self, ticket: Mapping[str, Any]) -> None:
         await self._request("PUT", str(ticket["uuid"]), ticket)
@@ -50,14 +53,19 @@ class TicketClient:
         head += f"Content-Length: {len(content)}\r\n\r\n"
         try:
             async with asyncio.timeout(TIMEOUT):
-                reader, writer = await asyncio.open_unix_connection(self._socket)
+                reader, writer = await self._connect()
                 try:
                     writer.write(head.encode() + content)
                     return await _answer(reader)
                 finally:
                     writer.close()
         except (OSError, asyncio.IncompleteReadError, ValueError, TimeoutError) as error:
-            raise HostError(f"ovirt-imageio does not answer on {self._socket}: {error!r}") from error
+            raise HostError(f"ovirt-imageio does not answer on {self._control}: {error!r}") from error
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if isinstance(self._control, Path):
+            return await asyncio.open_unix_connection(self._control)
+        return await asyncio.open_connection(*self._control)
 
 
 async def _answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:

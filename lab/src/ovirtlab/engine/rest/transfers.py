@@ -16,7 +16,7 @@ from ovirtlab.engine.rest.bodies import Body
 from ovirtlab.engine.rest.documents import API, Collection, Entity, link_to
 from ovirtlab.engine.rest.routing import Call, Created, Done, Routes
 from ovirtlab.engine.state import SYSTEM
-from ovirtlab.engine.transfers import commands
+from ovirtlab.engine.transfers import commands, session
 from ovirtlab.engine.transfers.rules import TransferRequest
 
 _DIRECTIONS = ("upload", "download")
@@ -104,14 +104,11 @@ def _urls(context: Context, transfer: ImageTransfer) -> dict[str, str]:
         return {}
     host = context.state.hosts[transfer.host_id]
     engine = urlsplit(context.base_url).hostname or "localhost"
+    proxy_port = context.proxy.port if context.proxy else context.state.settings.proxy_port
     return {
-        "transfer_url": f"https://{_bracketed(host.address)}:{host.imageio_port}/images/{transfer.ticket_id}",
-        "proxy_url": f"https://{_bracketed(engine)}:{context.state.settings.proxy_port}/images/{transfer.ticket_id}",
+        "transfer_url": session.image_url(host.address, host.imageio_port, transfer),
+        "proxy_url": session.image_url(engine, proxy_port, transfer),
     }
-
-
-def _bracketed(address: str) -> str:
-    return f"[{address}]" if ":" in address else address
 
 
 def _order(call: Call, act: Callable[[Context, ImageTransfer], None] | None) -> Done:

@@ -17,6 +17,7 @@ TICKET_MISSING = 1065
 NO_HOST = 1067
 NO_SERVER = 1068
 NO_TICKET = 1069
+NO_PROXY = 1070
 UPLOAD_TIMED_OUT = 1071
 DOWNLOAD_TIMED_OUT = 1072
 PAUSED_BY_USER = 1073
@@ -36,6 +37,7 @@ _TEXTS: dict[int, tuple[Severity, str]] = {
     NO_HOST: ("error", f"{_STOPPED}Could not find a suitable host for image data transfer."),
     NO_SERVER: ("error", f"{_STOPPED}failed to create a signed image ticket."),
     NO_TICKET: ("error", f"{_STOPPED}failed to add host image ticket."),
+    NO_PROXY: ("warning", "Failed to add image ticket to ovirt-imageio-proxy."),
     UPLOAD_TIMED_OUT: ("error", "Upload was paused by system. Reason: timeout due to transfer inactivity."),
     DOWNLOAD_TIMED_OUT: ("error", "Download was canceled by system. Reason: timeout due to transfer inactivity."),
     PAUSED_BY_USER: ("normal", "Image transfer was paused by user ({user})."),

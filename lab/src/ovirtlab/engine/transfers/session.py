@@ -13,7 +13,7 @@ from ovirtlab.engine.context import Context
 from ovirtlab.engine.entities import Disk
 from ovirtlab.engine.records import ImageTransfer
 from ovirtlab.engine.state import State
-from ovirtlab.engine.transfers import audit
+from ovirtlab.engine.transfers import audit, proxy
 from ovirtlab.engine.transfers.rules import TransferRequest
 from ovirtlab.host.api import Host, HostError
 
@@ -49,10 +49,13 @@ async def start(context: Context, transfer: ImageTransfer, *, preferred_host: st
     transfer.size = _size(context, transfer)
     transfer.ticket_id = context.state.new_id()
     url = await _serve(context, transfer, host)
+    ticket = _ticket(context, transfer, url)
     try:
-        await host.add_ticket(_ticket(context, transfer, url))
+        await host.add_ticket(ticket)
     except HostError as error:
         raise SessionError(audit.NO_TICKET, str(error)) from error
+    if not await proxy.add(context, ticket, url=image_url(host.address, host.imageio_port, transfer)):
+        audit.tell(context, transfer, audit.NO_PROXY)
     transfer.expires = context.clock.seconds() + context.state.settings.ticket_lifetime
 
 
@@ -74,6 +77,7 @@ async def renew(context: Context, transfer: ImageTransfer) -> bool:
         log.info("Ticket %s of transfer %s was not extended: %s", transfer.ticket_id, transfer.id, error)
         return False
     transfer.expires = context.clock.seconds() + lifetime
+    await proxy.extend(context, transfer, lifetime)
     return True
 
 
@@ -82,6 +86,8 @@ async def stop(context: Context, transfer: ImageTransfer) -> bool:
     if not transfer.ticket_id:
         return True
     host = context.hosts[transfer.host_id]
+    if not await proxy.remove(context, transfer):
+        return False
     try:
         await host.remove_ticket(transfer.ticket_id)
     except HostError as error:
@@ -94,6 +100,12 @@ async def stop(context: Context, transfer: ImageTransfer) -> bool:
             log.info("The NBD server of transfer %s was not stopped: %s", transfer.id, error)
     transfer.ticket_id = ""
     return True
+
+
+def image_url(address: str, port: int, transfer: ImageTransfer) -> str:
+    """Where a daemon serves the data of a transfer."""
+    name = f"[{address}]" if ":" in address else address
+    return f"https://{name}:{port}/images/{transfer.ticket_id}"
 
 
 def volume(context: Context, transfer: ImageTransfer) -> Path:
