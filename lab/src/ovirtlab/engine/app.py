@@ -25,6 +25,7 @@ from ovirtlab.engine.rest import (
     backups,
     disks,
     events,
+    hosts,
     inventory,
     jobs,
     new_vms,
@@ -35,6 +36,7 @@ from ovirtlab.engine.rest import (
     snapshots,
     tags,
     transfers,
+    vm_details,
     vms,
 )
 from ovirtlab.engine.rest.dispatch import Api
@@ -47,9 +49,9 @@ from ovirtlab.engine.timers import Settings
 from ovirtlab.environment import Environment
 from ovirtlab.host.api import Host
 
-_GROUPS = (
-    administration, affinity, attachments, backups, disks, events, inventory, jobs, new_vms, nics, people, quotas,
-    root, snapshots, tags, transfers, vms,
+GROUPS = (
+    administration, affinity, attachments, backups, disks, events, hosts, inventory, jobs, new_vms, nics, people,
+    quotas, root, snapshots, tags, transfers, vm_details, vms,
 )  # fmt: skip
 _METHODS = ["GET", "POST", "PUT", "DELETE"]
 
@@ -132,7 +134,7 @@ class Engine:
         }
 
     def _routes(self) -> list[Route]:
-        router = Router(*(group.routes for group in _GROUPS))
+        router = Router(*(group.routes for group in GROUPS))
         api = Api(self.context, self.sessions, router)
         return [
             Route(API, api.answer, methods=_METHODS),

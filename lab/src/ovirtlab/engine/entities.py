@@ -135,6 +135,16 @@ class Nic:
     linked: bool = True
 
 
+@dataclass(frozen=True, kw_only=True)
+class NumaNode:
+    """A virtual NUMA node; `memory` in MiB, `cores` by index. The lab's QEMU is not told."""
+
+    id: str
+    index: int
+    memory: int = 0
+    cores: tuple[int, ...] = ()
+
+
 @dataclass(kw_only=True)
 class Vm:
     """A VM. `status` follows the host through callbacks; `host_id` is set while it runs.
@@ -178,6 +188,7 @@ class Vm:
     stop_reason: str = ""
     generation: int = 1
     cd_disk_id: str = ""
+    numa_nodes: list[NumaNode] = field(default_factory=list)
     kept: dict[str, Any] = field(default_factory=dict)  # properties that are shown again, without effect
 
     @property

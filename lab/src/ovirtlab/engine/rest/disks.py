@@ -9,11 +9,11 @@ from ovirtlab.engine import disks
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.disks import DiskSpec
 from ovirtlab.engine.entities import Disk, DiskBackup, DiskFormat
-from ovirtlab.engine.faults import Conflict, incomplete, invalid, malformed
+from ovirtlab.engine.faults import Conflict, NotFound, incomplete, invalid, malformed
 from ovirtlab.engine.rest.bodies import Body, read_guid
 from ovirtlab.engine.rest.documents import Collection, Entity, Items, Value, link_to
 from ovirtlab.engine.rest.listing import Kind
-from ovirtlab.engine.rest.routing import Call, Created, Done, Routes
+from ovirtlab.engine.rest.routing import Answer, Call, Created, Done, Routes
 from ovirtlab.engine.rest.shapes import address, cause_of, check_seen
 
 routes = Routes()
@@ -60,6 +60,18 @@ async def update_disk(call: Call) -> Entity:
     return show(call, disk)
 
 
+@routes.get("storagedomains/{domain}/disks/{disk}")
+async def get_disk_of_domain(call: Call) -> Answer:
+    _check_place(call)
+    return await get_disk(call)
+
+
+@routes.delete("storagedomains/{domain}/disks/{disk}")
+async def remove_disk_of_domain(call: Call) -> Answer:
+    _check_place(call)
+    return await remove_disk(call)
+
+
 @routes.delete("disks/{disk}")
 async def remove_disk(call: Call) -> Done:
     disk = call.context.state.disk(call.id("disk"))
@@ -91,6 +103,11 @@ async def convert_disk(call: Call) -> Done:
     work = disks.convert(call.context, disk, spec, cause=cause_of(call))
     call.context.background.spawn(work, name=f"convert disk {disk.alias}")
     return Done()
+
+
+def _check_place(call: Call) -> None:
+    if call.context.state.disk(call.id("disk")).storage_domain_id != call.id("domain"):
+        raise NotFound(call.path)
 
 
 def read_spec(call: Call, body: Body, *, disk_id: str, default_alias: str) -> DiskSpec:

@@ -16,6 +16,7 @@ from ovirtlab.engine.search import Word
 
 routes = Routes()
 
+HOST_MEMORY = 64 << 30
 VERSION = Entity("version", {"build": 6, "full_version": "4.5.6-1.el9", "major": 4, "minor": 5, "revision": 0})
 
 
@@ -141,6 +142,7 @@ def show_host(call: Call, item: HostEntity) -> Entity:
     fields: dict[str, Value] = {
         "name": item.name,
         "address": item.address,
+        "comment": item.comment,
         "external_status": item.external_status,
         "hardware_information": Entity("hardware_information", {"uuid": item.hw_id}),
         "os": Entity("os", {"type": "RHEL"}),
@@ -152,8 +154,13 @@ def show_host(call: Call, item: HostEntity) -> Entity:
         "type": "rhel",
         "version": VERSION,
         "cluster": link_to("cluster", item.cluster_id),
+        "memory": HOST_MEMORY,
+        "max_scheduling_memory": HOST_MEMORY,
+        "power_management": Entity("power_management", {"enabled": False, "kdump_detection": False}),
+        "update_available": False,
+        **item.kept,
     }
-    links = ("nics", "permissions", "statistics", "storage", "tags")
+    links = ("affinitylabels", "fenceagents", "nics", "permissions", "statistics", "storage", "tags")
     return Entity("host", fields, id=item.id, href=address("hosts", item.id), links=links)
 
 

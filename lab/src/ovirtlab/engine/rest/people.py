@@ -283,7 +283,7 @@ USERS: Kind[User] = Kind(
     show=show_user,
     words={
         "name": lambda user: user.first_name or user.name,
-        "usrname": lambda user: user.login,
+        "usrname": lambda user: (user.login, f"{user.login}-authz"),
         "login": lambda user: user.name,
         "id": lambda user: user.id,
         "email": lambda user: user.email,

@@ -32,7 +32,6 @@ _EMPTY = {
     "disks/{object}/disksnapshots": ("disk_snapshots", "disk_snapshot"),
     "disks/{object}/statistics": ("statistics", "statistic"),
     "hosts/{object}/nics": ("host_nics", "host_nic"),
-    "hosts/{object}/statistics": ("statistics", "statistic"),
     "hosts/{object}/storage": ("host_storages", "host_storage"),
     "hosts/{object}/tags": ("tags", "tag"),
     "networks/{object}/networklabels": ("network_labels", "network_label"),
@@ -41,14 +40,9 @@ _EMPTY = {
     "storagedomains/{object}/templates": ("templates", "template"),
     "storagedomains/{object}/vms": ("vms", "vm"),
     "vms/{object}/applications": ("applications", "application"),
-    "vms/{object}/cdroms": ("cdroms", "cdrom"),
-    "vms/{object}/graphicsconsoles": ("graphics_consoles", "graphics_console"),
     "vms/{object}/hostdevices": ("host_devices", "host_device"),
     "vms/{object}/nics/{nic}/networkfilterparameters": ("network_filter_parameters", "network_filter_parameter"),
     "vms/{object}/nics/{nic}/statistics": ("statistics", "statistic"),
-    "vms/{object}/numanodes": ("vm_numa_nodes", "vm_numa_node"),
-    "vms/{object}/reporteddevices": ("reported_devices", "reported_device"),
-    "vms/{object}/statistics": ("statistics", "statistic"),
     "vms/{object}/watchdogs": ("watchdogs", "watchdog"),
 }
 

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import uuid
+
 from ovirtlab.engine.access import sees
 from ovirtlab.engine.entities import Vm
 from ovirtlab.engine.faults import NotFound
 from ovirtlab.engine.jobs import Cause
-from ovirtlab.engine.rest.documents import API, Collection, Entity
+from ovirtlab.engine.rest.documents import API, Collection, Entity, Items, Value
 from ovirtlab.engine.rest.routing import Call
 
 
@@ -42,3 +44,19 @@ def check_seen(call: Call, place: tuple[str, str]) -> None:
 def nothing(tag: str, member: str) -> Collection:
     """An empty list of things that the lab's machines do not have."""
     return Collection(tag, member, [])
+
+
+def statistic(base: str, name: str, description: str, *, unit: str, value: float, owner: Entity | None) -> Entity:
+    """A gauge of the object at `base`; the id is made from both, so it stays the same."""
+    key = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{base}/{name}"))
+    fields: dict[str, Value] = {
+        "name": name,
+        "description": description,
+        "kind": "gauge",
+        "type": "decimal",
+        "unit": unit,
+        "values": Items("value", [Entity("value", {"datum": value})]),
+    }
+    if owner is not None:
+        fields[owner.tag] = owner
+    return Entity("statistic", fields, id=key, href=f"{base}/statistics/{key}")

@@ -10,6 +10,7 @@ from ovirtlab.engine.faults import conflict
 from ovirtlab.engine.ovf import write as write_ovf
 from ovirtlab.engine.rest.bodies import Body
 from ovirtlab.engine.rest.documents import Collection, Entity, Items, Value, link_to
+from ovirtlab.engine.rest.kept import keep
 from ovirtlab.engine.rest.listing import Kind
 from ovirtlab.engine.rest.routing import Call, Done, Routes
 from ovirtlab.engine.rest.shapes import address, cause_of, version, vm_of
@@ -172,6 +173,8 @@ def show(call: Call, vm: Vm) -> Entity:
         "host": link_to("host", vm.host_id),
         "original_template": link_to("template", vm.template_id),
         "template": link_to("template", vm.template_id),
+        **_KEPT_DEFAULTS,
+        **vm.kept,
     }
     return Entity("vm", fields, id=vm.id, href=address("vms", vm.id), links=LINKS, actions=ACTIONS)
 
@@ -226,6 +229,7 @@ def change(context: Context, vm: Vm, body: Body) -> None:
         number = body.integer(*path)
         if number is not None:
             setattr(vm, attribute, number)
+    keep(context.state, vm.kept, body, _KEPT)
     protected = body.flag("delete_protected")
     vm.delete_protected = vm.delete_protected if protected is None else protected
     if "custom_properties" in body:
@@ -233,6 +237,21 @@ def change(context: Context, vm: Vm, body: Body) -> None:
         vm.custom_properties = {entry.text("name") or "": entry.text("value") or "" for entry in properties}
     vm.generation += 1
 
+
+_KEPT = (
+    "auto_pinning_policy", "console", "cpu_pinning_policy", "cpu_shares", "custom_cpu_model", "display",
+    "high_availability", "io", "large_icon", "lease", "memory_policy", "migration", "migration_downtime",
+    "multi_queues_enabled", "placement_policy", "rng_device", "serial_number", "small_icon", "soundcard_enabled", "sso",
+    "start_paused", "stateless", "storage_error_resume_behaviour", "time_zone", "tpm_enabled", "tunnel_migration",
+    "usb", "use_latest_template_version", "virtio_scsi", "virtio_scsi_multi_queues_enabled",
+)  # fmt: skip
+_KEPT_DEFAULTS: dict[str, Value] = {
+    "console": Entity("console", {"enabled": False}),
+    "high_availability": Entity("high_availability", {"enabled": False, "priority": 0}),
+    "placement_policy": Entity("placement_policy", {"affinity": "migratable"}),
+    "usb": Entity("usb", {"enabled": False}),
+    "use_latest_template_version": False,
+}
 
 _TEXTS = {
     "description": ("description",),

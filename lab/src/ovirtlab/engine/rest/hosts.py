@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Hosts put into maintenance, activated and changed; their statistics and fence agents."""
+
+from __future__ import annotations
+
+from ovirtlab.engine.context import Context
+from ovirtlab.engine.entities import FenceAgent, HostEntity
+from ovirtlab.engine.faults import NotFound, conflict, incomplete
+from ovirtlab.engine.jobs import Cause
+from ovirtlab.engine.rest.documents import Collection, Entity, link_to
+from ovirtlab.engine.rest.inventory import HOST_MEMORY, show_host
+from ovirtlab.engine.rest.kept import keep
+from ovirtlab.engine.rest.new_vms import find_cluster
+from ovirtlab.engine.rest.routing import Call, Created, Done, Routes
+from ovirtlab.engine.rest.shapes import address, cause_of, statistic
+
+routes = Routes()
+
+_KEPT = ("power_management", "ssh", "spm", "vgpu_placement")
+_AGENT = ("address", "concurrent", "encrypt_options", "options", "order", "port", "type", "username")
+_POLL = 1.0
+_ACTIVATION = 2.0
+_INSTALLATION = 5.0
+
+
+@routes.put("hosts/{host}")
+async def update_host(call: Call) -> Entity:
+    """Name, comment and power management at any time; the cluster only in maintenance."""
+    host, body = _host(call), call.body
+    call.require("edit_host_configuration", ("host", host.id))
+    if "cluster" in body:
+        cluster_id = find_cluster(call.context, body)
+        if cluster_id != host.cluster_id and host.status != "maintenance":
+            raise conflict("Cannot edit Host. Host must be in maintenance mode to change its Cluster.")
+        host.cluster_id = cluster_id
+    host.name = body.text("name") or host.name
+    comment = body.text("comment")
+    host.comment = host.comment if comment is None else comment
+    keep(call.context.state, host.kept, body, _KEPT)
+    return show_host(call, host)
+
+
+@routes.action("hosts/{host}/deactivate")
+async def deactivate_host(call: Call) -> Done:
+    """Maintenance, once the last VM has left the host; nothing starts on it from now on."""
+    host = _host(call)
+    call.require("manipulate_host", ("host", host.id))
+    if host.status != "up":
+        raise conflict(f"Cannot switch Host to Maintenance mode. Host is in {host.status} status.")
+    host.status = "preparing_for_maintenance"
+    work = _enter_maintenance(call.context, host, cause_of(call))
+    call.context.background.spawn(work, name=f"maintenance of host {host.name}")
+    return Done()
+
+
+async def _enter_maintenance(context: Context, host: HostEntity, cause: Cause) -> None:
+    while any(vm.host_id == host.id for vm in context.state.vms.values()):
+        await context.clock.sleep(_POLL)
+        if host.status != "preparing_for_maintenance":
+            return
+    host.status = "maintenance"
+    text = f"Host {host.name} was switched to Maintenance mode by {cause.name}."
+    context.state.events.add(16, "normal", text, correlation_id=cause.correlation_id, host=host.id, user=cause.user.id)
+
+
+@routes.action("hosts/{host}/activate")
+async def activate_host(call: Call) -> Done:
+    host = _host(call)
+    call.require("manipulate_host", ("host", host.id))
+    if host.status not in ("maintenance", "preparing_for_maintenance"):
+        raise conflict(f"Cannot activate Host. Host is in {host.status} status.")
+    host.status = "unassigned"
+    call.context.background.spawn(_activate(call.context, host, cause_of(call)), name=f"activate host {host.name}")
+    return Done()
+
+
+async def _activate(context: Context, host: HostEntity, cause: Cause) -> None:
+    await context.clock.sleep(_ACTIVATION)
+    if host.status == "unassigned":
+        host.status = "up"
+        text = f"Activation of host {host.name} initiated by {cause.name}."
+        context.state.events.add(
+            15, "normal", text, correlation_id=cause.correlation_id, host=host.id, user=cause.user.id
+        )
+
+
+@routes.action("hosts/{host}/install")
+async def install_host(call: Call) -> Done:
+    """Takes its time and ends in maintenance, as a reinstallation does; the lab's hosts need none."""
+    host = _host(call)
+    call.require("edit_host_configuration", ("host", host.id))
+    if host.status != "maintenance":
+        raise conflict("Cannot install Host. Host must be in maintenance mode.")
+    host.status = "installing"
+    call.context.background.spawn(_install(call.context, host), name=f"install host {host.name}")
+    return Done()
+
+
+async def _install(context: Context, host: HostEntity) -> None:
+    await context.clock.sleep(_INSTALLATION)
+    host.status = "maintenance"
+
+
+@routes.get("hosts/{host}/statistics")
+async def list_statistics(call: Call) -> Collection:
+    """Memory as the VMs of the host take it; load and traffic are not measured and stand at zero."""
+    host = _host(call)
+    mine = [vm for vm in call.context.state.vms.values() if vm.host_id == host.id]
+    total, used = float(HOST_MEMORY), float(sum(vm.memory for vm in mine))
+    base = address("hosts", host.id)
+    values = [
+        ("memory.total", "Total memory", "bytes", total),
+        ("memory.used", "Used memory", "bytes", used),
+        ("memory.free", "Free memory", "bytes", total - used),
+        ("memory.shared", "Shared memory", "bytes", 0.0),
+        ("swap.total", "Total swap", "bytes", 0.0),
+        ("swap.free", "Free swap", "bytes", 0.0),
+        ("swap.used", "Used swap", "bytes", 0.0),
+        ("cpu.current.user", "User CPU usage", "percent", 0.0),
+        ("cpu.current.system", "System CPU usage", "percent", 0.0),
+        ("cpu.current.idle", "Idle CPU usage", "percent", 100.0),
+        ("cpu.load.avg.5m", "CPU 5 minute load average", "percent", 0.0),
+    ]
+    link = link_to("host", host.id)
+    shown = [statistic(base, name, text, unit=unit, value=value, owner=link) for name, text, unit, value in values]
+    return Collection("statistics", "statistic", shown)
+
+
+@routes.get("hosts/{host}/fenceagents")
+async def list_agents(call: Call) -> Collection:
+    host = _host(call)
+    return Collection("agents", "agent", [_show_agent(host, agent) for agent in host.fence_agents.values()])
+
+
+@routes.get("hosts/{host}/fenceagents/{agent}")
+async def get_agent(call: Call) -> Entity:
+    host = _host(call)
+    return _show_agent(host, _agent(call, host))
+
+
+@routes.post("hosts/{host}/fenceagents")
+async def add_agent(call: Call) -> Created:
+    """The agent is kept; nothing in the lab is fenced."""
+    host = _host(call)
+    call.require("edit_host_configuration", ("host", host.id))
+    for name in ("address", "type", "username", "password", "order"):
+        if name not in call.body:
+            raise incomplete("Agent", "address, order, password, type, username", "add")
+    agent = FenceAgent(id=call.context.state.new_id())
+    keep(call.context.state, agent.kept, call.body, _AGENT)
+    host.fence_agents[agent.id] = agent
+    return Created(lambda: _show_agent(host, agent))
+
+
+@routes.put("hosts/{host}/fenceagents/{agent}")
+async def update_agent(call: Call) -> Entity:
+    host = _host(call)
+    call.require("edit_host_configuration", ("host", host.id))
+    agent = _agent(call, host)
+    keep(call.context.state, agent.kept, call.body, _AGENT)
+    return _show_agent(host, agent)
+
+
+@routes.delete("hosts/{host}/fenceagents/{agent}")
+async def remove_agent(call: Call) -> Done:
+    host = _host(call)
+    call.require("edit_host_configuration", ("host", host.id))
+    del host.fence_agents[_agent(call, host).id]
+    return Done()
+
+
+def _show_agent(host: HostEntity, agent: FenceAgent) -> Entity:
+    fields = {**agent.kept, "host": link_to("host", host.id)}
+    return Entity("agent", fields, id=agent.id, href=address("hosts", host.id, "fenceagents", agent.id))
+
+
+def _host(call: Call) -> HostEntity:
+    return call.context.state.host(call.id("host"))
+
+
+def _agent(call: Call, host: HostEntity) -> FenceAgent:
+    agent = host.fence_agents.get(call.id("agent"))
+    if agent is None:
+        raise NotFound(call.path)
+    return agent

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What administrators make and change: networks, pools, labels, groups, quotas, hosts; and what VMs keep."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import ovirtsdk4
+import pytest
+from ovirtsdk4 import types
+
+
+def find(collection: Any, name: str) -> Any:
+    return next(item for item in collection if item.name == name)
+
+
+def test_a_network_belongs_to_the_clusters_it_is_assigned_to(system: Any) -> None:
+    cluster = system.clusters_service().list()[0]
+    data_center = types.DataCenter(name="Default")
+    network = system.networks_service().add(types.Network(name="blue", data_center=data_center, vlan=types.Vlan(id=7)))
+    assert find(system.vnic_profiles_service().list(), "blue").network.id == network.id
+    inside = system.clusters_service().cluster_service(cluster.id).networks_service()
+    assert [item.name for item in inside.list()] == ["ovirtmgmt"]
+    inside.add(types.Network(id=network.id, required=False))
+    assert find(inside.list(), "blue").required is False
+    with pytest.raises(ovirtsdk4.Error, match="already attached"):
+        inside.add(types.Network(id=network.id))
+    inside.network_service(network.id).remove()
+    system.networks_service().network_service(network.id).remove()
+    assert [item.name for item in system.vnic_profiles_service().list()] == ["ovirtmgmt"]
+
+
+def test_the_management_network_stays(system: Any) -> None:
+    network = system.networks_service().list()[0]
+    with pytest.raises(ovirtsdk4.Error, match="management network"):
+        system.networks_service().network_service(network.id).remove()
+
+
+def test_a_mac_pool_in_use_stays(system: Any) -> None:
+    span = types.Range(from_="02:00:00:00:00:00", to="02:00:00:00:00:ff")
+    pool = system.mac_pools_service().add(types.MacPool(name="mine", ranges=[span]))
+    cluster = system.clusters_service().list()[0]
+    service = system.clusters_service().cluster_service(cluster.id)
+    assert service.update(types.Cluster(mac_pool=types.MacPool(id=pool.id))).mac_pool.id == pool.id
+    with pytest.raises(ovirtsdk4.Error, match="used by a Cluster"):
+        system.mac_pools_service().mac_pool_service(pool.id).remove()
+
+
+def test_a_cluster_with_hosts_stays(system: Any) -> None:
+    cluster = system.clusters_service().list()[0]
+    with pytest.raises(ovirtsdk4.Error, match="hosts belong to it"):
+        system.clusters_service().cluster_service(cluster.id).remove()
+
+
+def test_an_affinity_group_keeps_its_vms(system: Any, lab: Any) -> None:
+    cluster = system.clusters_service().list()[0]
+    groups = system.clusters_service().cluster_service(cluster.id).affinity_groups_service()
+    group = groups.add(types.AffinityGroup(name="apart", positive=False, enforcing=True))
+    vms = groups.group_service(group.id).vms_service()
+    vms.add(types.Vm(id=lab.vm_id("web")))
+    assert [vm.id for vm in vms.list()] == [lab.vm_id("web")]
+    vms.vm_service(lab.vm_id("web")).remove()
+    assert vms.list() == []
+    assert groups.list()[0].enforcing is True
+
+
+def test_a_limit_of_nothing_is_the_whole_quota(system: Any) -> None:
+    data_center = system.data_centers_service().list()[0]
+    quotas = system.data_centers_service().data_center_service(data_center.id).quotas_service()
+    quota = quotas.add(types.Quota(name="small"))
+    limits = quotas.quota_service(quota.id).quota_cluster_limits_service()
+    limit = limits.add(types.QuotaClusterLimit(memory_limit=4.0, vcpu_limit=8))
+    assert (limit.id, limit.memory_limit, limit.vcpu_limit) == (quota.id, 4.0, 8)
+    limits.limit_service(limit.id).remove()
+    assert limits.list() == []
+
+
+def test_a_host_goes_into_maintenance_when_its_last_vm_has_gone(system: Any, lab: Any) -> None:
+    host = find(system.hosts_service().list(), "host1")
+    service = system.hosts_service().host_service(host.id)
+    lab.engine.state.vms[lab.vm_id("web")].status = "up"
+    lab.engine.state.vms[lab.vm_id("web")].host_id = host.id
+    service.deactivate()
+    assert service.get().status == types.HostStatus.PREPARING_FOR_MAINTENANCE
+    lab.engine.state.vms[lab.vm_id("web")].host_id = ""
+    lab.wait(lambda: service.get().status == types.HostStatus.MAINTENANCE)
+    service.activate()
+    lab.wait(lambda: service.get().status == types.HostStatus.UP)
+
+
+def test_what_the_lab_does_not_do_is_kept_and_shown(system: Any, lab: Any) -> None:
+    service = system.vms_service().vm_service(lab.vm_id("db"))
+    service.update(
+        types.Vm(high_availability=types.HighAvailability(priority=50), time_zone=types.TimeZone(name="CET"))
+    )
+    service.update(types.Vm(high_availability=types.HighAvailability(enabled=True)))
+    vm = service.get()
+    assert (vm.high_availability.priority, vm.high_availability.enabled, vm.time_zone.name) == (50, True, "CET")
+    pinned = types.VmPlacementPolicy(hosts=[types.Host(name="nowhere")])
+    with pytest.raises(ovirtsdk4.Error, match="nowhere does not exist"):
+        service.update(types.Vm(placement_policy=pinned))
+
+
+def test_statistics_have_the_forms_of_both_languages(lab: Any, http: httpx.Client) -> None:
+    found = http.get(f"vms/{lab.vm_id('web')}/statistics", headers={"Accept": "application/json"}).json()["statistic"]
+    memory = find([types.Statistic(name=item["name"], description=str(item)) for item in found], "memory.installed")
+    assert "'datum': " in memory.description
+    assert "<unit>bytes</unit>" in http.get(f"vms/{lab.vm_id('web')}/statistics").text
