@@ -51,11 +51,12 @@ from ovirtlab.engine.entities import (
     User,
     Vm,
 )
-from ovirtlab.engine.rest import attachments, backups, disks, events, inventory, transfers, vms
+from ovirtlab.engine.rest import attachments, backups, disks, events, inventory, jobs, snapshots, transfers, vms
 from ovirtlab.engine.rest.dispatch import Api
 from ovirtlab.engine.rest.login import Login
 from ovirtlab.engine.rest.routing import Router
 from ovirtlab.engine.running import changed
+from ovirtlab.engine.snapshots import volumes
 from ovirtlab.engine.sso import Sessions
 from ovirtlab.engine.state import SYSTEM, State
 from ovirtlab.host.api import VmDefinition, VmDisk
@@ -68,8 +69,8 @@ MIB = 1 << 20
 SCALE = 20
 DEADLINE = 20.0
 ADMIN = "fdfc627c-d875-11e0-90f0-83df133b58cc"
-MODULES = (attachments, backups, disks, events, inventory, transfers, vms)
-PERMITS = frozenset({"backup_disk", "edit_disk_properties", "create_disk"})
+MODULES = (attachments, backups, disks, events, inventory, jobs, snapshots, transfers, vms)
+PERMITS = frozenset({"backup_disk", "edit_disk_properties", "create_disk", "manipulate_vm_snapshots", "run_vm"})
 
 
 @dataclass(frozen=True)
@@ -307,7 +308,13 @@ class World:
 
     def start_vm(self, vm: Vm) -> None:
         disks = [
-            VmDisk(disk_id=disk.id, path=disk.path, format=disk.volume_format, target=f"sd{chr(97 + index)}")
+            VmDisk(
+                disk_id=disk.id,
+                path=disk.path,
+                format=disk.volume_format,
+                target=f"sd{chr(97 + index)}",
+                backing=volumes.backing(self.state, disk),
+            )
             for index, disk in enumerate(self.state.disks_of(vm))
         ]
         vm.host_id = self.host.id

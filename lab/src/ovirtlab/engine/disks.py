@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 
 from ovirtlab.engine import jobs
 from ovirtlab.engine.context import Context
@@ -216,13 +217,15 @@ async def convert(context: Context, disk: Disk, spec: DiskSpec, *, cause: Cause)
 
 def size_on_storage(disk: Disk) -> int:
     """Bytes that the disk's volumes take on the domain now."""
-    total = 0
-    for image_id in (*disk.volumes, disk.image_id):
-        try:
-            total += disk.path.with_name(image_id).stat().st_blocks * 512
-        except OSError:
-            continue
-    return total
+    return sum(size_of_volume(disk.path.with_name(image_id)) for image_id in (*disk.volumes, disk.image_id))
+
+
+def size_of_volume(path: Path) -> int:
+    """Bytes that a volume takes on the domain now; 0 for one that is not there."""
+    try:
+        return path.stat().st_blocks * 512
+    except OSError:
+        return 0
 
 
 def _tell(context: Context, cause: Cause, disk: Disk, code: int, text: str, *, failed: bool = False) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
+from ovirtlab.engine.entities import DiskFormat, Nic
 from ovirtlab.engine.locks import Lock
 
 
@@ -60,15 +61,38 @@ class Checkpoint:
     disk_ids: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class FrozenVolume:
+    """A volume of a disk; `size` is virtual, in bytes."""
+
+    image_id: str
+    format: DiskFormat
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StashedDisk:
+    """The active volume of a disk and those below it, put aside while a snapshot of it is previewed."""
+
+    active: FrozenVolume
+    volumes: tuple[str, ...]
+
+
 @dataclass(kw_only=True)
 class Snapshot:
+    """`volumes` are those that the snapshot has frozen, on which the disks went on."""
+
     id: str
     vm_id: str
     description: str
     date: datetime
     status: str = "ok"
     type: str = "regular"
-    volumes: dict[str, str] = field(default_factory=dict)  # disk id -> image id of the frozen volume
+    configuration: str = ""  # the OVF of the VM as it was
+    nics: tuple[Nic, ...] = ()
+    volumes: dict[str, FrozenVolume] = field(default_factory=dict)  # by disk id
+    illegal: set[str] = field(default_factory=set)  # ids of disks whose merge has failed
+    stash: dict[str, StashedDisk] = field(default_factory=dict)  # of a preview: the disks as they were, by id
 
 
 @dataclass(kw_only=True)

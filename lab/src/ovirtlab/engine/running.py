@@ -12,6 +12,7 @@ from ovirtlab.engine.events import Severity
 from ovirtlab.engine.faults import conflict
 from ovirtlab.engine.jobs import Cause
 from ovirtlab.engine.locks import Lock
+from ovirtlab.engine.snapshots import volumes
 from ovirtlab.host.api import HostError, VmDefinition, VmDisk, VmState
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ def check_start(context: Context, vm: Vm) -> None:
         aliases = ", ".join(locked)
         raise conflict(f"Cannot run VM: The following disks are locked: {aliases}. Please try again in a few minutes.")
     illegal = [disk.alias for disk in disks if disk.status == "illegal"]
+    illegal += [disk.alias for disk in volumes.illegal_disks(context.state, vm.id)]
     if illegal:
         raise conflict(f"Cannot run VM. The following disks are illegal: {', '.join(illegal)}.")
 
@@ -86,6 +88,7 @@ def _vm_disk(context: Context, attachment: DiskAttachment) -> VmDisk:
         format=disk.volume_format,
         target=attachment.target,
         read_only=attachment.read_only,
+        backing=volumes.backing(context.state, disk),
     )
 
 

@@ -1,48 +1,182 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`/vms/{vm}/snapshots`, to be read: the active one and those that backups leave."""
+"""`/vms/{vm}/snapshots`: made, listed with what they hold, and removed."""
 
 from __future__ import annotations
 
-from ovirtlab.engine.entities import Vm
-from ovirtlab.engine.faults import NotFound
-from ovirtlab.engine.records import Snapshot
+from ovirtlab.engine.entities import Disk, Nic, Vm
+from ovirtlab.engine.faults import NotFound, incomplete
+from ovirtlab.engine.ovf import write as write_ovf
+from ovirtlab.engine.records import FrozenVolume, Snapshot
+from ovirtlab.engine.rest import disk_snapshots
+from ovirtlab.engine.rest.bodies import read_guid
+from ovirtlab.engine.rest.disks import show as show_disk
 from ovirtlab.engine.rest.documents import Collection, Entity, Value, link_to
-from ovirtlab.engine.rest.routing import Call, Routes
-from ovirtlab.engine.rest.shapes import address, vm_of
+from ovirtlab.engine.rest.routing import Call, Created, Done, Routes
+from ovirtlab.engine.rest.shapes import address, cause_of, nothing, vm_of
+from ovirtlab.engine.snapshots import creating, merging, rules, volumes
+from ovirtlab.engine.snapshots.creating import SnapshotRequest
 
 routes = Routes()
+routes.all.extend(disk_snapshots.routes.all)
 
 
 @routes.get("vms/{vm}/snapshots")
 async def list_snapshots(call: Call) -> Collection:
     vm = vm_of(call)
-    return Collection("snapshots", "snapshot", [show(snapshot) for snapshot in snapshots_of(call, vm)])
+    return Collection("snapshots", "snapshot", [show(call, snapshot) for snapshot in snapshots_of(call, vm)])
+
+
+@routes.post("vms/{vm}/snapshots")
+async def add_snapshot(call: Call) -> Created:
+    context, vm = call.context, vm_of(call)
+    call.require(rules.PERMIT, ("vm", vm.id))
+    creation = creating.begin(context, vm, _read(call), cause=cause_of(call))
+    task = context.background.spawn(creating.finish(context, creation), name=f"snapshot of VM {vm.name}")
+    return Created(lambda: show(call, creation.snapshot), work=task)
 
 
 @routes.get("vms/{vm}/snapshots/{snapshot}")
 async def get_snapshot(call: Call) -> Entity:
-    vm, wanted = vm_of(call), call.id("snapshot")
-    for snapshot in snapshots_of(call, vm):
-        if snapshot.id == wanted:
-            return show(snapshot)
+    return show(call, find(call, vm_of(call)))
+
+
+@routes.delete("vms/{vm}/snapshots/{snapshot}")
+async def remove_snapshot(call: Call) -> Done:
+    """Start the removal; clients poll until the snapshot is gone, or is there with illegal images."""
+    context, vm = call.context, vm_of(call)
+    snapshot = find(call, vm)
+    call.require(rules.PERMIT, ("vm", vm.id))
+    rules.check_no_backup(context, vm, rules.REMOVE)
+    removal = merging.begin(context, vm, snapshot, cause=cause_of(call))
+    context.background.spawn(merging.finish(context, removal), name=f"removal of snapshot {snapshot.id}")
+    return Done()
+
+
+@routes.get("vms/{vm}/snapshots/{snapshot}/disks")
+async def list_disks(call: Call) -> Collection:
+    vm = vm_of(call)
+    snapshot = find(call, vm)
+    return Collection("disks", "disk", [_show_disk(call, snapshot, *pair) for pair in _frozen(call, vm, snapshot)])
+
+
+@routes.get("vms/{vm}/snapshots/{snapshot}/disks/{disk}")
+async def get_disk(call: Call) -> Entity:
+    vm, disk_id = vm_of(call), call.id("disk")
+    snapshot = find(call, vm)
+    for disk, volume in _frozen(call, vm, snapshot):
+        if disk.id == disk_id:
+            return _show_disk(call, snapshot, disk, volume)
     raise NotFound(call.path)
+
+
+@routes.get("vms/{vm}/snapshots/{snapshot}/nics")
+async def list_nics(call: Call) -> Collection:
+    vm = vm_of(call)
+    snapshot = find(call, vm)
+    nics = tuple(vm.nics.values()) if snapshot.type == "active" else snapshot.nics
+    return Collection("nics", "nic", [_show_nic(snapshot, nic) for nic in nics])
+
+
+@routes.get("vms/{vm}/snapshots/{snapshot}/cdroms")
+async def list_cdroms(call: Call) -> Collection:
+    find(call, vm_of(call))
+    return nothing("cdroms", "cdrom")
 
 
 def snapshots_of(call: Call, vm: Vm) -> list[Snapshot]:
     """The active one, whose id is the VM's in this lab, and the real ones."""
     date = vm.creation_time or call.context.clock.now()
     active = Snapshot(id=vm.id, vm_id=vm.id, description="Active VM", date=date, type="active")
-    return [active, *(item for item in call.context.state.snapshots.values() if item.vm_id == vm.id)]
+    return [active, *volumes.of_vm(call.context.state, vm.id)]
 
 
-def show(snapshot: Snapshot) -> Entity:
+def find(call: Call, vm: Vm) -> Snapshot:
+    """The snapshot of the path."""
+    wanted = call.id("snapshot")
+    for snapshot in snapshots_of(call, vm):
+        if snapshot.id == wanted:
+            return snapshot
+    raise NotFound(call.path)
+
+
+def show(call: Call, snapshot: Snapshot) -> Entity:
+    """A snapshot; with `all_content` also the VM's configuration as it was, once the snapshot is made."""
     fields: dict[str, Value] = {
         "description": snapshot.description,
         "date": snapshot.date,
+        "initialization": _initialization(call, snapshot) if call.flag("all_content") else None,
         "persist_memorystate": False,
         "snapshot_status": snapshot.status,
         "snapshot_type": snapshot.type,
         "vm": link_to("vm", snapshot.vm_id),
     }
     href = address("vms", snapshot.vm_id, "snapshots", snapshot.id)
-    return Entity("snapshot", fields, id=snapshot.id, href=href, links=("cdroms", "disks", "nics"))
+    links = ("cdroms", "disks", "nics")
+    return Entity("snapshot", fields, id=snapshot.id, href=href, links=links, actions=("restore",))
+
+
+def _initialization(call: Call, snapshot: Snapshot) -> Entity | None:
+    if snapshot.status == "locked":
+        return None
+    state = call.context.state
+    text = write_ovf(state, state.vms[snapshot.vm_id]) if snapshot.type == "active" else snapshot.configuration
+    return Entity("initialization", {"configuration": Entity("configuration", {"data": text, "type": "ovf"})})
+
+
+def _frozen(call: Call, vm: Vm, snapshot: Snapshot) -> list[tuple[Disk, FrozenVolume]]:
+    if snapshot.type == "active":
+        return creating.covered(call.context, vm)
+    disks = call.context.state.disks
+    return [(disks[disk_id], volume) for disk_id, volume in snapshot.volumes.items() if disk_id in disks]
+
+
+def _show_disk(call: Call, snapshot: Snapshot, disk: Disk, volume: FrozenVolume) -> Entity:
+    """A disk as a snapshot has it: its image is the disk snapshot to be downloaded."""
+    entity = show_disk(call, disk)
+    status = "illegal" if disk.id in snapshot.illegal else snapshot.status
+    entity.fields = {
+        **entity.fields,
+        "format": volume.format,
+        "image_id": volume.image_id or None,
+        "provisioned_size": volume.size,
+        "status": disk.status if snapshot.type == "active" else status,
+        "snapshot": None if snapshot.type == "active" else _link(snapshot),
+    }
+    entity.href = address("vms", snapshot.vm_id, "snapshots", snapshot.id, "disks", disk.id)
+    entity.links, entity.actions = (), ()
+    return entity
+
+
+def _show_nic(snapshot: Snapshot, nic: Nic) -> Entity:
+    fields: dict[str, Value] = {
+        "name": nic.name,
+        "interface": nic.interface,
+        "linked": nic.linked,
+        "mac": Entity("mac", {"address": nic.mac}),
+        "plugged": nic.plugged,
+        "vm": link_to("vm", snapshot.vm_id),
+        "vnic_profile": link_to("vnic_profile", nic.vnic_profile_id),
+    }
+    return Entity(
+        "nic", fields, id=nic.id, href=address("vms", snapshot.vm_id, "snapshots", snapshot.id, "nics", nic.id)
+    )
+
+
+def _link(snapshot: Snapshot) -> Entity | None:
+    return link_to("snapshot", snapshot.id, href=f"vms/{snapshot.vm_id}/snapshots/{snapshot.id}")
+
+
+def _read(call: Call) -> SnapshotRequest:
+    body = call.body
+    description = body.text("description")
+    if description is None:
+        raise incomplete("Snapshot", "description", "add")
+    disks = [item.child("disk") for item in body.list("disk_attachments", "disk_attachment")]
+    named = {disk.id: disk.text("image_id") for disk in disks if disk is not None and disk.id}
+    memory = body.flag("persist_memorystate")
+    return SnapshotRequest(
+        description=description,
+        disk_ids=tuple(named) if "disk_attachments" in body else None,
+        image_ids={disk_id: read_guid(image) for disk_id, image in named.items() if image},
+        memory=True if memory is None else memory,
+    )

@@ -24,7 +24,7 @@ async def start(context: Context, request: TransferRequest) -> ImageTransfer:
         raise
     transfer = _record(context, request)
     transfer.locks = locks
-    if not transfer.backup_id:
+    if not transfer.backup_id and not transfer.image_id:
         state.disks[transfer.disk_id].status = "locked"
     audit.tell(context, transfer, audit.INITIATED)
     context.background.spawn(
@@ -80,6 +80,14 @@ def _take_locks(state: State, request: TransferRequest) -> list[Lock]:
     return [state.locks.take(exclusive=exclusive, shared=shared, why=why, action=rules.CANNOT)]
 
 
+def _frozen_image(state: State, request: TransferRequest) -> str:
+    """The volume that a hybrid backup's snapshot has frozen; empty for any other transfer."""
+    backup = state.backups.get(request.backup_id)
+    snapshot = state.snapshots.get(backup.snapshot_id) if backup is not None else None
+    volume = snapshot.volumes.get(request.disk_id) if snapshot is not None else None
+    return volume.image_id if volume is not None else ""
+
+
 def _record(context: Context, request: TransferRequest) -> ImageTransfer:
     state = context.state
     timeout = request.inactivity_timeout
@@ -92,7 +100,7 @@ def _record(context: Context, request: TransferRequest) -> ImageTransfer:
         inactivity_timeout=state.settings.client_inactivity_timeout if timeout is None else timeout,
         shallow=request.shallow,
         backup_id=request.backup_id,
-        image_id=request.image_id,
+        image_id=request.image_id or _frozen_image(state, request),
         backend=session.backend(state, request),
         created=state.clock.now(),
         origin=request.origin,

@@ -206,9 +206,9 @@ async def _undo(context: Context, transfer: ImageTransfer) -> None:
 
 
 def _set_status(context: Context, transfer: ImageTransfer, status: Any) -> None:
-    """Change the disk's status, unless a backup has it: that unlocks its disks itself."""
+    """Change the disk's status, unless a backup has it, which unlocks its disks itself, or only a snapshot is read."""
     disk = context.state.disks.get(transfer.disk_id)
-    if disk is not None and not transfer.backup_id:
+    if disk is not None and not transfer.backup_id and not transfer.image_id:
         disk.status = status
 
 

@@ -49,8 +49,6 @@ def check(state: State, request: TransferRequest) -> None:
     fault = _unusable(state, disk) or (
         _backup_unusable(state, request) if request.backup_id else _disk_in_use(state, request, disk)
     )
-    if fault is None and request.shallow and disk.volumes:
-        fault = invalid(f"{CANNOT}. Single layers of a disk with snapshots are not offered by this lab.")
     if fault is not None:
         raise fault
 

@@ -11,7 +11,9 @@ from typing import Any, Literal
 
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.entities import Disk
-from ovirtlab.engine.records import ImageTransfer
+from ovirtlab.engine.records import FrozenVolume, ImageTransfer
+from ovirtlab.engine.snapshots import volumes
+from ovirtlab.engine.snapshots.volumes import format_on_host
 from ovirtlab.engine.state import State
 from ovirtlab.engine.transfers import audit, proxy
 from ovirtlab.engine.transfers.rules import TransferRequest
@@ -113,6 +115,15 @@ def volume(context: Context, transfer: ImageTransfer) -> Path:
     return context.volume_path(context.state.disks[transfer.disk_id], transfer.image_id)
 
 
+def _frozen(context: Context, transfer: ImageTransfer) -> FrozenVolume:
+    """Format and size of the volume that is transferred."""
+    disk = context.state.disks[transfer.disk_id]
+    found = volumes.find(context.state, disk, transfer.image_id or disk.image_id)
+    if found is None:
+        raise SessionError(audit.NO_SERVER, f"Disk {disk.id} has no image {transfer.image_id}.")
+    return found.volume
+
+
 def _choose_host(context: Context, transfer: ImageTransfer, preferred: str) -> Host:
     """The VM's host for a backup of a running VM, else the wanted one when it is up, else any that is up."""
     backup = context.state.backups.get(transfer.backup_id)
@@ -140,10 +151,11 @@ async def _serve(context: Context, transfer: ImageTransfer, host: Host) -> str:
         return await host.start_nbd_server(
             transfer.id,
             volume(context, transfer),
-            disk.volume_format,
+            format_on_host(_frozen(context, transfer).format),
             read_only=transfer.direction == "download",
             bitmap=_bitmap(context.state, transfer, disk),
             discard=disk.sparse,
+            shallow=transfer.shallow,
         )
     except HostError as error:
         raise SessionError(audit.NO_SERVER, str(error)) from error
@@ -176,8 +188,9 @@ def _ticket(context: Context, transfer: ImageTransfer, url: str) -> dict[str, An
 def _size(context: Context, transfer: ImageTransfer) -> int:
     """Bytes that clients may reach: the virtual size over NBD and for raw files, else what a qcow2 file takes."""
     disk = context.state.disks[transfer.disk_id]
-    if transfer.backend != "file" or disk.format == "raw":
-        return disk.provisioned_size
+    frozen = _frozen(context, transfer)
+    if transfer.backend != "file" or frozen.format == "raw":
+        return frozen.size
     if transfer.direction == "upload":
         return math.ceil(disk.provisioned_size * _QCOW2_OVERHEAD) + _QCOW2_HEADER
     try:

@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Snapshots over the API: data of each of them, removal live and cold, refusals, failed merges and their cure."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import ovirtsdk4 as sdk
+import pytest
+from ovirtsdk4 import types
+
+from ovirtlab.engine.entities import Disk, Vm
+
+MIB = 1 << 20
+
+
+def service(world: Any, vm: Vm) -> Any:
+    return world.system.vms_service().vm_service(vm.id).snapshots_service()
+
+
+def take(world: Any, vm: Vm, name: str, **fields: Any) -> types.Snapshot:
+    """Make a snapshot and wait until it is ok."""
+    asked = types.Snapshot(description=name, persist_memorystate=False, **fields)
+    made = service(world, vm).add(asked)
+    assert made.snapshot_status == types.SnapshotStatus.LOCKED
+    world.until(lambda: shown(world, vm, made.id).snapshot_status == types.SnapshotStatus.OK)
+    return shown(world, vm, made.id)
+
+
+def shown(world: Any, vm: Vm, snapshot_id: str, **query: Any) -> types.Snapshot:
+    return service(world, vm).snapshot_service(snapshot_id).get(**query)
+
+
+def remove(world: Any, vm: Vm, snapshot: types.Snapshot) -> None:
+    """Remove a snapshot and wait until it is gone."""
+    service(world, vm).snapshot_service(snapshot.id).remove()
+    world.until(lambda: snapshot.id not in [item.id for item in service(world, vm).list()])
+
+
+def content(path: Path, tmp: Path) -> bytes:
+    subprocess.run(["qemu-img", "convert", "-U", "-O", "raw", path, tmp], check=True, timeout=30)
+    return tmp.read_bytes()[: 4 * MIB]
+
+
+def filled(*pieces: tuple[int, int]) -> bytes:
+    data = bytearray(4 * MIB)
+    for offset, byte in pieces:
+        data[offset * MIB : (offset + 1) * MIB] = bytes([byte]) * MIB
+    return bytes(data)
+
+
+def disk_snapshots(world: Any, disk: Disk) -> list[types.DiskSnapshot]:
+    listed = world.system.disks_service().disk_service(disk.id).disk_snapshots_service()
+    return list(listed.list(include_active=True, include_template=True))
+
+
+def fetch(world: Any, transfer: types.ImageTransfer) -> bytes:
+    context = ssl.create_default_context(cafile=str(world.daemon.ca))
+    with urllib.request.urlopen(transfer.transfer_url, context=context, timeout=20) as answer:
+        data: bytes = answer.read()
+    return data
+
+
+def refused(act: Any, code: int, text: str) -> None:
+    with pytest.raises(sdk.Error) as caught:
+        act()
+    assert caught.value.code == code
+    assert text in str(caught.value)
+
+
+@pytest.mark.parametrize("up", [True, False])
+def test_two_snapshots_of_two_disks_come_and_go(world: Any, tmp_path: Path, up: bool) -> None:
+    """The older one is removed first (a merge in the middle), then the newer; raw disks are raw again at the end."""
+    disk, raw = world.add_disk(), world.add_disk(fmt="raw")
+    vm = world.add_vm(disk, raw)
+    original = disk.image_id
+
+    def write(offset: int, byte: int, target: str = "sda") -> None:
+        if not vm.host_id:
+            world.start_vm(vm)
+        world.write(vm, f"write -P {byte} {offset}M 1M", target)
+        if not up:
+            world.stop_vm(vm)
+
+    write(0, 1)
+    first = take(world, vm, "first")
+    write(1, 2)
+    write(1, 7, "sdb")
+    second = take(world, vm, "second")
+    write(2, 3)
+    assert [item.description for item in service(world, vm).list()] == ["Active VM", "first", "second"]
+    volumes = disk_snapshots(world, disk)
+    assert [item.parent.id if item.parent else None for item in volumes] == [None, volumes[0].id, volumes[1].id]
+    assert [item.id for item in volumes] == [original, disk.volumes[1], disk.image_id]
+    assert [str(item.format) for item in disk_snapshots(world, raw)] == ["raw", "cow", "cow"]
+    held = service(world, vm).snapshot_service(first.id).disks_service().list()
+    assert [item.image_id for item in held] == [original, raw.volumes[0]]
+
+    remove(world, vm, first)
+    assert disk.volumes == [original]
+    assert content(disk.path.with_name(original), tmp_path / "t") == filled((0, 1), (1, 2))
+    write(3, 4)
+    remove(world, vm, second)
+    assert (disk.volumes, disk.image_id, raw.format) == ([], original, "raw")
+    write(0, 5)
+    if up:
+        world.stop_vm(vm)
+    assert content(disk.path, tmp_path / "t") == filled((0, 5), (1, 2), (2, 3), (3, 4))
+    assert content(raw.path, tmp_path / "t") == filled((1, 7))
+    assert len(list(disk.path.parent.iterdir())) == len(list(raw.path.parent.iterdir())) == 1
+    assert {45, 68, 342, 356} <= set(world.codes())
+    assert vm.status == "down"
+
+
+def test_a_snapshot_of_one_disk_with_its_configuration(world: Any) -> None:
+    disk, other = world.add_disk(), world.add_disk()
+    vm = world.add_vm(disk, other, up=False)
+    image = world.state.new_id()
+    asked = [types.DiskAttachment(disk=types.Disk(id=disk.id, image_id=image))]
+    before = disk.image_id
+    snapshot = take(world, vm, "partial", disk_attachments=asked)
+    assert (disk.image_id, disk.volumes, other.volumes) == (image, [before], [])
+    vm.name = "renamed"
+    full = shown(world, vm, snapshot.id, query={"all_content": "true"})
+    assert "vm-0" in full.initialization.configuration.data
+    assert full.initialization.configuration.type == types.ConfigurationType.OVF
+    assert shown(world, vm, snapshot.id).initialization is None
+    job = next(job for job in world.state.jobs.values() if "partial" in job.description)
+    assert job.status == "finished"
+    refused(lambda: service(world, vm).add(types.Snapshot()), 400, "required for add")
+
+
+def test_disk_snapshots_are_downloaded_whole_and_as_one_layer(world: Any) -> None:
+    """Each while the VM runs on."""
+    disk = world.add_disk()
+    vm = world.add_vm(disk)
+    world.write(vm, "write -P 1 0 1M")
+    take(world, vm, "first")
+    world.write(vm, "write -P 2 1M 1M")
+    take(world, vm, "second")
+    world.write(vm, "write -P 3 2M 1M")
+    lower = types.DiskSnapshot(id=disk.volumes[0])
+    upper = types.DiskSnapshot(id=disk.volumes[1])
+    for snapshot, shallow, expected in (
+        (lower, False, filled((0, 1))),
+        (upper, False, filled((0, 1), (1, 2))),
+        (upper, True, filled((1, 2))),
+    ):
+        transfer = world.start_transfer(snapshot=snapshot, shallow=shallow)
+        assert fetch(world, transfer) == expected
+        assert disk.status == "ok"
+        assert world.finalize_transfer(transfer).phase.value == "finished_success"
+    transfer = world.start_transfer(snapshot=upper, format=types.DiskFormat.COW)
+    assert fetch(world, transfer) == disk.path.with_name(disk.volumes[1]).read_bytes()
+    text = "VM is locked"
+    refused(lambda: remove(world, vm, service(world, vm).list()[1]), 409, text)
+    world.finalize_transfer(transfer)
+
+
+def test_a_merge_that_fails_leaves_illegal_images_until_it_is_tried_again(world: Any, tmp_path: Path) -> None:
+    disk = world.add_disk()
+    vm = world.add_vm(disk)
+    world.write(vm, "write -P 1 0 1M")
+    snapshot = take(world, vm, "once")
+    world.host.broken = frozenset({"merge_live"})
+    service(world, vm).snapshot_service(snapshot.id).remove()
+    world.until(lambda: 357 in world.codes())
+    assert shown(world, vm, snapshot.id).snapshot_status == types.SnapshotStatus.OK
+    assert [item.status.value for item in disk_snapshots(world, disk)] == ["illegal", "ok"]
+    refused(lambda: service(world, vm).add(types.Snapshot(description="more")), 409, "ILLEGAL status")
+    world.stop_vm(vm)
+    refused(lambda: world.system.vms_service().vm_service(vm.id).start(), 409, "illegal")
+    world.host.broken = frozenset()
+    remove(world, vm, snapshot)
+    assert content(disk.path, tmp_path / "t") == filled((0, 1))
+
+
+def test_a_snapshot_that_cannot_be_made_is_gone(world: Any) -> None:
+    disk = world.add_disk()
+    vm = world.add_vm(disk)
+    before = (disk.image_id, disk.format)
+    world.host.broken = frozenset({"snapshot_vm"})
+    service(world, vm).add(types.Snapshot(description="no", persist_memorystate=False))
+    world.until(lambda: 69 in world.codes())
+    assert (disk.image_id, disk.format) == before
+    assert disk.status == "ok"
+    assert len(list(disk.path.parent.iterdir())) == 1
+    assert len(service(world, vm).list()) == 1
+
+
+def test_refusals(world: Any) -> None:
+    disk = world.add_disk()
+    vm = world.add_vm(disk)
+    backup = world.start_backup(vm, disk)
+    add = types.Snapshot(description="no", persist_memorystate=False)
+    refused(lambda: service(world, vm).add(add), 409, "during a backup operation")
+    world.finalize_backup(vm, backup)
+    snapshot = take(world, vm, "yes")
+    backup = world.start_backup(vm, disk)
+    refused(lambda: remove(world, vm, snapshot), 409, "during a backup operation")
+    world.finalize_backup(vm, backup)
+    refused(lambda: service(world, vm).snapshot_service(vm.id).remove(), 400, "active")
+    missing = types.DiskAttachment(disk=types.Disk(id=vm.id))
+    refused(lambda: service(world, vm).add(types.Snapshot(description="x", disk_attachments=[missing])), 400, "exist")
+    with world.log_in("other@internal") as other:
+        theirs = other.system_service().vms_service().vm_service(vm.id).snapshots_service()
+        refused(lambda: theirs.add(add), 403, "not authorized")
+
+
+def test_one_disk_of_a_snapshot_is_removed(world: Any) -> None:
+    disk, other = world.add_disk(), world.add_disk()
+    vm = world.add_vm(disk, other)
+    snapshot = take(world, vm, "both")
+    domain = world.system.storage_domains_service().storage_domain_service(world.domain).disk_snapshots_service()
+    assert {item.id for item in domain.list()} == {disk.volumes[0], other.volumes[0]}
+    wanted = domain.snapshot_service(disk.volumes[0])
+    assert wanted.get().disk.id == disk.id
+    wanted.remove()
+    world.until(lambda: not disk.volumes)
+    world.until(lambda: shown(world, vm, snapshot.id).snapshot_status == types.SnapshotStatus.OK)
+    assert [item.id for item in service(world, vm).snapshot_service(snapshot.id).disks_service().list()] == [other.id]
