@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,33 @@ from ovirtlab.places import Places
 from ovirtlab.remote import call
 
 
-class Faults:
+class AnyFaults(ABC):
+    """Breaks and mends a lab, wherever it runs. All raise `ovirtlab.remote.LabError`."""
+
+    @abstractmethod
+    def do(self, name: str, **parameters: Any) -> str:
+        """Break something; return the id under which it is mended, empty for what is over at once."""
+
+    @abstractmethod
+    def active(self) -> list[dict[str, Any]]:
+        """What is in force: `id`, `name` and `parameters` of each."""
+
+    @abstractmethod
+    def clear(self, which: str = "") -> list[str]:
+        """Mend one by its id, all of a name, or all; return the ids."""
+
+    @contextlib.contextmanager
+    def during(self, name: str, **parameters: Any) -> Iterator[None]:
+        """Break something for the time of a block."""
+        key = self.do(name, **parameters)
+        try:
+            yield
+        finally:
+            if key:
+                self.clear(key)
+
+
+class Faults(AnyFaults):
     """Breaks and mends the lab in a directory. All raise `ovirtlab.remote.LabError`.
 
     faults = Faults.of(lab)                 # what `ovirtlab_factory` returned, or what lab.json holds
@@ -34,26 +61,13 @@ class Faults:
         return found
 
     def do(self, name: str, **parameters: Any) -> str:
-        """Break something; return the id under which it is mended, empty for what is over at once."""
         body = {"name": name, "parameters": parameters}
         return str(call(self._places, "POST", "faults", body=body)["id"])
 
     def active(self) -> list[dict[str, Any]]:
-        """What is in force: `id`, `name` and `parameters` of each."""
         found: list[dict[str, Any]] = call(self._places, "GET", "faults")["active"]
         return found
 
     def clear(self, which: str = "") -> list[str]:
-        """Mend one by its id, all of a name, or all; return the ids."""
         found: list[str] = call(self._places, "DELETE", "faults", *([which] if which else []))["cleared"]
         return found
-
-    @contextlib.contextmanager
-    def during(self, name: str, **parameters: Any) -> Iterator[None]:
-        """Break something for the time of a block."""
-        key = self.do(name, **parameters)
-        try:
-            yield
-        finally:
-            if key:
-                self.clear(key)
