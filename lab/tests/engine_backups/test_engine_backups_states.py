@@ -83,15 +83,17 @@ def test_requests_that_are_refused(world: Any) -> None:
     assert disk.status == "ok"
 
 
-def test_hybrid_backups_are_refused_and_legacy_ones_are_not(world: Any) -> None:
+def test_hybrid_backups_are_for_newer_levels_without_legacy(world: Any) -> None:
     world.state.settings.use_hybrid_backup = True
     disk = world.add_disk()
     vm = world.add_vm(disk)
-    refused(lambda: add(world, vm, disk), 400, "use legacy=true")
-    backup = add(world, vm, disk, query={"legacy": "true"})
-    world.finalize_backup(vm, world.wait_backup(vm, backup.id, "ready"))
-    world.state.clusters["cl"].level = (4, 6)
-    add(world, vm, disk)
+    for query, level in (({"legacy": "true"}, (4, 7)), ({}, (4, 6))):
+        world.state.clusters["cl"].level = level
+        backup = add(world, vm, disk, query=query)
+        assert world.state.backups[backup.id].kind == "live"
+        world.finalize_backup(vm, world.wait_backup(vm, backup.id, "ready"))
+    world.state.clusters["cl"].level = (4, 7)
+    assert world.state.backups[add(world, vm, disk).id].kind == "hybrid"
 
 
 def test_finalize_is_refused(world: Any) -> None:

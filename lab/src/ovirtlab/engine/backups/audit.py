@@ -16,6 +16,7 @@ NOT_FINALIZED = 10795
 SCRATCH_STARTED = 10799
 SCRATCH_SUCCEEDED = 10805
 SCRATCH_FAILED = 10806
+LEFTOVER = 10813
 UNMONITORED = 10814
 
 _TEXTS: dict[int, tuple[Severity, str]] = {
@@ -39,6 +40,11 @@ _TEXTS: dict[int, tuple[Severity, str]] = {
     SCRATCH_FAILED: (
         "error",
         "Failed to create scratch disk for VM {vm} disk {disk} to use in backup {backup} (User: {user}).",
+    ),
+    LEFTOVER: (
+        "warning",
+        "Possible failure while removing a snapshot generated automatically for backup {backup} of VM {vm} "
+        "(User: {user}). The snapshot may be removed manually.",
     ),
     UNMONITORED: (
         "error",

@@ -7,11 +7,11 @@ import logging
 from typing import Literal
 
 from ovirtlab.engine import checkpoints
-from ovirtlab.engine.backups import audit, phases, rules
+from ovirtlab.engine.backups import audit, frozen, phases, rules
 from ovirtlab.engine.backups.rules import BackupRequest
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.entities import Vm
-from ovirtlab.engine.faults import BadRequest, NotFound, conflict
+from ovirtlab.engine.faults import BadRequest, Fault, NotFound, conflict
 from ovirtlab.engine.records import Backup
 from ovirtlab.engine.state import State
 from ovirtlab.host.api import HostError
@@ -37,7 +37,7 @@ async def start(context: Context, request: BackupRequest) -> Backup:
     rules.check_busy(state, request)
     rules.check(state, request)
     vm = state.vm(request.vm_id)
-    backup = _record(context, vm, request)
+    backup = _record(context, vm, request, kind="live" if vm.status == "up" else "cold")
     _lock(state, backup)
     audit.tell(context, backup, audit.STARTED)
     if backup.kind == "live" and not await checkpoints.redefine(context, vm, since=backup.from_checkpoint_id):
@@ -46,6 +46,27 @@ async def start(context: Context, request: BackupRequest) -> Backup:
         return backup
     checkpoints.create(context, backup)
     phases.enter(context, backup, "creating_scratch_disks" if backup.kind == "live" else "adding_bitmaps")
+    context.background.spawn(phases.run(context, backup), name=f"backup {backup.id}")
+    return backup
+
+
+async def start_hybrid(context: Context, request: BackupRequest) -> Backup:
+    """Begin a backup that reads a snapshot of the disks and leaves the VM unlocked.
+
+    What it starts from is not looked at: a checkpoint that is of no use shows at the transfer. A snapshot that is
+    refused makes the backup fail, and its fault is raised.
+    """
+    state = context.state
+    vm = state.vm(request.vm_id)
+    rules.check_hybrid(state, request)
+    backup = _record(context, vm, request, kind="hybrid")
+    audit.tell(context, backup, audit.STARTED)
+    try:
+        checkpoints.create(context, backup)
+        frozen.begin(context, vm, backup)
+    except Fault:
+        await phases.fail(context, backup)
+        raise
     context.background.spawn(phases.run(context, backup), name=f"backup {backup.id}")
     return backup
 
@@ -98,20 +119,20 @@ async def clear_leftovers(context: Context, vm_id: str) -> None:
             await phases.release(context, backup)
 
 
-def _record(context: Context, vm: Vm, request: BackupRequest) -> Backup:
+def _record(context: Context, vm: Vm, request: BackupRequest, *, kind: Literal["live", "cold", "hybrid"]) -> Backup:
     state = context.state
     now = state.clock.now()
-    live = vm.status == "up"
+    mode = _hybrid_mode if kind == "hybrid" else _mode
     backup = Backup(
         id=request.id or state.new_id(),
         vm_id=vm.id,
-        kind="live" if live else "cold",
+        kind=kind,
         creation_date=now,
         modification_date=now,
         description=request.description,
         from_checkpoint_id=request.from_checkpoint_id,
-        host_id=vm.host_id if live else "",
-        modes={disk_id: _mode(state, request, disk_id) for disk_id in request.disk_ids},
+        host_id=vm.host_id if kind == "live" else "",
+        modes={disk_id: mode(state, request, disk_id) for disk_id in request.disk_ids},
         require_consistency=request.require_consistency,
         origin=request.origin,
     )
@@ -122,6 +143,15 @@ def _record(context: Context, vm: Vm, request: BackupRequest) -> Backup:
 def _mode(state: State, request: BackupRequest, disk_id: str) -> Literal["full", "incremental"]:
     checkpoint = state.checkpoints.get(request.from_checkpoint_id)
     return "incremental" if checkpoint is not None and disk_id in checkpoint.disk_ids else "full"
+
+
+def _hybrid_mode(state: State, request: BackupRequest, disk_id: str) -> Literal["full", "incremental"]:
+    """Incremental also from a checkpoint that nobody knows; raw disks have no bitmaps."""
+    if not request.from_checkpoint_id or state.disks[disk_id].format == "raw":
+        return "full"
+    if request.from_checkpoint_id not in state.checkpoints:
+        return "incremental"
+    return _mode(state, request, disk_id)
 
 
 def _lock(state: State, backup: Backup) -> None:

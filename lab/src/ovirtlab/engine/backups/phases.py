@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from ovirtlab.engine import checkpoints
-from ovirtlab.engine.backups import audit, scratch
+from ovirtlab.engine.backups import audit, frozen, scratch
 from ovirtlab.engine.backups.rules import FINISHED
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.faults import Fault
@@ -59,10 +59,26 @@ async def advance(context: Context, backup: Backup) -> None:
 
 async def fail(context: Context, backup: Backup) -> None:
     """End a backup as failed: its checkpoint is dropped, its bitmaps stay behind."""
+    if backup.kind == "hybrid":
+        await frozen.remove(context, backup)
     checkpoints.forget(context.state, backup.pending_checkpoint_id)
     await release(context, backup)
     audit.tell(context, backup, audit.FAILED)
     enter(context, backup, "failed")
+
+
+async def _await_snapshot(context: Context, backup: Backup) -> None:
+    """The first step of a hybrid backup, which has begun its snapshot already."""
+    made = frozen.made(context, backup)
+    if made is not None:
+        enter(context, backup, "starting" if made else "finalizing_failure")
+
+
+async def _start(context: Context, backup: Backup) -> None:
+    if backup.kind == "hybrid":
+        _ready(context, backup)
+    else:
+        await _start_live(context, backup)
 
 
 async def _create_scratch_disks(context: Context, backup: Backup) -> None:
@@ -113,6 +129,18 @@ async def _bitmaps_added(context: Context, backup: Backup) -> None:
     _ready(context, backup)
 
 
+async def _finalize(context: Context, backup: Backup) -> None:
+    if backup.kind == "hybrid":
+        enter(context, backup, "removing_snapshot")
+    else:
+        await _succeed(context, backup)
+
+
+async def _remove_snapshot(context: Context, backup: Backup) -> None:
+    await frozen.remove(context, backup)
+    await _succeed(context, backup)
+
+
 async def _succeed(context: Context, backup: Backup) -> None:
     await release(context, backup)
     audit.tell(context, backup, audit.SUCCEEDED)
@@ -125,7 +153,9 @@ def _ready(context: Context, backup: Backup) -> None:
 
 
 async def release(context: Context, backup: Backup) -> None:
-    """Give back what a backup holds: its locks, its disks and its scratch disks."""
+    """Give back what a backup holds: its locks, its disks and its scratch disks. A hybrid one holds none of them."""
+    if backup.kind == "hybrid":
+        return
     for lock in backup.locks:
         lock.release()
     backup.locks.clear()
@@ -137,10 +167,12 @@ async def release(context: Context, backup: Backup) -> None:
 
 
 _STEPS: dict[str, Step] = {
+    "initializing": _await_snapshot,
     "creating_scratch_disks": _create_scratch_disks,
-    "starting": _start_live,
+    "starting": _start,
     "adding_bitmaps": _add_bitmaps,
     "waiting_for_bitmaps": _bitmaps_added,
-    "finalizing": _succeed,
+    "finalizing": _finalize,
+    "removing_snapshot": _remove_snapshot,
     "finalizing_failure": fail,
 }

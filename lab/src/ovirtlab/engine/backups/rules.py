@@ -60,6 +60,15 @@ def check(state: State, request: BackupRequest) -> None:
             raise fault
 
 
+def check_hybrid(state: State, request: BackupRequest) -> None:
+    """Raise what a hybrid backup is refused for before its snapshot is asked for; that is little."""
+    vm = state.vm(request.vm_id)
+    for rule in (_hosted_engine, _disks_missing, _id_taken):
+        fault = rule(state, request, vm)
+        if fault is not None:
+            raise fault
+
+
 def _hosted_engine(state: State, request: BackupRequest, vm: Vm) -> Fault | None:
     if vm.origin in _HOSTED_ENGINE:
         return conflict(f"{CANNOT}. Backup of Hosted Engine VM is not supported")

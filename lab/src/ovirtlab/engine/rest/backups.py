@@ -9,7 +9,7 @@ from ovirtlab.engine.backups import commands, phases
 from ovirtlab.engine.backups.rules import FINISHED, BackupRequest
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.entities import Disk, Vm
-from ovirtlab.engine.faults import Forbidden, NotFound, incomplete, invalid
+from ovirtlab.engine.faults import Forbidden, NotFound, incomplete
 from ovirtlab.engine.jobs import Cause
 from ovirtlab.engine.locks import Lock
 from ovirtlab.engine.records import Backup, Checkpoint, Origin
@@ -33,14 +33,13 @@ async def list_backups(call: Call) -> Collection:
 
 @routes.post("vms/{vm}/backups")
 async def add_backup(call: Call) -> Created:
-    """Start a backup: hybrid ones, which newer levels make unless `legacy` is sent, are refused."""
+    """Start a backup: a hybrid one at newer levels, where the engine is set so and `legacy` is not sent."""
     vm = _vm(call)
     request = _read_request(call, vm)
     _require(call, vm, request.disk_ids)
     settings, level = call.context.state.settings, call.context.state.level_of(vm)
-    if settings.use_hybrid_backup and level >= _HYBRID_SINCE and not call.flag("legacy"):
-        raise invalid("Cannot backup VM. Hybrid backups are not offered by this lab yet; use legacy=true.")
-    backup = await commands.start(call.context, request)
+    hybrid = settings.use_hybrid_backup and level >= _HYBRID_SINCE and not call.flag("legacy")
+    backup = await (commands.start_hybrid if hybrid else commands.start)(call.context, request)
     return Created(lambda: show_backup(backup))
 
 
@@ -119,6 +118,7 @@ def show_backup(backup: Backup) -> Entity:
             "to_checkpoint_id": backup.to_checkpoint_id or None,
             "phase": phases.shown(backup),
             "host": link_to("host", backup.host_id),
+            "snapshot": _snapshot(backup),
             "vm": link_to("vm", backup.vm_id),
         },
         id=backup.id,
@@ -126,6 +126,11 @@ def show_backup(backup: Backup) -> Entity:
         links=["disks"],
         actions=["finalize"],
     )
+
+
+def _snapshot(backup: Backup) -> Entity | None:
+    """The snapshot of a hybrid backup."""
+    return link_to("snapshot", backup.snapshot_id, href=f"vms/{backup.vm_id}/snapshots/{backup.snapshot_id}")
 
 
 def show_checkpoint(checkpoint: Checkpoint) -> Entity:

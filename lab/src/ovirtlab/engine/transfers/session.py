@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ovirtlab.engine.context import Context
-from ovirtlab.engine.entities import Disk
 from ovirtlab.engine.records import FrozenVolume, ImageTransfer
 from ovirtlab.engine.snapshots import volumes
 from ovirtlab.engine.snapshots.volumes import format_on_host
@@ -153,7 +152,7 @@ async def _serve(context: Context, transfer: ImageTransfer, host: Host) -> str:
             volume(context, transfer),
             format_on_host(_frozen(context, transfer).format),
             read_only=transfer.direction == "download",
-            bitmap=_bitmap(context.state, transfer, disk),
+            bitmap=_bitmap(context, transfer),
             discard=disk.sparse,
             shallow=transfer.shallow,
         )
@@ -161,10 +160,12 @@ async def _serve(context: Context, transfer: ImageTransfer, host: Host) -> str:
         raise SessionError(audit.NO_SERVER, str(error)) from error
 
 
-def _bitmap(state: State, transfer: ImageTransfer, disk: Disk) -> str | None:
-    backup = state.backups.get(transfer.backup_id)
-    incremental = backup is not None and backup.modes.get(disk.id) == "incremental"
-    return backup.from_checkpoint_id if backup is not None and incremental and disk.format == "cow" else None
+def _bitmap(context: Context, transfer: ImageTransfer) -> str | None:
+    backup = context.state.backups.get(transfer.backup_id)
+    incremental = backup is not None and backup.modes.get(transfer.disk_id) == "incremental"
+    if backup is None or not incremental or _frozen(context, transfer).format != "cow":
+        return None
+    return backup.from_checkpoint_id
 
 
 def _ticket(context: Context, transfer: ImageTransfer, url: str) -> dict[str, Any]:

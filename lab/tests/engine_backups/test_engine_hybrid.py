@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Hybrid backups: they read a snapshot, leave the VM free, and merge at the end; what goes wrong shows late."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import subprocess
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import ovirtsdk4 as sdk
+import pytest
+from ovirtsdk4 import types
+
+from ovirtlab.engine.entities import Disk, Vm
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def hybrid(world: Any) -> Any:
+    """An engine that makes hybrid backups."""
+    world.state.settings.use_hybrid_backup = True
+    return world
+
+
+def filled(*pieces: tuple[int, int]) -> bytes:
+    data = bytearray(4 * MIB)
+    for offset, byte in pieces:
+        data[offset * MIB : (offset + 1) * MIB] = bytes([byte]) * MIB
+    return bytes(data)
+
+
+def content(path: Path, tmp: Path) -> bytes:
+    subprocess.run(["qemu-img", "convert", "-U", "-O", "raw", path, tmp], check=True, timeout=30)
+    return tmp.read_bytes()
+
+
+def get(world: Any, url: str) -> bytes:
+    context = ssl.create_default_context(cafile=str(world.daemon.ca))
+    with urllib.request.urlopen(url, context=context, timeout=20) as answer:
+        data: bytes = answer.read()
+    return data
+
+
+def read(world: Any, backup: types.Backup, disk: Disk, *, dirty: bool) -> tuple[bytes, list[tuple[int, int]]]:
+    """All data of a disk of a backup, and its dirty extents in MiB."""
+    transfer = world.start_transfer(backup=types.Backup(id=backup.id), disk=types.Disk(id=disk.id))
+    data = get(world, transfer.transfer_url)
+    extents = json.loads(get(world, f"{transfer.transfer_url}/extents?context=dirty")) if dirty else []
+    world.finalize_transfer(transfer)
+    return data, [(item["start"] // MIB, item["length"] // MIB) for item in extents if item["dirty"]]
+
+
+def snapshots(world: Any, vm: Vm) -> list[types.Snapshot]:
+    listed = world.system.vms_service().vm_service(vm.id).snapshots_service().list()
+    return [item for item in listed if item.snapshot_type != types.SnapshotType.ACTIVE]
+
+
+def write(world: Any, vm: Vm, offset: int, byte: int, *, up: bool) -> None:
+    if not vm.host_id:
+        world.start_vm(vm)
+    world.write(vm, f"write -P {byte} {offset}M 1M")
+    if not up:
+        world.stop_vm(vm)
+
+
+@pytest.mark.parametrize("up", [True, False])
+def test_full_then_two_incrementals(hybrid: Any, tmp_path: Path, up: bool) -> None:
+    disk, raw = hybrid.add_disk(), hybrid.add_disk(fmt="raw")
+    vm = hybrid.add_vm(disk, raw, up=up)
+    original = disk.image_id
+    write(hybrid, vm, 0, 1, up=up)
+    full = hybrid.start_backup(vm, disk, raw)
+    assert full.host is None
+    [snapshot] = snapshots(hybrid, vm)
+    assert (snapshot.description, full.snapshot.id) == ("Auto-generated for Backup VM", snapshot.id)
+    assert disk.status == "ok"
+    # what is written meanwhile is not in it, and is in the next
+    write(hybrid, vm, 1, 2, up=up)
+    assert read(hybrid, full, disk, dirty=False)[0] == filled((0, 1))
+    assert read(hybrid, full, raw, dirty=False)[0] == filled()
+    with pytest.raises(sdk.Error, match="during a backup operation"):
+        hybrid.system.vms_service().vm_service(vm.id).snapshots_service().snapshot_service(snapshot.id).remove()
+    hybrid.finalize_backup(vm, full)
+    assert snapshots(hybrid, vm) == []
+    assert (disk.image_id, disk.volumes, raw.format) == (original, [], "raw")
+
+    write(hybrid, vm, 2, 3, up=up)
+    second = hybrid.start_backup(vm, disk, from_checkpoint_id=full.to_checkpoint_id)
+    data, extents = read(hybrid, second, disk, dirty=True)
+    assert (data, extents) == (filled((0, 1), (1, 2), (2, 3)), [(1, 2)])
+    write(hybrid, vm, 3, 4, up=up)
+    hybrid.finalize_backup(vm, second)
+    third = hybrid.start_backup(vm, disk, from_checkpoint_id=second.to_checkpoint_id)
+    data, extents = read(hybrid, third, disk, dirty=True)
+    assert (data, extents) == (filled((0, 1), (1, 2), (2, 3), (3, 4)), [(3, 1)])
+    hybrid.finalize_backup(vm, third)
+    if up:
+        hybrid.stop_vm(vm)
+    assert content(disk.path, tmp_path / "t") == data
+    assert len(hybrid.call(hybrid.host.bitmaps, disk.path)) == 3
+
+
+def test_a_live_backup_follows_a_hybrid_one(hybrid: Any) -> None:
+    disk = hybrid.add_disk()
+    vm = hybrid.add_vm(disk)
+    full = hybrid.start_backup(vm, disk)
+    hybrid.finalize_backup(vm, full)
+    write(hybrid, vm, 1, 5, up=True)
+    hybrid.state.settings.use_hybrid_backup = False
+    live = hybrid.start_backup(vm, disk, from_checkpoint_id=full.to_checkpoint_id)
+    assert live.host.id == vm.host_id
+    assert read(hybrid, live, disk, dirty=True) == (filled((1, 5)), [(1, 1)])
+    hybrid.finalize_backup(vm, live)
+
+
+def test_a_merge_that_fails_leaves_the_snapshot_and_the_backup_succeeds(hybrid: Any) -> None:
+    disk = hybrid.add_disk()
+    vm = hybrid.add_vm(disk)
+    backup = hybrid.start_backup(vm, disk)
+    hybrid.host.broken = frozenset({"merge_live"})
+    assert hybrid.finalize_backup(vm, backup).phase.value == "succeeded"
+    assert 10813 in hybrid.codes()
+    [leftover] = snapshots(hybrid, vm)
+    hybrid.host.broken = frozenset()
+    hybrid.system.vms_service().vm_service(vm.id).snapshots_service().snapshot_service(leftover.id).remove()
+    hybrid.until(lambda: not snapshots(hybrid, vm))
+
+
+def test_a_checkpoint_of_no_use_shows_at_the_transfer(hybrid: Any) -> None:
+    disk = hybrid.add_disk()
+    vm = hybrid.add_vm(disk)
+    backup = hybrid.start_backup(vm, disk, from_checkpoint_id=hybrid.state.new_id())
+    assert backup.phase.value == "ready"
+    asked = types.ImageTransfer(
+        backup=types.Backup(id=backup.id),
+        disk=types.Disk(id=disk.id),
+        direction=types.ImageTransferDirection.DOWNLOAD,
+        format=types.DiskFormat.RAW,
+    )
+    transfer = hybrid.system.image_transfers_service().add(asked)
+    assert hybrid.wait_transfer(transfer.id, "finished_failure").phase.value == "finished_failure"
+    assert 1068 in hybrid.codes()
+    hybrid.finalize_backup(vm, backup)
+    assert snapshots(hybrid, vm) == []
+
+
+def test_a_snapshot_that_fails_or_is_refused_fails_the_backup(hybrid: Any) -> None:
+    disk = hybrid.add_disk()
+    vm = hybrid.add_vm(disk)
+    hybrid.host.broken = frozenset({"snapshot_vm"})
+    assert hybrid.start_backup(vm, disk).phase.value == "failed"
+    assert (disk.status, disk.volumes, hybrid.checkpoints(vm).list()) == ("ok", [], [])
+    disk.status = "locked"
+    with pytest.raises(sdk.Error, match="The following disks are locked"):
+        hybrid.backups(vm).add(types.Backup(disks=[types.Disk(id=disk.id)]))
+    assert disk.status == "locked"
+    assert [backup.phase.value for backup in hybrid.backups(vm).list()] == ["failed", "failed"]
