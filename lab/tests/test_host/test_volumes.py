@@ -37,6 +37,21 @@ def test_volumes_are_made_copied_grown_and_removed(bench, run):
     run(scenario())
 
 
+def test_a_copy_takes_bitmaps_along_when_it_should(bench, run):
+    async def scenario():
+        async with bench.host() as host:
+            path = bench.path("images/a/b")
+            await host.create_volume(path, "qcow2", MIB)
+            await host.add_bitmap(path, "mark")
+            with_them, without = bench.path("other/images/a/b"), bench.path("copy")
+            await host.copy_volume(path, with_them, "qcow2", bitmaps=True)
+            await host.copy_volume(path, without, "qcow2")
+            assert await host.bitmaps(with_them) == {"mark": ("auto",)}
+            assert await host.bitmaps(without) == {}
+
+    run(scenario())
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [

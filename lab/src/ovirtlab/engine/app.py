@@ -23,6 +23,7 @@ from ovirtlab.engine.rest import (
     affinity,
     attachments,
     backups,
+    disk_actions,
     disks,
     events,
     hosts,
@@ -50,8 +51,8 @@ from ovirtlab.environment import Environment
 from ovirtlab.host.api import Host
 
 GROUPS = (
-    administration, affinity, attachments, backups, disks, events, hosts, inventory, jobs, new_vms, nics, people,
-    quotas, root, snapshots, tags, transfers, vm_details, vms,
+    administration, affinity, attachments, backups, disk_actions, disks, events, hosts, inventory, jobs, new_vms, nics,
+    people, quotas, root, snapshots, tags, transfers, vm_details, vms,
 )  # fmt: skip
 _METHODS = ["GET", "POST", "PUT", "DELETE"]
 

@@ -66,8 +66,8 @@ class LocalHost:
     async def delete_volume(self, path: Path) -> None:
         volumes.delete(path)
 
-    async def copy_volume(self, source: Path, sink: Path, fmt: VolumeFormat) -> None:
-        await volumes.copy(source, sink, fmt)
+    async def copy_volume(self, source: Path, sink: Path, fmt: VolumeFormat, *, bitmaps: bool = False) -> None:
+        await volumes.copy(source, sink, fmt, bitmaps=bitmaps)
 
     async def resize_volume(self, path: Path, fmt: VolumeFormat, size: int) -> None:
         """Grow a volume, through its VM when one of this host uses it."""

@@ -61,9 +61,10 @@ class MemoryHost:
         path.unlink(missing_ok=True)
         self.storage.bitmaps.pop(path, None)
 
-    async def copy_volume(self, source: Path, sink: Path, fmt: VolumeFormat) -> None:
+    async def copy_volume(self, source: Path, sink: Path, fmt: VolumeFormat, *, bitmaps: bool = False) -> None:
+        sink.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, sink)
-        self.storage.bitmaps[sink] = {}
+        self.storage.bitmaps[sink] = dict(self.storage.bitmaps.get(source, {})) if bitmaps else {}
 
     async def resize_volume(self, path: Path, fmt: VolumeFormat, size: int) -> None:
         with path.open("r+b") as file:

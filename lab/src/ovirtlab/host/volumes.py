@@ -32,13 +32,14 @@ def delete(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-async def copy(source: Path, sink: Path, fmt: VolumeFormat) -> None:
-    """Copy what a guest sees of `source` into a new volume of format `fmt`."""
+async def copy(source: Path, sink: Path, fmt: VolumeFormat, *, bitmaps: bool = False) -> None:
+    """Copy what a guest sees of `source` into a new volume of format `fmt`, with the `bitmaps` as VDSM does."""
     if sink.exists():
         raise HostError(f"the volume {sink} exists already")
     found: VolumeFormat = "qcow2" if (await _info(source))["format"] == "qcow2" else "raw"
+    sink.parent.mkdir(parents=True, exist_ok=True)
     try:
-        await images.copy(source, sink, source_format=found, sink_format=fmt)
+        await images.copy(source, sink, source_format=found, sink_format=fmt, bitmaps=bitmaps)
     except HostError:
         sink.unlink(missing_ok=True)
         raise

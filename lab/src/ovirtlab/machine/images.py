@@ -37,9 +37,10 @@ async def _make_file_system(path: Path, size: int, *, label: str, options: tuple
     await run([*EXT4, "-L", label, "-E", EXT4_EXTENDED, *options, path])
 
 
-async def copy(source: Path, sink: Path, *, source_format: str, sink_format: str) -> None:
+async def copy(source: Path, sink: Path, *, source_format: str, sink_format: str, bitmaps: bool = False) -> None:
     """Copy what the guest sees of `source` into a new sparse image; an existing one is overwritten."""
-    await run(["qemu-img", "convert", "-q", "-f", source_format, "-O", sink_format, source, sink])
+    options = ["--bitmaps"] if bitmaps and source_format == sink_format == "qcow2" else []
+    await run(["qemu-img", "convert", "-q", *options, "-f", source_format, "-O", sink_format, source, sink])
 
 
 def mark_untouched(path: Path, clone: str) -> None:
