@@ -29,7 +29,9 @@ class _Server(uvicorn.Server):
 def bind_tcp(address: str, *, preferred: int) -> socket.socket:
     """Listen at `preferred`, or at any free port when that is taken."""
     for port in (preferred, 0):
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        # asyncio sends small packets at once only on sockets that say they are TCP; else each answer waits 40 ms until
+        # the client acknowledges its head
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((address, port))
