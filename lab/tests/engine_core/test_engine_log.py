@@ -87,3 +87,25 @@ def test_tags(lab: Any, system: Any) -> None:
     assert system.vms_service().list(search="tag=gold") == []
     system.tags_service().tag_service(tag.id).remove()
     assert [item.name for item in system.tags_service().list()] == ["root"]
+
+
+def test_a_job_of_another_program(system: Any) -> None:
+    """It adds steps, ends them and the job; the engine's own jobs are not for others."""
+    jobs = system.jobs_service()
+    made = jobs.add(types.Job(description="copy to tape", external=True, auto_cleared=False))
+    assert (made.external, made.auto_cleared, made.status) == (True, False, types.JobStatus.STARTED)
+    job = jobs.job_service(made.id)
+    steps = job.steps_service()
+    for name in ("read", "write"):
+        steps.add(types.Step(description=name, type=types.StepEnum.UNKNOWN, external=True))
+    first, second = steps.list()
+    assert (first.description, first.external, first.status) == ("read", True, types.StepStatus.STARTED)
+    steps.step_service(first.id).end(succeeded=False)
+    assert steps.step_service(first.id).get().status == types.StepStatus.FAILED
+    job.end(succeeded=True)
+    assert job.get().status == types.JobStatus.FINISHED
+    assert [step.status for step in steps.list()] == [types.StepStatus.FAILED, types.StepStatus.FINISHED]
+    job.clear()
+    with pytest.raises(sdk.NotFoundError):
+        job.get()
+    assert second.number == 1

@@ -309,6 +309,7 @@ class Step:
     status: str = "started"
     start_time: datetime | None = None
     end_time: datetime | None = None
+    external: bool = False
 
 
 @dataclass(kw_only=True)
@@ -320,4 +321,6 @@ class Job:
     start_time: datetime
     status: str = "started"
     end_time: datetime | None = None
+    external: bool = False
+    auto_cleared: bool = True
     steps: list[Step] = field(default_factory=list)

@@ -28,15 +28,41 @@ class Cause:
 
 def begin(state: State, description: str, *, cause: Cause) -> Job:
     """Write a job that is running, with its first steps as the engine has them."""
-    now = state.clock.now()
-    job = Job(
+    job = _kept(state, _new(state, description, cause))
+    job.steps = [Step(id=state.new_id(), description="Executing", type="executing", start_time=job.start_time)]
+    return job
+
+
+def begin_external(state: State, description: str, *, cause: Cause, auto_cleared: bool) -> Job:
+    """Write a job that another program has begun and will end; it has no steps yet."""
+    job = _kept(state, _new(state, description, cause))
+    job.external, job.auto_cleared = True, auto_cleared
+    return job
+
+
+def add_step(state: State, job: Job, description: str, *, kind: str) -> Step:
+    """Begin a step of another program's job."""
+    step = Step(id=state.new_id(), description=description, type=kind, start_time=state.clock.now(), external=True)
+    job.steps.append(step)
+    return step
+
+
+def end_step(state: State, step: Step, *, succeeded: bool) -> None:
+    step.status = "finished" if succeeded else "failed"
+    step.end_time = state.clock.now()
+
+
+def _new(state: State, description: str, cause: Cause) -> Job:
+    return Job(
         id=state.new_id(),
         description=description,
         correlation_id=cause.correlation_id,
         owner_id=cause.user.id,
-        start_time=now,
+        start_time=state.clock.now(),
     )
-    job.steps = [Step(id=state.new_id(), description="Executing", type="executing", start_time=now)]
+
+
+def _kept(state: State, job: Job) -> Job:
     state.jobs[job.id] = job
     for old in list(state.jobs)[: max(0, len(state.jobs) - _KEPT)]:
         del state.jobs[old]
@@ -44,12 +70,13 @@ def begin(state: State, description: str, *, cause: Cause) -> Job:
 
 
 def end(state: State, job: Job, *, succeeded: bool) -> None:
-    """Close a job and its steps."""
+    """Close a job and those of its steps that are open."""
     job.status = "finished" if succeeded else "failed"
     job.end_time = state.clock.now()
     for step in job.steps:
-        step.status = job.status
-        step.end_time = job.end_time
+        if step.end_time is None:
+            step.status = job.status
+            step.end_time = job.end_time
 
 
 @contextmanager

@@ -293,7 +293,8 @@ TEMPLATES: Kind[Template] = Kind(
     tag="templates",
     member="template",
     show=show_template,
-    words={"name": lambda item: item.name, "id": lambda item: item.id},
+    # a template has its cluster's data centre, and Blank has no cluster
+    words={"name": lambda item: item.name, "id": lambda item: item.id, "datacenter": lambda item: None},
 )
 
 

@@ -80,7 +80,7 @@ async def list_operating_systems(call: Call) -> Collection:
         Entity("operating_system", {"name": name, "description": text}, id=str(number))
         for number, (name, text) in enumerate(systems)
     ]
-    return Collection("operating_systems", "operating_system", shown)
+    return Collection("operation_systems", "operating_system", shown)  # the tag is spelled so in the engine's schema
 
 
 def _empty(pattern: str, tag: str, member: str) -> None:
