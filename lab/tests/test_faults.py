@@ -281,6 +281,25 @@ def test_the_engine_forgets_logins_and_refuses_calls(lab: Lab):
         assert time.monotonic() - begin > 0.4
 
 
+def test_a_snapshot_stays_when_its_live_merge_is_refused(lab: Lab):
+    where = f"vms/{lab.vm('plain')['id']}/snapshots"
+    made = lab.http.post(where, json={"description": "before", "persist_memorystate": False})
+    made.raise_for_status()
+    one = f"{where}/{made.json()['id']}"
+
+    def gone() -> bool:
+        return lab.http.get(one).status_code == 404
+
+    wait(lambda: lab.http.get(one).json()["snapshot_status"] == "ok")
+    with lab.faults.during("act-refused", act="merge", vm="plain"):
+        lab.http.delete(one)
+        wait(lambda: not gone() and lab.http.get(one).json()["snapshot_status"] == "ok")
+        assert not gone()
+    wait(lambda: lab.http.delete(one).status_code == 200)
+    wait(gone)
+    assert "wrote" in lab.io("plain", "write 0 64k")
+
+
 def test_the_command_breaks_shows_and_mends(lab: Lab):
     def fault(*words: str) -> subprocess.CompletedProcess[str]:
         command = [OVIRTLAB, "fault", words[0], "--dir", lab.places.directory, *words[1:]]
