@@ -73,6 +73,19 @@ def test_a_role_that_shows_no_children_shows_no_disks_of_its_domain(people: Lab)
         assert http.get(f"disks/{other}").status_code == 404
 
 
+def test_who_may_create_somewhere_sees_the_places_there(people: Lab) -> None:
+    (center,) = people.engine.state.data_centers
+    connection = people.connect()
+    service = connection.system_service().data_centers_service().data_center_service(center).permissions_service()
+    user = next(item.id for item in people.engine.state.users.values() if item.name == "maker")
+    added = service.add(types.Permission(role=types.Role(name="VmCreator"), user=types.User(id=user)))
+    with client(people, "maker") as http:
+        assert names(http, "clusters") == ["Default"]
+        assert names(http, "vms") == []
+    service.permission_service(added.id).remove()
+    connection.close()
+
+
 def test_nobody_has_a_token_and_no_session(people: Lab) -> None:
     form = {"grant_type": "password", "scope": "ovirt-app-api", "username": "nobody@internal", "password": "pw"}
     granted = httpx.post(f"{people.url}/ovirt-engine/sso/oauth/token", data=form, headers=JSON)

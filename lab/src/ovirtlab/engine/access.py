@@ -10,6 +10,7 @@ from ovirtlab.engine.faults import Forbidden
 from ovirtlab.engine.state import EVERYONE, SYSTEM, State
 
 Object = tuple[str, str]  # (kind, id)
+_PLACES = frozenset({"data_center", "cluster", "storage_domain"})
 
 
 def may(state: State, user: User, *, permit: str, on: Object) -> bool:
@@ -28,7 +29,8 @@ def sees(state: State, user: User, *, on: Object) -> bool:
     found = permissions(state, user, on=on)
     if on[0] in ("network", "vnic_profile") and _uses_network(state, user, on=on):
         return True
-    shown = any(item.on == on or state.roles[item.role_id].shows_children for item in found)
+    place = on[0] in _PLACES  # who may make VMs or disks somewhere sees the places, not what others have there
+    shown = any(item.on == on or place or state.roles[item.role_id].shows_children for item in found)
     return shown or _holds_below(state, user, on=on)
 
 

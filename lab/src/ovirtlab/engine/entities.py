@@ -260,7 +260,7 @@ class Role:
     permits: frozenset[str]
     description: str = ""
     mutable: bool = False
-    shows_children: bool = True  # whether its holder sees what lies in the object, not only the object
+    shows_children: bool = True  # whether its holder sees the VMs, disks and networks in the object
 
 
 @dataclass(kw_only=True)
