@@ -136,6 +136,22 @@ def snapped(world: World) -> None:
     world.wait(lambda: all(item.snapshot_status.value == "ok" for item in snapshots.list()))
 
 
+def template(world: World, base: Any = None) -> Any:
+    templates = world.sdk.templates_service()
+    version = world.types.TemplateVersion(base_template=base) if base else None
+    vm = world.types.Vm(id=world.record("myvm").id)
+    made = templates.add(world.types.Template(name="mytemplate", vm=vm, version=version))
+    world.wait(lambda: templates.template_service(made.id).get().status.value == "ok")
+    return made
+
+
+def third_version(world: World) -> None:
+    base = template(world)
+    template(world, base)
+    template(world, base)
+    no_vm(world)
+
+
 EXAMPLES = (
     Example(
         program="add_data_center.py",
@@ -276,6 +292,20 @@ EXAMPLES = (
     Example(program="list_vm_snapshots.py", before=snapped, holds=says("mysnap", "myvm_system", "mydata")),
     Example(program="add_vm_snapshot.py", holds=lambda world: len(world.state.snapshots) == 1),
     Example(
+        program="add_template.py",
+        holds=lambda world: len(world.named(world.state.templates, "mytemplate").attachments) == 1,
+    ),
+    Example(
+        program="add_independet_vm.py",
+        before=template,
+        holds=lambda world: world.wait(lambda: world.record("myclonedvm").status == "down") is None,
+    ),
+    Example(
+        program="add_vm_from_template_version.py",
+        before=third_version,
+        holds=lambda world: len(world.record("myvm").attachments) == 1,
+    ),
+    Example(
         program="poll_events.py",
         before=tag,
         endless=True,
@@ -292,11 +322,8 @@ ELSEWHERE = {
 
 LEFT_OUT = {
     "add_group.py": "adds a group from a directory server: the lab's groups stand in its environment",
-    "add_independet_vm.py": "needs a template with disks",
     "add_nfs_data_storage_domain.py": "makes a domain on an NFS server of its own: the lab's are made when it starts",
     "add_nfs_iso_storage_domain.py": "ISO domains are not in the lab",
-    "add_template.py": "needs a template with disks",
-    "add_vm_from_template_version.py": "needs a template with disks",
     "add_vnc_console.py": "consoles of VMs cannot be changed",
     "assign_permission.py": "needs a directory server's user and a Gluster role",
     "attach_nfs_data_storage_domain.py": "a domain on an NFS server of its own: the lab's are made when it starts",

@@ -36,6 +36,7 @@ from ovirtlab.engine.rest import (
     root,
     snapshots,
     tags,
+    templates,
     transfers,
     vm_details,
     vms,
@@ -52,7 +53,7 @@ from ovirtlab.host.api import Host
 
 GROUPS = (
     administration, affinity, attachments, backups, disk_actions, disks, events, hosts, inventory, jobs, new_vms, nics,
-    people, quotas, root, snapshots, tags, transfers, vm_details, vms,
+    people, quotas, root, snapshots, tags, templates, transfers, vm_details, vms,
 )  # fmt: skip
 _METHODS = ["GET", "POST", "PUT", "DELETE"]
 

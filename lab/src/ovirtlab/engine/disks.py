@@ -169,6 +169,8 @@ def check_free(context: Context, disk: Disk, action: str) -> None:
 def check_removal(context: Context, disk: Disk) -> None:
     """Refuse to delete a disk that is busy or plugged to a VM that is not down."""
     check_free(context, disk, REMOVE)
+    if any(disk.id in template.attachments for template in context.state.templates.values()):
+        raise conflict(f"{REMOVE}. The disk belongs to a Template.")
     for vm in context.state.vms_of_disk(disk.id):
         if vm.status != "down" and vm.attachments[disk.id].active:
             raise conflict(f"{REMOVE}. At least one of the VMs is not down.")

@@ -239,9 +239,20 @@ class MacPool:
 
 @dataclass(kw_only=True)
 class Template:
+    """A template with copies of a VM's disks; versions of one template share `base_id`. Blank has neither."""
+
     id: str
     name: str
     description: str = ""
+    status: str = "ok"
+    cluster_id: str = ""
+    base_id: str = ""
+    version: int = 1
+    version_name: str = ""
+    memory: int = 1 << 30
+    attachments: dict[str, DiskAttachment] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)  # what VMs made from it begin with, by attribute
+    creation_time: datetime | None = None
 
 
 @dataclass(kw_only=True)

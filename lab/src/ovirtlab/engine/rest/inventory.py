@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`/datacenters`, `/clusters`, `/hosts`, `/storagedomains` and `/templates`, as far as clients of VMs read them."""
+"""`/datacenters`, `/clusters`, `/hosts` and `/storagedomains`, as far as clients of VMs read them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from ovirtlab.engine.context import Context
-from ovirtlab.engine.entities import Cluster, DataCenter, HostEntity, StorageDomain, Template
+from ovirtlab.engine.entities import Cluster, DataCenter, HostEntity, StorageDomain
 from ovirtlab.engine.faults import NotFound
 from ovirtlab.engine.rest.documents import Collection, Entity, Items, Value, link_to
 from ovirtlab.engine.rest.listing import Kind
@@ -88,19 +88,6 @@ async def list_storage_domains(call: Call) -> Collection:
 @routes.get("storagedomains/{domain}")
 async def get_storage_domain(call: Call) -> Entity:
     return show_storage_domain(call, _domain(call))
-
-
-@routes.get("templates")
-async def list_templates(call: Call) -> Collection:
-    return TEMPLATES.listing(call, call.context.state.templates.values())
-
-
-@routes.get("templates/{template}")
-async def get_template(call: Call) -> Entity:
-    template = call.context.state.templates.get(call.id("template"))
-    if template is None:
-        raise NotFound(call.path)
-    return show_template(call, template)
 
 
 def show_data_center(call: Call, item: DataCenter) -> Entity:
@@ -209,11 +196,6 @@ def show_attached_domain(call: Call, item: StorageDomain) -> Entity:
     return entity
 
 
-def show_template(call: Call, item: Template) -> Entity:
-    fields: dict[str, Value] = {"name": item.name, "description": item.description, "memory": 1 << 30, "status": "ok"}
-    return Entity("template", fields, id=item.id, href=address("templates", item.id))
-
-
 def data_centers(context: Context) -> Kind[DataCenter]:
     domains = context.state.storage_domains
 
@@ -287,15 +269,6 @@ def storage_domains(context: Context) -> Kind[StorageDomain]:
             "datacenter": lambda item: _name(context.state.data_centers, item.data_center_id),
         },
     )
-
-
-TEMPLATES: Kind[Template] = Kind(
-    tag="templates",
-    member="template",
-    show=show_template,
-    # a template has its cluster's data centre, and Blank has no cluster
-    words={"name": lambda item: item.name, "id": lambda item: item.id, "datacenter": lambda item: None},
-)
 
 
 def _name(table: Mapping[str, DataCenter], key: str) -> str | None:

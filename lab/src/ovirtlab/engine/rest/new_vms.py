@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`POST /vms`: from the Blank template, or from the configuration in an OVF."""
+"""`POST /vms`: from a template, or from the configuration in an OVF."""
 
 from __future__ import annotations
 
-from ovirtlab.engine import machines, ovf_reader
+from ovirtlab.engine import machines, ovf_reader, templates
 from ovirtlab.engine.context import Context
-from ovirtlab.engine.entities import Vm
-from ovirtlab.engine.faults import Conflict, Fault, incomplete, invalid
+from ovirtlab.engine.entities import Template, Vm
+from ovirtlab.engine.faults import Conflict, Fault, conflict, incomplete, invalid
 from ovirtlab.engine.machines import ImportOptions
 from ovirtlab.engine.rest.bodies import Body
+from ovirtlab.engine.rest.disks import find_domain
 from ovirtlab.engine.rest.routing import Call, Created, Routes
 from ovirtlab.engine.rest.shapes import cause_of
 from ovirtlab.engine.rest.vms import change, show
@@ -32,13 +33,21 @@ def _add(call: Call) -> Created:
             raise incomplete("Vm", "name, cluster.id|name, template.id|name", "add")
     cluster_id = find_cluster(context, body)
     call.require("create_vm", ("cluster", cluster_id))
-    _check_template(context, body)
-    vm = Vm(id=body.id or context.state.new_id(), name="", cluster_id=cluster_id, memory=1 << 30)
+    template = find_template(context, body)
+    vm = Vm(id=body.id or context.state.new_id(), name="", cluster_id=cluster_id, memory=template.memory)
+    for name, value in template.settings.items():
+        setattr(vm, name, value)
     machines.check_name(context, body.text("name") or "")
     change(context, vm, body)
+    copies = templates.plan_disks(context, vm, template, places=read_places(context, body))
     machines.add(context, vm, cause=cause_of(call))
+    vm.template_id = BLANK if call.flag("clone") else template.id
     _give_to_creator(call, vm)
-    return Created(lambda: show(call, vm))
+    if not copies:
+        return Created(lambda: show(call, vm))
+    work = templates.fill_vm(context, vm, template, copies, cause=cause_of(call))
+    task = context.background.spawn(work, name=f"disks of VM {vm.name}")
+    return Created(lambda: show(call, vm), work=task)
 
 
 def _import(call: Call, configuration: str) -> Created:
@@ -88,11 +97,27 @@ def _unknown_cluster(name: str) -> Fault:
     return Conflict(f"[Cannot add VM. Cluster {name} does not exist.]")
 
 
-def _check_template(context: Context, body: Body) -> None:
-    template_id, name = body.ref("template"), body.text("template", "name")
-    if template_id == BLANK or (template_id is None and name == "Blank"):
-        return
-    raise invalid("Cannot add VM. The specified Template doesn't exist.")
+def find_template(context: Context, body: Body) -> Template:
+    """The template a request names by id, or by name and then its newest version; one that is made yet is refused."""
+    key, name = body.ref("template"), body.text("template", "name")
+    known = context.state.templates.values()
+    found = [item for item in known if item.id == key or (key is None and item.name == name)]
+    if not found:
+        raise invalid("Cannot add VM. The specified Template doesn't exist.")
+    template = max(found, key=lambda item: item.version)
+    if template.status != "ok":
+        raise conflict("Cannot add VM. The Template is locked. Please try again later.")
+    return template
+
+
+def read_places(context: Context, body: Body) -> dict[str, str]:
+    """The storage domains that a request wants disks on, by id of the disk they are copied from."""
+    places = {}
+    for attachment in body.list("disk_attachments", "disk_attachment"):
+        disk = attachment.child("disk") or Body()
+        if disk.id is not None and ("storage_domains" in disk or "storage_domain" in disk):
+            places[disk.id] = find_domain(context, disk)
+    return places
 
 
 def _profiles(body: Body) -> dict[tuple[str, str], str]:

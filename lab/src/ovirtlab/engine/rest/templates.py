@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`/templates`: Blank, and those made from VMs, with their versions and disks."""
+
+from __future__ import annotations
+
+from ovirtlab.engine import templates
+from ovirtlab.engine.context import Context
+from ovirtlab.engine.entities import DiskAttachment, Template, Vm
+from ovirtlab.engine.faults import NotFound, conflict, incomplete, invalid
+from ovirtlab.engine.rest.bodies import Body
+from ovirtlab.engine.rest.documents import Collection, Entity, Value, link_to
+from ovirtlab.engine.rest.listing import Kind
+from ovirtlab.engine.rest.new_vms import read_places
+from ovirtlab.engine.rest.routing import Call, Created, Done, Routes
+from ovirtlab.engine.rest.shapes import address, cause_of
+
+routes = Routes()
+
+
+@routes.get("templates")
+async def list_templates(call: Call) -> Collection:
+    return kind(call.context).listing(call, call.context.state.templates.values())
+
+
+@routes.get("templates/{template}")
+async def get_template(call: Call) -> Entity:
+    return show(call, _template(call))
+
+
+@routes.post("templates")
+async def add_template(call: Call) -> Created:
+    """From a VM that is down; naming a base template makes another version of that."""
+    context, body = call.context, call.body
+    name, vm = body.text("name"), _source(call)
+    if not name:
+        raise incomplete("Template", "name, vm.id|name", "add")
+    call.require("create_template", ("vm", vm.id))
+    templates.check_source(context, vm)
+    template = Template(id=context.state.new_id(), name=name, cluster_id=vm.cluster_id)
+    template.description = body.text("description") or ""
+    _set_version(context, template, body)
+    places = read_places(context, body.child("vm") or Body())
+    copies = templates.register(context, vm, template, places=places)
+    work = templates.fill_template(context, template, copies, cause=cause_of(call))
+    task = context.background.spawn(work, name=f"add template {name}")
+    return Created(lambda: show(call, template), work=task)
+
+
+@routes.put("templates/{template}")
+async def update_template(call: Call) -> Entity:
+    template, body = _template(call), call.body
+    call.require("edit_template_properties", ("template", template.id))
+    name, description = body.text("name"), body.text("description")
+    if name and name != template.name:
+        _check_name(call.context, name)
+        template.name = name
+    template.description = template.description if description is None else description
+    return show(call, template)
+
+
+@routes.delete("templates/{template}")
+async def remove_template(call: Call) -> Done:
+    template = _template(call)
+    call.require("delete_template", ("template", template.id))
+    templates.check_removal(call.context, template)
+    work = templates.remove(call.context, template, cause=cause_of(call))
+    return Done(work=call.context.background.spawn(work, name=f"remove template {template.name}"))
+
+
+@routes.get("templates/{template}/diskattachments")
+async def list_attachments(call: Call) -> Collection:
+    template = _template(call)
+    shown = [_show_attachment(template, item) for item in template.attachments.values()]
+    return Collection("disk_attachments", "disk_attachment", shown)
+
+
+def show(call: Call, item: Template) -> Entity:
+    settings = item.settings
+    topology = Entity("topology", {name: settings.get(name, 1) for name in ("cores", "sockets", "threads")})
+    version: dict[str, Value] = {
+        "version_name": item.version_name or "base version",
+        "version_number": item.version,
+        "base_template": link_to("template", item.base_id or item.id),
+    }
+    fields: dict[str, Value] = {
+        "name": item.name,
+        "description": item.description,
+        "cpu": Entity("cpu", {"architecture": "x86_64", "topology": topology}),
+        "creation_time": item.creation_time,
+        "memory": item.memory,
+        "os": Entity("os", {"type": settings.get("os_type", "other")}),
+        "status": item.status,
+        "type": settings.get("vm_type", "server"),
+        "version": Entity("version", version),
+        "cluster": link_to("cluster", item.cluster_id),
+    }
+    return Entity("template", fields, id=item.id, href=address("templates", item.id), links=("diskattachments",))
+
+
+def kind(context: Context) -> Kind[Template]:
+    """How templates are listed and found."""
+    clusters = context.state.clusters
+    return Kind(
+        tag="templates",
+        member="template",
+        show=show,
+        words={
+            "name": lambda item: item.name,
+            "id": lambda item: item.id,
+            "description": lambda item: item.description,
+            "status": lambda item: item.status,
+            "cluster": lambda item: clusters[item.cluster_id].name if item.cluster_id in clusters else None,
+            "version_number": lambda item: item.version,
+        },
+    )
+
+
+def _show_attachment(template: Template, item: DiskAttachment) -> Entity:
+    fields: dict[str, Value] = {
+        "active": item.active,
+        "bootable": item.bootable,
+        "interface": item.interface,
+        "disk": link_to("disk", item.disk_id),
+        "template": link_to("template", template.id),
+    }
+    href = address("templates", template.id, "diskattachments", item.disk_id)
+    return Entity("disk_attachment", fields, id=item.disk_id, href=href)
+
+
+def _source(call: Call) -> Vm:
+    key, name = call.body.ref("vm"), call.body.text("vm", "name")
+    if key is None and name is None:
+        raise incomplete("Template", "name, vm.id|name", "add")
+    for vm in call.context.state.vms.values():
+        if vm.id == key or (key is None and vm.name == name):
+            return vm
+    raise NotFound(key or name or "")
+
+
+def _set_version(context: Context, template: Template, body: Body) -> None:
+    version = body.child("version") or Body()
+    base_id = version.ref("base_template")
+    if base_id is None:
+        _check_name(context, template.name)
+        return
+    if base_id not in context.state.templates:
+        raise invalid(f"{templates.ADD}. The base Template does not exist.")
+    family = [item for item in context.state.templates.values() if base_id in (item.id, item.base_id)]
+    template.base_id, template.version = base_id, max(item.version for item in family) + 1
+    template.name = context.state.templates[base_id].name
+    template.version_name = version.text("version_name") or ""
+
+
+def _check_name(context: Context, name: str) -> None:
+    if any(item.name == name for item in context.state.templates.values()):
+        raise conflict(f"{templates.ADD}. The Template name is already in use.")
+
+
+def _template(call: Call) -> Template:
+    template = call.context.state.templates.get(call.id("template"))
+    if template is None:
+        raise NotFound(call.path)
+    return template

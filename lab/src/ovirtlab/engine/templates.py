@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Templates made from VMs, and VMs made from templates; in the lab both get whole copies of the disks."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ovirtlab.engine import disk_copies, disks, jobs
+from ovirtlab.engine.context import Context
+from ovirtlab.engine.entities import Disk, DiskAttachment, Template, Vm
+from ovirtlab.engine.faults import conflict
+from ovirtlab.engine.jobs import Cause
+from ovirtlab.engine.state import BLANK
+
+ADD = "Cannot add Template"
+REMOVE = "Cannot remove Template"
+_SETTINGS = (
+    "bios_type", "cores", "machine", "os_cmdline", "os_initrd", "os_kernel", "os_type", "sockets", "threads", "vm_type",
+)  # fmt: skip
+
+Copies = list[tuple[Disk, Disk, DiskAttachment]]  # (source, copy, how the copy hangs)
+
+
+def check_source(context: Context, vm: Vm) -> None:
+    """Refuse a VM that is not down or whose disks are busy."""
+    if vm.status != "down":
+        raise conflict(f"{ADD}. VM {vm.name} must be in status Down.")
+    for disk in context.state.disks_of(vm):
+        disks.check_free(context, disk, ADD)
+
+
+def register(context: Context, vm: Vm, template: Template, *, places: dict[str, str]) -> Copies:
+    """Put a template of a checked VM into the state, locked until `fill_template`."""
+    template.settings = {name: getattr(vm, name) for name in _SETTINGS}
+    template.memory, template.status, template.creation_time = vm.memory, "locked", context.clock.now()
+    copies = _plan(context, vm.attachments, owner="", places=places)
+    template.attachments = {copy.id: attachment for _, copy, attachment in copies}
+    context.state.templates[template.id] = template
+    return copies
+
+
+async def fill_template(context: Context, template: Template, copies: Copies, *, cause: Cause) -> None:
+    """Copy the disks; a template of which one fails is forgotten."""
+    state = context.state
+    with jobs.job(state, f"Creating Template {template.name}", cause=cause):
+        complete = await _copy_all(context, copies, cause)
+    if complete:
+        template.status = "ok"
+        _tell(context, cause, template, 51, f"Creation of Template {template.name} has been completed.")
+        return
+    state.templates.pop(template.id, None)
+    _tell(context, cause, template, 52, f"Failed to complete creation of Template {template.name}.", failed=True)
+
+
+def plan_disks(context: Context, vm: Vm, template: Template, *, places: dict[str, str]) -> Copies:
+    """Register copies of a template's disks for a VM that is about to be made."""
+    return _plan(context, template.attachments, owner=vm.id, places=places)
+
+
+async def fill_vm(context: Context, vm: Vm, template: Template, copies: Copies, *, cause: Cause) -> None:
+    """Hang the copies on the new VM and make them; it is locked meanwhile, and loses a disk that fails."""
+    vm.status = "image_locked"
+    for _, _, attachment in copies:
+        context.state.attach(attachment)
+    with jobs.job(context.state, f"Copying disks of Template {template.name} to VM {vm.name}", cause=cause):
+        await _copy_all(context, copies, cause)
+    for disk_id in [disk_id for disk_id in vm.attachments if disk_id not in context.state.disks]:
+        context.state.detach(vm.id, disk_id)
+    vm.status = "down"
+
+
+def check_removal(context: Context, template: Template) -> None:
+    """Refuse Blank, a template that is being made, and one that VMs or other versions are based on."""
+    if template.id == BLANK:
+        raise conflict(f"{REMOVE}. The Blank Template cannot be removed.")
+    if template.status != "ok":
+        raise conflict(f"{REMOVE}. The Template is locked. Please try again later.")
+    users = [vm.name for vm in context.state.vms.values() if vm.template_id == template.id]
+    if users:
+        raise conflict(f"{REMOVE}. Template is being used by the following VMs: {', '.join(users)}.")
+    if any(item.base_id == template.id and item is not template for item in context.state.templates.values()):
+        raise conflict(f"{REMOVE}. The Template has other versions.")
+
+
+async def remove(context: Context, template: Template, *, cause: Cause) -> None:
+    """Delete a template with its disks."""
+    template.status = "locked"
+    doomed = [context.state.disks[disk_id] for disk_id in template.attachments]
+    with jobs.job(context.state, f"Removing Template {template.name} from system", cause=cause):
+        for disk in doomed:
+            await disks.delete(context, disk, cause=cause)
+    context.state.templates.pop(template.id, None)
+    _tell(context, cause, template, 44, f"Template {template.name} was removed by {cause.name}.")
+
+
+def _plan(context: Context, attached: dict[str, DiskAttachment], *, owner: str, places: dict[str, str]) -> Copies:
+    copies: Copies = []
+    for attachment in attached.values():
+        source = context.state.disks[attachment.disk_id]
+        domain_id = places.get(source.id, source.storage_domain_id)
+        sink = disk_copies.register_copy(context, source, alias=source.alias, domain_id=domain_id)
+        hung = dataclasses.replace(attachment, disk_id=sink.id, vm_id=owner, target="")
+        copies.append((source, sink, hung))
+    return copies
+
+
+async def _copy_all(context: Context, copies: Copies, cause: Cause) -> bool:
+    for source, sink, _ in copies:
+        await disk_copies.copy(context, source, sink, cause=cause)
+    return all(sink.id in context.state.disks for _, sink, _ in copies)
+
+
+def _tell(context: Context, cause: Cause, template: Template, code: int, text: str, *, failed: bool = False) -> None:
+    context.state.events.add(
+        code,
+        "error" if failed else "normal",
+        text,
+        correlation_id=cause.correlation_id,
+        template=template.id,
+        user=cause.user.id,
+    )

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Templates made from VMs, their versions, and VMs made from them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ovirtsdk4
+import pytest
+from ovirtsdk4 import types
+
+
+@pytest.fixture
+def template(system: Any, lab: Any) -> Any:
+    """A template of the VM `db`, whose disk has something in it."""
+    lab.engine.state.disks[lab.disk_id("db_system")].path.write_bytes(b"data" * 1024)
+    made = system.templates_service().add(types.Template(name="gold", vm=types.Vm(id=lab.vm_id("db"))))
+    service = system.templates_service().template_service(made.id)
+    lab.wait(lambda: service.get().status == types.TemplateStatus.OK)
+    return service
+
+
+def add(system: Any, lab: Any, *, clone: bool = False) -> Any:
+    wanted = types.Vm(name="new", cluster=types.Cluster(name="Default"), template=types.Template(name="gold"))
+    vm = system.vms_service().vm_service(system.vms_service().add(wanted, clone=clone).id)
+    lab.wait(lambda: vm.get().status == types.VmStatus.DOWN)
+    return vm
+
+
+def test_a_vm_has_copies_of_the_disks(system: Any, lab: Any, template: Any) -> None:
+    kept = template.disk_attachments_service().list()
+    vm = add(system, lab)
+    [attachment] = vm.disk_attachments_service().list()
+    assert attachment.disk.id != kept[0].disk.id
+    assert lab.engine.state.disks[attachment.disk.id].path.read_bytes() == b"data" * 1024
+    assert vm.get().template.id == template.get().id
+
+
+def test_a_template_in_use_stays(system: Any, lab: Any, template: Any) -> None:
+    vm = add(system, lab)
+    with pytest.raises(ovirtsdk4.Error, match="being used by the following VMs: new"):
+        template.remove()
+    vm.remove()
+    lab.wait(lambda: not system.vms_service().list(search="name=new"))
+    disk = lab.engine.state.disks[template.disk_attachments_service().list()[0].disk.id]
+    with pytest.raises(ovirtsdk4.Error, match="belongs to a Template"):
+        system.disks_service().disk_service(disk.id).remove()
+    template.remove()
+    lab.wait(lambda: not system.templates_service().list(search="name=gold"))
+    assert not disk.path.exists()
+
+
+def test_a_clone_does_not_hold_the_template(system: Any, lab: Any, template: Any) -> None:
+    assert add(system, lab, clone=True).get().template.id == "00000000-0000-0000-0000-000000000000"
+    template.remove()
+
+
+def test_versions_share_a_name(system: Any, lab: Any, template: Any) -> None:
+    version = types.TemplateVersion(base_template=types.Template(id=template.get().id), version_name="second")
+    wanted = types.Template(name="any", vm=types.Vm(id=lab.vm_id("db")), version=version)
+    made = system.templates_service().add(wanted)
+    service = system.templates_service().template_service(made.id)
+    lab.wait(lambda: service.get().status == types.TemplateStatus.OK)
+    found = service.get()
+    assert (found.name, found.version.version_number, found.version.version_name) == ("gold", 2, "second")
+    with pytest.raises(ovirtsdk4.Error, match="other versions"):
+        template.remove()
+
+
+def test_what_cannot_be_a_template_is_refused(system: Any, lab: Any) -> None:
+    templates = system.templates_service()
+    lab.engine.state.vms[lab.vm_id("web")].status = "up"
+    with pytest.raises(ovirtsdk4.Error, match="must be in status Down"):
+        templates.add(types.Template(name="live", vm=types.Vm(id=lab.vm_id("web"))))
+    with pytest.raises(ovirtsdk4.Error, match="already in use"):
+        templates.add(types.Template(name="Blank", vm=types.Vm(id=lab.vm_id("db"))))
+    with pytest.raises(ovirtsdk4.Error, match="Blank Template"):
+        templates.template_service("00000000-0000-0000-0000-000000000000").remove()
