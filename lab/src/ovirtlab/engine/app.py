@@ -44,6 +44,7 @@ from ovirtlab.engine.rest import (
 from ovirtlab.engine.rest.dispatch import Api
 from ovirtlab.engine.rest.documents import API
 from ovirtlab.engine.rest.login import Login
+from ovirtlab.engine.rest.openid import OpenId
 from ovirtlab.engine.rest.routing import Router
 from ovirtlab.engine.sso import Sessions
 from ovirtlab.engine.state import State
@@ -64,6 +65,8 @@ class Engine:
     def __init__(self, context: Context, environment: Environment) -> None:
         self.context = context
         self.sessions = Sessions(context.state, context.clock)
+        for client in environment.accounts.sso_clients:
+            self.sessions.register(client)
         self._environment = environment
         self.asgi = Starlette(routes=self._routes())
 
@@ -141,6 +144,7 @@ class Engine:
         return [
             Route(API, api.answer, methods=_METHODS),
             Route(f"{API}/{{path:path}}", api.answer, methods=_METHODS),
+            *OpenId(self.sessions, self.state, self.context.clock, base_url=self.context.base_url).routes(),
             *Login(self.sessions, self.state, self.context.clock).routes(),
             Route("/ovirt-engine/services/health", _health),
             Route("/ovirt-engine/services/pki-resource", self._pki_resource),

@@ -28,6 +28,7 @@ class Settings:
     failed_transfer_cleanup: float = 30 * MINUTE
     cleanup_rate: float = 10 * MINUTE
     proxy_port: int = 54323
+    session_idle_limit: float = 30 * MINUTE
     outdated_hosts: frozenset[str] = frozenset()  # ids of hosts too old for checkpoints and scratch disks
     hosts_without_backup: frozenset[str] = frozenset()  # ids of hosts whose libvirt has no backup
 

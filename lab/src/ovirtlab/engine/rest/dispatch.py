@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.faults import Fault, InternalError, NotFound, Unauthorized
-from ovirtlab.engine.rest import json_form, xml_form
+from ovirtlab.engine.rest import json_form, persistence, xml_form
 from ovirtlab.engine.rest.documents import Collection, Entity
 from ovirtlab.engine.rest.follow import follow
 from ovirtlab.engine.rest.requests import authenticate, read_address, read_call, read_correlation_id
@@ -39,6 +39,7 @@ class Api:
         form = _Form(wants_json=_wants_json(request))
         match = self._router.find(request.method, address.path)
         form.is_action = match is not None and match.route is not None and match.route.is_action
+        user = None
         try:
             await self._context.faults.before_call(request.method, address.path)
             user = authenticate(request, self._sessions, self._context)
@@ -49,6 +50,8 @@ class Api:
         except Exception:
             log.exception("%s %s failed", request.method, request.url.path)
             response = form.fault(InternalError("Internal Engine Error"))
+        if user is not None:
+            persistence.settle(request, response, user, sessions=self._sessions)
         response.headers["Correlation-Id"] = correlation_id
         return response
 

@@ -16,6 +16,7 @@ from ovirtlab.engine.access import is_admin, may_log_in
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.entities import User
 from ovirtlab.engine.faults import Forbidden, Unauthorized
+from ovirtlab.engine.rest import persistence
 from ovirtlab.engine.rest.bodies import parse_body, read_boolean
 from ovirtlab.engine.rest.documents import API
 from ovirtlab.engine.rest.routing import Call
@@ -58,16 +59,20 @@ def read_correlation_id(request: Request, parameters: dict[str, str]) -> str:
 
 
 def authenticate(request: Request, sessions: Sessions, context: Context) -> User:
-    """The user of a bearer token or of a name and password; raise `Unauthorized` without one."""
+    """The user of a bearer token, of a name and password, or of a kept login; raise `Unauthorized` without one."""
     scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
-        session = sessions.find(credentials.strip())
+        session = sessions.enter(credentials.strip())
         if session is not None:
             return _admitted(context.state.users[session.user_id], context)
     elif scheme.lower() == "basic":
         user = sessions.check(*_decode(credentials))
         if user is not None:
             return _admitted(user, context)
+    elif not scheme:
+        kept = persistence.find(request, sessions)
+        if kept is not None:
+            return _admitted(context.state.users[kept.user_id], context)
     raise Unauthorized("Unauthorized")
 
 

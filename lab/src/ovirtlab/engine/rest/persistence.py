@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`Prefer: persistent-auth`: a login that goes on with the cookie JSESSIONID, as long as every request asks for it."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ovirtlab.engine.entities import User
+from ovirtlab.engine.rest.documents import API
+from ovirtlab.engine.sso import API_SCOPE, Session, Sessions
+
+COOKIE = "JSESSIONID"
+MINUTE = 60.0
+
+
+def find(request: Request, sessions: Sessions) -> Session | None:
+    """The login that the request's cookie stands for."""
+    return sessions.kept(request.cookies.get(COOKIE, ""))
+
+
+def settle(request: Request, response: Response, user: User, *, sessions: Sessions) -> None:
+    """Begin to keep the login, or end one that the client does not ask to keep any more."""
+    cookie = request.cookies.get(COOKIE, "")
+    wanted = "persistent-auth" in request.headers.get("prefer", "").lower()
+    if not wanted:
+        if cookie and "authorization" not in request.headers:
+            sessions.drop(cookie)
+        return
+    if cookie and sessions.kept(cookie) is not None:
+        return
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    session = sessions.find(token.strip()) if scheme.lower() == "bearer" else None
+    fresh = sessions.keep(session or sessions.begin(user, API_SCOPE), idle_limit=_limit(request))
+    response.set_cookie(COOKIE, fresh, path=API, secure=True, httponly=True)
+
+
+def _limit(request: Request) -> float | None:
+    """The client's own idle limit, which the header gives in minutes; what is no number is the engine's."""
+    minutes = request.headers.get("session-ttl", "")
+    return float(minutes) * MINUTE if minutes.isascii() and minutes.isdigit() else None
