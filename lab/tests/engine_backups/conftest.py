@@ -70,7 +70,9 @@ SCALE = 20
 DEADLINE = 20.0
 ADMIN = "fdfc627c-d875-11e0-90f0-83df133b58cc"
 MODULES = (attachments, backups, disks, events, inventory, jobs, snapshots, transfers, vms)
-PERMITS = frozenset({"backup_disk", "edit_disk_properties", "create_disk", "manipulate_vm_snapshots", "run_vm"})
+PERMITS = frozenset(
+    {"backup_disk", "edit_disk_properties", "create_disk", "manipulate_vm_snapshots", "run_vm", "delete_vm"}
+)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ovirtsdk4 import types
 
 ROOT = Path(__file__).parents[3]
 
@@ -72,3 +74,42 @@ def test_upload_and_download(world: Any, examples: Path, tmp_path: Path) -> None
     said = run(world, tmp_path, examples / "download_disk.py", "--format", "qcow2", disk_id, str(back))
     assert "Download completed successfully" in said
     assert raw(back, tmp_path / "back.raw") == source.read_bytes()
+
+
+def test_backup_vm_by_hybrid_backups(world: Any, examples: Path, tmp_path: Path) -> None:
+    """The same program where the engine makes hybrid backups: nothing is left of its snapshots."""
+    world.state.settings.use_hybrid_backup = True
+    disk = world.add_disk()
+    vm = world.add_vm(disk)
+    program, folder = examples / "backup_vm.py", tmp_path / "backups"
+    folder.mkdir()
+    world.write(vm, "write -P 1 0 1M")
+    run(world, tmp_path, program, "full", "--backup-dir", str(folder), vm.id)
+    checkpoint = world.checkpoints(vm).list()[-1].id
+    world.write(vm, "write -P 2 1M 1M")
+    options = ["--backup-dir", str(folder), "--from-checkpoint-uuid", checkpoint, vm.id]
+    run(world, tmp_path, program, "incremental", *options)
+    assert disk.volumes == []
+    assert not world.state.snapshots
+    world.stop_vm(vm)
+    newest = next(folder.glob("*.incremental.qcow2"))
+    assert raw(newest, tmp_path / "restored") == raw(disk.path, tmp_path / "now")
+
+
+def test_download_disk_snapshot(world: Any, examples: Path, tmp_path: Path) -> None:
+    """The lower layer whole, the upper one alone over it: together they are the disk."""
+    disk = world.add_disk()
+    vm = world.add_vm(disk)
+    snapshots = world.system.vms_service().vm_service(vm.id).snapshots_service()
+    for number in range(2):
+        world.write(vm, f"write -P {number + 1} {number}M 1M")
+        snapshots.add(types.Snapshot(description=str(number), persist_memorystate=False))
+        world.until(lambda number=number: len(disk.volumes) == number + 1 and disk.status == "ok")
+    listed = json.loads(run(world, tmp_path, examples / "list_disk_snapshots.py", disk.id))
+    assert [item["id"] for item in listed] == [*disk.volumes, disk.image_id]
+    program, lower, upper = examples / "download_disk_snapshot.py", tmp_path / "lower.qcow2", tmp_path / "upper.qcow2"
+    run(world, tmp_path, program, "store", disk.volumes[0], str(lower))
+    run(world, tmp_path, program, "store", disk.volumes[1], str(upper), "--backing-file", str(lower))
+    assert raw(lower, tmp_path / "one")[: 2 << 20] == b"\1" * (1 << 20) + bytes(1 << 20)
+    world.stop_vm(vm)
+    assert raw(upper, tmp_path / "both") == raw(disk.path, tmp_path / "now")

@@ -14,6 +14,7 @@ import pytest
 from ovirtsdk4 import types
 
 from ovirtlab.engine.entities import Disk, Vm
+from ovirtlab.engine.hooks import Refusal
 
 MIB = 1 << 20
 
@@ -192,6 +193,17 @@ def test_a_snapshot_that_cannot_be_made_is_gone(world: Any) -> None:
     assert len(service(world, vm).list()) == 1
 
 
+def test_a_merge_is_refused_on_demand(world: Any) -> None:
+    disk = world.add_disk()
+    vm = world.add_vm(disk)
+    snapshot = take(world, vm, "once")
+    clear = world.context.faults.refuse(Refusal(act="merge", text="no space left", about=vm.id))
+    service(world, vm).snapshot_service(snapshot.id).remove()
+    world.until(lambda: 357 in world.codes())
+    clear()
+    remove(world, vm, snapshot)
+
+
 def test_refusals(world: Any) -> None:
     disk = world.add_disk()
     vm = world.add_vm(disk)
@@ -223,3 +235,52 @@ def test_one_disk_of_a_snapshot_is_removed(world: Any) -> None:
     world.until(lambda: not disk.volumes)
     world.until(lambda: shown(world, vm, snapshot.id).snapshot_status == types.SnapshotStatus.OK)
     assert [item.id for item in service(world, vm).snapshot_service(snapshot.id).disks_service().list()] == [other.id]
+
+
+def test_a_preview_is_undone_and_committed(world: Any, tmp_path: Path) -> None:
+    """Undone, all is as before; committed, newer snapshots and the checkpoints are gone."""
+    disk = world.add_disk()
+    vm = world.add_vm(disk)
+    world.finalize_backup(vm, world.start_backup(vm, disk))
+    world.write(vm, "write -P 1 0 1M")
+    first = take(world, vm, "first")
+    world.write(vm, "write -P 2 0 1M")
+    take(world, vm, "second")
+    api = world.system.vms_service().vm_service(vm.id)
+    refused(lambda: api.preview_snapshot(snapshot=types.Snapshot(id=first.id)), 409, "must be in status Down")
+    world.stop_vm(vm)
+    before = (disk.image_id, list(disk.volumes))
+    api.preview_snapshot(snapshot=types.Snapshot(id=first.id))
+    assert shown(world, vm, first.id).snapshot_status == types.SnapshotStatus.IN_PREVIEW
+    assert content(disk.path, tmp_path / "t") == filled((0, 1))
+    refused(lambda: service(world, vm).add(types.Snapshot(description="no")), 409, "previewing")
+    refused(lambda: api.remove(), 409, "previewing")
+    world.start_vm(vm)
+    world.write(vm, "write -P 9 3M 1M")
+    world.stop_vm(vm)
+    api.undo_snapshot()
+    assert (disk.image_id, disk.volumes) == before
+    assert content(disk.path, tmp_path / "t") == filled((0, 2))
+    assert len(world.checkpoints(vm).list()) == 1
+
+    api.preview_snapshot(snapshot=types.Snapshot(id=first.id))
+    api.commit_snapshot()
+    assert content(disk.path, tmp_path / "t") == filled((0, 1))
+    assert [item.description for item in service(world, vm).list()] == ["Active VM", "first"]
+    assert world.checkpoints(vm).list() == []
+    assert len(list(disk.path.parent.iterdir())) == 2
+    assert vm.status == "down"
+    refused(lambda: api.undo_snapshot(), 409, "not previewing")
+
+
+def test_a_snapshot_is_restored(world: Any, tmp_path: Path) -> None:
+    disk = world.add_disk(fmt="raw")
+    vm = world.add_vm(disk)
+    world.write(vm, "write -P 1 0 1M")
+    snapshot = take(world, vm, "good")
+    world.write(vm, "write -P 2 0 2M")
+    world.stop_vm(vm)
+    service(world, vm).snapshot_service(snapshot.id).restore()
+    assert content(disk.path, tmp_path / "t") == filled((0, 1))
+    remove(world, vm, snapshot)
+    assert (disk.format, content(disk.path, tmp_path / "t")) == ("raw", filled((0, 1)))

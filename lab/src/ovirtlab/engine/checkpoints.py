@@ -100,6 +100,13 @@ async def forget_disk(context: Context, disk: Disk) -> None:
         log.info("Bitmaps of disk %s stay behind: %s", disk.alias, error)
 
 
+async def drop_all(context: Context, vm: Vm) -> None:
+    """Forget all checkpoints of a VM that is down, with their bitmaps, as after going back to a snapshot."""
+    for checkpoint in of_vm(context.state, vm.id):
+        await _remove_cold(context, checkpoint)
+        context.state.checkpoints.pop(checkpoint.id, None)
+
+
 async def remove(context: Context, checkpoint: Checkpoint, *, origin: Origin) -> None:
     """Remove a checkpoint and its bitmaps; the outcome is an event, a failed one leaves the checkpoint invalid."""
     state = context.state

@@ -176,6 +176,8 @@ def check_removal(context: Context, vm: Vm, *, with_disks: bool) -> None:
         raise conflict(f"Cannot remove VM: {VM_LOCKED}")
     if vm.status != "down":
         raise conflict("Cannot remove VM. VM is running.")
+    if any(item.vm_id == vm.id and item.type == "preview" for item in context.state.snapshots.values()):
+        raise conflict("Cannot remove VM. VM is previewing a Snapshot.")
     locked = [disk.alias for disk in context.state.disks_of(vm) if disk.status == "locked"]
     if locked and with_disks:
         aliases = ", ".join(locked)

@@ -49,6 +49,11 @@ class Backup:
     locks: list[Lock] = field(default_factory=list, repr=False)
     guard: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)  # one step or order at a time
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is over, well or not."""
+        return self.phase in ("succeeded", "failed")
+
 
 @dataclass(kw_only=True)
 class Checkpoint:

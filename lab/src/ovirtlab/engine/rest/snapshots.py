@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`/vms/{vm}/snapshots`: made, listed with what they hold, and removed."""
+"""`/vms/{vm}/snapshots`: made, listed with what they hold, removed, and gone back to."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from ovirtlab.engine.entities import Disk, Nic, Vm
 from ovirtlab.engine.faults import NotFound, incomplete
@@ -13,7 +16,7 @@ from ovirtlab.engine.rest.disks import show as show_disk
 from ovirtlab.engine.rest.documents import Collection, Entity, Value, link_to
 from ovirtlab.engine.rest.routing import Call, Created, Done, Routes
 from ovirtlab.engine.rest.shapes import address, cause_of, nothing, vm_of
-from ovirtlab.engine.snapshots import creating, merging, rules, volumes
+from ovirtlab.engine.snapshots import creating, merging, reverting, rules, volumes
 from ovirtlab.engine.snapshots.creating import SnapshotRequest
 
 routes = Routes()
@@ -50,6 +53,48 @@ async def remove_snapshot(call: Call) -> Done:
     removal = merging.begin(context, vm, snapshot, cause=cause_of(call))
     context.background.spawn(merging.finish(context, removal), name=f"removal of snapshot {snapshot.id}")
     return Done()
+
+
+@routes.action("vms/{vm}/snapshots/{snapshot}/restore")
+async def restore_snapshot(call: Call) -> Done:
+    """Let the disks of a VM that is down go back to a snapshot, for good."""
+    context, vm = call.context, vm_of(call)
+    snapshot = find(call, vm)
+    call.require(rules.PERMIT, ("vm", vm.id))
+    lock = reverting.take(context, vm, snapshot, action=rules.REVERT)
+    work = reverting.restore(context, vm, snapshot, cause=cause_of(call), lock=lock)
+    return Done(work=context.background.spawn(work, name=f"restore of VM {vm.name}"))
+
+
+@routes.action("vms/{vm}/previewsnapshot")
+async def preview_snapshot(call: Call) -> Done:
+    context, vm = call.context, vm_of(call)
+    call.require(rules.PERMIT, ("vm", vm.id))
+    wanted = call.body.ref("snapshot")
+    if wanted is None:
+        raise incomplete("Action", "snapshot.id", "previewSnapshot")
+    snapshot = _known(call, vm, wanted)
+    lock = reverting.take(context, vm, snapshot, action=rules.PREVIEW)
+    work = reverting.preview(context, vm, snapshot, cause=cause_of(call), lock=lock)
+    return Done(work=context.background.spawn(work, name=f"preview of VM {vm.name}"))
+
+
+@routes.action("vms/{vm}/commitsnapshot")
+async def commit_snapshot(call: Call) -> Done:
+    return _end_preview(call, reverting.commit)
+
+
+@routes.action("vms/{vm}/undosnapshot")
+async def undo_snapshot(call: Call) -> Done:
+    return _end_preview(call, reverting.undo)
+
+
+def _end_preview(call: Call, act: Callable[..., Coroutine[Any, Any, None]]) -> Done:
+    context, vm = call.context, vm_of(call)
+    call.require(rules.PERMIT, ("vm", vm.id))
+    lock = reverting.take_previewing(context, vm, action=rules.REVERT)
+    work = act(context, vm, cause=cause_of(call), lock=lock)
+    return Done(work=context.background.spawn(work, name=f"end of the preview of VM {vm.name}"))
 
 
 @routes.get("vms/{vm}/snapshots/{snapshot}/disks")
@@ -92,7 +137,10 @@ def snapshots_of(call: Call, vm: Vm) -> list[Snapshot]:
 
 def find(call: Call, vm: Vm) -> Snapshot:
     """The snapshot of the path."""
-    wanted = call.id("snapshot")
+    return _known(call, vm, call.id("snapshot"))
+
+
+def _known(call: Call, vm: Vm, wanted: str) -> Snapshot:
     for snapshot in snapshots_of(call, vm):
         if snapshot.id == wanted:
             return snapshot

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from ovirtlab.engine.backups.rules import FINISHED
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.entities import Disk, Vm
 from ovirtlab.engine.faults import conflict, invalid
@@ -57,7 +56,7 @@ def check_removal(context: Context, vm: Vm, snapshot: Snapshot) -> None:
 
 def check_no_backup(context: Context, vm: Vm, action: str) -> None:
     """Refuse while a backup of the VM is under way."""
-    if any(backup.vm_id == vm.id and backup.phase not in FINISHED for backup in context.state.backups.values()):
+    if any(backup.vm_id == vm.id and not backup.has_ended for backup in context.state.backups.values()):
         raise conflict(f"{action}. The VM is during a backup operation.")
 
 

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Going back to a snapshot: a preview in new volumes over the frozen ones, committed, undone, or both at once.
+
+Only the disks go back; the settings of the VM stay as they are.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import AsyncExitStack
+
+from ovirtlab.engine import checkpoints, jobs
+from ovirtlab.engine.context import Context
+from ovirtlab.engine.entities import Disk, Vm
+from ovirtlab.engine.faults import Fault, conflict
+from ovirtlab.engine.jobs import Cause
+from ovirtlab.engine.locks import Lock
+from ovirtlab.engine.records import FrozenVolume, Snapshot, StashedDisk
+from ovirtlab.engine.snapshots import audit, rules, volumes
+from ovirtlab.engine.snapshots.volumes import format_on_host
+from ovirtlab.host.api import HostError
+
+log = logging.getLogger(__name__)
+
+_LOCKED = "VM is locked. Please try again in a few minutes."
+_BEFORE = "Active VM before the preview"
+
+
+def take(context: Context, vm: Vm, snapshot: Snapshot, *, action: str) -> Lock:
+    """Check and lock a VM that shall go back to a snapshot, by `preview` or `restore`."""
+    rules.check_revert(context, vm, snapshot, action)
+    return _lock(context, vm, action)
+
+
+def take_previewing(context: Context, vm: Vm, *, action: str) -> Lock:
+    """Check and lock a VM whose preview shall end, by `commit` or `undo`."""
+    if rules.preview_of(context, vm) is None:
+        raise conflict(f"{action}. VM is not previewing a Snapshot.")
+    if vm.status != "down":
+        raise conflict(f"{action}. VM must be in status Down.")
+    return _lock(context, vm, action)
+
+
+async def preview(context: Context, vm: Vm, snapshot: Snapshot, *, cause: Cause, lock: Lock) -> None:
+    """Let the disks of a snapshot go on from it; what they were until now is put aside. Releases the lock."""
+    with lock, jobs.job(context.state, f"Preview VM {vm.name} Snapshot {snapshot.description}", cause=cause):
+        await _go_back(context, vm, snapshot, cause)
+        vm.status = "down"
+
+
+async def commit(context: Context, vm: Vm, *, cause: Cause, lock: Lock) -> None:
+    """Make a preview final: what was put aside goes, with the snapshots in it and all checkpoints."""
+    with lock, jobs.job(context.state, f"Restoring VM {vm.name} from Snapshot", cause=cause):
+        await _settle(context, vm, cause)
+        vm.status = "down"
+
+
+async def restore(context: Context, vm: Vm, snapshot: Snapshot, *, cause: Cause, lock: Lock) -> None:
+    """Go back to a snapshot for good."""
+    with lock, jobs.job(context.state, f"Restoring VM {vm.name} from Snapshot {snapshot.description}", cause=cause):
+        if await _go_back(context, vm, snapshot, cause):
+            await _settle(context, vm, cause)
+        vm.status = "down"
+
+
+async def undo(context: Context, vm: Vm, *, cause: Cause, lock: Lock) -> None:
+    """End a preview: the disks are again what they were before it."""
+    with lock, jobs.job(context.state, f"Undoing Snapshot Preview for VM {vm.name}", cause=cause):
+        before = rules.preview_of(context, vm)
+        for disk_id, stashed in before.stash.items() if before else ():
+            disk = context.state.disks[disk_id]
+            await _delete(context, disk, [disk.image_id])
+            _set_active(disk, stashed.active, stashed.volumes)
+        _end_preview(context, vm)
+        vm.status = "down"
+
+
+def _lock(context: Context, vm: Vm, action: str) -> Lock:
+    lock = rules.take(context, vm, why=_LOCKED, action=action)
+    vm.status = "image_locked"
+    return lock
+
+
+async def _go_back(context: Context, vm: Vm, snapshot: Snapshot, cause: Cause) -> bool:
+    """Put new volumes over the frozen ones; False, and nothing changed, when the host fails."""
+    state = context.state
+    audit.tell(context, vm, snapshot, audit.PREVIEW_STARTED, cause=cause)
+    disks = [state.disks[disk_id] for disk_id in snapshot.volumes if disk_id in state.disks]
+    new_ids = {disk.id: state.new_id() for disk in disks}
+    try:
+        async with AsyncExitStack() as made:
+            host = context.any_host()
+            for disk in disks:
+                frozen = snapshot.volumes[disk.id]
+                path, base = disk.path.with_name(new_ids[disk.id]), disk.path.with_name(frozen.image_id)
+                await host.create_overlay(path, base, format_on_host(frozen.format))
+                made.push_async_callback(host.delete_volume, path)
+            made.pop_all()
+    except (HostError, Fault) as error:
+        log.info("VM %s does not go back to snapshot %s: %s", vm.name, snapshot.id, error)
+        audit.tell(context, vm, snapshot, audit.NOT_PREVIEWED, cause=cause)
+        return False
+    before = Snapshot(id=state.new_id(), vm_id=vm.id, description=_BEFORE, date=context.clock.now(), type="preview")
+    for disk in disks:
+        frozen = snapshot.volumes[disk.id]
+        active = FrozenVolume(image_id=disk.image_id, format=disk.format, size=disk.provisioned_size)
+        before.stash[disk.id] = StashedDisk(active=active, volumes=tuple(disk.volumes))
+        kept = disk.volumes[: disk.volumes.index(frozen.image_id) + 1]
+        new = FrozenVolume(image_id=new_ids[disk.id], format="cow", size=frozen.size)
+        _set_active(disk, new, tuple(kept))
+    state.snapshots[before.id] = before
+    snapshot.status = "in_preview"
+    audit.tell(context, vm, snapshot, audit.PREVIEWED, cause=cause)
+    return True
+
+
+async def _settle(context: Context, vm: Vm, cause: Cause) -> None:
+    before = rules.preview_of(context, vm)
+    if before is None:
+        return
+    for disk_id, stashed in before.stash.items():
+        disk = context.state.disks[disk_id]
+        gone = [image_id for image_id in stashed.volumes if image_id not in disk.volumes]
+        await _delete(context, disk, [*gone, stashed.active.image_id])
+        for snapshot in volumes.of_vm(context.state, vm.id):
+            frozen = snapshot.volumes.get(disk_id)
+            if frozen is not None and frozen.image_id in gone:
+                del snapshot.volumes[disk_id]
+                if not snapshot.volumes:
+                    del context.state.snapshots[snapshot.id]
+    _end_preview(context, vm)
+    await checkpoints.drop_all(context, vm)
+    audit.tell(context, vm, before, audit.RESTORED, cause=cause)
+
+
+def _end_preview(context: Context, vm: Vm) -> None:
+    for snapshot in volumes.of_vm(context.state, vm.id):
+        if snapshot.type == "preview":
+            del context.state.snapshots[snapshot.id]
+        elif snapshot.status == "in_preview":
+            snapshot.status = "ok"
+
+
+def _set_active(disk: Disk, volume: FrozenVolume, below: tuple[str, ...]) -> None:
+    disk.image_id, disk.format, disk.provisioned_size = volume.image_id, volume.format, volume.size
+    disk.path, disk.volumes = disk.path.with_name(volume.image_id), list(below)
+
+
+async def _delete(context: Context, disk: Disk, image_ids: list[str]) -> None:
+    for image_id in image_ids:
+        try:
+            await context.any_host().delete_volume(disk.path.with_name(image_id))
+        except (HostError, Fault) as error:
+            log.info("Volume %s of disk %s stays behind: %s", image_id, disk.alias, error)
