@@ -145,6 +145,25 @@ def test_a_guest_that_powers_itself_off_keeps_its_bitmaps(lab: Lab):
         assert "in-use" not in info
 
 
+@pytest.mark.parametrize("fault", ["vm-power-off", "vm-kill"])
+def test_a_backup_whose_vm_goes_stays_ready_until_somebody_ends_it(lab: Lab, fault: str):
+    vm = lab.vm("plain")
+    where, disk = f"vms/{vm['id']}/backups", vm["disks"][0]["id"]
+    made = lab.http.post(where, json={"disks": {"disk": [{"id": disk}]}}).json()
+    one = f"{where}/{made['id']}"
+    wait(lambda: lab.http.get(one).json()["phase"] == "ready")
+    lab.faults.do(fault, vm="plain")
+    wait(lambda: lab.state("plain") == "down")
+    found = lab.http.get(one).json()
+    assert found["phase"] == "ready"
+    assert lab.http.get(f"disks/{disk}").json()["status"] == "locked"
+    lab.http.post(f"{one}/finalize", json={})
+    wait(lambda: lab.http.get(one).json()["phase"] == "failed")
+    assert lab.http.get(f"disks/{disk}").json()["status"] == "ok"
+    checkpoints = lab.http.get(f"vms/{vm['id']}/checkpoints").json().get("checkpoint", [])
+    assert found["to_checkpoint_id"] not in [checkpoint["id"] for checkpoint in checkpoints]
+
+
 def test_a_killed_host_takes_its_vms_and_its_daemon_with_it(lab: Lab):
     lab.faults.do("host-kill", host="alpha")
     assert lab.host_status("alpha") == "non_responsive"
