@@ -24,7 +24,9 @@ from ovirtlab.engine.rest import (
     attachments,
     backups,
     disk_actions,
+    disk_snapshots,
     disks,
+    domains,
     events,
     hosts,
     inventory,
@@ -53,8 +55,8 @@ from ovirtlab.environment import Environment
 from ovirtlab.host.api import Host
 
 GROUPS = (
-    administration, affinity, attachments, backups, disk_actions, disks, events, hosts, inventory, jobs, new_vms, nics,
-    people, quotas, root, snapshots, tags, templates, transfers, vm_details, vms,
+    administration, affinity, attachments, backups, disk_actions, disk_snapshots, disks, domains, events, hosts,
+    inventory, jobs, new_vms, nics, people, quotas, root, snapshots, tags, templates, transfers, vm_details, vms,
 )  # fmt: skip
 _METHODS = ["GET", "POST", "PUT", "DELETE"]
 

@@ -94,6 +94,16 @@ async def reboot_vm(call: Call) -> Done:
     return Done()
 
 
+@routes.action("vms/{vm}/suspend")
+async def suspend_vm(call: Call) -> Done:
+    """Refused always: the lab keeps no memory of VMs on its domains."""
+    vm = vm_of(call)
+    call.require("hibernate_vm", ("vm", vm.id))
+    if vm.status not in running.ON:
+        raise conflict("Cannot hibernate VM. VM is not running.")
+    raise conflict("Cannot hibernate VM. Suspend is not supported by the cluster's hosts.")
+
+
 async def _stop(call: Call, *, verb: str, power_off: bool) -> Done:
     context, vm = call.context, vm_of(call)
     call.require("stop_vm" if power_off else "shut_down_vm", ("vm", vm.id))

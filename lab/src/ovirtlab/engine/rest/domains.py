@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Storage domains of a data centre put into maintenance, activated, and made the master."""
+
+from __future__ import annotations
+
+from ovirtlab.engine import jobs
+from ovirtlab.engine.context import Context
+from ovirtlab.engine.entities import StorageDomain
+from ovirtlab.engine.faults import NotFound, conflict, incomplete
+from ovirtlab.engine.jobs import Cause
+from ovirtlab.engine.rest.inventory import data_center_of
+from ovirtlab.engine.rest.routing import Call, Done, Routes
+from ovirtlab.engine.rest.shapes import cause_of
+
+routes = Routes()
+
+_DEACTIVATE = "Cannot deactivate Storage"
+_ACTIVATE = "Cannot activate Storage"
+_SWITCH = "Cannot switch master storage domain"
+_DURATION = 2.0
+
+
+@routes.action("datacenters/{data_center}/storagedomains/{domain}/deactivate")
+async def deactivate_domain(call: Call) -> Done:
+    """Maintenance; refused while disks on it are busy or plugged to VMs that run."""
+    context, domain = call.context, _domain(call)
+    call.require("manipulate_storage_domain", ("storage_domain", domain.id))
+    if domain.status != "active":
+        raise conflict(f"{_DEACTIVATE}. The relevant Storage Domain's status is {domain.status.capitalize()}.")
+    for disk in context.state.disks.values():
+        if disk.storage_domain_id == domain.id:
+            _check_idle(context, disk.id, disk.status)
+    domain.status = "preparing_for_maintenance"
+    work = _change(context, domain, status="maintenance", what="Deactivating", cause=cause_of(call))
+    context.background.spawn(work, name=f"deactivate domain {domain.name}")
+    return Done()
+
+
+@routes.action("datacenters/{data_center}/storagedomains/{domain}/activate")
+async def activate_domain(call: Call) -> Done:
+    context, domain = call.context, _domain(call)
+    call.require("manipulate_storage_domain", ("storage_domain", domain.id))
+    if domain.status != "maintenance":
+        raise conflict(f"{_ACTIVATE}. The relevant Storage Domain's status is {domain.status.capitalize()}.")
+    domain.status = "activating"
+    work = _change(context, domain, status="active", what="Activating", cause=cause_of(call))
+    context.background.spawn(work, name=f"activate domain {domain.name}")
+    return Done()
+
+
+@routes.action("datacenters/{data_center}/setmaster")
+async def set_master(call: Call) -> Done:
+    """Make another active data domain the master."""
+    state, data_center = call.context.state, data_center_of(call)
+    call.require("edit_storage_pool_configuration", ("data_center", data_center.id))
+    key = call.body.ref("storage_domain")
+    if key is None:
+        raise incomplete("Action", "storageDomain.id", "setMaster")
+    domain = state.storage_domains.get(key)
+    if domain is None or domain.data_center_id != data_center.id:
+        raise NotFound(key)
+    if domain.master:
+        raise conflict(f"{_SWITCH}. The storage domain is already the master.")
+    if domain.status != "active" or domain.type != "data":
+        raise conflict(f"{_SWITCH}. The relevant Storage Domain's status is {domain.status.capitalize()}.")
+    with jobs.job(state, f"Switching master storage domain to {domain.name}", cause=cause_of(call)):
+        for other in state.storage_domains.values():
+            if other.data_center_id == data_center.id:
+                other.master = other is domain
+    return Done()
+
+
+async def _change(context: Context, domain: StorageDomain, *, status: str, what: str, cause: Cause) -> None:
+    with jobs.job(context.state, f"{what} Storage Domain {domain.name}", cause=cause):
+        await context.clock.sleep(_DURATION)
+        domain.status = status
+    code, done = (968, "deactivated") if status == "maintenance" else (966, "activated")
+    context.state.events.add(
+        code,
+        "normal",
+        f"Storage Domain {domain.name} was {done} by {cause.name}.",
+        correlation_id=cause.correlation_id,
+        storage_domain=domain.id,
+        user=cause.user.id,
+    )
+
+
+def _check_idle(context: Context, disk_id: str, status: str) -> None:
+    if status == "locked":
+        raise conflict(f"{_DEACTIVATE}. There are running tasks on it.")
+    for vm in context.state.vms_of_disk(disk_id):
+        if vm.status != "down" and vm.attachments[disk_id].active:
+            raise conflict(f"{_DEACTIVATE}. The following VMs are running on it: {vm.name}.")
+
+
+def _domain(call: Call) -> StorageDomain:
+    domain = call.context.state.storage_domains.get(call.id("domain"))
+    if domain is None or domain.data_center_id != data_center_of(call).id:
+        raise NotFound(call.path)
+    return domain
