@@ -16,6 +16,7 @@ test: setup lint ## everything but the slow suites, in under 15 minutes
 	$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m "not slow"
 
 test-full: setup lint ## all suites
+	@setup/ansible-for-tests
 	$(BIN)/pytest -n $(WORKERS) --dist loadgroup
 
 lint: setup ## style, types, import contracts
