@@ -51,7 +51,18 @@ from ovirtlab.engine.entities import (
     User,
     Vm,
 )
-from ovirtlab.engine.rest import attachments, backups, disks, events, inventory, jobs, snapshots, transfers, vms
+from ovirtlab.engine.rest import (
+    attachments,
+    backups,
+    disk_snapshots,
+    disks,
+    events,
+    inventory,
+    jobs,
+    snapshots,
+    transfers,
+    vms,
+)
 from ovirtlab.engine.rest.dispatch import Api
 from ovirtlab.engine.rest.login import Login
 from ovirtlab.engine.rest.routing import Router
@@ -69,7 +80,7 @@ MIB = 1 << 20
 SCALE = 20
 DEADLINE = 20.0
 ADMIN = "fdfc627c-d875-11e0-90f0-83df133b58cc"
-MODULES = (attachments, backups, disks, events, inventory, jobs, snapshots, transfers, vms)
+MODULES = (attachments, backups, disk_snapshots, disks, events, inventory, jobs, snapshots, transfers, vms)
 PERMITS = frozenset(
     {"backup_disk", "edit_disk_properties", "create_disk", "manipulate_vm_snapshots", "run_vm", "delete_vm"}
 )

@@ -10,7 +10,6 @@ from ovirtlab.engine.entities import Disk, Nic, Vm
 from ovirtlab.engine.faults import NotFound, incomplete
 from ovirtlab.engine.ovf import write as write_ovf
 from ovirtlab.engine.records import FrozenVolume, Snapshot
-from ovirtlab.engine.rest import disk_snapshots
 from ovirtlab.engine.rest.bodies import read_guid
 from ovirtlab.engine.rest.disks import show as show_disk
 from ovirtlab.engine.rest.documents import Collection, Entity, Value, link_to
@@ -20,7 +19,6 @@ from ovirtlab.engine.snapshots import creating, merging, reverting, rules, volum
 from ovirtlab.engine.snapshots.creating import SnapshotRequest
 
 routes = Routes()
-routes.all.extend(disk_snapshots.routes.all)
 
 
 @routes.get("vms/{vm}/snapshots")
