@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab.tests.conftest import short_directory
+from lab.tests.conftest import nothing_left, short_directory
 
+from ovirtlab import teardown
 from ovirtlab.starting import Wanted, start
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(400), pytest.mark.usefixtures("needs_isolation")]
@@ -31,13 +32,15 @@ INFO: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def facts() -> Iterator[dict[str, Any]]:
+def facts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     if not (ANSIBLE / "stamp").exists():
         pytest.skip("the ovirt.ovirt collection is not here: run `setup/ansible-for-tests`")
     with short_directory() as directory:
-        environment = directory / "one.yaml"
+        environment = tmp_path_factory.mktemp("environment") / "one.yaml"
         environment.write_text(ENVIRONMENT)
-        yield start(directory / "lab", Wanted(environment=environment), say=lambda _: None)
+        yield start(directory, Wanted(environment=environment), say=lambda _: None)
+        teardown.tear_down(directory)
+        nothing_left(directory)
 
 
 def play(facts: dict[str, Any], folder: Path, *tasks: dict[str, Any]) -> str:

@@ -14,8 +14,9 @@ from typing import Any
 
 import ovirtsdk4
 import pytest
-from lab.tests.conftest import short_directory
+from lab.tests.conftest import nothing_left, short_directory
 
+from ovirtlab import teardown
 from ovirtlab.starting import Wanted, start
 
 pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("needs_isolation")]
@@ -55,11 +56,13 @@ class Program:
 
 
 @pytest.fixture(scope="module")
-def facts() -> Iterator[dict[str, Any]]:
+def facts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     with short_directory() as directory:
-        environment = directory / "one.yaml"
+        environment = tmp_path_factory.mktemp("environment") / "one.yaml"
         environment.write_text(ENVIRONMENT)
-        yield start(directory / "lab", Wanted(environment=environment), say=lambda _: None)
+        yield start(directory, Wanted(environment=environment), say=lambda _: None)
+        teardown.tear_down(directory)
+        nothing_left(directory)
 
 
 @pytest.fixture
