@@ -135,7 +135,7 @@ class LiveBackup:
         storage = {"driver": "file", "filename": str(plan.scratch), "node-name": f"{plan.node}-storage"}
         await self.machine.execute("blockdev-add", {**storage, "auto-read-only": True, "discard": "unmap"})
         undo.push_async_callback(self.machine.execute, "blockdev-del", {"node-name": storage["node-name"]})
-        image = {"driver": "qcow2", "node-name": plan.node, "file": storage["node-name"], "backing": plan.target}
+        image = {"driver": "qcow2", "node-name": plan.node, "file": storage["node-name"], "backing": plan.nodes[0]}
         await self.machine.execute("blockdev-add", {**image, "read-only": False})
         undo.push_async_callback(self.machine.execute, "blockdev-del", {"node-name": plan.node})
 
@@ -174,19 +174,19 @@ def carriers(plan: DiskPlan, present: Mapping[str, Bitmaps]) -> tuple[str, ...]:
 def transaction(plans: tuple[DiskPlan, ...], spans: Mapping[str, tuple[str, ...]]) -> list[dict[str, Any]]:
     """Actions that start all disks of a backup at one moment: the new bitmaps of all, then disk by disk, as libvirt."""
     new = [
-        _action("block-dirty-bitmap-add", node=plan.target, name=plan.to_checkpoint, persistent=True, disabled=False)
+        _action("block-dirty-bitmap-add", node=plan.nodes[0], name=plan.to_checkpoint, persistent=True, disabled=False)
         for plan in plans
         if plan.to_checkpoint
     ]
-    return new + [action for plan in plans for action in (*_since_checkpoint(plan), _job(plan))]
+    return new + [action for plan in plans for action in (*_since_checkpoint(plan, spans), _job(plan))]
 
 
-def _since_checkpoint(plan: DiskPlan) -> list[dict[str, Any]]:
-    """Merge what was written since the checkpoint into a bitmap of the scratch node."""
+def _since_checkpoint(plan: DiskPlan, spans: Mapping[str, tuple[str, ...]]) -> list[dict[str, Any]]:
+    """Merge what was written since the checkpoint, in all volumes, into a bitmap of the scratch node."""
     if not plan.from_checkpoint:
         return []
     merged = {"persistent": False, "disabled": True, "granularity": 65536}
-    source = [{"node": plan.target, "name": plan.from_checkpoint}]
+    source = [{"node": node, "name": plan.from_checkpoint} for node in spans[plan.target]]
     return [
         _action("block-dirty-bitmap-add", node=plan.node, name=plan.bitmap, **merged),
         _action("block-dirty-bitmap-merge", node=plan.node, target=plan.bitmap, bitmaps=source),
@@ -195,7 +195,7 @@ def _since_checkpoint(plan: DiskPlan) -> list[dict[str, Any]]:
 
 def _job(plan: DiskPlan) -> dict[str, Any]:
     life = {"job-id": plan.job, "auto-finalize": True, "auto-dismiss": False}
-    return _action("blockdev-backup", device=plan.target, target=plan.node, sync="none", **life)
+    return _action("blockdev-backup", device=plan.nodes[0], target=plan.node, sync="none", **life)
 
 
 def _action(kind: str, **data: Any) -> dict[str, Any]:
