@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -79,6 +80,10 @@ class _Https:
     def __init__(self, service: Any, client: Mover, gate: Any) -> None:
         self._service, self._gate = service, gate
         self.mover = client
+        self._place = socket.socket()
+
+    def close(self) -> None:
+        self._place.close()
 
     def hold(self) -> None:
         self._gate.hold()
@@ -90,7 +95,11 @@ class _Https:
         self._gate.error = error
 
     def cut(self) -> None:
+        port = self._service.port
         self._service.__exit__(None, None, None)
+        # Bound and not listening: nobody answers there, and no mover of another test gets the port.
+        self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._place.bind(("127.0.0.1", port))
 
     def pass_time(self, seconds: float) -> None:
         time.sleep(seconds)  # the lease is about real silence: there is nothing to wait for
@@ -108,7 +117,9 @@ def rig(
     if request.param == "memory":
         return _Memory()
     monkeypatch.setattr("overkeep.mover.service.WAITING", 2)
-    return _Https(*serve(settings, gate), gate)
+    https = _Https(*serve(settings, gate), gate)
+    request.addfinalizer(https.close)
+    return https
 
 
 def order(name: str = "p1.qcow2", **changes: object) -> CopyOrder:
