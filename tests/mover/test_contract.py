@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import pytest
@@ -112,14 +112,15 @@ def rig(
     gate: Any,
     serve: Callable[..., tuple[Any, Mover]],
     monkeypatch: pytest.MonkeyPatch,
-) -> Rig:
+) -> Iterator[Rig]:
     """Both movers: two orders at once, two more may wait."""
     if request.param == "memory":
-        return _Memory()
+        yield _Memory()
+        return
     monkeypatch.setattr("overkeep.mover.service.WAITING", 2)
     https = _Https(*serve(settings, gate), gate)
-    request.addfinalizer(https.close)
-    return https
+    yield https
+    https.close()
 
 
 def order(name: str = "p1.qcow2", **changes: object) -> CopyOrder:
