@@ -30,8 +30,18 @@ def test_json_has_the_engines_odd_forms(lab: Any, http: httpx.Client) -> None:
     assert isinstance(vm["creation_time"], int)
     assert {"href": vm["href"] + "/nics", "rel": "nics"} in vm["link"]
     assert {"href": vm["href"] + "/start", "rel": "start"} in vm["actions"]["link"]
+    statistic = http.get(f"vms/{lab.vm_id('web')}/statistics", headers=JSON).json()["statistic"][0]
+    assert statistic["values"]["value"] == [{"datum": 128 << 20}]  # decimals are numbers
     assert vm["os"]["boot"]["devices"] == {"device": ["hd"]}
     assert http.get("vms?search=name%3Dnothing", headers=JSON).json() == {}
+
+
+def test_a_nic_is_plugged_by_its_actions(lab: Any, http: httpx.Client) -> None:
+    nic = http.get(f"vms/{lab.vm_id('web')}/nics", headers=JSON).json()["nic"][0]
+    for action, plugged in (("deactivate", "false"), ("activate", "true")):
+        [link] = [link for link in nic["actions"]["link"] if link["rel"] == action]
+        assert http.post(f"{lab.url}{link['href']}", json={}, headers=JSON).json() == {"status": "complete"}
+        assert http.get(f"{lab.url}{nic['href']}", headers=JSON).json()["plugged"] == plugged
 
 
 def test_json_bodies_mean_what_xml_bodies_mean(lab: Any, http: httpx.Client) -> None:

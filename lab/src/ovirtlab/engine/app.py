@@ -23,6 +23,7 @@ from ovirtlab.engine.rest import (
     affinity,
     attachments,
     backups,
+    directories,
     disk_actions,
     disk_snapshots,
     disks,
@@ -55,8 +56,8 @@ from ovirtlab.environment import Environment
 from ovirtlab.host.api import Host
 
 GROUPS = (
-    administration, affinity, attachments, backups, disk_actions, disk_snapshots, disks, domains, events, hosts,
-    inventory, jobs, new_vms, nics, people, quotas, root, snapshots, tags, templates, transfers, vm_details, vms,
+    administration, affinity, attachments, backups, directories, disk_actions, disk_snapshots, disks, domains, events,
+    hosts, inventory, jobs, new_vms, nics, people, quotas, root, snapshots, tags, templates, transfers, vm_details, vms,
 )  # fmt: skip
 _METHODS = ["GET", "POST", "PUT", "DELETE"]
 

@@ -20,7 +20,7 @@ _USER_PERMITS = {
     "disk_live_storage_migration": 1107, "sparsify_disk": 1108, "login": 1300, "attach_disk_profile": 1563,
     "connect_to_serial_console": 1664,
 }  # fmt: skip
-_ADMIN_PERMITS = {
+ADMIN_PERMITS = {
     "import_export_vm": 8, "change_vm_custom_properties": 14, "edit_admin_vm_properties": 15, "create_host": 100,
     "edit_host_configuration": 101, "delete_host": 102, "manipulate_host": 103, "configure_host_network": 104,
     "edit_admin_template_properties": 205, "create_cluster": 400, "edit_cluster_configuration": 401,
@@ -39,7 +39,7 @@ _ADMIN_PERMITS = {
     "assign_cpu_profile": 1668,
 }  # fmt: skip
 
-PERMITS = {**_USER_PERMITS, **_ADMIN_PERMITS}
+PERMITS = {**_USER_PERMITS, **ADMIN_PERMITS}
 """Numbers of permits by their names in the API."""
 
 _NAMESPACE = uuid.UUID("9d2aa6f1-5b0f-4a39-8bd2-0d8a66a3f1ce")

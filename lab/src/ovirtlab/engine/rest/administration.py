@@ -346,6 +346,7 @@ def _assigned(call: Call) -> Network:
 def _show_in_cluster(call: Call, network: Network, cluster: Cluster) -> Entity:
     entity = nics.show_network(call, network)
     entity.href = address("clusters", cluster.id, "networks", network.id)
+    entity.links = ()
     entity.fields = {**entity.fields, "required": network.clusters[cluster.id], "status": "operational"}
     return entity
 

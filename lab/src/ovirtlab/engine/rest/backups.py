@@ -124,7 +124,6 @@ def show_backup(backup: Backup) -> Entity:
         id=backup.id,
         href=f"{API}/vms/{backup.vm_id}/backups/{backup.id}",
         links=["disks"],
-        actions=["finalize"],
     )
 
 

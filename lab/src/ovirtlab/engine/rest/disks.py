@@ -19,7 +19,6 @@ from ovirtlab.engine.rest.shapes import address, cause_of, check_seen
 routes = Routes()
 
 RAW_INCREMENTAL = f"{disks.EDIT}. Incremental backup is not supported for RAW format disks."
-ACTIONS = ("convert", "copy", "export", "move", "reduce", "refreshlun", "sparsify")
 
 
 @routes.get("disks")
@@ -39,6 +38,11 @@ async def list_disks_of_domain(call: Call) -> Collection:
     domain = call.id("domain")
     mine = [disk for disk in call.context.state.disks.values() if disk.storage_domain_id == domain]
     return kind(call.context).listing(call, mine)
+
+
+@routes.get("datacenters/{data_center}/storagedomains/{domain}/disks")
+async def list_disks_of_attached_domain(call: Call) -> Answer:
+    return await list_disks_of_domain(call)
 
 
 @routes.post("disks")
@@ -228,7 +232,7 @@ def show(call: Call, disk: Disk, *, backup_mode: str | None = None) -> Entity:
         "vms": _vms(call, disk),
     }
     links = ("disksnapshots", "permissions", "statistics")
-    return Entity("disk", fields, id=disk.id, href=address("disks", disk.id), links=links, actions=ACTIONS)
+    return Entity("disk", fields, id=disk.id, href=address("disks", disk.id), links=links)
 
 
 def _vms(call: Call, disk: Disk) -> Items | None:

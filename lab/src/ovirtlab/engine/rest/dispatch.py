@@ -13,6 +13,7 @@ from starlette.responses import Response
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.faults import Fault, InternalError, NotFound, Unauthorized
 from ovirtlab.engine.rest import json_form, persistence, xml_form
+from ovirtlab.engine.rest.actions import name_actions
 from ovirtlab.engine.rest.documents import Collection, Entity
 from ovirtlab.engine.rest.follow import follow
 from ovirtlab.engine.rest.requests import authenticate, read_address, read_call, read_correlation_id
@@ -36,7 +37,7 @@ class Api:
         """Answer one request; refusals become faults, and failures of the engine a fault 500 and a log entry."""
         address = read_address(request)
         correlation_id = read_correlation_id(request, address.parameters)
-        form = _Form(wants_json=_wants_json(request))
+        form = _Form(self._router, wants_json=_wants_json(request))
         match = self._router.find(request.method, address.path)
         form.is_action = match is not None and match.route is not None and match.route.is_action
         user = None
@@ -92,13 +93,15 @@ class MethodNotAllowed(Fault):
 class _Form:
     """Renders documents the way the client asked for."""
 
-    def __init__(self, *, wants_json: bool) -> None:
+    def __init__(self, router: Router, *, wants_json: bool) -> None:
+        self._router = router
         self._form = json_form if wants_json else xml_form
         self.is_action = False
 
     def response(
         self, document: Entity | Collection, *, status: int = 200, headers: dict[str, str] | None = None
     ) -> Response:
+        name_actions(document, self._router)
         return Response(self._form.render(document), status, headers, media_type=self._form.CONTENT_TYPE)
 
     def fault(self, fault: Fault) -> Response:

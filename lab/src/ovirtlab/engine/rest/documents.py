@@ -44,7 +44,10 @@ class Items:
 
 @dataclass(slots=True)
 class Entity:
-    """One object. `links` are names of sub-collections below `href`, or `name=address`; objects linked are fields."""
+    """One object. `links` are names of sub-collections below `href`, or `name=address`; objects linked are fields.
+
+    `actions` are put in from the routes when the object is answered with.
+    """
 
     tag: str
     fields: Mapping[str, Value] = field(default_factory=dict)

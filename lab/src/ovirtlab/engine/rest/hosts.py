@@ -10,6 +10,7 @@ from ovirtlab.engine.jobs import Cause
 from ovirtlab.engine.rest.documents import Collection, Entity, link_to
 from ovirtlab.engine.rest.inventory import HOST_MEMORY, show_host
 from ovirtlab.engine.rest.kept import keep
+from ovirtlab.engine.rest.members import serve_members
 from ovirtlab.engine.rest.new_vms import find_cluster
 from ovirtlab.engine.rest.routing import Call, Created, Done, Routes
 from ovirtlab.engine.rest.shapes import address, cause_of, statistic
@@ -124,6 +125,9 @@ async def list_statistics(call: Call) -> Collection:
     link = link_to("host", host.id)
     shown = [statistic(base, name, text, unit=unit, value=value, owner=link) for name, text, unit, value in values]
     return Collection("statistics", "statistic", shown)
+
+
+serve_members(routes, "hosts/{host}/statistics/{statistic}", list_statistics)
 
 
 @routes.get("hosts/{host}/fenceagents")

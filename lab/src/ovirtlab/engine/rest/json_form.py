@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Entities as the engine's JSON: numbers and booleans as strings, dates as milliseconds, empty lists left out."""
+"""Entities as the engine's JSON: whole numbers and booleans as strings, dates as milliseconds, empty lists left out.
+
+Decimals are numbers: the engine's adapters to strings are for integers and booleans only.
+"""
 
 from __future__ import annotations
 
@@ -49,9 +52,11 @@ def _value(value: Value) -> Any:
     return None if value is None else _scalar(value)
 
 
-def _scalar(value: Scalar) -> str | int:
+def _scalar(value: Scalar) -> str | int | float:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, datetime):
         return int(value.timestamp() * 1000)
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value
     return str(value)

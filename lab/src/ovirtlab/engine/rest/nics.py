@@ -61,6 +61,16 @@ async def update_nic(call: Call) -> Entity:
     return show_nic(nic)
 
 
+@routes.action("vms/{vm}/nics/{nic}/activate")
+async def activate_nic(call: Call) -> Done:
+    return _plug(call, plugged=True)
+
+
+@routes.action("vms/{vm}/nics/{nic}/deactivate")
+async def deactivate_nic(call: Call) -> Done:
+    return _plug(call, plugged=False)
+
+
 @routes.delete("vms/{vm}/nics/{nic}")
 async def remove_nic(call: Call) -> Done:
     vm = vm_of(call)
@@ -144,7 +154,7 @@ def show_nic(nic: Nic) -> Entity:
     }
     href = address("vms", nic.vm_id, "nics", nic.id)
     links = ("networkfilterparameters", "reporteddevices", "statistics")
-    return Entity("nic", fields, id=nic.id, href=href, links=links, actions=("activate", "deactivate"))
+    return Entity("nic", fields, id=nic.id, href=href, links=links)
 
 
 def show_network(call: Call, network: Network) -> Entity:
@@ -245,6 +255,15 @@ def _find(call: Call, vm: Vm) -> Nic:
     if nic is None:
         raise NotFound(call.path)
     return nic
+
+
+def _plug(call: Call, *, plugged: bool) -> Done:
+    vm = vm_of(call)
+    nic = _find(call, vm)
+    call.require("configure_vm_network", ("vm", vm.id))
+    nic.plugged = plugged
+    vm.generation += 1
+    return Done()
 
 
 def _change(context: Context, nic: Nic, body: Body) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ovirtlab.engine.rest.documents import Entity, Value
+from ovirtlab.engine.rest.documents import Entity, Items, Value
 
 _FIRST = {"name": 0, "description": 1, "comment": 2}
 
@@ -18,7 +18,7 @@ def ordered(entity: Entity) -> tuple[list[tuple[str, Value]], list[tuple[str, Va
     rest: list[tuple[str, Value]] = [
         (name, value) for name, value in entity.fields.items() if name not in _FIRST and value is not None
     ]
-    rest.sort(key=lambda item: (isinstance(item[1], Entity) and item[1].reference, item[0]))
+    rest.sort(key=lambda item: (_leads_elsewhere(item[1]), item[0]))
     return head, rest
 
 
@@ -27,3 +27,10 @@ def links_of(entity: Entity) -> Iterator[tuple[str, str]]:
     for link in entity.links:
         rel, _, href = link.partition("=")
         yield rel, href or f"{entity.href}/{rel}"
+
+
+def _leads_elsewhere(value: Value) -> bool:
+    """Whether a field is a link to an object, or a list of such links."""
+    if isinstance(value, Items):
+        return bool(value.members) and all(_leads_elsewhere(member) for member in value.members)
+    return isinstance(value, Entity) and value.reference

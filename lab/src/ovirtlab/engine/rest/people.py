@@ -8,13 +8,15 @@ from ovirtlab.engine.entities import Group, Permission, Role, User
 from ovirtlab.engine.faults import NotFound, conflict, incomplete
 from ovirtlab.engine.rest.documents import API, Collection, Entity, Value, link_to
 from ovirtlab.engine.rest.listing import Kind
+from ovirtlab.engine.rest.members import serve_members
 from ovirtlab.engine.rest.routing import Call, Created, Done, Routes
 from ovirtlab.engine.rest.shapes import address, check_seen, nothing
-from ovirtlab.engine.roles import PERMITS
+from ovirtlab.engine.roles import ADMIN_PERMITS, PERMITS
 from ovirtlab.engine.state import EVERYONE, SYSTEM
 
 routes = Routes()
 
+_UNNAMED = ("system", "network", "vnic_profile")  # a permission of these does not say what it is on
 _PLACES = {
     "vms": "vm",
     "disks": "disk",
@@ -96,6 +98,14 @@ async def list_tags_of_group(call: Call) -> Collection:
     return nothing("tags", "tag")
 
 
+@routes.get("datacenters/{object}/quotas/{quota}/permissions")
+async def list_permissions_of_quota(call: Call) -> Collection:
+    """Those of the data centre; the lab gives none on a quota itself."""
+    place = ("data_center", call.id("object"))
+    _check_exists(call, place)
+    return _permissions([show_permission(item) for item in access.permissions(call.context.state, None, on=place)])
+
+
 @routes.get("roles")
 async def list_roles(call: Call) -> Collection:
     return ROLES.listing(call, call.context.state.roles.values())
@@ -112,13 +122,16 @@ async def list_permits(call: Call) -> Collection:
     permits = [
         Entity(
             "permit",
-            {"name": name, "administrative": False, "role": link_to("role", role.id)},
+            {"name": name, "administrative": name in ADMIN_PERMITS, "role": link_to("role", role.id)},
             id=str(PERMITS[name]),
             href=address("roles", role.id, "permits", str(PERMITS[name])),
         )
         for name in sorted(role.permits)
     ]
     return Collection("permits", "permit", permits)
+
+
+serve_members(routes, "roles/{role}/permits/{permit}", list_permits)
 
 
 @routes.post("roles")
@@ -165,6 +178,11 @@ async def list_system_permissions(call: Call) -> Collection:
     return _permissions([show_permission(item) for item in on_system])
 
 
+@routes.get("permissions/{permission}")
+async def get_permission(call: Call) -> Entity:
+    return show_permission(_permission(call))
+
+
 @routes.post("permissions")
 async def add_system_permission(call: Call) -> Created:
     return _grant(call, ("system", SYSTEM))
@@ -188,6 +206,8 @@ def _place_routes(collection: str, kind: str) -> None:
         _check_exists(call, place)
         check_seen(call, place)
         return _grant(call, place)
+
+    serve_members(routes, f"{collection}/{{object}}/permissions/{{permission}}", list_permissions)
 
     @routes.delete(f"{collection}/{{object}}/permissions/{{permission}}")
     async def remove_permission(call: Call) -> Done:
@@ -222,7 +242,6 @@ def _grant(call: Call, place: tuple[str, str]) -> Created:
 
 
 def show_user(call: Call, user: User) -> Entity:
-    domain_id = f"{user.domain}-authz".encode().hex().upper()
     fields: dict[str, Value] = {
         "name": user.first_name or user.name,
         "department": "",
@@ -232,12 +251,7 @@ def show_user(call: Call, user: User) -> Entity:
         "namespace": "*",
         "principal": user.name,
         "user_name": f"{user.login}-authz",
-        "domain": Entity(
-            "domain",
-            {"name": f"{user.domain}-authz"},
-            id=domain_id,
-            href=f"{API}/domains/{domain_id}",
-        ),
+        "domain": show_domain(f"{user.domain}-authz"),
     }
     links = ("groups", "permissions", "roles", "sshpublickeys", "tags")
     return Entity("user", fields, id=user.id, href=address("users", user.id), links=links)
@@ -246,10 +260,15 @@ def show_user(call: Call, user: User) -> Entity:
 def show_group(group: Group) -> Entity:
     fields: dict[str, Value] = {"name": group.name, "domain_entry_id": group.id.replace("-", ""), "namespace": "*"}
     if group.domain:
-        domain_id = group.domain.encode().hex().upper()
-        fields["domain"] = Entity("domain", {"name": group.domain}, id=domain_id, href=f"{API}/domains/{domain_id}")
+        fields["domain"] = show_domain(group.domain)
     links = ("permissions", "roles", "tags")
     return Entity("group", fields, id=group.id, href=address("groups", group.id), links=links)
+
+
+def show_domain(name: str) -> Entity:
+    """A directory as users and groups have it; its id is its name in hexadecimal digits."""
+    key = name.encode().hex().upper()
+    return Entity("domain", {"name": name}, id=key, href=address("domains", key))
 
 
 def show_role(call: Call, role: Role) -> Entity:
@@ -270,7 +289,7 @@ def show_permission(permission: Permission, *, on: tuple[str, str] | None = None
         "group": link_to("group", permission.group_id),
     }
     base = "permissions"
-    if kind != "system":
+    if kind not in _UNNAMED:
         target = link_to(kind, key)
         fields[kind] = target
         base = f"{target.href.removeprefix(API + '/')}/permissions" if target and target.href else base
@@ -326,6 +345,13 @@ def _role(call: Call) -> Role:
     if role is None:
         raise NotFound(call.path)
     return role
+
+
+def _permission(call: Call) -> Permission:
+    permission = call.context.state.permissions.get(call.id("permission"))
+    if permission is None:
+        raise NotFound(call.path)
+    return permission
 
 
 def _check_exists(call: Call, place: tuple[str, str]) -> None:

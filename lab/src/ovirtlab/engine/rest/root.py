@@ -14,9 +14,9 @@ from ovirtlab.engine.state import BLANK
 routes = Routes()
 
 LINKS = (
-    "affinitylabels", "clusters", "datacenters", "disks", "events", "groups", "hosts", "imagetransfers", "jobs",
-    "macpools", "networks", "operatingsystems", "permissions", "roles", "storagedomains", "tags", "templates", "users",
-    "vms", "vnicprofiles",
+    "affinitylabels", "bookmarks", "clusters", "cpuprofiles", "datacenters", "diskprofiles", "disks", "domains",
+    "events", "groups", "hosts", "imagetransfers", "jobs", "macpools", "networks", "operatingsystems", "permissions",
+    "roles", "storagedomains", "tags", "templates", "users", "vmpools", "vms", "vnicprofiles",
 )  # fmt: skip
 SEARCHES = ("clusters", "datacenters", "disks", "events", "hosts", "networks", "storagedomains", "templates", "vms")
 
@@ -30,6 +30,7 @@ _EMPTY = {
     "users/{object}/tags": ("tags", "tag"),
     "clusters/{object}/cpuprofiles": ("cpu_profiles", "cpu_profile"),
     "disks/{object}/statistics": ("statistics", "statistic"),
+    "jobs/{object}/steps/{step}/statistics": ("statistics", "statistic"),
     "hosts/{object}/nics": ("host_nics", "host_nic"),
     "hosts/{object}/storage": ("host_storages", "host_storage"),
     "hosts/{object}/tags": ("tags", "tag"),

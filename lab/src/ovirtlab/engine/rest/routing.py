@@ -134,6 +134,12 @@ class Router:
         names = [part[1:-1] for part in route.pattern if part.startswith("{")]
         return Match(route, dict(zip(names, segments, strict=True)))
 
+    def actions(self, path: str) -> list[str]:
+        """The actions of the object at a path."""
+        node, _ = self._root.walk(path.split("/"))
+        below = node.fixed if node is not None else {}
+        return sorted(name for name, child in below.items() if any(route.is_action for route in child.routes.values()))
+
 
 @dataclass(frozen=True)
 class Match:

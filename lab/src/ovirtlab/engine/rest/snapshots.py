@@ -13,6 +13,7 @@ from ovirtlab.engine.records import FrozenVolume, Snapshot
 from ovirtlab.engine.rest.bodies import read_guid
 from ovirtlab.engine.rest.disks import show as show_disk
 from ovirtlab.engine.rest.documents import Collection, Entity, Value, link_to
+from ovirtlab.engine.rest.members import serve_members
 from ovirtlab.engine.rest.routing import Call, Created, Done, Routes
 from ovirtlab.engine.rest.shapes import address, cause_of, nothing, vm_of
 from ovirtlab.engine.snapshots import creating, merging, reverting, rules, volumes
@@ -120,6 +121,9 @@ async def list_nics(call: Call) -> Collection:
     return Collection("nics", "nic", [_show_nic(snapshot, nic) for nic in nics])
 
 
+serve_members(routes, "vms/{vm}/snapshots/{snapshot}/nics/{nic}", list_nics)
+
+
 @routes.get("vms/{vm}/snapshots/{snapshot}/cdroms")
 async def list_cdroms(call: Call) -> Collection:
     find(call, vm_of(call))
@@ -158,7 +162,7 @@ def show(call: Call, snapshot: Snapshot) -> Entity:
     }
     href = address("vms", snapshot.vm_id, "snapshots", snapshot.id)
     links = ("cdroms", "disks", "nics")
-    return Entity("snapshot", fields, id=snapshot.id, href=href, links=links, actions=("restore",))
+    return Entity("snapshot", fields, id=snapshot.id, href=href, links=links)
 
 
 def _initialization(call: Call, snapshot: Snapshot) -> Entity | None:
@@ -189,7 +193,7 @@ def _show_disk(call: Call, snapshot: Snapshot, disk: Disk, volume: FrozenVolume)
         "snapshot": None if snapshot.type == "active" else _link(snapshot),
     }
     entity.href = address("vms", snapshot.vm_id, "snapshots", snapshot.id, "disks", disk.id)
-    entity.links, entity.actions = (), ()
+    entity.links = ()
     return entity
 
 

@@ -10,6 +10,7 @@ from ovirtlab.engine.faults import NotFound, conflict, incomplete, invalid
 from ovirtlab.engine.rest.bodies import Body
 from ovirtlab.engine.rest.documents import Collection, Entity, Value, link_to
 from ovirtlab.engine.rest.listing import Kind
+from ovirtlab.engine.rest.members import serve_members
 from ovirtlab.engine.rest.new_vms import read_places
 from ovirtlab.engine.rest.routing import Call, Created, Done, Routes
 from ovirtlab.engine.rest.shapes import address, cause_of
@@ -72,6 +73,9 @@ async def list_attachments(call: Call) -> Collection:
     template = _template(call)
     shown = [_show_attachment(template, item) for item in template.attachments.values()]
     return Collection("disk_attachments", "disk_attachment", shown)
+
+
+serve_members(routes, "templates/{template}/diskattachments/{attachment}", list_attachments)
 
 
 def show(call: Call, item: Template) -> Entity:

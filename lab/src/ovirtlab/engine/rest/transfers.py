@@ -94,7 +94,6 @@ def show(context: Context, transfer: ImageTransfer) -> Entity:
         },
         id=transfer.id,
         href=f"{API}/imagetransfers/{transfer.id}",
-        actions=["cancel", "extend", "finalize", "pause", "resume"],
     )
 
 

@@ -10,6 +10,7 @@ from ovirtlab.engine.entities import NumaNode, Vm
 from ovirtlab.engine.faults import NotFound, conflict, invalid
 from ovirtlab.engine.rest.bodies import Body
 from ovirtlab.engine.rest.documents import Collection, Entity, Items, Value, link_to
+from ovirtlab.engine.rest.members import serve_members
 from ovirtlab.engine.rest.routing import Call, Created, Done, Routes
 from ovirtlab.engine.rest.shapes import address, statistic, vm_of
 
@@ -80,6 +81,9 @@ async def list_numa_nodes(call: Call) -> Collection:
     return Collection("vm_numa_nodes", "vm_numa_node", [_show_node(vm, node) for node in vm.numa_nodes])
 
 
+serve_members(routes, "vms/{vm}/numanodes/{node}", list_numa_nodes)
+
+
 @routes.post("vms/{vm}/numanodes")
 async def add_numa_node(call: Call) -> Created:
     vm, body = vm_of(call), call.body
@@ -133,6 +137,9 @@ async def list_statistics(call: Call) -> Collection:
     return Collection("statistics", "statistic", shown)
 
 
+serve_members(routes, "vms/{vm}/statistics/{statistic}", list_statistics)
+
+
 @routes.get("vms/{vm}/reporteddevices")
 async def list_reported_devices(call: Call) -> Collection:
     """What a guest's agent reports: its interfaces by address; the lab's guests have no IP addresses."""
@@ -151,6 +158,9 @@ async def list_reported_devices(call: Call) -> Collection:
         href = address("vms", vm.id, "reporteddevices", key)
         shown.append(Entity("reported_device", fields, id=key, href=href))
     return Collection("reported_devices", "reported_device", shown)
+
+
+serve_members(routes, "vms/{vm}/reporteddevices/{device}", list_reported_devices)
 
 
 def _runtime(call: Call, vm: Vm) -> float:
@@ -185,7 +195,7 @@ def _show_console(call: Call, vm: Vm, protocol: str) -> Entity:
         "vm": link_to("vm", vm.id),
     }
     href = address("vms", vm.id, "graphicsconsoles", key)
-    return Entity("graphics_console", fields, id=key, href=href, actions=("proxyticket", "remoteviewerconnectionfile"))
+    return Entity("graphics_console", fields, id=key, href=href)
 
 
 def _protocol(call: Call) -> str:

@@ -23,7 +23,6 @@ LINKS = (
     "hostdevices", "nics", "numanodes", "permissions", "reporteddevices", "snapshots", "statistics", "tags",
     "watchdogs",
 )  # fmt: skip
-ACTIONS = ("start", "stop", "shutdown", "reboot")
 
 
 @routes.get("vms")
@@ -186,7 +185,7 @@ def show(call: Call, vm: Vm) -> Entity:
         **_KEPT_DEFAULTS,
         **vm.kept,
     }
-    return Entity("vm", fields, id=vm.id, href=address("vms", vm.id), links=LINKS, actions=ACTIONS)
+    return Entity("vm", fields, id=vm.id, href=address("vms", vm.id), links=LINKS)
 
 
 def _cpu(vm: Vm) -> Entity:

@@ -87,4 +87,6 @@ def _text(value: Scalar) -> str:
         return "true" if value else "false"
     if isinstance(value, datetime):
         return value.isoformat(timespec="milliseconds")
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
     return str(value)
