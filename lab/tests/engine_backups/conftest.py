@@ -401,6 +401,10 @@ class World:
         """Codes of the events so far, oldest first."""
         return [event.code for event in self.state.events]
 
+    def told(self) -> list[tuple[int, str, str]]:
+        """Code, severity and text of the events so far, oldest first."""
+        return [(event.code, event.severity, event.description) for event in self.state.events]
+
 
 @pytest.fixture
 def world(tmp_path: Path, imageio: Daemon) -> Iterator[World]:

@@ -60,6 +60,7 @@ async def copy(context: Context, source: Disk, sink: Disk, *, cause: Cause) -> N
     """
     state = context.state
     source.status = "locked"
+    domain = state.storage_domains[sink.storage_domain_id].name
     job = jobs.begin(state, f"Copying Disk {source.alias}", cause=cause)
     try:
         await context.any_host().copy_volume(source.path, sink.path, sink.volume_format)
@@ -67,29 +68,28 @@ async def copy(context: Context, source: Disk, sink: Disk, *, cause: Cause) -> N
         log.warning("Disk %s cannot be copied: %s", source.id, error)
         state.disks.pop(sink.id, None)
         jobs.end(state, job, succeeded=False)
-        _tell(context, cause, source, 2013, f"User {cause.name} have failed to copy disk {source.alias}.", failed=True)
+        text = f"User {cause.name} finished with error copying disk {source.alias} to domain {domain}."
+        _tell(context, cause, source, 2007, text, failed=True)
         return
     finally:
         source.status = "ok"
     sink.status = "ok"
     jobs.end(state, job, succeeded=True)
-    domain = state.storage_domains[sink.storage_domain_id].name
-    _tell(context, cause, sink, 2012, f"User {cause.name} finished copying disk {source.alias} to domain {domain}.")
+    _tell(context, cause, sink, 2006, f"User {cause.name} finished copying disk {source.alias} to domain {domain}.")
 
 
 async def move(context: Context, disk: Disk, *, domain_id: str, cause: Cause) -> None:
     """Put the volume of a disk into another domain, with its bitmaps; on failure it stays where it was."""
     path = context.state.storage_domains[domain_id].path / "images" / disk.id / disk.image_id
-    old = disk.path
+    old, domain = disk.path, context.state.storage_domains[domain_id].name
     if not await _rewrite(context, disk, path, cause=cause, what="Moving"):
-        text = f"User {cause.name} have failed to move disk {disk.alias}."
+        text = f"User {cause.name} has failed to move disk {disk.alias} to domain {domain}."
         _tell(context, cause, disk, 2011, text, failed=True)
         return
     disk.path, disk.storage_domain_id, disk.status = path, domain_id, "ok"
     await context.any_host().delete_volume(old)
     with suppress(OSError):
         old.parent.rmdir()
-    domain = context.state.storage_domains[domain_id].name
     _tell(context, cause, disk, 2010, f"User {cause.name} finished moving disk {disk.alias} to domain {domain}.")
 
 
@@ -97,13 +97,14 @@ async def sparsify(context: Context, disk: Disk, *, cause: Cause) -> None:
     """Give back what holds zeroes only: the volume is written anew without them, with its bitmaps."""
     new_id = context.state.new_id()
     path = disk.path.with_name(new_id)
+    _tell(context, cause, disk, 1325, f"Started to sparsify {disk.alias}")
     if not await _rewrite(context, disk, path, cause=cause, what="Sparsifying"):
-        _tell(context, cause, disk, 1326, f"Failed to sparsify {disk.alias}.", failed=True)
+        _tell(context, cause, disk, 1327, f"Failed to sparsify {disk.alias}.", failed=True)
         return
     old, disk.path, disk.image_id = disk.path, path, new_id
     await context.any_host().delete_volume(old)
     disk.status = "ok"
-    _tell(context, cause, disk, 1325, f"{disk.alias} sparsified successfully.")
+    _tell(context, cause, disk, 1326, f"{disk.alias} sparsified successfully.")
 
 
 async def _rewrite(context: Context, disk: Disk, path: Path, *, cause: Cause, what: str) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from ovirtlab.engine import jobs
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.entities import Disk, DiskBackup, DiskFormat, StorageDomain
+from ovirtlab.engine.events import Severity
 from ovirtlab.engine.faults import conflict, invalid
 from ovirtlab.engine.jobs import Cause
 from ovirtlab.host.api import HostError, VolumeFormat
@@ -126,7 +127,7 @@ async def make(context: Context, disk: Disk, *, cause: Cause) -> None:
         for vm in list(state.vms_of_disk(disk.id)):
             state.detach(vm.id, disk.id)
         jobs.end(state, job, succeeded=False)
-        _tell(context, cause, disk, 2022, "Add-Disk operation failed to complete.", failed=True)
+        _tell(context, cause, disk, 2022, "Add-Disk operation failed to complete.", severity="error")
         return
     disk.status = "ok"
     jobs.end(state, job, succeeded=True)
@@ -187,8 +188,9 @@ async def delete(context: Context, disk: Disk, *, cause: Cause) -> None:
         except HostError as error:
             log.warning("Disk %s cannot be removed: %s", disk.id, error)
             disk.status = "illegal"
-            text = f"Failed to remove disk {disk.alias} from storage domain."
-            _tell(context, cause, disk, 2015, text, failed=True)
+            name = state.storage_domains[disk.storage_domain_id].name
+            text = f"Failed to remove disk {disk.alias} from storage domain {name} (User: {cause.name})."
+            _tell(context, cause, disk, 2015, text, severity="warning")
             return
     if disk.path.parent.is_dir() and not any(disk.path.parent.iterdir()):
         disk.path.parent.rmdir()
@@ -230,10 +232,10 @@ def size_of_volume(path: Path) -> int:
         return 0
 
 
-def _tell(context: Context, cause: Cause, disk: Disk, code: int, text: str, *, failed: bool = False) -> None:
+def _tell(context: Context, cause: Cause, disk: Disk, code: int, text: str, *, severity: Severity = "normal") -> None:
     context.state.events.add(
         code,
-        "error" if failed else "normal",
+        severity,
         text,
         correlation_id=cause.correlation_id,
         disk=disk.id,

@@ -22,6 +22,10 @@ ON = frozenset({"up", "powering_up", "wait_for_launch", "paused", "powering_down
 _PREFIXES = {"virtio": "vd", "ide": "hd"}
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _UNTIL_UP = 1.0
+# what VDSM says of the end of a VM, by its reason
+_BY_ENGINE = "Admin shut down from the engine"
+_BY_GUEST = "User shut down from within the guest"
+_CRASHED = "Lost connection with qemu process"
 
 
 def check_start(context: Context, vm: Vm) -> None:
@@ -119,8 +123,7 @@ def _failed(context: Context, vm: Vm, cause: Cause, error: HostError) -> None:
     log.warning("VM %s cannot be started: %s", vm.name, error)
     went_down(context, vm)
     _event(context, vm, cause, 119, f"VM {vm.name} is down with error. Exit message: {error}.", severity="error")
-    text = f"Failed to run VM {vm.name} due to a failed operation on the host (User: {cause.name})."
-    _event(context, vm, cause, 54, text, severity="error")
+    _event(context, vm, cause, 54, f"Failed to run VM {vm.name} (User: {cause.name}).", severity="error")
 
 
 async def resume(context: Context, vm: Vm, *, cause: Cause) -> None:
@@ -130,7 +133,8 @@ async def resume(context: Context, vm: Vm, *, cause: Cause) -> None:
     except HostError as error:
         raise conflict(f"Cannot run VM. {error}") from error
     vm.status, vm.status_detail = "up", ""
-    _event(context, vm, cause, 40, f"VM {vm.name} was resumed by {cause.name}.")
+    host = context.state.hosts[vm.host_id].name
+    _event(context, vm, cause, 40, f"VM {vm.name} was resumed by {cause.name} (Host: {host}).")
 
 
 def check_stop(context: Context, vm: Vm, *, verb: str, force: bool) -> None:
@@ -162,7 +166,7 @@ async def stop(context: Context, vm: Vm, *, cause: Cause, force: bool) -> None:
     if vm.host_id:
         went_down(context, vm)
         if not force:
-            _event(context, vm, cause, 61, f"VM {vm.name} is down. Exit message: User shut down from within the guest")
+            _event(context, vm, cause, 61, f"VM {vm.name} is down. Exit message: {_BY_ENGINE}")
 
 
 async def reboot(context: Context, vm: Vm, *, cause: Cause) -> None:
@@ -216,10 +220,10 @@ def _down_by_itself(context: Context, vm: Vm, reason: str) -> None:
     went_down(context, vm)
     vm.stop_reason = reason
     if broken:
-        text = f"VM {vm.name} is down with error. Exit message: {reason}."
+        text = f"VM {vm.name} is down with error. Exit message: {_CRASHED}."
         _event(context, vm, None, 119, text, severity="error")
     else:
-        _event(context, vm, None, 61, f"VM {vm.name} is down. Exit message: User shut down from within the guest")
+        _event(context, vm, None, 61, f"VM {vm.name} is down. Exit message: {_BY_GUEST}")
 
 
 def _paused(context: Context, vm: Vm, reason: str) -> None:

@@ -39,17 +39,18 @@ def register(context: Context, vm: Vm, template: Template, *, places: dict[str, 
     return copies
 
 
-async def fill_template(context: Context, template: Template, copies: Copies, *, cause: Cause) -> None:
-    """Copy the disks; a template of which one fails is forgotten."""
-    state = context.state
+async def fill_template(context: Context, template: Template, copies: Copies, *, source: Vm, cause: Cause) -> None:
+    """Copy the disks of the VM `source`; a template of which one fails is forgotten."""
+    state, name = context.state, f"Template {template.name} from VM {source.name}"
+    _tell(context, cause, template, 48, f"Creation of {name} was initiated by {cause.name}.")
     with jobs.job(state, f"Creating Template {template.name}", cause=cause):
         complete = await _copy_all(context, copies, cause)
     if complete:
         template.status = "ok"
-        _tell(context, cause, template, 51, f"Creation of Template {template.name} has been completed.")
+        _tell(context, cause, template, 51, f"Creation of {name} has been completed.")
         return
     state.templates.pop(template.id, None)
-    _tell(context, cause, template, 52, f"Failed to complete creation of Template {template.name}.", failed=True)
+    _tell(context, cause, template, 52, f"Failed to complete creation of {name}.", failed=True)
 
 
 def plan_disks(context: Context, vm: Vm, template: Template, *, places: dict[str, str]) -> Copies:
@@ -85,12 +86,13 @@ def check_removal(context: Context, template: Template) -> None:
 async def remove(context: Context, template: Template, *, cause: Cause) -> None:
     """Delete a template with its disks."""
     template.status = "locked"
+    _tell(context, cause, template, 50, f"Removal of Template {template.name} was initiated by {cause.name}.")
     doomed = [context.state.disks[disk_id] for disk_id in template.attachments]
     with jobs.job(context.state, f"Removing Template {template.name} from system", cause=cause):
         for disk in doomed:
             await disks.delete(context, disk, cause=cause)
     context.state.templates.pop(template.id, None)
-    _tell(context, cause, template, 44, f"Template {template.name} was removed by {cause.name}.")
+    _tell(context, cause, template, 251, f"Removal of Template {template.name} has been completed.")
 
 
 def _plan(context: Context, attached: dict[str, DiskAttachment], *, owner: str, places: dict[str, str]) -> Copies:

@@ -13,6 +13,7 @@ FAILED = 10792
 SUCCEEDED = 10793
 FINALIZED = 10794
 NOT_FINALIZED = 10795
+STOPPED = 10796
 SCRATCH_STARTED = 10799
 SCRATCH_SUCCEEDED = 10805
 SCRATCH_FAILED = 10806
@@ -29,6 +30,7 @@ _TEXTS: dict[int, tuple[Severity, str]] = {
     SUCCEEDED: ("normal", "Backup {backup} for VM {vm} completed successfully (User: {user})."),
     FINALIZED: ("normal", "Backup {backup} for VM {vm} finalized (User: {user})."),
     NOT_FINALIZED: ("error", "Backup {backup} for VM {vm} failed to finalize (User: {user})."),
+    STOPPED: ("normal", "Backup {backup} for VM {vm} stopped (User: {user})."),
     SCRATCH_STARTED: (
         "normal",
         "Scratch disk creation for VM {vm} backup {backup} disk {disk} started (User: {user}).",
@@ -43,8 +45,8 @@ _TEXTS: dict[int, tuple[Severity, str]] = {
     ),
     LEFTOVER: (
         "warning",
-        "Possible failure while removing a snapshot generated automatically for backup {backup} of VM {vm} "
-        "(User: {user}). The snapshot may be removed manually.",
+        "Possible failure while removing a snapshot that was generated automatically during backup of VM '{vm}'. "
+        "The snapshot may be removed manually",
     ),
     UNMONITORED: (
         "error",

@@ -115,7 +115,7 @@ async def add_network(call: Call) -> Created:
     state.networks[network.id] = network
     profile = VnicProfile(id=state.new_id(), name=name, network_id=network.id)
     state.vnic_profiles[profile.id] = profile
-    text = f"Network {name} was added to Data Center: {state.data_centers[data_center_id].name}"
+    text = f"Finished adding Network {name} to Data Center: {state.data_centers[data_center_id].name}"
     state.events.add(942, "normal", text, correlation_id=call.correlation_id, user=call.user.id)
     return Created(lambda: nics.show_network(call, network))
 

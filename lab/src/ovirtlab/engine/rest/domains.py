@@ -74,11 +74,17 @@ async def _change(context: Context, domain: StorageDomain, *, status: str, what:
     with jobs.job(context.state, f"{what} Storage Domain {domain.name}", cause=cause):
         await context.clock.sleep(_DURATION)
         domain.status = status
-    code, done = (968, "deactivated") if status == "maintenance" else (966, "activated")
+    where = f"Storage Domain {domain.name} (Data Center {context.state.data_centers[domain.data_center_id].name})"
+    activated = f"{where} was activated by {cause.name}"
+    deactivated = (
+        f"{where} was deactivated and has moved to 'Preparing for maintenance' until it will no longer be accessed by "
+        "any Host of the Data Center."
+    )
+    code, text = (968, deactivated) if status == "maintenance" else (966, activated)
     context.state.events.add(
         code,
         "normal",
-        f"Storage Domain {domain.name} was {done} by {cause.name}.",
+        text,
         correlation_id=cause.correlation_id,
         storage_domain=domain.id,
         user=cause.user.id,

@@ -61,7 +61,7 @@ async def _enter_maintenance(context: Context, host: HostEntity, cause: Cause) -
             return
     host.status = "maintenance"
     text = f"Host {host.name} was switched to Maintenance mode by {cause.name}."
-    context.state.events.add(16, "normal", text, correlation_id=cause.correlation_id, host=host.id, user=cause.user.id)
+    context.state.events.add(620, "normal", text, correlation_id=cause.correlation_id, host=host.id, user=cause.user.id)
 
 
 @routes.action("hosts/{host}/activate")
@@ -76,13 +76,12 @@ async def activate_host(call: Call) -> Done:
 
 
 async def _activate(context: Context, host: HostEntity, cause: Cause) -> None:
+    text = f"Activation of host {host.name} initiated by {cause.name}."
+    context.state.events.add(16, "normal", text, correlation_id=cause.correlation_id, host=host.id, user=cause.user.id)
     await context.clock.sleep(_ACTIVATION)
     if host.status == "unassigned":
         host.status = "up"
-        text = f"Activation of host {host.name} initiated by {cause.name}."
-        context.state.events.add(
-            15, "normal", text, correlation_id=cause.correlation_id, host=host.id, user=cause.user.id
-        )
+        context.state.events.add(13, "normal", f"Status of host {host.name} was set to Up.", host=host.id)
 
 
 @routes.action("hosts/{host}/install")

@@ -42,7 +42,7 @@ async def add_template(call: Call) -> Created:
     _set_version(context, template, body)
     places = read_places(context, body.child("vm") or Body())
     copies = templates.register(context, vm, template, places=places)
-    work = templates.fill_template(context, template, copies, cause=cause_of(call))
+    work = templates.fill_template(context, template, copies, source=vm, cause=cause_of(call))
     task = context.background.spawn(work, name=f"add template {name}")
     return Created(lambda: show(call, template), work=task)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from ovirtlab.engine import jobs, ovf
 from ovirtlab.engine.context import Context
@@ -65,7 +66,7 @@ def begin(context: Context, vm: Vm, request: SnapshotRequest, *, cause: Cause) -
     state.snapshots[snapshot.id] = snapshot
     for disk in disks:
         disk.status = "locked"
-    audit.tell(context, vm, snapshot, audit.CREATION_STARTED, cause=cause)
+    audit.tell(context, snapshot, audit.CREATION_STARTED, cause=cause)
     if vm.status == "down":
         vm.status = "image_locked"
     return Creation(vm=vm, snapshot=snapshot, request=request, lock=lock, cause=cause)
@@ -87,8 +88,8 @@ async def run(context: Context, creation: Creation) -> bool:
             _unlock(context, creation)
             jobs.end(state, job, succeeded=made)
     if made and creation.request.memory and rules.is_alive(vm):
-        audit.tell(context, vm, snapshot, audit.WITHOUT_MEMORY, cause=creation.cause)
-    audit.tell(context, vm, snapshot, audit.CREATED if made else audit.NOT_CREATED, cause=creation.cause)
+        audit.tell(context, snapshot, audit.WITHOUT_MEMORY, cause=creation.cause)
+    audit.tell(context, snapshot, audit.CREATED if made else audit.NOT_CREATED, cause=creation.cause)
     return made
 
 
@@ -121,7 +122,7 @@ async def _make(context: Context, creation: Creation) -> None:
             overlay = disk.path.with_name(new_ids[disk.id])
             await host.create_overlay(overlay, disk.path, disk.volume_format, bitmaps=bitmaps)
         if rules.is_alive(vm) and disks:
-            await host.snapshot_vm(vm.id, {disk.id: disk.path.with_name(new_ids[disk.id]) for disk in disks})
+            await _go_on(context, creation, {disk.id: disk.path.with_name(new_ids[disk.id]) for disk in disks})
     except HostError:
         await _remove_overlays(host, disks, new_ids)
         raise
@@ -131,6 +132,16 @@ async def _make(context: Context, creation: Creation) -> None:
         disk.volumes.append(disk.image_id)
         disk.image_id = new_ids[disk.id]
         disk.path, disk.format, disk.sparse = disk.path.with_name(disk.image_id), "cow", True
+
+
+async def _go_on(context: Context, creation: Creation, overlays: Mapping[str, Path]) -> None:
+    """Let the running VM write to the new volumes from now on."""
+    vm = creation.vm
+    try:
+        await context.host_of(vm).snapshot_vm(vm.id, overlays)
+    except HostError:
+        audit.tell(context, creation.snapshot, audit.NOT_LIVE, cause=creation.cause)
+        raise
 
 
 async def _remove_overlays(host: Host, disks: list[Disk], new_ids: Mapping[str, str]) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from ovirtlab.engine import jobs
@@ -21,12 +22,29 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Codes:
+    """The events that tell of a removal."""
+
+    started: int
+    removed: int
+    failed: int
+
+
+_CODES = _Codes(started=audit.REMOVAL_STARTED, removed=audit.REMOVED, failed=audit.NOT_REMOVED)
+_CODES_OF_DISKS = _Codes(started=audit.DISK_REMOVAL_STARTED, removed=audit.DISK_REMOVED, failed=audit.DISK_NOT_REMOVED)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Removal:
-    """A snapshot that is being removed, of all its disks or some, with what it holds."""
+    """A snapshot that is being removed, of all its disks or some, with what it holds.
+
+    `whole` when the snapshot itself shall go, and not only its `disk_ids`.
+    """
 
     vm: Vm
     snapshot: Snapshot
     disk_ids: tuple[str, ...]
+    whole: bool
     lock: Lock
     cause: Cause
 
@@ -39,16 +57,19 @@ def begin(
     why = f"Snapshot is currently being removed from VM {vm.name}."
     lock = rules.take(context, vm, why=why, action=rules.REMOVE)
     snapshot.status = "locked"
-    audit.tell(context, vm, snapshot, audit.REMOVAL_STARTED, cause=cause)
+    wanted = tuple(snapshot.volumes) if disk_ids is None else disk_ids
+    whole = disk_ids is None
+    started = (_CODES if whole else _CODES_OF_DISKS).started
+    audit.tell(context, snapshot, started, cause=cause, disks=_names(context, wanted))
     if vm.status == "down":
         vm.status = "image_locked"
-    wanted = tuple(snapshot.volumes) if disk_ids is None else disk_ids
-    return Removal(vm=vm, snapshot=snapshot, disk_ids=wanted, lock=lock, cause=cause)
+    return Removal(vm=vm, snapshot=snapshot, disk_ids=wanted, whole=whole, lock=lock, cause=cause)
 
 
 async def run(context: Context, removal: Removal) -> bool:
     """Merge a snapshot away. Disks whose merge fails stay in it as illegal, to be tried again; then False."""
     vm, snapshot = removal.vm, removal.snapshot
+    codes = _CODES if removal.whole else _CODES_OF_DISKS
     job = jobs.begin(context.state, f"Removing Snapshot {snapshot.description} of VM {vm.name}", cause=removal.cause)
     merged: list[str] = []
     with removal.lock:
@@ -62,15 +83,21 @@ async def run(context: Context, removal: Removal) -> bool:
             if done and not snapshot.volumes:
                 context.state.snapshots.pop(snapshot.id, None)
             jobs.end(context.state, job, succeeded=done)
-    if not done and merged:
-        audit.tell(context, vm, snapshot, audit.PARTIALLY_REMOVED, cause=removal.cause)
-    audit.tell(context, vm, snapshot, audit.REMOVED if done else audit.NOT_REMOVED, cause=removal.cause)
+    if not done and removal.whole:
+        kept = _names(context, sorted(snapshot.illegal))
+        audit.tell(context, snapshot, audit.PARTIALLY_REMOVED, cause=removal.cause, disks=kept)
+    outcome = codes.removed if done else codes.failed
+    audit.tell(context, snapshot, outcome, cause=removal.cause, disks=_names(context, removal.disk_ids))
     return done
 
 
 async def finish(context: Context, removal: Removal) -> None:
     """`run` for those who learn the outcome from events and the list of snapshots."""
     await run(context, removal)
+
+
+def _names(context: Context, disk_ids: Iterable[str]) -> str:
+    return ", ".join(context.state.disks[disk_id].alias for disk_id in disk_ids if disk_id in context.state.disks)
 
 
 async def _merge(context: Context, vm: Vm, snapshot: Snapshot, disk_id: str) -> bool:

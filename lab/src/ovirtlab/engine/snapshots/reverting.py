@@ -67,11 +67,14 @@ async def undo(context: Context, vm: Vm, *, cause: Cause, lock: Lock) -> None:
     """End a preview: the disks are again what they were before it."""
     with lock, jobs.job(context.state, f"Undoing Snapshot Preview for VM {vm.name}", cause=cause):
         before = rules.preview_of(context, vm)
-        for disk_id, stashed in before.stash.items() if before else ():
-            disk = context.state.disks[disk_id]
-            await _delete(context, disk, [disk.image_id])
-            _set_active(disk, stashed.active, stashed.volumes)
-        _end_preview(context, vm)
+        if before is not None:
+            audit.tell(context, before, audit.UNDO_STARTED, cause=cause)
+            for disk_id, stashed in before.stash.items():
+                disk = context.state.disks[disk_id]
+                await _delete(context, disk, [disk.image_id])
+                _set_active(disk, stashed.active, stashed.volumes)
+            _end_preview(context, vm)
+            audit.tell(context, before, audit.UNDONE, cause=cause)
         vm.status = "down"
 
 
@@ -84,7 +87,7 @@ def _lock(context: Context, vm: Vm, action: str) -> Lock:
 async def _go_back(context: Context, vm: Vm, snapshot: Snapshot, cause: Cause) -> bool:
     """Put new volumes over the frozen ones; False, and nothing changed, when the host fails."""
     state = context.state
-    audit.tell(context, vm, snapshot, audit.PREVIEW_STARTED, cause=cause)
+    audit.tell(context, snapshot, audit.PREVIEW_STARTED, cause=cause)
     disks = [state.disks[disk_id] for disk_id in snapshot.volumes if disk_id in state.disks]
     new_ids = {disk.id: state.new_id() for disk in disks}
     try:
@@ -98,7 +101,7 @@ async def _go_back(context: Context, vm: Vm, snapshot: Snapshot, cause: Cause) -
             made.pop_all()
     except (HostError, Fault) as error:
         log.info("VM %s does not go back to snapshot %s: %s", vm.name, snapshot.id, error)
-        audit.tell(context, vm, snapshot, audit.NOT_PREVIEWED, cause=cause)
+        audit.tell(context, snapshot, audit.NOT_PREVIEWED, cause=cause)
         return False
     before = Snapshot(id=state.new_id(), vm_id=vm.id, description=_BEFORE, date=context.clock.now(), type="preview")
     for disk in disks:
@@ -110,7 +113,7 @@ async def _go_back(context: Context, vm: Vm, snapshot: Snapshot, cause: Cause) -
         _set_active(disk, new, tuple(kept))
     state.snapshots[before.id] = before
     snapshot.status = "in_preview"
-    audit.tell(context, vm, snapshot, audit.PREVIEWED, cause=cause)
+    audit.tell(context, snapshot, audit.PREVIEWED, cause=cause)
     return True
 
 
@@ -118,6 +121,7 @@ async def _settle(context: Context, vm: Vm, cause: Cause) -> None:
     before = rules.preview_of(context, vm)
     if before is None:
         return
+    audit.tell(context, before, audit.COMMIT_STARTED, cause=cause)
     for disk_id, stashed in before.stash.items():
         disk = context.state.disks[disk_id]
         gone = [image_id for image_id in stashed.volumes if image_id not in disk.volumes]
@@ -130,7 +134,7 @@ async def _settle(context: Context, vm: Vm, cause: Cause) -> None:
                     del context.state.snapshots[snapshot.id]
     _end_preview(context, vm)
     await checkpoints.drop_all(context, vm)
-    audit.tell(context, vm, before, audit.RESTORED, cause=cause)
+    audit.tell(context, before, audit.COMMITTED, cause=cause)
 
 
 def _end_preview(context: Context, vm: Vm) -> None:

@@ -17,11 +17,11 @@ TICKET_MISSING = 1065
 NO_HOST = 1067
 NO_SERVER = 1068
 NO_TICKET = 1069
-NO_PROXY = 1070
 UPLOAD_TIMED_OUT = 1071
 DOWNLOAD_TIMED_OUT = 1072
 PAUSED_BY_USER = 1073
 RESUMED_BY_USER = 1074
+NO_PROXY = 1075
 CANCELLED_ON_TIMEOUT = 1076
 PAUSED_ON_TIMEOUT = 1077
 
@@ -37,11 +37,11 @@ _TEXTS: dict[int, tuple[Severity, str]] = {
     NO_HOST: ("error", f"{_STOPPED}Could not find a suitable host for image data transfer."),
     NO_SERVER: ("error", f"{_STOPPED}failed to create a signed image ticket."),
     NO_TICKET: ("error", f"{_STOPPED}failed to add host image ticket."),
-    NO_PROXY: ("warning", "Failed to add image ticket to ovirt-imageio-proxy."),
     UPLOAD_TIMED_OUT: ("error", "Upload was paused by system. Reason: timeout due to transfer inactivity."),
     DOWNLOAD_TIMED_OUT: ("error", "Download was canceled by system. Reason: timeout due to transfer inactivity."),
     PAUSED_BY_USER: ("normal", "Image transfer was paused by user ({user})."),
     RESUMED_BY_USER: ("normal", "Image transfer was resumed by user ({user})."),
+    NO_PROXY: ("warning", "Failed to add proxy image ticket, transferring via proxy_url is not available."),
     CANCELLED_ON_TIMEOUT: (
         "error",
         "The transfer was canceled by the system according to the timeout policy. Reason: client inactivity timeout.",
