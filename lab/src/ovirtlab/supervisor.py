@@ -23,7 +23,7 @@ from ovirtlab.engine.app import Engine, create_engine
 from ovirtlab.engine.context import Proxy
 from ovirtlab.environment import Environment
 from ovirtlab.fabric.assembly import Fabric, assembled
-from ovirtlab.fabric.proxy import CONTROL_ADDRESS
+from ovirtlab.fabric.imageio import LOOPBACK
 from ovirtlab.faults.active import ActiveFaults
 from ovirtlab.faults.base import Lab
 from ovirtlab.host.local import LocalHost
@@ -138,7 +138,7 @@ async def _run(environment: Environment, places: Places, ledger: Ledger, startin
 
 
 def _proxy(fabric: Fabric) -> Proxy:
-    return Proxy(port=fabric.proxy.port, tickets=TicketClient((CONTROL_ADDRESS, fabric.proxy.control_port)))
+    return Proxy(port=fabric.proxy.port, tickets=TicketClient((LOOPBACK, fabric.proxy.control_port)))
 
 
 @contextlib.asynccontextmanager

@@ -14,11 +14,10 @@ from pathlib import Path
 from ovirtlab.environment import Environment, Export
 from ovirtlab.fabric import bridges, mounts, net, nfs
 from ovirtlab.fabric.commands import CommandError, run
-from ovirtlab.fabric.imageio import Imageio
+from ovirtlab.fabric.imageio import Imageio, ImageioProxy
 from ovirtlab.fabric.mount import LOG_VARIABLE
 from ovirtlab.fabric.pki import Authority
 from ovirtlab.fabric.processes import in_netns
-from ovirtlab.fabric.proxy import ImageioProxy
 from ovirtlab.ledger import Ledger
 from ovirtlab.places import Places
 
