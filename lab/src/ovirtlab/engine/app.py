@@ -23,6 +23,8 @@ from ovirtlab.engine.rest import (
     affinity,
     attachments,
     backups,
+    catalogue,
+    defaults,
     directories,
     disk_actions,
     disk_snapshots,
@@ -32,12 +34,15 @@ from ovirtlab.engine.rest import (
     hosts,
     inventory,
     jobs,
+    network_labels,
     new_vms,
     nics,
     people,
+    permissions,
     quotas,
     root,
     snapshots,
+    stored_kinds,
     tags,
     templates,
     transfers,
@@ -56,8 +61,9 @@ from ovirtlab.environment import Environment
 from ovirtlab.host.api import Host
 
 GROUPS = (
-    administration, affinity, attachments, backups, directories, disk_actions, disk_snapshots, disks, domains, events,
-    hosts, inventory, jobs, new_vms, nics, people, quotas, root, snapshots, tags, templates, transfers, vm_details, vms,
+    administration, affinity, attachments, backups, catalogue, directories, disk_actions, disk_snapshots, disks,
+    domains, events, hosts, inventory, jobs, network_labels, new_vms, nics, people, permissions, quotas, root,
+    snapshots, stored_kinds, tags, templates, transfers, vm_details, vms,
 )  # fmt: skip
 _METHODS = ["GET", "POST", "PUT", "DELETE"]
 
@@ -178,6 +184,7 @@ def create_engine(
     clock = Clock(environment.time_scale)
     state = State(clock)
     seed.fill(state, environment, hosts, directory=directory)
+    defaults.fill(state)
     known = {setting.name for setting in fields(Settings)}
     for name, value in environment.settings.items():
         if name not in known:

@@ -18,6 +18,7 @@ class DataCenter:
     id: str
     name: str
     description: str = ""
+    comment: str = ""
     status: str = "up"
     level: tuple[int, int] = (4, 7)
     local: bool = False
@@ -31,6 +32,7 @@ class Cluster:
     name: str
     data_center_id: str
     description: str = ""
+    comment: str = ""
     level: tuple[int, int] = (4, 7)
     cpu_type: str = "Intel Nehalem Family"
     mac_pool_id: str = ""
@@ -58,6 +60,7 @@ class HostEntity:
     external_status: str = "ok"
     comment: str = ""
     fence_agents: dict[str, FenceAgent] = field(default_factory=dict)
+    tags: set[str] = field(default_factory=set)
     kept: dict[str, Any] = field(default_factory=dict)  # properties that are shown again, without effect
 
 
@@ -74,6 +77,7 @@ class StorageDomain:
     master: bool = False
     size: int = 1 << 42
     description: str = ""
+    comment: str = ""
 
 
 @dataclass(kw_only=True)
@@ -212,8 +216,10 @@ class Network:
     name: str
     data_center_id: str
     description: str = ""
+    comment: str = ""
     mtu: int = 0
     vlan: int | None = None
+    label: str = ""
     clusters: dict[str, bool] = field(default_factory=dict)  # whether it is required there, by cluster id
 
 
@@ -223,6 +229,7 @@ class VnicProfile:
     name: str
     network_id: str
     description: str = ""
+    kept: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
@@ -244,6 +251,7 @@ class Template:
     id: str
     name: str
     description: str = ""
+    comment: str = ""
     status: str = "ok"
     cluster_id: str = ""
     base_id: str = ""
@@ -253,6 +261,7 @@ class Template:
     attachments: dict[str, DiskAttachment] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)  # what VMs made from it begin with, by attribute
     creation_time: datetime | None = None
+    tags: set[str] = field(default_factory=set)
 
 
 @dataclass(kw_only=True)
@@ -286,6 +295,7 @@ class User:
     last_name: str = ""
     email: str = ""
     group_ids: tuple[str, ...] = ()
+    tags: set[str] = field(default_factory=set)
 
     @property
     def login(self) -> str:
@@ -299,6 +309,7 @@ class Group:
     id: str
     name: str
     domain: str
+    tags: set[str] = field(default_factory=set)
 
 
 @dataclass(kw_only=True)

@@ -202,6 +202,7 @@ async def remove(context: Context, vm: Vm, *, cause: Cause, with_disks: bool) ->
 def _forget(context: Context, vm: Vm) -> None:
     state = context.state
     state.vms.pop(vm.id, None)
+    state.forget_stored(f"vms/{vm.id}")
     for table in (state.checkpoints, state.snapshots):
         for key in [key for key, record in table.items() if record.vm_id == vm.id]:
             del table[key]

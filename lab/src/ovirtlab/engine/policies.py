@@ -4,6 +4,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
+
+STORED = (
+    "bookmark", "cpu_profile", "disk_profile", "external_host_provider", "instance_type", "network_filter",
+    "network_filter_parameter", "openstack_image_provider", "openstack_network_provider", "openstack_volume_provider",
+    "qos", "scheduling_policy", "watchdog",
+)  # fmt: skip
+"""The kinds of `Stored`, by the names that the API has for one of them."""
 
 
 @dataclass(kw_only=True)
@@ -55,3 +63,12 @@ class Quota:
     percentages: dict[str, int] = field(default_factory=dict)
     storage: dict[str, QuotaLimit] = field(default_factory=dict)
     clusters: dict[str, QuotaLimit] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class Stored:
+    """An object that the engine only stores: its properties as its client gave them. `base` is where it lies."""
+
+    id: str
+    base: str
+    kept: dict[str, Any] = field(default_factory=dict)

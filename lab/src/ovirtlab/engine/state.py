@@ -31,7 +31,7 @@ from ovirtlab.engine.entities import (
 from ovirtlab.engine.events import EventLog
 from ovirtlab.engine.faults import NotFound
 from ovirtlab.engine.locks import LockTable
-from ovirtlab.engine.policies import AffinityGroup, AffinityLabel, Quota
+from ovirtlab.engine.policies import STORED, AffinityGroup, AffinityLabel, Quota, Stored
 from ovirtlab.engine.records import Backup, Checkpoint, ImageTransfer, Snapshot
 from ovirtlab.engine.timers import Settings
 
@@ -66,6 +66,7 @@ class State:
         self.affinity_groups: dict[str, AffinityGroup] = {}
         self.affinity_labels: dict[str, AffinityLabel] = {}
         self.quotas: dict[str, Quota] = {}
+        self.stored: dict[str, dict[str, Stored]] = {member: {} for member in STORED}
         self.roles: dict[str, Role] = {}
         self.users: dict[str, User] = {}
         self.groups: dict[str, Group] = {EVERYONE: Group(id=EVERYONE, name="Everyone", domain="")}
@@ -101,14 +102,32 @@ class State:
             "vm": self.vms,
             "disk": self.disks,
             "cluster": self.clusters,
+            "cpu_profile": self.stored["cpu_profile"],
             "data_center": self.data_centers,
+            "disk_profile": self.stored["disk_profile"],
             "host": self.hosts,
+            "mac_pool": self.mac_pools,
             "network": self.networks,
+            "quota": self.quotas,
             "storage_domain": self.storage_domains,
             "template": self.templates,
             "vnic_profile": self.vnic_profiles,
         }
         return key in tables[kind]
+
+    def tags_above(self, tag_id: str) -> list[str]:
+        """A tag and the tags it lies below, from the inside out."""
+        found: list[str] = []
+        while tag_id in self.tags and tag_id not in found:
+            found.append(tag_id)
+            tag_id = self.tags[tag_id].parent_id
+        return found
+
+    def forget_stored(self, base: str) -> None:
+        """Drop what is stored below the address of an object that is removed."""
+        for table in self.stored.values():
+            for key in [key for key, item in table.items() if item.base.startswith(f"{base}/")]:
+                del table[key]
 
     def attach(self, attachment: DiskAttachment) -> None:
         """Record that a disk hangs on a VM."""

@@ -9,7 +9,7 @@ from typing import Any
 from ovirtlab.engine import networks
 from ovirtlab.engine.entities import Cluster, DataCenter, MacPool, Network, VnicProfile
 from ovirtlab.engine.faults import NotFound, conflict, incomplete
-from ovirtlab.engine.rest import inventory, nics
+from ovirtlab.engine.rest import defaults, inventory, nics
 from ovirtlab.engine.rest.bodies import Body
 from ovirtlab.engine.rest.documents import Collection, Entity
 from ovirtlab.engine.rest.routing import Call, Created, Done, Routes
@@ -71,6 +71,7 @@ async def add_cluster(call: Call) -> Created:
     made.level = _level(body) or state.data_centers[data_center_id].level
     _change_cluster(call, made)
     state.clusters[made.id] = made
+    defaults.add_cpu_profile(state, made.id, made.name)
     for network in state.networks.values():
         if network.data_center_id == data_center_id and network.name == MANAGEMENT:
             network.clusters[made.id] = True
@@ -99,6 +100,7 @@ async def remove_cluster(call: Call) -> Done:
     for group in [group for group in state.affinity_groups.values() if group.cluster_id == item.id]:
         del state.affinity_groups[group.id]
     del state.clusters[item.id]
+    defaults.drop_profiles(state, "cpu_profile", item.id)
     return Done()
 
 

@@ -10,6 +10,7 @@ from ovirtlab.engine.faults import NotFound, conflict, incomplete, invalid
 from ovirtlab.engine.policies import AffinityGroup, AffinityLabel
 from ovirtlab.engine.rest.documents import Collection, Entity, Value, link_to
 from ovirtlab.engine.rest.listing import Kind
+from ovirtlab.engine.rest.members import serve_members
 from ovirtlab.engine.rest.routing import Call, Created, Done, Routes
 from ovirtlab.engine.rest.shapes import address
 from ovirtlab.engine.state import SYSTEM
@@ -109,6 +110,8 @@ def _member_routes(pattern: str, kind: str, members_of: Callable[[Call], Members
     async def list_members(call: Call) -> Collection:
         links = [link_to(kind, key) for key in members_of(call)]
         return Collection(plural, kind, [link for link in links if link is not None])
+
+    serve_members(routes, f"{pattern}/{plural}/{{member}}", list_members)
 
     @routes.post(f"{pattern}/{plural}")
     async def add_member(call: Call) -> Created:

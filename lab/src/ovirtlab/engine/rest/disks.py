@@ -10,6 +10,7 @@ from ovirtlab.engine.context import Context
 from ovirtlab.engine.disks import DiskSpec
 from ovirtlab.engine.entities import Disk, DiskBackup, DiskFormat
 from ovirtlab.engine.faults import Conflict, NotFound, incomplete, invalid, malformed
+from ovirtlab.engine.rest import search_keys
 from ovirtlab.engine.rest.bodies import Body, read_guid
 from ovirtlab.engine.rest.documents import Collection, Entity, Items, Value, link_to
 from ovirtlab.engine.rest.listing import Kind
@@ -182,27 +183,12 @@ async def change(call: Call, disk: Disk, body: Body) -> None:
 
 def kind(context: Context) -> Kind[Disk]:
     """How disks are listed and found."""
-    state = context.state
     return Kind(
         tag="disks",
         member="disk",
         show=show,
         place=lambda disk: ("disk", disk.id),
-        words={
-            "name": lambda disk: disk.alias,
-            "alias": lambda disk: disk.alias,
-            "id": lambda disk: disk.id,
-            "status": lambda disk: disk.status,
-            "description": lambda disk: disk.description,
-            "disk_type": lambda disk: "image",
-            "format": lambda disk: disk.format,
-            "vm_names": lambda disk: tuple(vm.name for vm in state.vms_of_disk(disk.id)),
-            "vms.name": lambda disk: tuple(vm.name for vm in state.vms_of_disk(disk.id)),
-            "storage.name": lambda disk: state.storage_domains[disk.storage_domain_id].name,
-            "provisioned_size": lambda disk: disk.provisioned_size >> 30,
-            "disk_content_type": lambda disk: disk.content_type,
-            "creation_date": lambda disk: disk.creation_date,
-        },
+        words=search_keys.of_disks(context.state),
     )
 
 

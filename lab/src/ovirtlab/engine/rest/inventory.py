@@ -3,16 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.entities import Cluster, DataCenter, HostEntity, StorageDomain
 from ovirtlab.engine.faults import NotFound
+from ovirtlab.engine.rest import search_keys
 from ovirtlab.engine.rest.documents import Collection, Entity, Items, Value, link_to
 from ovirtlab.engine.rest.listing import Kind
 from ovirtlab.engine.rest.routing import Call, Routes
 from ovirtlab.engine.rest.shapes import address, check_seen, version
-from ovirtlab.engine.search import Word
 
 routes = Routes()
 
@@ -197,26 +195,12 @@ def show_attached_domain(call: Call, item: StorageDomain) -> Entity:
 
 
 def data_centers(context: Context) -> Kind[DataCenter]:
-    domains = context.state.storage_domains
-
-    def storage(item: DataCenter) -> Word:
-        return tuple(domain.name for domain in domains.values() if domain.data_center_id == item.id)
-
     return Kind(
         tag="data_centers",
         member="data_center",
         show=show_data_center,
         place=lambda item: ("data_center", item.id),
-        words={
-            "name": lambda item: item.name,
-            "id": lambda item: item.id,
-            "description": lambda item: item.description,
-            "status": lambda item: item.status,
-            "storage.name": storage,
-            "clusters.name": lambda item: tuple(
-                cluster.name for cluster in context.state.clusters.values() if cluster.data_center_id == item.id
-            ),
-        },
+        words=search_keys.of_data_centers(context.state),
     )
 
 
@@ -226,31 +210,17 @@ def clusters(context: Context) -> Kind[Cluster]:
         member="cluster",
         show=show_cluster,
         place=lambda item: ("cluster", item.id),
-        words={
-            "name": lambda item: item.name,
-            "id": lambda item: item.id,
-            "description": lambda item: item.description,
-            "datacenter": lambda item: _name(context.state.data_centers, item.data_center_id),
-        },
+        words=search_keys.of_clusters(context.state),
     )
 
 
 def hosts(context: Context) -> Kind[HostEntity]:
-    state = context.state
     return Kind(
         tag="hosts",
         member="host",
         show=show_host,
         place=lambda item: ("host", item.id),
-        words={
-            "name": lambda item: item.name,
-            "id": lambda item: item.id,
-            "address": lambda item: item.address,
-            "hw_id": lambda item: item.hw_id,
-            "status": lambda item: item.status.replace("_", ""),
-            "cluster": lambda item: state.clusters[item.cluster_id].name,
-            "datacenter": lambda item: state.data_centers[state.clusters[item.cluster_id].data_center_id].name,
-        },
+        words=search_keys.of_hosts(context.state),
     )
 
 
@@ -260,19 +230,8 @@ def storage_domains(context: Context) -> Kind[StorageDomain]:
         member="storage_domain",
         show=show_storage_domain,
         place=lambda item: ("storage_domain", item.id),
-        words={
-            "name": lambda item: item.name,
-            "id": lambda item: item.id,
-            "description": lambda item: item.description,
-            "status": lambda item: item.status,
-            "type": lambda item: "nfs",
-            "datacenter": lambda item: _name(context.state.data_centers, item.data_center_id),
-        },
+        words=search_keys.of_domains(context.state),
     )
-
-
-def _name(table: Mapping[str, DataCenter], key: str) -> str | None:
-    return table[key].name if key in table else None
 
 
 def cluster_of(call: Call) -> Cluster:

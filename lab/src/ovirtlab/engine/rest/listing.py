@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ovirtlab.engine.access import sees
 from ovirtlab.engine.rest.documents import Collection, Entity
@@ -36,11 +36,11 @@ class Kind(Generic[T]):
         page = 1
         if text:
             query = parse(text, frozenset(self.words), case_sensitive=call.flag("case_sensitive", default=True))
-            words = {id(item): {key: read(item) for key, read in self.words.items()} for item in visible}
-            visible = [item for item in visible if query.test(words[id(item)])]
+            visible = [item for item in visible if query.test(_Words(self.words, item))]
             page = query.page
             if query.sort_key:
-                visible.sort(key=lambda item: _sortable(words[id(item)][query.sort_key]), reverse=query.descending)
+                read = self.words[query.sort_key]
+                visible.sort(key=lambda item: _sortable(read(item)), reverse=query.descending)
         visible = cut(visible, call.integer("max"), page)
         return Collection(self.tag, self.member, [self.show(call, item) for item in visible])
 
@@ -50,6 +50,23 @@ class Kind(Generic[T]):
             return list(items)
         place = self.place
         return [item for item in items if sees(call.context.state, call.user, on=place(item))]
+
+
+class _Words(Mapping[str, Word]):
+    """The words of one object, read when they are asked for; a search for a text anywhere asks for its own only."""
+
+    def __init__(self, readers: Mapping[str, Callable[[Any], Word]], item: object) -> None:
+        self._readers = readers
+        self._item = item
+
+    def __getitem__(self, key: str) -> Word:
+        return self._readers[key](self._item)
+
+    def __iter__(self) -> Iterator[str]:
+        return (key for key in self._readers if "." not in key)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def cut(items: list[T], size: int | None, page: int = 1) -> list[T]:

@@ -9,11 +9,13 @@ from ovirtlab.engine.entities import MacPool, Network, Nic, Vm, VnicProfile
 from ovirtlab.engine.faults import NotFound, conflict, incomplete
 from ovirtlab.engine.jobs import Cause
 from ovirtlab.engine.machines import tell
+from ovirtlab.engine.rest import search_keys
 from ovirtlab.engine.rest.bodies import Body
 from ovirtlab.engine.rest.documents import Collection, Entity, Items, Value, link_to
 from ovirtlab.engine.rest.listing import Kind
 from ovirtlab.engine.rest.routing import Call, Created, Done, Routes
 from ovirtlab.engine.rest.shapes import address, cause_of, check_seen, vm_of
+from ovirtlab.engine.rest.stored import StoredKind, serve
 
 routes = Routes()
 
@@ -79,6 +81,7 @@ async def remove_nic(call: Call) -> Done:
     if vm.host_id and nic.plugged:
         raise conflict("Cannot remove Interface. The VM Network Interface is plugged to a running VM.")
     del vm.nics[nic.id]
+    call.context.state.forget_stored(call.path)
     vm.generation += 1
     return Done()
 
@@ -87,6 +90,23 @@ async def remove_nic(call: Call) -> Done:
 async def list_reported_of_nic(call: Call) -> Collection:
     _find(call, vm_of(call))
     return Collection("reported_devices", "reported_device", [])
+
+
+def _place(call: Call) -> tuple[str, str]:
+    _find(call, vm_of(call))
+    return ("vm", call.id("vm"))
+
+
+FILTER_PARAMETERS = StoredKind(
+    tag="network_filter_parameters",
+    member="network_filter_parameter",
+    keeps=("name", "value"),
+    needs=("name", "value"),
+    permit="configure_vm_network",
+    place=_place,
+    unique=False,
+)
+serve(routes, FILTER_PARAMETERS, "vms/{vm}/nics/{nic}/networkfilterparameters")
 
 
 @routes.get("networks")
@@ -198,21 +218,12 @@ def show_mac_pool(call: Call, pool: MacPool) -> Entity:
 
 def network_kind(context: Context) -> Kind[Network]:
     """How networks are listed and found."""
-    state = context.state
     return Kind(
         tag="networks",
         member="network",
         show=show_network,
         place=lambda item: ("network", item.id),
-        words={
-            "name": lambda item: item.name,
-            "id": lambda item: item.id,
-            "description": lambda item: item.description,
-            "vlanid": lambda item: item.vlan,
-            "mtu": lambda item: item.mtu,
-            "datacenter": lambda item: state.data_centers[item.data_center_id].name,
-            "cluster_network.cluster_name": lambda item: tuple(state.clusters[key].name for key in item.clusters),
-        },
+        words=search_keys.of_networks(context.state),
     )
 
 

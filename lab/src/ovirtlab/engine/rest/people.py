@@ -1,32 +1,21 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`/users`, `/groups`, `/roles` and the permissions on objects."""
+"""`/users`, `/groups` and `/roles`."""
 
 from __future__ import annotations
 
-from ovirtlab.engine import access, machines
-from ovirtlab.engine.entities import Group, Permission, Role, User
+from ovirtlab.engine import access
+from ovirtlab.engine.entities import Group, Role, User
 from ovirtlab.engine.faults import NotFound, conflict, incomplete
-from ovirtlab.engine.rest.documents import API, Collection, Entity, Value, link_to
+from ovirtlab.engine.rest.catalogue import show_permit
+from ovirtlab.engine.rest.documents import Collection, Entity, Value, link_to
 from ovirtlab.engine.rest.listing import Kind
 from ovirtlab.engine.rest.members import serve_members
 from ovirtlab.engine.rest.routing import Call, Created, Done, Routes
-from ovirtlab.engine.rest.shapes import address, check_seen, nothing
-from ovirtlab.engine.roles import ADMIN_PERMITS, PERMITS
+from ovirtlab.engine.rest.shapes import address
+from ovirtlab.engine.roles import PERMITS
 from ovirtlab.engine.state import EVERYONE, SYSTEM
 
 routes = Routes()
-
-_UNNAMED = ("system", "network", "vnic_profile")  # a permission of these does not say what it is on
-_PLACES = {
-    "vms": "vm",
-    "disks": "disk",
-    "clusters": "cluster",
-    "datacenters": "data_center",
-    "hosts": "host",
-    "storagedomains": "storage_domain",
-    "networks": "network",
-    "vnicprofiles": "vnic_profile",
-}
 
 
 @routes.get("users")
@@ -43,13 +32,6 @@ async def list_users(call: Call) -> Collection:
 @routes.get("users/{user}")
 async def get_user(call: Call) -> Entity:
     return show_user(call, _user(call))
-
-
-@routes.get("users/{user}/permissions")
-async def list_permissions_of_user(call: Call) -> Collection:
-    user = _user(call)
-    mine = [item for item in call.context.state.permissions.values() if access.holds(user, item)]
-    return _permissions([show_permission(item) for item in mine])
 
 
 @routes.get("users/{user}/roles")
@@ -78,32 +60,11 @@ async def get_group(call: Call) -> Entity:
     return show_group(_group(call))
 
 
-@routes.get("groups/{group}/permissions")
-async def list_permissions_of_group(call: Call) -> Collection:
-    group = _group(call)
-    found = [item for item in call.context.state.permissions.values() if item.group_id == group.id]
-    return _permissions([show_permission(item) for item in found])
-
-
 @routes.get("groups/{group}/roles")
 async def list_roles_of_group(call: Call) -> Collection:
     state, group = call.context.state, _group(call)
     held = {item.role_id for item in state.permissions.values() if (item.group_id, item.on[0]) == (group.id, "system")}
     return Collection("roles", "role", [show_role(call, state.roles[role_id]) for role_id in held])
-
-
-@routes.get("groups/{group}/tags")
-async def list_tags_of_group(call: Call) -> Collection:
-    _group(call)
-    return nothing("tags", "tag")
-
-
-@routes.get("datacenters/{object}/quotas/{quota}/permissions")
-async def list_permissions_of_quota(call: Call) -> Collection:
-    """Those of the data centre; the lab gives none on a quota itself."""
-    place = ("data_center", call.id("object"))
-    _check_exists(call, place)
-    return _permissions([show_permission(item) for item in access.permissions(call.context.state, None, on=place)])
 
 
 @routes.get("roles")
@@ -119,16 +80,14 @@ async def get_role(call: Call) -> Entity:
 @routes.get("roles/{role}/permits")
 async def list_permits(call: Call) -> Collection:
     role = _role(call)
-    permits = [
-        Entity(
-            "permit",
-            {"name": name, "administrative": name in ADMIN_PERMITS, "role": link_to("role", role.id)},
-            id=str(PERMITS[name]),
-            href=address("roles", role.id, "permits", str(PERMITS[name])),
-        )
-        for name in sorted(role.permits)
-    ]
-    return Collection("permits", "permit", permits)
+    return Collection("permits", "permit", [_show_permit(role, name) for name in sorted(role.permits)])
+
+
+def _show_permit(role: Role, name: str) -> Entity:
+    entity = show_permit(name)
+    entity.fields = {**entity.fields, "role": link_to("role", role.id)}
+    entity.href = address("roles", role.id, "permits", str(PERMITS[name]))
+    return entity
 
 
 serve_members(routes, "roles/{role}/permits/{permit}", list_permits)
@@ -172,75 +131,6 @@ async def remove_role(call: Call) -> Done:
     return Done()
 
 
-@routes.get("permissions")
-async def list_system_permissions(call: Call) -> Collection:
-    on_system = [item for item in call.context.state.permissions.values() if item.on[0] == "system"]
-    return _permissions([show_permission(item) for item in on_system])
-
-
-@routes.get("permissions/{permission}")
-async def get_permission(call: Call) -> Entity:
-    return show_permission(_permission(call))
-
-
-@routes.post("permissions")
-async def add_system_permission(call: Call) -> Created:
-    return _grant(call, ("system", SYSTEM))
-
-
-def _place_routes(collection: str, kind: str) -> None:
-    """The permissions of one kind of object."""
-
-    @routes.get(f"{collection}/{{object}}/permissions")
-    async def list_permissions(call: Call) -> Collection:
-        """Those given on the object and those it inherits; all are shown as of this object, as the engine does."""
-        place = (kind, call.id("object"))
-        _check_exists(call, place)
-        check_seen(call, place)
-        found = access.permissions(call.context.state, None, on=place)
-        return _permissions([show_permission(item, on=place) for item in found])
-
-    @routes.post(f"{collection}/{{object}}/permissions")
-    async def add_permission(call: Call) -> Created:
-        place = (kind, call.id("object"))
-        _check_exists(call, place)
-        check_seen(call, place)
-        return _grant(call, place)
-
-    serve_members(routes, f"{collection}/{{object}}/permissions/{{permission}}", list_permissions)
-
-    @routes.delete(f"{collection}/{{object}}/permissions/{{permission}}")
-    async def remove_permission(call: Call) -> Done:
-        place = (kind, call.id("object"))
-        _check_exists(call, place)
-        check_seen(call, place)
-        call.require("manipulate_permissions", place)
-        if call.context.state.permissions.pop(call.id("permission"), None) is None:
-            raise NotFound(call.path)
-        return Done()
-
-
-for _collection, _kind in _PLACES.items():
-    _place_routes(_collection, _kind)
-
-
-def _grant(call: Call, place: tuple[str, str]) -> Created:
-    state, body = call.context.state, call.body
-    call.require("manipulate_permissions", place)
-    user_id, group_id, role_id = body.ref("user"), body.ref("group"), body.ref("role")
-    role_name = body.text("role", "name")
-    if role_id is None and role_name is not None:
-        role_id = next((role.id for role in state.roles.values() if role.name == role_name), None)
-    if (user_id is None and group_id is None) or role_id is None:
-        raise incomplete("Permission", "user|group.id, role.id|name", "add")
-    holder_known = user_id in state.users if user_id else group_id in state.groups
-    if not holder_known or role_id not in state.roles:
-        raise conflict("Cannot add Permission. The user or the role does not exist.")
-    group_id = "" if user_id else group_id or ""
-    permission = machines.grant(call.context, user_id or "", role_id, on=place, group_id=group_id)
-    return Created(lambda: show_permission(permission))
-
-
 def show_user(call: Call, user: User) -> Entity:
     fields: dict[str, Value] = {
         "name": user.first_name or user.name,
@@ -281,21 +171,6 @@ def show_role(call: Call, role: Role) -> Entity:
     return Entity("role", fields, id=role.id, href=address("roles", role.id), links=("permits",))
 
 
-def show_permission(permission: Permission, *, on: tuple[str, str] | None = None) -> Entity:
-    kind, key = on or permission.on
-    fields: dict[str, Value] = {
-        "role": link_to("role", permission.role_id),
-        "user": link_to("user", permission.user_id),
-        "group": link_to("group", permission.group_id),
-    }
-    base = "permissions"
-    if kind not in _UNNAMED:
-        target = link_to(kind, key)
-        fields[kind] = target
-        base = f"{target.href.removeprefix(API + '/')}/permissions" if target and target.href else base
-    return Entity("permission", fields, id=permission.id, href=address(base, permission.id))
-
-
 USERS: Kind[User] = Kind(
     tag="users",
     member="user",
@@ -322,10 +197,6 @@ ROLES: Kind[Role] = Kind(
 )
 
 
-def _permissions(entities: list[Entity]) -> Collection:
-    return Collection("permissions", "permission", entities)
-
-
 def _group(call: Call) -> Group:
     group = call.context.state.groups.get(call.id("group"))
     if group is None:
@@ -345,15 +216,3 @@ def _role(call: Call) -> Role:
     if role is None:
         raise NotFound(call.path)
     return role
-
-
-def _permission(call: Call) -> Permission:
-    permission = call.context.state.permissions.get(call.id("permission"))
-    if permission is None:
-        raise NotFound(call.path)
-    return permission
-
-
-def _check_exists(call: Call, place: tuple[str, str]) -> None:
-    if not call.context.state.has(*place):
-        raise NotFound(place[1])

@@ -14,35 +14,27 @@ from ovirtlab.engine.state import BLANK
 routes = Routes()
 
 LINKS = (
-    "affinitylabels", "bookmarks", "clusters", "cpuprofiles", "datacenters", "diskprofiles", "disks", "domains",
-    "events", "groups", "hosts", "imagetransfers", "jobs", "macpools", "networks", "operatingsystems", "permissions",
-    "roles", "storagedomains", "tags", "templates", "users", "vmpools", "vms", "vnicprofiles",
+    "affinitylabels", "bookmarks", "clusterlevels", "clusters", "cpuprofiles", "datacenters", "diskprofiles", "disks",
+    "domains", "events", "externalhostproviders", "groups", "hosts", "imagetransfers", "instancetypes", "jobs",
+    "macpools", "networkfilters", "networks", "openstackimageproviders", "openstacknetworkproviders",
+    "openstackvolumeproviders", "operatingsystems", "permissions", "roles", "schedulingpolicies", "storagedomains",
+    "tags", "templates", "users", "vmpools", "vms", "vnicprofiles",
 )  # fmt: skip
 SEARCHES = ("clusters", "datacenters", "disks", "events", "hosts", "networks", "storagedomains", "templates", "vms")
 
-# Collections that clients ask for when they keep the whole configuration of a VM; the lab's VMs have none of them.
+# Collections that clients ask for, and of which the lab's machines have nothing.
 _EMPTY = {
-    "bookmarks": ("bookmarks", "bookmark"),
-    "cpuprofiles": ("cpu_profiles", "cpu_profile"),
-    "diskprofiles": ("disk_profiles", "disk_profile"),
     "vmpools": ("vm_pools", "vm_pool"),
     "users/{object}/sshpublickeys": ("ssh_public_keys", "ssh_public_key"),
-    "users/{object}/tags": ("tags", "tag"),
-    "clusters/{object}/cpuprofiles": ("cpu_profiles", "cpu_profile"),
     "disks/{object}/statistics": ("statistics", "statistic"),
     "jobs/{object}/steps/{step}/statistics": ("statistics", "statistic"),
     "hosts/{object}/nics": ("host_nics", "host_nic"),
     "hosts/{object}/storage": ("host_storages", "host_storage"),
-    "hosts/{object}/tags": ("tags", "tag"),
-    "networks/{object}/networklabels": ("network_labels", "network_label"),
-    "storagedomains/{object}/diskprofiles": ("disk_profiles", "disk_profile"),
     "storagedomains/{object}/templates": ("templates", "template"),
     "storagedomains/{object}/vms": ("vms", "vm"),
     "vms/{object}/applications": ("applications", "application"),
     "vms/{object}/hostdevices": ("host_devices", "host_device"),
-    "vms/{object}/nics/{nic}/networkfilterparameters": ("network_filter_parameters", "network_filter_parameter"),
     "vms/{object}/nics/{nic}/statistics": ("statistics", "statistic"),
-    "vms/{object}/watchdogs": ("watchdogs", "watchdog"),
 }
 
 
@@ -70,16 +62,6 @@ async def get_api(call: Call) -> Entity:
     links = [f"{name}={API}/{name}" for name in LINKS]
     links += [f"{name}/search={API}/{name}?search={{query}}" for name in SEARCHES]
     return Entity("api", fields, links=links)
-
-
-@routes.get("operatingsystems")
-async def list_operating_systems(call: Call) -> Collection:
-    systems = [("other", "Other OS"), ("other_linux", "Other Linux"), ("rhel_9x64", "Red Hat Enterprise Linux 9.x x64")]
-    shown = [
-        Entity("operating_system", {"name": name, "description": text}, id=str(number))
-        for number, (name, text) in enumerate(systems)
-    ]
-    return Collection("operation_systems", "operating_system", shown)  # the tag is spelled so in the engine's schema
 
 
 def _empty(pattern: str, tag: str, member: str) -> None:

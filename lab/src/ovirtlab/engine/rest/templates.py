@@ -7,6 +7,7 @@ from ovirtlab.engine import templates
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.entities import DiskAttachment, Template, Vm
 from ovirtlab.engine.faults import NotFound, conflict, incomplete, invalid
+from ovirtlab.engine.rest import search_keys
 from ovirtlab.engine.rest.bodies import Body
 from ovirtlab.engine.rest.documents import Collection, Entity, Value, link_to
 from ovirtlab.engine.rest.listing import Kind
@@ -103,20 +104,7 @@ def show(call: Call, item: Template) -> Entity:
 
 def kind(context: Context) -> Kind[Template]:
     """How templates are listed and found."""
-    clusters = context.state.clusters
-    return Kind(
-        tag="templates",
-        member="template",
-        show=show,
-        words={
-            "name": lambda item: item.name,
-            "id": lambda item: item.id,
-            "description": lambda item: item.description,
-            "status": lambda item: item.status,
-            "cluster": lambda item: clusters[item.cluster_id].name if item.cluster_id in clusters else None,
-            "version_number": lambda item: item.version,
-        },
-    )
+    return Kind(tag="templates", member="template", show=show, words=search_keys.of_templates(context.state))
 
 
 def _show_attachment(template: Template, item: DiskAttachment) -> Entity:

@@ -13,6 +13,7 @@ from ovirtlab.engine.rest.documents import Collection, Entity, Items, Value, lin
 from ovirtlab.engine.rest.members import serve_members
 from ovirtlab.engine.rest.routing import Call, Created, Done, Routes
 from ovirtlab.engine.rest.shapes import address, statistic, vm_of
+from ovirtlab.engine.rest.stored import StoredKind, serve
 
 routes = Routes()
 
@@ -115,6 +116,22 @@ async def remove_numa_node(call: Call) -> Done:
         raise conflict("Cannot remove NUMA node. Only the node with the highest index can be removed.")
     vm.numa_nodes.remove(found)
     return Done()
+
+
+def _place(call: Call) -> tuple[str, str]:
+    return ("vm", vm_of(call).id)
+
+
+WATCHDOGS = StoredKind(
+    tag="watchdogs",
+    member="watchdog",
+    keeps=("action", "model"),
+    needs=("action", "model"),
+    permit="edit_vm_properties",
+    place=_place,
+    single=True,
+)
+serve(routes, WATCHDOGS, "vms/{vm}/watchdogs")
 
 
 @routes.get("vms/{vm}/statistics")

@@ -8,13 +8,13 @@ from ovirtlab.engine.context import Context
 from ovirtlab.engine.entities import Vm
 from ovirtlab.engine.faults import conflict
 from ovirtlab.engine.ovf import write as write_ovf
+from ovirtlab.engine.rest import search_keys
 from ovirtlab.engine.rest.bodies import Body
 from ovirtlab.engine.rest.documents import Collection, Entity, Items, Value, link_to
 from ovirtlab.engine.rest.kept import keep
 from ovirtlab.engine.rest.listing import Kind
 from ovirtlab.engine.rest.routing import Call, Done, Routes
 from ovirtlab.engine.rest.shapes import address, cause_of, version, vm_of
-from ovirtlab.engine.search import Word
 
 routes = Routes()
 
@@ -115,37 +115,8 @@ async def _stop(call: Call, *, verb: str, power_off: bool) -> Done:
 
 def kind(context: Context) -> Kind[Vm]:
     """How VMs are listed and found."""
-    state = context.state
-
-    def tags(vm: Vm) -> Word:
-        return tuple(state.tags[tag].name for tag in vm.tags)
-
-    def host_name(vm: Vm) -> Word:
-        return state.hosts[vm.host_id].name if vm.host_id else None
-
-    def data_center(vm: Vm) -> Word:
-        return state.data_centers[state.clusters[vm.cluster_id].data_center_id].name
-
     return Kind(
-        tag="vms",
-        member="vm",
-        show=show,
-        place=lambda vm: ("vm", vm.id),
-        words={
-            "name": lambda vm: vm.name,
-            "id": lambda vm: vm.id,
-            "status": lambda vm: vm.status.replace("_", ""),
-            "host": host_name,
-            "hosts.name": host_name,
-            "cluster": lambda vm: state.clusters[vm.cluster_id].name,
-            "datacenter": data_center,
-            "tag": tags,
-            "description": lambda vm: vm.description,
-            "comment": lambda vm: vm.comment,
-            "type": lambda vm: vm.vm_type,
-            "memory": lambda vm: vm.memory >> 20,
-            "creationdate": lambda vm: vm.creation_time,
-        },
+        tag="vms", member="vm", show=show, place=lambda vm: ("vm", vm.id), words=search_keys.of_vms(context.state)
     )
 
 
