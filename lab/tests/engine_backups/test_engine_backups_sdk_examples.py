@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ovirt_imageio import client
 from ovirtsdk4 import types
 
 ROOT = Path(__file__).parents[3]
@@ -25,17 +29,38 @@ def examples() -> Path:
     return found[-1].parent
 
 
-def run(world: Any, home: Path, program: Path, *arguments: str) -> str:
-    """Run an example with a configuration that names the engine; return what it printed."""
+def configured(world: Any, home: Path) -> dict[str, str]:
+    """Write a configuration that names the engine; return the environment in which programs find it."""
     (home / ".config").mkdir(exist_ok=True)
     (home / ".config/ovirt.conf").write_text(
         f"[lab]\nengine_url = {world.url}\nusername = admin@internal\npassword = secret\ncafile = {world.daemon.ca}\n"
     )
+    return {**os.environ, "HOME": str(home)}
+
+
+def run(world: Any, home: Path, program: Path, *arguments: str) -> str:
+    """Run an example with a configuration that names the engine; return what it printed."""
     argv = [sys.executable, str(program), "-c", "lab", *arguments]
-    environment = {**os.environ, "HOME": str(home)}
+    environment = configured(world, home)
     done = subprocess.run(argv, cwd=home, env=environment, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+@contextmanager
+def running(world: Any, home: Path, program: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """An example that runs until it is interrupted; it must end well then."""
+    argv = [sys.executable, "-u", str(program), "-c", "lab", *arguments]
+    log = home / "said"
+    with log.open("w") as said:
+        process = subprocess.Popen(argv, cwd=home, env=configured(world, home), stdout=said, stderr=said, text=True)
+        try:
+            yield process
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 0, log.read_text()
+        finally:
+            process.kill()
+            process.wait()
 
 
 def raw(image: Path, to: Path) -> bytes:
@@ -113,3 +138,51 @@ def test_download_disk_snapshot(world: Any, examples: Path, tmp_path: Path) -> N
     assert raw(lower, tmp_path / "one")[: 2 << 20] == b"\1" * (1 << 20) + bytes(1 << 20)
     world.stop_vm(vm)
     assert raw(upper, tmp_path / "both") == raw(disk.path, tmp_path / "now")
+
+
+def test_checksum_disk(world: Any, examples: Path, tmp_path: Path) -> None:
+    """The daemon reads the disk and sums it up, to what the client's library makes of the file itself."""
+    disk = world.add_disk(size=5 << 20)
+    vm = world.add_vm(disk)
+    world.write(vm, "write -P 7 4M 1M")
+    world.stop_vm(vm)
+    said = json.loads(run(world, tmp_path, examples / "checksum_disk.py", disk.id))
+    assert said == client.checksum(str(disk.path))
+    raw(disk.path, tmp_path / "other")
+    with (tmp_path / "other").open("r+b") as file:
+        file.write(b"x")
+    assert said["checksum"] != client.checksum(str(tmp_path / "other"))["checksum"]
+    world.until(lambda: disk.status == "ok")
+
+
+def test_image_transfer_runs_until_it_is_interrupted(world: Any, examples: Path, tmp_path: Path) -> None:
+    disk = world.add_disk()
+    vm = world.add_vm(disk)
+    world.write(vm, "write -P 5 0 1M")
+    world.stop_vm(vm)
+    program = examples / "image_transfer.py"
+    with running(world, tmp_path, program, "download", disk.id, "--read-delay", "1"):
+        world.until(lambda: [item.transferred for item in world.state.transfers.values()] > [0])
+        (transfer,) = world.state.transfers.values()
+        assert transfer.phase == "transferring"
+        assert disk.status == "locked"
+    assert transfer.phase == "finished_success"
+    assert disk.status == "ok"
+
+
+def test_cancel_transfer(world: Any, examples: Path, tmp_path: Path) -> None:
+    """An upload that is paused is given up, and its disk with it."""
+    disk = world.add_disk()
+    upload = world.start_transfer(disk=types.Disk(id=disk.id), direction=types.ImageTransferDirection.UPLOAD)
+    world.transfer(upload.id).pause()
+    world.wait_transfer(upload.id, "paused_user")
+    (tmp_path / "password").write_text("secret\n")
+    argv = ["--engine-url", world.url, "--username", "admin@internal", "--password-file", str(tmp_path / "password")]
+    program = examples / "cancel_transfer.py"
+    done = subprocess.run(
+        [sys.executable, str(program), *argv, upload.id], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "Transfer cancelled\n", done.stderr
+    assert world.wait_transfer(upload.id, "finished_cleanup").phase.value == "finished_cleanup"
+    assert disk.id not in world.state.disks
+    assert not disk.path.exists()

@@ -340,6 +340,9 @@ EXAMPLES = (
 )
 
 ELSEWHERE = {
+    "cancel_transfer.py": "engine_backups/test_engine_backups_sdk_examples.py, of a paused upload",
+    "checksum_disk.py": "engine_backups/test_engine_backups_sdk_examples.py, with real data",
+    "image_transfer.py": "engine_backups/test_engine_backups_sdk_examples.py, with real data",
     "download_disk_snapshot.py": "engine_backups/test_engine_backups_sdk_examples.py, with real data",
     "backup_vm.py": "engine_backups/test_engine_backups_sdk_examples.py, with real data",
     "checkpoints.py": "engine_backups/test_engine_backups_sdk_examples.py, with real data",
@@ -354,15 +357,12 @@ LEFT_OUT = {
     "assign_permission.py": "needs a directory server's user and a Gluster role",
     "attach_nfs_data_storage_domain.py": "a domain on an NFS server of its own: the lab's are made when it starts",
     "attach_nfs_iso_storage_domain.py": "ISO domains are not in the lab",
-    "cancel_transfer.py": "needs a transfer that moves data",
-    "checksum_disk.py": "needs a transfer that moves data",
     "checksum_image.py": "does not speak to an engine: it reads a local image",
     "clone_vm_from_snapshot.py": "VMs are not made from snapshots in the lab",
     "export_template.py": "export domains are not in the lab",
     "export_template_as_ova.py": "OVA files are not in the lab",
     "export_vm.py": "export domains are not in the lab",
     "export_vm_as_ova.py": "OVA files are not in the lab",
-    "image_transfer.py": "needs a transfer that moves data",
     "import_template_from_ova.py": "OVA files are not in the lab",
     "import_vm.py": "export domains are not in the lab",
     "import_vm_from_ova.py": "OVA files are not in the lab",
