@@ -28,6 +28,8 @@ hosts: [{name: myhost}, {name: otherhost}]
 storage_domains: [{name: mydata}, {name: bs-scsi-012}]
 username: admin@internal
 password: secret
+groups: [{name: mygroup, added: false}]
+users: [{name: myuser@mydomain, password: secret}]
 time_scale: 20
 vms:
   - {name: myvm, host: myhost, running: false, disks: [{name: myvm_system, size: 16 MiB, backup: incremental}]}
@@ -115,7 +117,8 @@ class World:
                 process.kill()
                 process.wait()
         self.said = (self.home / "said").read_text()
-        assert status == 0, self.said
+        assert (status == 0) == (not example.refused), self.said
+        assert example.refused in self.said
 
     def _end(self, process: subprocess.Popen[bytes], seen: Callable[[], bool]) -> int:
         """Wait until an endless program has done what it is for; it must still be running then."""

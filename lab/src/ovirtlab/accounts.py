@@ -25,18 +25,20 @@ class Grant:
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """A group of the directory; its members have its roles."""
+    """A group of the directory; its members have its roles. Not `added` is one that the engine does not know yet."""
 
     name: str
+    added: bool = True
     roles: tuple[Grant, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class User:
-    """A user, `login` being name@profile, with roles of their own and those of their groups."""
+    """A user, `login` being name@profile, with roles of their own and those of their groups; `added` as of a group."""
 
     login: str
     password: str
+    added: bool = True
     groups: tuple[str, ...] = ()
     roles: tuple[Grant, ...] = ()
 
@@ -70,7 +72,8 @@ def read(top: Fields, objects: Mapping[str, Sequence[str]]) -> Accounts:
 
 
 def _group(fields: Fields, objects: Mapping[str, Sequence[str]]) -> Group:
-    group = Group(name=fields.text("name"), roles=_grants(fields, objects))
+    group = Group(name=fields.text("name"), added=fields.flag("added", default=True), roles=_grants(fields, objects))
+    _check_roles(fields, group)
     fields.done()
     return group
 
@@ -79,14 +82,21 @@ def _user(fields: Fields, groups: Sequence[str], objects: Mapping[str, Sequence[
     user = User(
         login=fields.text("name", pattern=LOGIN),
         password=fields.text("password", default="") or secrets.token_urlsafe(12),
+        added=fields.flag("added", default=True),
         groups=fields.texts("groups"),
         roles=_grants(fields, objects),
     )
+    _check_roles(fields, user)
     for group in user.groups:
         if group not in groups:
             raise fields.error("groups", f"names {group}, which is not one of the groups: {', '.join(groups)}")
     fields.done()
     return user
+
+
+def _check_roles(fields: Fields, holder: User | Group) -> None:
+    if holder.roles and not holder.added:
+        raise fields.error("roles", "are given by the Engine, which does not know whom `added: false` keeps from it")
 
 
 def _grants(fields: Fields, objects: Mapping[str, Sequence[str]]) -> tuple[Grant, ...]:

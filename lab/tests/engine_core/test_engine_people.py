@@ -95,7 +95,81 @@ def test_filter_gives_an_administrator_the_users_view(lab: Any, user: Any) -> No
 
 
 def test_unknown_permit_and_double_role(system: Any) -> None:
-    with pytest.raises(sdk.Error, match="does not exist"):
+    with pytest.raises(sdk.Error, match="fly is not a valid permit ID"):
         system.roles_service().add(types.Role(name="Odd", permits=[types.Permit(name="fly")]))
     with pytest.raises(sdk.Error, match="already in use"):
         system.roles_service().add(types.Role(name="SuperUser", permits=[types.Permit(name="login")]))
+
+
+def test_roles_are_those_of_every_engine(system: Any) -> None:
+    """Their ids, kinds and permits as a fresh 4.5 engine lists them."""
+    roles = {role.name: role for role in system.roles_service().list(follow="permits")}
+    assert len(roles) == 37
+    manager, disks = roles["UserVmManager"], roles["DiskOperator"]
+    assert (manager.id, manager.administrative) == ("def00006-0000-0000-0000-def000000006", False)
+    assert {"backup_disk", "manipulate_vm_snapshots", "create_disk"} <= {item.name for item in manager.permits}
+    assert "migrate_vm" not in {item.name for item in manager.permits}
+    assert "configure_disk_storage" not in {item.name for item in disks.permits}
+    assert {item.name: item.administrative for item in disks.permits}["backup_disk"]
+    assert not roles["ExternalEventsCreator"].administrative
+    assert {item.name for item in roles["ExternalEventsCreator"].permits} == {"inject_external_events"}
+
+
+def test_a_role_is_changed_and_its_permits_come_and_go(lab: Any, system: Any) -> None:
+    roles = system.roles_service()
+    made = roles.add(types.Role(name="Watch", administrative=True, permits=[types.Permit(name="run_vm")]))
+    role = roles.role_service(made.id)
+    assert (made.mutable, {item.name for item in role.permits_service().list()}) == (True, {"run_vm", "login"})
+    assert role.update(types.Role(name="Watcher", description="sees")).name == "Watcher"
+    permits = role.permits_service()
+    added = permits.add(types.Permit(name="backup_disk"))
+    assert (added.id, added.administrative) == ("1110", True)
+    with pytest.raises(sdk.Error, match="already attached to Role") as twice:
+        permits.add(types.Permit(id="1110"))
+    assert twice.value.code == 409
+    permits.permit_service("1110").remove()
+    with pytest.raises(sdk.Error, match="not attached to this Role") as gone:
+        permits.permit_service("1110").remove()
+    assert gone.value.code == 400
+    with pytest.raises(sdk.NotFoundError):
+        permits.permit_service("4711").get()
+    assert {864, 856, 860, 862} <= set(lab.codes())
+
+
+def test_what_a_role_may_not_become(lab: Any, system: Any) -> None:
+    roles = system.roles_service()
+    fixed = roles.role_service(next(role.id for role in roles.list() if role.name == "UserRole"))
+    for change in (
+        lambda: fixed.update(types.Role(description="mine")),
+        lambda: fixed.permits_service().add(types.Permit(name="migrate_vm")),
+        lambda: fixed.permits_service().permit_service("22").remove(),
+        fixed.remove,
+    ):
+        with pytest.raises(sdk.Error, match="The Role is Read-Only") as refused:
+            change()
+        assert refused.value.code == 409
+    plain = roles.role_service(roles.add(types.Role(name="Plain", permits=[types.Permit(name="run_vm")])).id)
+    with pytest.raises(sdk.Error, match="administrator's action group to a User Role"):
+        plain.permits_service().add(types.Permit(name="backup_disk"))
+    with pytest.raises(sdk.Error, match="Changing Role type is not allowed"):
+        plain.update(types.Role(administrative=True))
+    with pytest.raises(sdk.Error, match="name is already in use"):
+        plain.update(types.Role(name="UserRole"))
+
+
+def test_a_permit_given_to_a_role_counts_at_once(lab: Any, system: Any) -> None:
+    add_user(lab, "runner", "ReadOnlyAdmin", ("vm", lab.vm_id("web")))
+    connection = lab.connect("runner@internal", "pw")
+    me = connection.system_service()
+    roles = system.roles_service()
+    role = roles.role_service(roles.add(types.Role(name="Runner", permits=[types.Permit(name="login")])).id)
+    vm = system.vms_service().vm_service(lab.vm_id("web"))
+    user = types.User(id=me.get().authenticated_user.id)
+    vm.permissions_service().add(types.Permission(user=user, role=types.Role(id=role.get().id)))
+    mine = me.vms_service().vm_service(lab.vm_id("web"))
+    with pytest.raises(sdk.AuthError):
+        mine.stop()
+    role.permits_service().add(types.Permit(name="stop_vm"))
+    mine.stop()
+    lab.wait(lambda: vm.get().status == types.VmStatus.DOWN)
+    connection.close()

@@ -211,3 +211,80 @@ def test_mac_addresses_are_unique(lab: Any, system: Any) -> None:
     with pytest.raises(sdk.Error, match="is already in use by VM or snapshot: web") as error:
         service(lab, system, "db").nics_service().add(types.Nic(name="nic2", mac=types.Mac(address=taken.upper())))
     assert error.value.code == 409
+
+
+def test_interfaces_are_plugged_and_unplugged(lab: Any, system: Any) -> None:
+    web = service(lab, system, "web")
+    nic = web.nics_service().nic_service(web.nics_service().list()[0].id)
+    with pytest.raises(sdk.Error, match="plugged to a running VM"):
+        nic.remove()
+    nic.deactivate()
+    assert not nic.get().plugged
+    assert lab.codes()[-1] == 1014
+    before = len(lab.codes())
+    nic.deactivate()  # nothing to do is success, and no event
+    assert len(lab.codes()) == before
+    nic.activate()
+    assert nic.get().plugged
+    assert lab.codes()[-1] == 1012
+    lab.engine.state.vms[lab.vm_id("web")].status = "paused"
+    with pytest.raises(sdk.Error, match="Cannot hot unplug Interface because the VM is in paused status") as refused:
+        nic.deactivate()
+    assert refused.value.code == 409
+
+
+def test_a_start_with_settings_for_once(lab: Any, system: Any) -> None:
+    """They count until the VM is down again; what is the VM's own stays as it was."""
+    db, record = service(lab, system, "db"), lab.engine.state.vms[lab.vm_id("db")]
+    once = types.Vm(
+        os=types.OperatingSystem(type="rhel_9x64", cmdline="lab.guest=linux lab.agent=0"),
+        placement_policy=types.VmPlacementPolicy(hosts=[types.Host(name="host1")]),
+        initialization=types.Initialization(host_name="once", root_password="secret"),
+    )
+    db.start(vm=once, use_cloud_init=True)
+    lab.wait(lambda: db.get().status == types.VmStatus.UP)
+    shown = db.get()
+    assert (shown.run_once, shown.host.id, shown.initialization) == (True, lab.hosts[0].id, None)
+    definition = lab.hosts[0].machines[record.id].definition
+    assert (definition.guest, definition.agent) == ("linux", False)
+    assert (record.once.initialization_type, record.once.os_type) == ("cloud_init", "rhel_9x64")
+    db.stop()
+    assert db.get().run_once is False
+    db.start()
+    lab.wait(lambda: db.get().status == types.VmStatus.UP)
+    assert lab.hosts[1].machines[record.id].definition.guest == "none"
+
+
+def test_two_ways_to_set_up_a_guest_are_refused(lab: Any, system: Any) -> None:
+    with pytest.raises(sdk.Error, match="multiple initialization tags simultaneously") as both:
+        service(lab, system, "db").start(vm=types.Vm(), use_cloud_init=True, use_sysprep=True)
+    assert both.value.code == 409
+
+
+def test_initialization_is_kept_and_its_password_is_not_told(lab: Any, system: Any) -> None:
+    db = service(lab, system, "db")
+    nics = [types.NicConfiguration(name="eth0", on_boot=True, boot_protocol=types.BootProtocol.DHCP)]
+    mine = types.Initialization(host_name="db.lab", root_password="secret", nic_configurations=nics)
+    db.update(types.Vm(initialization=mine))
+    db.update(types.Vm(initialization=types.Initialization(dns_servers="10.0.0.1")))
+    kept = db.get().initialization
+    assert (kept.host_name, kept.dns_servers, kept.root_password) == ("db.lab", "10.0.0.1", None)
+    assert [nic.name for nic in kept.nic_configurations] == ["eth0"]
+    whole = db.get(all_content=True).initialization
+    assert whole.host_name == "db.lab"
+    assert "<Name>db</Name>" in whole.configuration.data
+
+
+def test_a_vm_bound_to_a_host_runs_nowhere_else(lab: Any, system: Any) -> None:
+    db = service(lab, system, "db")
+    policy = types.VmPlacementPolicy(affinity=types.VmAffinity.PINNED, hosts=[types.Host(id=lab.hosts[0].id)])
+    db.update(types.Vm(placement_policy=policy))
+    db.start()
+    lab.wait(lambda: db.get().status == types.VmStatus.UP)
+    assert db.get().host.id == lab.hosts[0].id
+    db.stop()
+    lab.engine.state.hosts[lab.hosts[0].id].status = "maintenance"
+    with pytest.raises(sdk.Error, match="no host that satisfies current scheduling constraints"):
+        db.start()
+    with pytest.raises(sdk.Error, match="does not exist"):
+        db.update(types.Vm(placement_policy=types.VmPlacementPolicy(hosts=[types.Host(name="nowhere")])))

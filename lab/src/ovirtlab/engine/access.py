@@ -44,8 +44,11 @@ def is_admin(state: State, user: User) -> bool:
 
 
 def may_log_in(state: State, user: User) -> bool:
-    """Whether the engine gives the user a session: any role will do, as all have `login`, but those of everyone."""
-    return any(holds(user, item) and item.group_id != EVERYONE for item in state.permissions.values())
+    """Whether the engine gives the user a session: any role with `login` will do, on any object, but not everyone's."""
+    return any(
+        holds(user, item) and item.group_id != EVERYONE and "login" in state.roles[item.role_id].permits
+        for item in state.permissions.values()
+    )
 
 
 def holds(user: User, permission: Permission) -> bool:

@@ -24,14 +24,17 @@ def fill(state: State, accounts: Accounts) -> None:
     """Add everybody; the objects they have roles on exist already. Raises `UnknownRole`."""
     for group in accounts.groups:
         key = _stable_id("group", group.name)
-        state.groups[key] = Group(id=key, name=group.name, domain="internal-authz")
+        known = Group(id=key, name=group.name, domain="internal-authz")
+        state.directory.groups[key] = known
+        if group.added:
+            state.groups[key] = known
         for grant in group.roles:
             _grant(state, grant, group_id=key)
-    by_name = {group.name: group.id for group in state.groups.values()}
+    by_name = {group.name: group.id for group in state.directory.groups.values()}
     for user in accounts.users:
         name, _, domain = user.login.rpartition("@")
         key = _stable_id("user", user.login)
-        state.users[key] = User(
+        state.directory.users[key] = User(
             id=key,
             name=name,
             domain=domain,
@@ -39,6 +42,8 @@ def fill(state: State, accounts: Accounts) -> None:
             first_name=name,
             group_ids=tuple(by_name[group] for group in user.groups),
         )
+        if user.added:
+            state.users[key] = state.directory.users[key]
         for grant in user.roles:
             _grant(state, grant, user_id=key)
 

@@ -149,6 +149,22 @@ class NumaNode:
     cores: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunOnce:
+    """Settings that a VM was started with and that count until it is down again; empty ones are the VM's own.
+
+    `initialization` is what its guest would be set up with, by `initialization_type` (cloud_init, sysprep, ignition or
+    none): the lab's guest does not look at it.
+    """
+
+    os_type: str = ""
+    os_kernel: str = ""
+    os_initrd: str = ""
+    os_cmdline: str = ""
+    initialization_type: str = ""
+    initialization: Any = None
+
+
 @dataclass(kw_only=True)
 class Vm:
     """A VM. `status` follows the host through callbacks; `host_id` is set while it runs.
@@ -192,18 +208,30 @@ class Vm:
     stop_reason: str = ""
     generation: int = 1
     cd_disk_id: str = ""
+    affinity: Literal["migratable", "user_migratable", "pinned"] = "migratable"
+    allowed_hosts: tuple[str, ...] = ()  # ids of the only hosts it may run on; empty for all
+    once: RunOnce | None = None
     numa_nodes: list[NumaNode] = field(default_factory=list)
     kept: dict[str, Any] = field(default_factory=dict)  # properties that are shown again, without effect
 
     @property
     def guest(self) -> Literal["none", "linux"]:
         """What the host boots: the lab's Linux, unless the command line says that there is no guest."""
-        return "none" if "lab.guest=none" in self.os_cmdline.split() else "linux"
+        return "none" if "lab.guest=none" in self._booted_cmdline else "linux"
 
     @property
     def agent(self) -> bool:
         """Whether the guest runs an agent."""
-        return "lab.agent=0" not in self.os_cmdline.split()
+        return "lab.agent=0" not in self._booted_cmdline
+
+    @property
+    def _booted_cmdline(self) -> list[str]:
+        return ((self.once and self.once.os_cmdline) or self.os_cmdline).split()
+
+    @property
+    def pinned_hosts(self) -> tuple[str, ...]:
+        """The hosts that it is bound to and never leaves."""
+        return self.allowed_hosts if self.affinity == "pinned" else ()
 
     @property
     def image_locked(self) -> bool:
@@ -296,6 +324,7 @@ class User:
     email: str = ""
     group_ids: tuple[str, ...] = ()
     tags: set[str] = field(default_factory=set)
+    ssh_keys: dict[str, str] = field(default_factory=dict)  # public keys for serial consoles, by id
 
     @property
     def login(self) -> str:
@@ -310,6 +339,14 @@ class Group:
     name: str
     domain: str
     tags: set[str] = field(default_factory=set)
+
+
+@dataclass(kw_only=True)
+class Directory:
+    """Whom the SSO knows, by id; the engine has only those of them that were added to it."""
+
+    users: dict[str, User] = field(default_factory=dict)
+    groups: dict[str, Group] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ovirtlab.engine.entities import Job, Step, User
+from ovirtlab.engine.records import Origin
 from ovirtlab.engine.state import State
 
 _KEPT = 1000
@@ -24,6 +25,12 @@ class Cause:
     def name(self) -> str:
         """The user as event texts name them, e.g. `admin@internal-authz`."""
         return f"{self.user.login}-authz"
+
+
+def cause_of(state: State, origin: Origin) -> Cause:
+    """The cause of what somebody asked for earlier, who may have been removed since."""
+    user = state.person(origin.user_id)
+    return Cause(user or User(id="", name="", domain="", password=""), origin.correlation_id)
 
 
 def begin(state: State, description: str, *, cause: Cause) -> Job:

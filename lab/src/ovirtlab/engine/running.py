@@ -50,12 +50,17 @@ def take_vm(context: Context, vm: Vm, *, action: str) -> Lock:
     return context.state.locks.take(exclusive=[("vm", vm.id)], why=VM_LOCKED, action=action)
 
 
-def choose_host(context: Context, vm: Vm) -> HostEntity:
-    """The host a VM will run on: its own when that is up, else one of its cluster."""
-    up = [host for host in context.state.hosts.values() if host.status == "up" and host.cluster_id == vm.cluster_id]
-    if not up:
+def choose_host(context: Context, vm: Vm, *, wanted: str = "") -> HostEntity:
+    """The host a VM will run on: the wanted one, its own when that is up, else one of its cluster.
+
+    A VM with hosts of its own runs on no other.
+    """
+    fit = [host for host in context.state.hosts.values() if host.status == "up" and host.cluster_id == vm.cluster_id]
+    only = (wanted,) if wanted else vm.allowed_hosts
+    fit = [host for host in fit if not only or host.id in only]
+    if not fit:
         raise conflict("Cannot run VM. There is no host that satisfies current scheduling constraints.")
-    return next((host for host in up if host.id == vm.home_host_id), up[0])
+    return next((host for host in fit if host.id == vm.home_host_id), fit[0])
 
 
 def definition(context: Context, vm: Vm) -> VmDefinition:
@@ -96,9 +101,9 @@ def _vm_disk(context: Context, attachment: DiskAttachment) -> VmDisk:
     )
 
 
-async def start(context: Context, vm: Vm, *, cause: Cause, lock: Lock) -> None:
+async def start(context: Context, vm: Vm, *, cause: Cause, lock: Lock, wanted_host: str = "") -> None:
     """Bring a VM up; on failure it is down again, with an event. Releases the lock."""
-    host = choose_host(context, vm)
+    host = choose_host(context, vm, wanted=wanted_host)
     vm.status, vm.host_id = "wait_for_launch", host.id
     for attachment in vm.attachments.values():
         attachment.target = ""
@@ -178,7 +183,7 @@ async def reboot(context: Context, vm: Vm, *, cause: Cause) -> None:
 
 def went_down(context: Context, vm: Vm) -> None:
     """Record that a VM runs no more."""
-    vm.status, vm.host_id = "down", ""
+    vm.status, vm.host_id, vm.once = "down", "", None
     vm.stop_time = context.clock.now()
 
 

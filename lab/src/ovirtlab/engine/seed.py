@@ -74,7 +74,7 @@ def _users(state: State, environment: Environment) -> None:
         password=environment.password,
         first_name="admin",
     )
-    state.users[admin.id] = admin
+    state.users[admin.id] = state.directory.users[admin.id] = admin
     super_user = next(role for role in state.roles.values() if role.name == "SuperUser")
     permission = Permission(
         id=stable_id("permission", "admin"), user_id=admin.id, role_id=super_user.id, on=("system", SYSTEM)

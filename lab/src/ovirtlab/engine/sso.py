@@ -61,7 +61,8 @@ class Sessions:
 
     def check(self, login: str, password: str) -> User | None:
         """The user of a name such as `admin@internal` and its password; None when they do not fit."""
-        for user in self._state.users.values():
+        known = {**self._state.directory.users, **self._state.users}
+        for user in known.values():
             if user.login == login and hmac.compare_digest(user.password.encode(), password.encode()):
                 return user
         return None
@@ -77,7 +78,7 @@ class Sessions:
     def find(self, token: str) -> Session | None:
         """The login of a token; None when it is unknown, over, idle for too long, or its user is gone."""
         session = self._sessions.get(token)
-        if session is None or self._over(session) or session.user_id not in self._state.users:
+        if session is None or self._over(session) or self._state.person(session.user_id) is None:
             return None
         return session
 

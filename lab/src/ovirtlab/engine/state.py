@@ -12,6 +12,7 @@ from ovirtlab.engine.clock import Clock
 from ovirtlab.engine.entities import (
     Cluster,
     DataCenter,
+    Directory,
     Disk,
     DiskAttachment,
     Group,
@@ -68,6 +69,7 @@ class State:
         self.quotas: dict[str, Quota] = {}
         self.stored: dict[str, dict[str, Stored]] = {member: {} for member in STORED}
         self.roles: dict[str, Role] = {}
+        self.directory = Directory()
         self.users: dict[str, User] = {}
         self.groups: dict[str, Group] = {EVERYONE: Group(id=EVERYONE, name="Everyone", domain="")}
         self.permissions: dict[str, Permission] = {}
@@ -95,6 +97,10 @@ class State:
     def host(self, host_id: str) -> HostEntity:
         """The host's record, or `NotFound`."""
         return _known(self.hosts, host_id)
+
+    def person(self, user_id: str) -> User | None:
+        """Somebody the engine or the directory knows."""
+        return self.users.get(user_id) or self.directory.users.get(user_id)
 
     def has(self, kind: str, key: str) -> bool:
         """Whether there is an object of a kind that permissions and events may be about."""

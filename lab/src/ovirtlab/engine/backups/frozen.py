@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 
+from ovirtlab.engine import jobs
 from ovirtlab.engine.backups import audit
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.entities import Vm
@@ -57,4 +58,4 @@ async def remove(context: Context, backup: Backup) -> None:
 
 
 def _cause(context: Context, backup: Backup) -> Cause:
-    return Cause(context.state.users[backup.origin.user_id], backup.origin.correlation_id)
+    return jobs.cause_of(context.state, backup.origin)

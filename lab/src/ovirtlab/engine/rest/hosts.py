@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Hosts put into maintenance, activated and changed; their statistics and fence agents."""
+"""Hosts put into maintenance, activated, changed and removed; their statistics and fence agents."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from ovirtlab.engine.rest.members import serve_members
 from ovirtlab.engine.rest.new_vms import find_cluster
 from ovirtlab.engine.rest.routing import Call, Created, Done, Routes
 from ovirtlab.engine.rest.shapes import address, cause_of, statistic
+from ovirtlab.engine.state import State
 
 routes = Routes()
 
 _KEPT = ("power_management", "ssh", "spm", "vgpu_placement")
 _AGENT = ("address", "concurrent", "encrypt_options", "options", "order", "port", "type", "username")
+_REMOVABLE = frozenset({"maintenance", "non_responsive", "down"})
 _POLL = 1.0
 _ACTIVATION = 2.0
 _INSTALLATION = 5.0
@@ -39,6 +41,35 @@ async def update_host(call: Call) -> Entity:
     host.comment = host.comment if comment is None else comment
     keep(call.context.state, host.kept, body, _KEPT)
     return show_host(call, host)
+
+
+@routes.delete("hosts/{host}")
+async def remove_host(call: Call) -> Done:
+    """A host in maintenance, or one that is lost, is forgotten; what it was goes on to lie about unused."""
+    state, host = call.context.state, _host(call)
+    call.require("delete_host", ("host", host.id))
+    if host.status not in _REMOVABLE:
+        raise conflict("Cannot remove Host. Host is operational. Please switch Host to Maintenance mode first.")
+    if any(vm.host_id == host.id for vm in state.vms.values()):
+        raise conflict("Cannot remove Host. One or more VMs are still running on this Host.")
+    pinned = [vm.name for vm in state.vms.values() if host.id in vm.pinned_hosts]
+    if pinned:
+        raise conflict(f"Cannot remove Host. The following VMs are pinned to this Host: {','.join(pinned)}.")
+    _forget(state, host)
+    cause = cause_of(call)
+    text = f"Host {host.name} was removed by {cause.name}."
+    state.events.add(44, "normal", text, correlation_id=cause.correlation_id, host=host.id, user=cause.user.id)
+    return Done()
+
+
+def _forget(state: State, host: HostEntity) -> None:
+    del state.hosts[host.id]
+    for label in state.affinity_labels.values():
+        label.hosts.pop(host.id, None)
+    for group in state.affinity_groups.values():
+        group.hosts.pop(host.id, None)
+    for key in [key for key, item in state.permissions.items() if item.on == ("host", host.id)]:
+        del state.permissions[key]
 
 
 @routes.action("hosts/{host}/deactivate")

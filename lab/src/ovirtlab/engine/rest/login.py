@@ -95,7 +95,8 @@ class Login:
         return JSONResponse({})
 
     def _description(self, session: Session, client_id: str) -> dict[str, object]:
-        user = self._state.users[session.user_id]
+        user = self._state.person(session.user_id)
+        assert user is not None  # or there were no session
         return {
             "active": True,
             "token_type": "bearer",

@@ -19,6 +19,8 @@ from ovirtlab.engine.rest.stored import StoredKind, serve
 
 routes = Routes()
 
+_PLUGGABLE = frozenset({"up", "down", "image_locked", "powering_down", "powering_up"})
+
 
 @routes.get("vms/{vm}/nics")
 async def list_nics(call: Call) -> Collection:
@@ -65,12 +67,32 @@ async def update_nic(call: Call) -> Entity:
 
 @routes.action("vms/{vm}/nics/{nic}/activate")
 async def activate_nic(call: Call) -> Done:
+    """Plug an interface; the lab's QEMU has no network cards, so nothing changes for the guest."""
     return _plug(call, plugged=True)
 
 
 @routes.action("vms/{vm}/nics/{nic}/deactivate")
 async def deactivate_nic(call: Call) -> Done:
     return _plug(call, plugged=False)
+
+
+def _plug(call: Call, *, plugged: bool) -> Done:
+    context, vm = call.context, vm_of(call)
+    nic = _find(call, vm)
+    call.require("configure_vm_network", ("vm", vm.id))
+    verb = "hot plug" if plugged else "hot unplug"
+    if vm.status not in _PLUGGABLE:
+        raise conflict(f"Cannot {verb} Interface because the VM is in {vm.status} status.")
+    if plugged:
+        networks.check_mac(context.state, nic.mac, besides=nic.id)
+    if nic.plugged != plugged:
+        nic.plugged = plugged
+        vm.generation += 1
+        cause = cause_of(call)
+        code, word = (1012, "plugged to") if plugged else (1014, "unplugged from")
+        text = f"Network Interface {nic.name} ({nic.interface}) was {word} VM {vm.name}. (User: {cause.name})"
+        tell(context, vm, cause, code, text)
+    return Done()
 
 
 @routes.delete("vms/{vm}/nics/{nic}")
@@ -266,15 +288,6 @@ def _find(call: Call, vm: Vm) -> Nic:
     if nic is None:
         raise NotFound(call.path)
     return nic
-
-
-def _plug(call: Call, *, plugged: bool) -> Done:
-    vm = vm_of(call)
-    nic = _find(call, vm)
-    call.require("configure_vm_network", ("vm", vm.id))
-    nic.plugged = plugged
-    vm.generation += 1
-    return Done()
 
 
 def _change(context: Context, nic: Nic, body: Body) -> None:

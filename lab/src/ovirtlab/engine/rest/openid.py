@@ -218,7 +218,8 @@ class OpenId:
         }
 
     def _claims_of(self, user_id: str) -> dict[str, Any]:
-        user = self._state.users[user_id]
+        user = self._state.person(user_id)
+        assert user is not None  # or there were no session
         groups = [self._state.groups[key].name for key in user.group_ids if key in self._state.groups]
         return {
             "sub": user.id,

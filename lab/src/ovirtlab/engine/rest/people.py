@@ -1,19 +1,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`/users`, `/groups` and `/roles`."""
+"""`/users` and `/groups`, their roles and groups."""
 
 from __future__ import annotations
 
 from ovirtlab.engine import access
-from ovirtlab.engine.entities import Group, Role, User
-from ovirtlab.engine.faults import NotFound, conflict, incomplete
-from ovirtlab.engine.rest.catalogue import show_permit
-from ovirtlab.engine.rest.documents import Collection, Entity, Value, link_to
+from ovirtlab.engine.entities import Group, User
+from ovirtlab.engine.faults import NotFound
+from ovirtlab.engine.rest.documents import Collection, Entity, Value
 from ovirtlab.engine.rest.listing import Kind
-from ovirtlab.engine.rest.members import serve_members
-from ovirtlab.engine.rest.routing import Call, Created, Done, Routes
+from ovirtlab.engine.rest.roles import show_role
+from ovirtlab.engine.rest.routing import Call, Routes
 from ovirtlab.engine.rest.shapes import address
-from ovirtlab.engine.roles import PERMITS
-from ovirtlab.engine.state import EVERYONE, SYSTEM
+from ovirtlab.engine.state import EVERYONE
 
 routes = Routes()
 
@@ -31,12 +29,12 @@ async def list_users(call: Call) -> Collection:
 
 @routes.get("users/{user}")
 async def get_user(call: Call) -> Entity:
-    return show_user(call, _user(call))
+    return show_user(call, user_of(call))
 
 
 @routes.get("users/{user}/roles")
 async def list_roles_of_user(call: Call) -> Collection:
-    state, user = call.context.state, _user(call)
+    state, user = call.context.state, user_of(call)
     held = {item.role_id for item in state.permissions.values() if item.user_id == user.id and item.on[0] == "system"}
     return Collection("roles", "role", [show_role(call, state.roles[role_id]) for role_id in held])
 
@@ -44,7 +42,7 @@ async def list_roles_of_user(call: Call) -> Collection:
 @routes.get("users/{user}/groups")
 async def list_groups_of_user(call: Call) -> Collection:
     """What the directory says, without the group that everybody is in."""
-    user, groups = _user(call), call.context.state.groups
+    user, groups = user_of(call), call.context.state.groups
     return Collection("groups", "group", [show_group(groups[key]) for key in user.group_ids if key in groups])
 
 
@@ -65,70 +63,6 @@ async def list_roles_of_group(call: Call) -> Collection:
     state, group = call.context.state, _group(call)
     held = {item.role_id for item in state.permissions.values() if (item.group_id, item.on[0]) == (group.id, "system")}
     return Collection("roles", "role", [show_role(call, state.roles[role_id]) for role_id in held])
-
-
-@routes.get("roles")
-async def list_roles(call: Call) -> Collection:
-    return ROLES.listing(call, call.context.state.roles.values())
-
-
-@routes.get("roles/{role}")
-async def get_role(call: Call) -> Entity:
-    return show_role(call, _role(call))
-
-
-@routes.get("roles/{role}/permits")
-async def list_permits(call: Call) -> Collection:
-    role = _role(call)
-    return Collection("permits", "permit", [_show_permit(role, name) for name in sorted(role.permits)])
-
-
-def _show_permit(role: Role, name: str) -> Entity:
-    entity = show_permit(name)
-    entity.fields = {**entity.fields, "role": link_to("role", role.id)}
-    entity.href = address("roles", role.id, "permits", str(PERMITS[name]))
-    return entity
-
-
-serve_members(routes, "roles/{role}/permits/{permit}", list_permits)
-
-
-@routes.post("roles")
-async def add_role(call: Call) -> Created:
-    state, body = call.context.state, call.body
-    call.require("manipulate_roles", ("system", SYSTEM))
-    name, permits = body.text("name"), body.list("permits", "permit")
-    if not name or not permits:
-        raise incomplete("Role", "name, permits.id|name", "add")
-    if any(role.name == name for role in state.roles.values()):
-        raise conflict("Cannot add Role. The role name is already in use.")
-    by_number = {str(number): permit for permit, number in PERMITS.items()}
-    wanted = {by_number.get(item.text("id") or "", item.text("name") or "") for item in permits}
-    unknown = wanted - PERMITS.keys()
-    if unknown:
-        raise conflict(f"Cannot add Role. The permit {sorted(unknown)[0]} does not exist.")
-    role = Role(
-        id=state.new_id(),
-        name=name,
-        administrative=body.flag("administrative") or False,
-        permits=frozenset(wanted | {"login"}),
-        description=body.text("description") or "",
-        mutable=True,
-    )
-    state.roles[role.id] = role
-    return Created(lambda: show_role(call, role))
-
-
-@routes.delete("roles/{role}")
-async def remove_role(call: Call) -> Done:
-    state, role = call.context.state, _role(call)
-    call.require("manipulate_roles", ("system", SYSTEM))
-    if not role.mutable:
-        raise conflict("Cannot remove Role. Predefined roles cannot be removed.")
-    if any(item.role_id == role.id for item in state.permissions.values()):
-        raise conflict("Cannot remove Role. The role is assigned to users.")
-    del state.roles[role.id]
-    return Done()
 
 
 def show_user(call: Call, user: User) -> Entity:
@@ -161,16 +95,6 @@ def show_domain(name: str) -> Entity:
     return Entity("domain", {"name": name}, id=key, href=address("domains", key))
 
 
-def show_role(call: Call, role: Role) -> Entity:
-    fields: dict[str, Value] = {
-        "name": role.name,
-        "description": role.description,
-        "administrative": role.administrative,
-        "mutable": role.mutable,
-    }
-    return Entity("role", fields, id=role.id, href=address("roles", role.id), links=("permits",))
-
-
 USERS: Kind[User] = Kind(
     tag="users",
     member="user",
@@ -189,12 +113,6 @@ GROUPS: Kind[Group] = Kind(
     show=lambda call, group: show_group(group),
     words={"name": lambda group: group.name, "id": lambda group: group.id, "domain": lambda group: group.domain},
 )
-ROLES: Kind[Role] = Kind(
-    tag="roles",
-    member="role",
-    show=show_role,
-    words={"name": lambda role: role.name, "id": lambda role: role.id},
-)
 
 
 def _group(call: Call) -> Group:
@@ -204,15 +122,9 @@ def _group(call: Call) -> Group:
     return group
 
 
-def _user(call: Call) -> User:
+def user_of(call: Call) -> User:
+    """The user of the path."""
     user = call.context.state.users.get(call.id("user"))
     if user is None:
         raise NotFound(call.path)
     return user
-
-
-def _role(call: Call) -> Role:
-    role = call.context.state.roles.get(call.id("role"))
-    if role is None:
-        raise NotFound(call.path)
-    return role

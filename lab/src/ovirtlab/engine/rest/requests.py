@@ -64,7 +64,7 @@ def authenticate(request: Request, sessions: Sessions, context: Context) -> User
     if scheme.lower() == "bearer":
         session = sessions.enter(credentials.strip())
         if session is not None:
-            return _admitted(context.state.users[session.user_id], context)
+            return _admitted(context.state.person(session.user_id), context)
     elif scheme.lower() == "basic":
         user = sessions.check(*_decode(credentials))
         if user is not None:
@@ -72,14 +72,18 @@ def authenticate(request: Request, sessions: Sessions, context: Context) -> User
     elif not scheme:
         kept = persistence.find(request, sessions)
         if kept is not None:
-            return _admitted(context.state.users[kept.user_id], context)
+            return _admitted(context.state.person(kept.user_id), context)
     raise Unauthorized("Unauthorized")
 
 
-def _admitted(user: User, context: Context) -> User:
-    """The engine begins no session for a user without any role, whom the SSO has let in nevertheless."""
-    if not may_log_in(context.state, user):
-        raise Unauthorized(f"The user {user.login} is not authorized to perform login")
+def _admitted(user: User | None, context: Context) -> User:
+    """The engine begins no session for a user without any role, whom the SSO has let in nevertheless.
+
+    One whom only the directory knew has a role by a group, and is the engine's own from now on.
+    """
+    if user is None or not may_log_in(context.state, user):
+        raise Unauthorized("The user is not authorized to perform login")
+    context.state.users.setdefault(user.id, user)
     return user
 
 

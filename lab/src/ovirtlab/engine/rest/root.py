@@ -25,7 +25,6 @@ SEARCHES = ("clusters", "datacenters", "disks", "events", "hosts", "networks", "
 # Collections that clients ask for, and of which the lab's machines have nothing.
 _EMPTY = {
     "vmpools": ("vm_pools", "vm_pool"),
-    "users/{object}/sshpublickeys": ("ssh_public_keys", "ssh_public_key"),
     "disks/{object}/statistics": ("statistics", "statistic"),
     "jobs/{object}/steps/{step}/statistics": ("statistics", "statistic"),
     "hosts/{object}/nics": ("host_nics", "host_nic"),

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`/vms`: shown, listed, started, stopped, changed and removed."""
+"""`/vms`: shown, listed, stopped, changed and removed."""
 
 from __future__ import annotations
+
+from typing import Any, cast
 
 from ovirtlab.engine import machines, running
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.entities import Vm
-from ovirtlab.engine.faults import conflict
+from ovirtlab.engine.faults import conflict, invalid, malformed
 from ovirtlab.engine.ovf import write as write_ovf
-from ovirtlab.engine.rest import search_keys
+from ovirtlab.engine.rest import initialization, search_keys
 from ovirtlab.engine.rest.bodies import Body
 from ovirtlab.engine.rest.documents import Collection, Entity, Items, Value, link_to
 from ovirtlab.engine.rest.kept import keep
@@ -54,23 +56,6 @@ async def remove_vm(call: Call) -> Done:
     machines.check_removal(call.context, vm, with_disks=not detach_only)
     work = machines.remove(call.context, vm, cause=cause_of(call), with_disks=not detach_only)
     return Done(work=call.context.background.spawn(work, name=f"remove VM {vm.name}"))
-
-
-@routes.action("vms/{vm}/start")
-async def start_vm(call: Call) -> Done:
-    """Answers when the host has been asked; the client polls the status."""
-    context, vm = call.context, vm_of(call)
-    call.require("run_vm", ("vm", vm.id))
-    if vm.status == "paused":
-        await running.resume(context, vm, cause=cause_of(call))
-        return Done({"vm": link_to("vm", vm.id)})
-    running.check_start(context, vm)
-    running.choose_host(context, vm)
-    lock = running.take_vm(context, vm, action="Cannot run VM")
-    work = running.start(context, vm, cause=cause_of(call), lock=lock)
-    context.background.spawn(work, name=f"start VM {vm.name}")
-    vm.status = "wait_for_launch"
-    return Done({"vm": link_to("vm", vm.id)})
 
 
 @routes.action("vms/{vm}/stop")
@@ -132,13 +117,13 @@ def show(call: Call, vm: Vm) -> Entity:
         "custom_compatibility_version": version(vm.level) if vm.level else None,
         "custom_properties": _custom_properties(vm),
         "delete_protected": vm.delete_protected,
-        "initialization": _initialization(call, vm) if call.flag("all_content") else None,
+        "initialization": _initialization(call, vm),
         "memory": vm.memory,
         "memory_policy": Entity("memory_policy", {"guaranteed": vm.memory, "max": vm.memory * 4}),
         "next_run_configuration_exists": False,
         "origin": vm.origin,
         "os": _os(vm),
-        "run_once": False,
+        "run_once": vm.once is not None,
         "start_paused": False,
         "start_time": vm.start_time if vm.host_id else None,
         "stateless": False,
@@ -154,7 +139,7 @@ def show(call: Call, vm: Vm) -> Entity:
         "original_template": link_to("template", vm.template_id),
         "template": link_to("template", vm.template_id),
         **_KEPT_DEFAULTS,
-        **vm.kept,
+        **{name: value for name, value in vm.kept.items() if name in _KEPT},
     }
     return Entity("vm", fields, id=vm.id, href=address("vms", vm.id), links=LINKS)
 
@@ -187,12 +172,14 @@ def _custom_properties(vm: Vm) -> Items | None:
     )
 
 
-def _initialization(call: Call, vm: Vm) -> Entity:
+def _initialization(call: Call, vm: Vm) -> Entity | None:
+    """How the guest is set up at its first start; with `all_content` also the OVF, unless that is withheld."""
+    own = initialization.show(vm)
     withheld = vm.image_locked or any(disk.status == "locked" for disk in call.context.state.disks_of(vm))
-    if withheld:
-        return Entity("initialization")
+    if not call.flag("all_content") or withheld:
+        return own or (Entity("initialization") if call.flag("all_content") else None)
     configuration = Entity("configuration", {"data": write_ovf(call.context.state, vm), "type": "ovf"})
-    return Entity("initialization", {"configuration": configuration})
+    return Entity("initialization", {**(own.fields if own else {}), "configuration": configuration})
 
 
 def change(context: Context, vm: Vm, body: Body) -> None:
@@ -210,6 +197,8 @@ def change(context: Context, vm: Vm, body: Body) -> None:
         if number is not None:
             setattr(vm, attribute, number)
     keep(context.state, vm.kept, body, _KEPT)
+    initialization.keep_own(context.state, vm, body)
+    _place(context, vm, body)
     protected = body.flag("delete_protected")
     vm.delete_protected = vm.delete_protected if protected is None else protected
     if "custom_properties" in body:
@@ -218,6 +207,33 @@ def change(context: Context, vm: Vm, body: Body) -> None:
     vm.generation += 1
 
 
+def _place(context: Context, vm: Vm, body: Body) -> None:
+    """Take over where a VM may run and whether it may leave; only hosts that there are."""
+    policy = body.child("placement_policy")
+    if policy is None:
+        return
+    word = policy.text("affinity")
+    if word is not None and word not in _AFFINITIES:
+        raise malformed(f"Invalid value '{word}' for affinity: one of {', '.join(_AFFINITIES)} is expected.")
+    vm.affinity = cast(Any, word) or vm.affinity
+    if "hosts" in policy:
+        vm.allowed_hosts = find_hosts(context, policy)
+
+
+def find_hosts(context: Context, policy: Body) -> tuple[str, ...]:
+    """The ids of the hosts that a placement policy names by id or name; unknown ones are refused."""
+    found = []
+    for item in policy.list("hosts", "host"):
+        key, name = item.id, item.text("name")
+        hosts = context.state.hosts.values()
+        host = next((one.id for one in hosts if key == one.id or (not key and name == one.name)), None)
+        if host is None:
+            raise invalid(f"The host {key or name} does not exist.")
+        found.append(host)
+    return tuple(found)
+
+
+_AFFINITIES = ("migratable", "user_migratable", "pinned")
 _KEPT = (
     "auto_pinning_policy", "console", "cpu_pinning_policy", "cpu_shares", "custom_cpu_model", "display",
     "high_availability", "io", "large_icon", "lease", "memory_policy", "migration", "migration_downtime",

@@ -7,9 +7,8 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from ovirtlab.engine import disks
+from ovirtlab.engine import disks, jobs
 from ovirtlab.engine.context import Context
-from ovirtlab.engine.jobs import Cause
 from ovirtlab.engine.records import ImageTransfer
 from ovirtlab.engine.timers import Pace
 from ovirtlab.engine.transfers import audit, session
@@ -201,8 +200,7 @@ async def _undo(context: Context, transfer: ImageTransfer) -> None:
         return
     disk = context.state.disks.get(transfer.disk_id)
     if disk is not None:
-        user = context.state.users[transfer.origin.user_id]
-        await disks.delete(context, disk, cause=Cause(user, transfer.origin.correlation_id))
+        await disks.delete(context, disk, cause=jobs.cause_of(context.state, transfer.origin))
 
 
 def _set_status(context: Context, transfer: ImageTransfer, status: Any) -> None:
