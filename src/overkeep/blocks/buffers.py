@@ -29,17 +29,20 @@ def aligned_buffer(size: int) -> memoryview:
     return memoryview(mmap.mmap(-1, size))
 
 
-def zero_runs(data: memoryview) -> Iterator[tuple[int, int, bool]]:
+def zero_runs(data: memoryview, cluster: int = CLUSTER) -> Iterator[tuple[int, int, bool]]:
     """Yield `(start, end, zero)` for the runs of clusters of `data` that are all zeroes, or are not.
 
-    Positions are relative to `data`; the last cluster may be shorter.
+    Positions are relative to `data`; the last cluster may be shorter. `cluster` is a multiple of 64 KiB.
     """
     size = len(data)
     flags = _zero_flags(data)
+    if cluster != CLUSTER:
+        step = cluster // CLUSTER
+        flags = [all(flags[at : at + step]) for at in range(0, len(flags), step)]
     begin = 0
     for index in range(1, len(flags) + 1):
         if index == len(flags) or flags[index] != flags[begin]:
-            yield begin * CLUSTER, min(index * CLUSTER, size), flags[begin]
+            yield begin * cluster, min(index * cluster, size), flags[begin]
             begin = index
 
 

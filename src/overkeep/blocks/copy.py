@@ -13,11 +13,12 @@ from overkeep.blocks.buffers import CLUSTER, aligned_buffer
 from overkeep.blocks.ends import Extent, Sink, Source
 from overkeep.blocks.errors import SizesDiffer
 from overkeep.blocks.extents import chunks
+from overkeep.blocks.lending import Lending
 from overkeep.errors import Cancelled
 from overkeep.units import MIB
 
-WORKERS = 4
-"""Threads of one copy; with the one for extents they stay below the eight connections qemu-nbd takes."""
+WORKERS = 8
+"""Threads of one copy. There are more than a disk has connections: while some read, the others write."""
 
 CHUNK = 2 * MIB
 """Bytes read and written at once."""
@@ -49,8 +50,9 @@ def copy(
 ) -> CopyStats:
     """Copy `extents` of `source` to `sink`, and make them durable with `sink.finish()`.
 
-    `extents` may be read while the copy runs (`source.extents(...)`); workers use clones of both ends. The caller
-    closes both ends, after success and after failure. `cancelled` is asked before each chunk.
+    `extents` may be read while the copy runs (`source.extents(...)`); workers use clones of both ends, never more than
+    an end's `parallel`. The caller closes both ends, after success and after failure. `cancelled` is asked before each
+    chunk.
 
     Raises `SizesDiffer`, `Cancelled`, or the first error of an end; an error of the sink wins over one of the source,
     which often only follows from it.
@@ -61,13 +63,18 @@ def copy(
         raise ValueError(f"a chunk is a multiple of {CLUSTER} bytes, not {chunk}")
     started = time.monotonic()
     work = _Work(extents=chunks(extents, chunk), progress=progress, cancelled=cancelled)
+    sources, sinks = Lending(source, source.clone), Lending(sink, sink.clone)
     threads = [
-        threading.Thread(target=_run, args=(work, source, sink, chunk), name=f"copy-{number}", daemon=True)
+        threading.Thread(target=_run, args=(work, sources, sinks, chunk), name=f"copy-{number}", daemon=True)
         for number in range(workers)
     ]
     for thread in threads:
         thread.start()
-    _join(threads, work)
+    try:
+        _join(threads, work)
+    finally:
+        sources.close()
+        sinks.close()
     work.raise_failure()
     sink.finish()
     seconds = time.monotonic() - started
@@ -142,40 +149,25 @@ class _Stopped(Exception):
     """The worker ends; the reason is recorded."""
 
 
-def _run(work: _Work, source: Source, sink: Sink, chunk: int) -> None:
+def _run(work: _Work, sources: Lending[Source], sinks: Lending[Sink], chunk: int) -> None:
     """Body of a worker's thread: nothing escapes it, everything is recorded."""
     try:
         with work.blame("copy"):
-            _move_all(work, source, sink, chunk)
+            buffer = aligned_buffer(chunk)
+            for piece in work.pieces():
+                _move(work, sources, sinks, piece, buffer)
+                work.tell(piece)
     except _Stopped:
         return
 
 
-def _move_all(work: _Work, source: Source, sink: Sink, chunk: int) -> None:
-    with work.blame("sink"):
-        own_sink = sink.clone()
-    try:
-        with work.blame("source"):
-            own_source = source.clone()
-        try:
-            buffer = aligned_buffer(chunk)
-            for piece in work.pieces():
-                _move(work, own_source, own_sink, piece, buffer)
-                work.tell(piece)
-        finally:
-            own_source.close()
-    finally:
-        if own_sink is not sink:
-            own_sink.close()
-
-
-def _move(work: _Work, source: Source, sink: Sink, piece: Extent, buffer: memoryview) -> None:
+def _move(work: _Work, sources: Lending[Source], sinks: Lending[Sink], piece: Extent, buffer: memoryview) -> None:
     if piece.zero:
-        with work.blame("sink"):
+        with work.blame("sink"), sinks.lent() as sink:
             sink.zero(piece.start, piece.length)
         return
     data = buffer[: piece.length]
-    with work.blame("source"):
+    with work.blame("source"), sources.lent() as source:
         source.read_into(piece.start, data)
-    with work.blame("sink"):
+    with work.blame("sink"), sinks.lent() as sink:
         sink.write(piece.start, data)

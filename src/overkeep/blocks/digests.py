@@ -8,10 +8,12 @@ import struct
 import sys
 import threading
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 from blake3 import blake3
+from numpy.typing import NDArray
 
 from overkeep.blocks.buffers import CLUSTER, ZEROES, zero_runs
 from overkeep.blocks.errors import BadRange, DigestsDamaged, on_target
@@ -26,6 +28,9 @@ ABSENT = bytes(DIGEST)
 ZERO = blake3(ZEROES).digest(DIGEST)
 """Digest of a cluster of zeroes."""
 
+Row = NDArray[np.uint64]
+"""Digests of clusters in a row: one line of two numbers each."""
+
 PER_PAGE = 256
 _PAGE = PER_PAGE * DIGEST
 _PAGE_COVERS = PER_PAGE * CLUSTER
@@ -34,6 +39,13 @@ _VERSION, _BLAKE3 = 1, 1
 _HEADER = struct.Struct("<8sIIIIQQQ16s")
 _SIGNED = _HEADER.size - DIGEST
 _ZERO_PAGE = ZERO * PER_PAGE
+_ABSENT_PAGE = ABSENT * PER_PAGE
+_MOST_RESIDENT = 4096  # 16 MiB of pages, of 64 GiB of the disk
+
+
+def sums_name(image: str) -> str:
+    """Name of the file of digests that belongs to an image."""
+    return image.removesuffix(".qcow2") + ".sums"
 
 
 def digest_of(cluster: memoryview | bytes) -> bytes:
@@ -55,28 +67,47 @@ def digests_of(data: memoryview) -> bytes:
     return b"".join(parts)
 
 
+def row(digests: bytes) -> Row:
+    """The same digests as lines of an array, to compare them."""
+    return np.frombuffer(digests, dtype=np.uint64).reshape(-1, 2)
+
+
+def zero_row(count: int) -> Row:
+    """Digests of `count` clusters of zeroes."""
+    return np.broadcast_to(row(ZERO), (count, 2))
+
+
+def runs(flags: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
+    """Yield `(start, end)` of the runs of `flags` that are true."""
+    edges = np.flatnonzero(np.diff(flags, prepend=False, append=False))
+    yield from zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
+
+
 class DigestWriter:
     """Makes one file of digests, `<final>.partial` until `finish`. Safe for several threads.
 
-    `size` is the disk's in bytes. Clusters that are never put stay absent.
+    `size` is the disk's in bytes. Clusters that are never put stay absent. Pages stay in memory until many can be
+    written at once: a call for each piece of a copy would cost an NFS target more than the data.
     """
 
     def __init__(self, final: Path, *, size: int) -> None:
         self._size = size
-        self._pages = array("I", bytes(4 * -(-size // _PAGE_COVERS)))
+        self._places = array("I", bytes(4 * -(-size // _PAGE_COVERS)))
         self._used = 1  # the first page is the header's
+        self._resident: dict[int, bytearray] = {}
         self._lock = threading.Lock()
         self._file = PartialFile(final)
 
     def put(self, first: int, digests: bytes) -> None:
         """Keep `digests`, of the clusters from number `first` on."""
         at = 0
-        while at < len(digests):
-            index, slot = divmod(first, PER_PAGE)
-            piece = digests[at : at + (PER_PAGE - slot) * DIGEST]
-            self._file.write(self._page(index) + slot * DIGEST, [memoryview(piece)])
-            first += len(piece) // DIGEST
-            at += len(piece)
+        with self._lock:
+            while at < len(digests):
+                index, slot = divmod(first, PER_PAGE)
+                piece = digests[at : at + (PER_PAGE - slot) * DIGEST]
+                self._page(index)[slot * DIGEST : slot * DIGEST + len(piece)] = piece
+                first += len(piece) // DIGEST
+                at += len(piece)
 
     def put_zeroes(self, first: int, count: int) -> None:
         """Keep that `count` clusters from number `first` on read as zeroes."""
@@ -89,15 +120,18 @@ class DigestWriter:
         """Make clusters absent again, where they are not."""
         while count:
             step = min(count, PER_PAGE - first % PER_PAGE)
-            if self._pages[first // PER_PAGE]:
+            index = first // PER_PAGE
+            if self._places[index] or index in self._resident:
                 self.put(first, ABSENT * step)
             first, count = first + step, count - step
 
     def finish(self) -> None:
         """Write index and header, make the file durable and give it its name."""
-        index = _little_endian(self._pages)
+        with self._lock:
+            self._write_out(len(self._resident))
+        index = _little_endian(self._places)
         index_at = self._used * _PAGE
-        fields = (_MAGIC, _VERSION, CLUSTER, _BLAKE3, PER_PAGE, self._size, index_at, len(self._pages))
+        fields = (_MAGIC, _VERSION, CLUSTER, _BLAKE3, PER_PAGE, self._size, index_at, len(self._places))
         signed = _HEADER.pack(*fields, ABSENT)[:_SIGNED]
         seal = blake3(signed).update(index).digest(DIGEST)
         self._file.write(index_at, [memoryview(index)])
@@ -108,16 +142,34 @@ class DigestWriter:
         """Remove the unfinished file; nothing happens when it is finished."""
         self._file.discard()
 
-    def _page(self, index: int) -> int:
-        with self._lock:
-            if not self._pages[index]:
-                self._pages[index] = self._used
+    def _page(self, index: int) -> bytearray:
+        page = self._resident.get(index)
+        if page is None:
+            if len(self._resident) >= _MOST_RESIDENT:
+                self._write_out(_MOST_RESIDENT // 2)
+            page = bytearray(_PAGE)
+            if self._places[index]:
+                self._file.read(self._places[index] * _PAGE, memoryview(page))
+            self._resident[index] = page
+        return page
+
+    def _write_out(self, count: int) -> None:
+        """Write the `count` pages that came first, those without a place one behind the other."""
+        new: list[memoryview] = []
+        start = self._used
+        for index in list(self._resident)[:count]:
+            page = memoryview(self._resident.pop(index))
+            if self._places[index]:
+                self._file.write(self._places[index] * _PAGE, [page])
+            else:
+                self._places[index] = self._used
                 self._used += 1
-            return self._pages[index] * _PAGE
+                new.append(page)
+        self._file.write(start * _PAGE, new)
 
 
 class Digests:
-    """The digests of one image, read page by page. Not for several threads.
+    """The digests of one image, read page by page. Safe for several threads.
 
     Raises `DigestsDamaged` for a file that is not one of digests of a disk, and the typed errors of the target.
     """
@@ -148,17 +200,32 @@ class Digests:
             raise self._damaged("its index is not what was written")
         self._pages = _from_little_endian(index)
 
+    @property
+    def clusters(self) -> int:
+        """Clusters of the disk."""
+        return -(-int(self.size) // CLUSTER)
+
     def of(self, cluster: int) -> bytes:
         """Digest of cluster number `cluster`, or `ABSENT`."""
-        index, slot = divmod(cluster, PER_PAGE)
-        if index >= len(self._pages) or not self._pages[index]:
-            return ABSENT
-        if self._loaded[0] != index:
-            self._loaded = (index, self._read(self._pages[index] * _PAGE, _PAGE))
-        digest = self._loaded[1][slot * DIGEST : (slot + 1) * DIGEST]
-        if len(digest) != DIGEST:
-            raise self._damaged(f"the page of cluster {cluster} is not there")
-        return digest
+        return self.range(cluster, 1).tobytes()
+
+    def range(self, first: int, count: int) -> Row:
+        """Digests of `count` clusters from number `first` on; those behind the end of the disk are absent."""
+        parts = []
+        while count:
+            index, slot = divmod(first, PER_PAGE)
+            step = min(count, PER_PAGE - slot)
+            parts.append(self._page(index)[slot * DIGEST : (slot + step) * DIGEST])
+            first, count = first + step, count - step
+        return row(b"".join(parts))
+
+    def next_held(self, first: int) -> int:
+        """Number of the first cluster from `first` on whose page is there, or of the first behind the disk."""
+        index = first // PER_PAGE
+        if index < len(self._pages) and not self._pages[index]:
+            later = np.flatnonzero(np.frombuffer(self._pages, dtype=np.uint32)[index:])
+            return (index + int(later[0])) * PER_PAGE if later.size else self.clusters
+        return min(first, self.clusters)
 
     def close(self) -> None:
         """Close the file; may be called twice."""
@@ -166,23 +233,23 @@ class Digests:
         if handle >= 0:
             os.close(handle)
 
+    def _page(self, index: int) -> bytes:
+        if index >= len(self._pages) or not self._pages[index]:
+            return _ABSENT_PAGE
+        loaded, page = self._loaded
+        if loaded != index:
+            page = self._read(self._pages[index] * _PAGE, _PAGE)
+            if len(page) != _PAGE:
+                raise self._damaged(f"the page of cluster {index * PER_PAGE} is not there")
+            self._loaded = (index, page)
+        return page
+
     def _read(self, offset: int, length: int) -> bytes:
         with on_target(self._path):
             return os.pread(self._handle, length, offset)
 
     def _damaged(self, reason: str) -> DigestsDamaged:
         return DigestsDamaged(file=self._path.name, reason=reason)
-
-
-def composed(chain: Sequence[Digests], cluster: int) -> bytes:
-    """Digest of a cluster as the chain shows it; the image itself comes first in `chain`."""
-    for digests in chain:
-        if cluster * CLUSTER >= digests.size:
-            break
-        digest = digests.of(cluster)
-        if digest != ABSENT:
-            return digest
-    return ZERO
 
 
 def check_range(offset: int, length: int, size: int) -> tuple[int, int]:

@@ -22,12 +22,20 @@ class Extent:
         return self.start + self.length
 
 
+UNLIMITED = 1 << 16
+"""`parallel` of an end that any number of threads may use."""
+
+
 class Source(Protocol):
     """An end that is read. `read_into` may be called from several threads, each with a source from `clone`."""
 
     @property
     def size(self) -> int:
         """Virtual size in bytes."""
+
+    @property
+    def parallel(self) -> int:
+        """How many clones may work at the same time."""
 
     def extents(self, *, dirty: bool) -> Iterator[Extent]:
         """Yield, in order and without overlap, all extents (`dirty=False`) or those changed since the base."""
@@ -48,6 +56,10 @@ class Sink(Protocol):
     @property
     def size(self) -> int:
         """Virtual size in bytes."""
+
+    @property
+    def parallel(self) -> int:
+        """How many clones may work at the same time."""
 
     def write(self, offset: int, data: memoryview) -> None:
         """Write `data` at `offset`."""

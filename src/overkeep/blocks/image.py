@@ -5,24 +5,46 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from overkeep.blocks.digests import DigestWriter, check_range, digests_of
+import numpy as np
+from numpy.typing import NDArray
+
+from overkeep.blocks.buffers import CLUSTER
+from overkeep.blocks.digests import DIGEST, DigestWriter, check_range, digests_of, row, runs, sums_name, zero_row
+from overkeep.blocks.ends import UNLIMITED
+from overkeep.blocks.expected import Expected
+from overkeep.blocks.qcow2.form import PLAIN, Form
 from overkeep.blocks.qcow2.reader import ChainReader
 from overkeep.blocks.qcow2.writer import ImageWriter
+from overkeep.blocks.stages import Stages
 
 __all__ = ["ChainReader", "ImageSink", "sums_name"]
 
 
-def sums_name(image: str) -> str:
-    """Name of the file of digests that belongs to an image."""
-    return image.removesuffix(".qcow2") + ".sums"
-
-
 class ImageSink:
-    """A sink that makes `name` and its digests in `folder`; arguments and errors as of `ImageWriter`."""
+    """A sink that makes `name` and its digests in `folder`; arguments and errors as of `ImageWriter`.
 
-    def __init__(self, folder: Path, name: str, *, size: int, backing: str | None = None) -> None:
-        self._image = ImageWriter(folder, name, size=size, backing=backing)
+    With `parent`, what the backing image's disk holds, only clusters that differ from it are kept: an overlay of a disk
+    that does not tell what changed is as small as one of a disk that does.
+    """
+
+    parallel = UNLIMITED
+
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        *,
+        size: int,
+        backing: str | None = None,
+        parent: Expected | None = None,
+        form: Form = PLAIN,
+        stages: Stages | None = None,
+    ) -> None:
+        self._stages = stages or Stages()
+        self._image = ImageWriter(folder, name, size=size, backing=backing, form=form, stages=self._stages)
         self._overlay = backing is not None
+        self._parent = parent
+        self._group = form.cluster // CLUSTER
         try:
             self._digests = DigestWriter(folder / sums_name(name), size=size)
         except BaseException:
@@ -41,12 +63,32 @@ class ImageSink:
 
     def write(self, offset: int, data: memoryview) -> None:
         """Write `data` and keep its digests."""
-        first, _ = check_range(offset, len(data), self.size)
-        self._digests.put(first, digests_of(data))
-        self._image.write(offset, data)
+        first, count = check_range(offset, len(data), self.size)
+        with self._stages.spent("digest"):
+            digests = digests_of(data)
+            kept = self._kept(first, row(digests))
+        for start, end in kept if kept is not None else ((0, count),):
+            self._digests.put(first + start, digests[start * DIGEST : end * DIGEST])
+            self._image.write(offset + start * CLUSTER, data[start * CLUSTER : end * CLUSTER])
 
     def zero(self, offset: int, length: int) -> None:
         """Let a run read as zeroes; in a full image such clusters are absent, also among the digests."""
+        first, count = check_range(offset, length, self.size)
+        kept = self._kept(first, zero_row(count))
+        if kept is None:
+            self._zero(offset, length)
+            return
+        for start, end in kept:
+            self._zero(offset + start * CLUSTER, min(end * CLUSTER, length) - start * CLUSTER)
+
+    def _kept(self, first: int, digests: NDArray[np.uint64]) -> list[tuple[int, int]] | None:
+        """The runs of clusters that must be kept of those from `first` on; None for all."""
+        if self._parent is None:
+            return None
+        differ = (self._parent.range(first, len(digests)) != digests).any(axis=1)
+        return list(runs(_grouped(differ, self._group)))
+
+    def _zero(self, offset: int, length: int) -> None:
         first, count = check_range(offset, length, self.size)
         if self._overlay:
             self._digests.put_zeroes(first, count)
@@ -67,3 +109,12 @@ class ImageSink:
         """Remove what is unfinished; nothing happens after `finish`."""
         self._digests.close()
         self._image.close()
+
+
+def _grouped(flags: NDArray[np.bool_], group: int) -> NDArray[np.bool_]:
+    """Let all clusters of a larger cluster of the image differ when one does."""
+    if group == 1:
+        return flags
+    padded = np.zeros(-(-len(flags) // group) * group, dtype=bool)
+    padded[: len(flags)] = flags
+    return np.repeat(padded.reshape(-1, group).any(axis=1), group)[: len(flags)]

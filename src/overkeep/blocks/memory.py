@@ -6,13 +6,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from overkeep.blocks.buffers import CLUSTER, is_zero
-from overkeep.blocks.ends import Extent
+from overkeep.blocks.ends import UNLIMITED, Extent
 from overkeep.blocks.errors import BadRange, NoChangedBlocks
 from overkeep.blocks.extents import Status, dirty_clusters
 
 
 class MemoryDisk:
     """A disk of `size` bytes; what was written since `mark` was called counts as changed."""
+
+    parallel = UNLIMITED
 
     def __init__(self, size: int) -> None:
         self.content = bytearray(size)

@@ -11,8 +11,9 @@ import logging
 import re
 import socket
 import struct
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -35,6 +36,9 @@ from overkeep.units import GIB, MIB
 
 CONNECT_SECONDS = 20.0
 """How long a connection and its handshake may take; the ninth connection to `qemu-nbd --shared=8` gets no greeting."""
+
+CONNECTIONS = 5
+"""Clones of a disk that work at the same time: with the first they stay below the eight that `qemu-nbd` takes."""
 
 ANSWER_SECONDS = 120.0
 """How long a request may take; storage that is slower for longer counts as lost."""
@@ -71,6 +75,11 @@ class _Client(nbd.Client):  # type: ignore[misc] # the client has no types
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
+    def interrupt(self) -> None:
+        """Break the connection from another thread."""
+        with suppress(OSError):  # it is closed already
+            self._sock.shutdown(socket.SHUT_RDWR)
+
     def _recv_into(self, buf: Any) -> None:
         with memoryview(buf) as view:
             position = 0
@@ -81,15 +90,43 @@ class _Client(nbd.Client):  # type: ignore[misc] # the client has no types
                 position += count
 
 
+class _Connections:
+    """The open connections to one disk, of an end and all its clones."""
+
+    def __init__(self) -> None:
+        self._open: set[_Client] = set()
+        self._interrupted = False
+        self._lock = threading.Lock()
+
+    def add(self, client: _Client) -> None:
+        with self._lock:
+            self._open.add(client)
+            if self._interrupted:
+                client.interrupt()
+
+    def remove(self, client: _Client) -> None:
+        with self._lock:
+            self._open.discard(client)
+
+    def interrupt(self) -> None:
+        with self._lock:
+            self._interrupted = True
+            for client in self._open:
+                client.interrupt()
+
+
 class _Disk:
     """What both ends share: a connection, and the errors of everything that is done with it."""
 
     verb = "use"
+    parallel = CONNECTIONS
 
-    def __init__(self, url: str, *, dirty: bool = False) -> None:
+    def __init__(self, url: str, *, dirty: bool = False, connections: _Connections | None = None) -> None:
         self.url = url
         self._dirty = dirty
+        self._connections = connections or _Connections()
         self._client = self._connect()
+        self._connections.add(self._client)
 
     def _connect(self) -> Any:
         try:
@@ -131,8 +168,13 @@ class _Disk:
             return DiskReadOnly(url=self.url)
         return DiskFailed(verb=self.verb, url=self.url, offset=offset, length=length, reason=error)
 
+    def interrupt(self) -> None:
+        """Break the connections of this end and of all its clones, so that every request on them fails at once."""
+        self._connections.interrupt()
+
     def close(self) -> None:
         """Close the connection; may be called twice."""
+        self._connections.remove(self._client)
         self._client.close()
 
 
@@ -144,8 +186,8 @@ class NbdSource(_Disk):
 
     verb = "read"
 
-    def __init__(self, url: str, *, dirty: bool = False) -> None:
-        super().__init__(url, dirty=dirty)
+    def __init__(self, url: str, *, dirty: bool = False, connections: _Connections | None = None) -> None:
+        super().__init__(url, dirty=dirty, connections=connections)
         if dirty and self._client.dirty_bitmap is None:
             self.close()
             raise NoChangedBlocks(url=url, reason="it has no dirty bitmap, or more than one")
@@ -186,7 +228,7 @@ class NbdSource(_Disk):
 
     def clone(self) -> NbdSource:
         """Open another connection to the same disk, for reading only."""
-        return NbdSource(self.url)
+        return NbdSource(self.url, connections=self._connections)
 
 
 class NbdSink(_Disk):
@@ -194,8 +236,8 @@ class NbdSink(_Disk):
 
     verb = "write"
 
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
+    def __init__(self, url: str, *, connections: _Connections | None = None) -> None:
+        super().__init__(url, connections=connections)
         if self._client.transmission_flags & nbd.FLAG_READ_ONLY:
             self.close()
             raise DiskReadOnly(url=url)
@@ -227,7 +269,7 @@ class NbdSink(_Disk):
 
     def clone(self) -> NbdSink:
         """Open another connection to the same disk."""
-        return NbdSink(self.url)
+        return NbdSink(self.url, connections=self._connections)
 
     def finish(self) -> None:
         """Make everything durable that any connection to this disk wrote."""

@@ -26,6 +26,7 @@ class _Api:
     """One connection to the local service, for one ticket and one thread."""
 
     verb = "use"
+    parallel = 4  # as ovirt-imageio's own client; the daemon tells of eight at most
 
     def __init__(self, local: str, ticket_id: str) -> None:
         self._local = local

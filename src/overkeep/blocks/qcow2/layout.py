@@ -26,6 +26,8 @@ HEADER_ROOM = 64 * KIB
 
 _V2 = struct.Struct(">4sIQIIQIIQQIIQ")
 _V3 = struct.Struct(">QQQII")
+_TYPE = struct.Struct(">B7x")  # how clusters are compressed: 0 zlib, 1 zstd
+_ZSTD = 1 << 3
 _EXTENSION = struct.Struct(">II")
 _BACKING_FORMAT = 0xE2792ACA
 _INCOMPATIBLE = {2: "an external data file", 3: "compression other than zlib", 4: "subclusters (extended L2 entries)"}
@@ -66,14 +68,18 @@ class Header:
         return self.cluster * self.table_entries
 
 
-def pack_header(header: Header) -> bytes:
-    """Make the first cluster of an image of version 3, with the backing format as header extension."""
+def pack_header(header: Header, *, zstd: bool = False) -> bytes:
+    """Make the first cluster of an image of version 3, with the backing format as header extension.
+
+    With `zstd` the header says that compressed clusters are, which is an incompatible feature of QCOW2.
+    """
     extensions = b""
     backing = (header.backing or "").encode()
     if backing:
         extensions = _EXTENSION.pack(_BACKING_FORMAT, 5) + b"qcow2".ljust(8, b"\0")
     extensions += _EXTENSION.pack(0, 0)
-    length = _V2.size + _V3.size
+    kind = _TYPE.pack(1) if zstd else b""
+    length = _V2.size + _V3.size + len(kind)
     backing_at = length + len(extensions) if backing else 0
     packed = _V2.pack(
         MAGIC,
@@ -89,8 +95,8 @@ def pack_header(header: Header) -> bytes:
         header.refcount_clusters,
         0,
         0,
-    ) + _V3.pack(0, 0, 0, 4, length)
-    return (packed + extensions + backing).ljust(header.cluster, b"\0")
+    ) + _V3.pack(_ZSTD if zstd else 0, 0, 0, 4, length)
+    return (packed + kind + extensions + backing).ljust(header.cluster, b"\0")
 
 
 def parse_header(data: bytes, file_size: int, *, file: str) -> Header:
@@ -183,12 +189,12 @@ def _backing_format(data: bytes, start: int, end: int, file: str) -> bytes | Non
     return None
 
 
-def refcount_room(used: int) -> tuple[int, int]:
+def refcount_room(used: int, cluster: int = CLUSTER) -> tuple[int, int]:
     """Return how many clusters of refcount blocks, and of their table, an image of `used` other clusters needs.
 
     Refcounts are 16 bits wide and count the blocks and the table themselves as well.
     """
-    per_block, per_table = CLUSTER // 2, CLUSTER // 8
+    per_block, per_table = cluster // 2, cluster // 8
     blocks = table = 0
     while True:
         total = used + blocks + table
@@ -197,11 +203,6 @@ def refcount_room(used: int) -> tuple[int, int]:
         if (new_blocks, new_table) == (blocks, table):
             return blocks, table
         blocks, table = new_blocks, new_table
-
-
-def refcount_block(count: int) -> bytes:
-    """Make a block that says of its first `count` clusters that they are used once."""
-    return (b"\0\1" * count).ljust(CLUSTER, b"\0")
 
 
 def compressed_place(entry: int, cluster_bits: int) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from overkeep.blocks.buffers import ZEROES
-from overkeep.blocks.ends import Extent
+from overkeep.blocks.ends import UNLIMITED, Extent
 from overkeep.blocks.errors import BadRange, ImageDamaged, UnsafeImage
 from overkeep.blocks.extents import Status, dirty_clusters
 from overkeep.blocks.qcow2.image import ImageFile
@@ -63,6 +63,8 @@ class ChainReader:
     files, which are closed with the last of them.
     """
 
+    parallel = UNLIMITED
+
     def __init__(self, folder: Path, name: str) -> None:
         self._open(_Files(open_images(folder, name)))
 
@@ -72,6 +74,11 @@ class ChainReader:
         self._images = files.images
         self._closed = False
         self.size = files.images[0].header.size
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Virtual sizes of the images of the chain, as `names`."""
+        return tuple(image.header.size for image in self._images)
 
     @property
     def names(self) -> tuple[str, ...]:

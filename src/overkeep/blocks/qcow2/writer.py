@@ -8,25 +8,43 @@ from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
-from overkeep.blocks.buffers import CLUSTER, aligned_buffer, zero_runs
+from overkeep.blocks.buffers import aligned_buffer, zero_runs
+from overkeep.blocks.compression import Compression, Compressor
+from overkeep.blocks.ends import UNLIMITED
 from overkeep.blocks.errors import BadRange, UnsafeImage
 from overkeep.blocks.files import PartialFile
-from overkeep.blocks.qcow2.layout import BARE_NAME, SECTOR, Header, pack_header, refcount_block, refcount_room
+from overkeep.blocks.qcow2.form import PLAIN, Form
+from overkeep.blocks.qcow2.layout import BARE_NAME, COMPRESSED, OFFSET_MASK, SECTOR, Header, pack_header, refcount_room
+from overkeep.blocks.qcow2.packing import Packing, touched
 from overkeep.blocks.qcow2.tables import Tables, big_endian
+from overkeep.blocks.stages import Stages
 from overkeep.units import align_up
+
+_Piece = tuple[int, memoryview]
 
 
 class ImageWriter:
     """A sink that makes one image of a chain: `<name>.partial`, renamed to `name` by `finish`.
 
     `size` is the virtual size in bytes, a multiple of 512. With `backing` (a bare name in the same folder) the image is
-    an overlay: zeroes become zero clusters; without, they are left out. Ranges begin at multiples of 64 KiB and end
-    there or at the end of the disk. Safe for several threads; `clone` is the same object.
+    an overlay: zeroes become zero clusters; without, they are left out. Ranges begin at multiples of the clusters of
+    `form` and end there or at the end of the disk. Safe for several threads; `clone` is the same object.
 
     Raises the typed errors of the target (`TargetFull`, `TargetReadOnly`, ...) and `BadRange`.
     """
 
-    def __init__(self, folder: Path, name: str, *, size: int, backing: str | None = None) -> None:
+    parallel = UNLIMITED
+
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        *,
+        size: int,
+        backing: str | None = None,
+        form: Form = PLAIN,
+        stages: Stages | None = None,
+    ) -> None:
         for bare in (name, backing):
             if bare is not None and not BARE_NAME.fullmatch(bare):
                 raise UnsafeImage(file=name, reason=f"{bare!r} is not the bare name of a file")
@@ -34,32 +52,39 @@ class ImageWriter:
             raise BadRange(offset=0, length=size, what="an image", size=size)
         self.size = size
         self._backing = backing
+        self._form = form
+        self._cluster = form.cluster
+        self._stages = stages or Stages()
         self._file = PartialFile(folder / name, direct=True)
         self._lock = threading.Lock()
-        self._clusters = 1  # the first is the header's
-        self._tables = Tables(size, self, self._allocate)
+        self._counts = array("H", [1])  # references to each cluster of the file; the first is the header's
+        self._tables = Tables(size, self, cluster=self._cluster, allocate=self._allocate, release=self._release)
+        self._compressors = _Compressors(form)
+        self._packing = Packing(self._cluster, self._reserve)
 
     @property
     def stored(self) -> int:
         """Bytes of the file so far; the size of the image once it is finished."""
-        return self._clusters * CLUSTER
+        return len(self._counts) * self._cluster
 
     def write(self, offset: int, data: memoryview) -> None:
         """Write `data` at `offset` of the disk; clusters of zeroes in it are not stored as data."""
         self._check(offset, len(data))
-        if len(data) % CLUSTER:
-            data = _padded(data)
-        runs = list(zero_runs(data))
+        if len(data) % self._cluster:
+            data = _padded(data, self._cluster)
+        runs = list(zero_runs(data, self._cluster))
+        payloads = self._compressed(data, runs) if self._form.compression is not None else {}
         with self._lock:
-            pieces = [piece for run in runs for piece in self._place(offset, data, run)]
-        for place, views in _joined(pieces):
-            self._file.write(place, views)
+            pieces = [piece for run in runs for piece in self._place(offset, data, run, payloads)]
+        with self._stages.spent("target"):
+            for place, views in _joined(pieces):
+                self._file.write(place, views)
 
     def zero(self, offset: int, length: int) -> None:
         """Let a run of the disk read as zeroes."""
         self._check(offset, length)
         with self._lock:
-            self._tables.mark_zero(offset // CLUSTER, -(-length // CLUSTER), hide=self._backing is not None)
+            self._mark_zero(offset // self._cluster, -(-length // self._cluster))
 
     def clone(self) -> ImageWriter:
         """Return this writer: it is safe for several threads."""
@@ -67,21 +92,25 @@ class ImageWriter:
 
     def finish(self) -> None:
         """Write tables and header, make the file durable and give it its name; the writer is closed after this."""
-        with self._lock:
-            self._tables.flush()
-            l1_offset = self._append(big_endian(self._tables.l1)) if self.size else 0
-            refcount_offset, refcount_clusters = self._append_refcounts()
-        header = Header(
-            size=self.size,
-            cluster_bits=CLUSTER.bit_length() - 1,
-            l1_offset=l1_offset,
-            l1_entries=len(self._tables.l1),
-            refcount_offset=refcount_offset,
-            refcount_clusters=refcount_clusters,
-            backing=self._backing,
-        )
-        self.store(0, pack_header(header))
-        self._file.publish()
+        with self._stages.spent("target"):
+            with self._lock:
+                last = self._packing.flush()
+                if last:
+                    self._file.write(last.offset, [last.data])
+                self._tables.flush()
+                l1_offset = self._append(big_endian(self._tables.l1)) if self.size else 0
+                refcount_offset, refcount_clusters = self._append_refcounts()
+            header = Header(
+                size=self.size,
+                cluster_bits=self._cluster.bit_length() - 1,
+                l1_offset=l1_offset,
+                l1_entries=len(self._tables.l1),
+                refcount_offset=refcount_offset,
+                refcount_clusters=refcount_clusters,
+                backing=self._backing,
+            )
+            self.store(0, pack_header(header, zstd=self._form.compression is Compression.ZSTD))
+            self._file.publish()
 
     def close(self) -> None:
         """Remove the unfinished file; nothing happens when it is finished."""
@@ -95,58 +124,117 @@ class ImageWriter:
 
     def load(self, offset: int) -> bytes:
         """Read one cluster of the file back (for the tables)."""
-        staging = aligned_buffer(CLUSTER)
+        staging = aligned_buffer(self._cluster)
         self._file.read(offset, staging)
         return staging.tobytes()
 
     def _check(self, offset: int, length: int) -> None:
         end = offset + length
-        if offset < 0 or offset % CLUSTER or end > self.size or (end % CLUSTER and end != self.size):
+        if offset < 0 or offset % self._cluster or end > self.size or (end % self._cluster and end != self.size):
             raise BadRange(offset=offset, length=length, what="the image", size=self.size)
 
-    def _place(self, offset: int, data: memoryview, run: tuple[int, int, bool]) -> Iterator[tuple[int, memoryview]]:
+    def _compressed(self, data: memoryview, runs: list[tuple[int, int, bool]]) -> dict[int, bytes]:
+        """Compress the clusters that get smaller by it, by their place in `data`."""
+        payloads, compressor = {}, self._compressors.own
+        with self._stages.spent("compress"):
+            for start, end, zero in runs:
+                for at in range(start, end, self._cluster) if not zero else ():
+                    payload = compressor.deflate(data[at : at + self._cluster])
+                    if payload is not None:
+                        payloads[at] = payload
+        return payloads
+
+    def _place(
+        self, offset: int, data: memoryview, run: tuple[int, int, bool], payloads: dict[int, bytes]
+    ) -> Iterator[_Piece]:
         """Find the places of one run of `data`, with what belongs there; nothing for zeroes."""
         start, end, zero = run
-        first, count = (offset + start) // CLUSTER, (end - start) // CLUSTER
         if zero:
-            self._tables.mark_zero(first, count, hide=self._backing is not None)
+            self._mark_zero((offset + start) // self._cluster, (end - start) // self._cluster)
             return
-        for place, clusters in self._tables.place(first, count):
-            yield place, data[start : start + clusters * CLUSTER]
-            start += clusters * CLUSTER
+        while start < end:
+            stop = start + self._cluster
+            if start in payloads:
+                yield from self._place_packed((offset + start) // self._cluster, payloads[start])
+            else:
+                while stop < end and stop not in payloads:
+                    stop += self._cluster
+                yield from self._place_plain(offset + start, data[start:stop])
+            start = stop
+
+    def _place_plain(self, offset: int, data: memoryview) -> Iterator[_Piece]:
+        start = 0
+        for place, clusters in self._tables.place(offset // self._cluster, len(data) // self._cluster):
+            length = clusters * self._cluster
+            yield place, data[start : start + length]
+            start += length
+
+    def _place_packed(self, cluster: int, payload: bytes) -> Iterator[_Piece]:
+        entry, full = self._packing.add(payload)
+        for number in touched(entry, self._cluster):
+            self._counts[number] += 1
+        self._tables.pack(cluster, entry)
+        if full:
+            yield full.offset, full.data
+
+    def _mark_zero(self, first: int, count: int) -> None:
+        self._tables.mark_zero(first, count, hide=self._backing is not None)
 
     def _allocate(self, clusters: int) -> int:
-        offset = self._clusters * CLUSTER
-        self._clusters += clusters
+        offset = self._reserve(clusters)
+        for number in range(offset // self._cluster, len(self._counts)):
+            self._counts[number] = 1
         return offset
+
+    def _reserve(self, clusters: int) -> int:
+        """Take clusters at the end of the file that nothing refers to yet."""
+        offset = len(self._counts) * self._cluster
+        self._counts.frombytes(bytes(2 * clusters))
+        return offset
+
+    def _release(self, entry: int) -> None:
+        """Forget the place that `entry` names: its cluster of the disk lies elsewhere now."""
+        if entry & COMPRESSED:
+            for number in touched(entry, self._cluster):
+                self._counts[number] -= 1
+        else:
+            self._counts[(entry & OFFSET_MASK) // self._cluster] = 0
 
     def _append(self, data: bytes) -> int:
         """Append `data`, padded to whole clusters; return where."""
-        clusters = max(1, -(-len(data) // CLUSTER))
+        clusters = max(1, -(-len(data) // self._cluster))
         offset = self._allocate(clusters)
-        self.store(offset, data.ljust(clusters * CLUSTER, b"\0"))
+        self.store(offset, data.ljust(clusters * self._cluster, b"\0"))
         return offset
 
     def _append_refcounts(self) -> tuple[int, int]:
-        """Append refcounts, which are 1 for every cluster of the file; return the place and clusters of their table."""
-        blocks, table_clusters = refcount_room(self._clusters)
-        left = self._clusters + blocks + table_clusters
-        offsets = array("Q")
-        for _ in range(blocks):
-            here = min(left, CLUSTER // 2)
-            offsets.append(self._append(refcount_block(here)))
-            left -= here
-        return self._append(big_endian(offsets)), table_clusters
+        """Append the refcounts; return the place and the clusters of their table."""
+        blocks, table_clusters = refcount_room(len(self._counts), self._cluster)
+        first = self._allocate(blocks)
+        table = self._allocate(table_clusters)
+        offsets = array("Q", range(first, first + blocks * self._cluster, self._cluster))
+        for number, offset in enumerate(offsets):
+            counts = self._counts[number * self._cluster // 2 : (number + 1) * self._cluster // 2]
+            self.store(offset, big_endian(counts).ljust(self._cluster, b"\0"))
+        self.store(table, big_endian(offsets).ljust(table_clusters * self._cluster, b"\0"))
+        return table, table_clusters
 
 
-def _padded(data: memoryview) -> memoryview:
+class _Compressors(threading.local):
+    """A compressor for each thread, as one serves only one at a time."""
+
+    def __init__(self, form: Form) -> None:
+        self.own = Compressor(form.compression or Compression.ZLIB, form.level)
+
+
+def _padded(data: memoryview, cluster: int) -> memoryview:
     """Copy the end of a disk into whole clusters, the rest zeroes."""
-    whole = aligned_buffer(align_up(len(data), CLUSTER))
+    whole = aligned_buffer(align_up(len(data), cluster))
     whole[: len(data)] = data
     return whole
 
 
-def _joined(pieces: list[tuple[int, memoryview]]) -> Iterator[tuple[int, list[memoryview]]]:
+def _joined(pieces: list[_Piece]) -> Iterator[tuple[int, list[memoryview]]]:
     """Join pieces that follow one another in the file, so that they are written at once."""
     place, end, views = 0, -1, list[memoryview]()
     for offset, view in pieces:

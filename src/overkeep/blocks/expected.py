@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a disk should hold, by digest: composed along a chain without reading its data."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from overkeep.blocks.buffers import CLUSTER, aligned_buffer
+from overkeep.blocks.digests import Digests, Row, digests_of, row, runs, sums_name, zero_row
+from overkeep.blocks.errors import DigestsDamaged, TargetMissing
+from overkeep.blocks.qcow2.reader import ChainReader
+from overkeep.logs import fields
+from overkeep.units import MIB
+
+_READ = 2 * MIB
+
+log = logging.getLogger(__name__)
+
+
+class Expected(Protocol):
+    """Digests of a disk, by cluster. Safe for several threads."""
+
+    def range(self, first: int, count: int) -> Row:
+        """Digests of `count` clusters from number `first` on."""
+
+
+@dataclass(frozen=True)
+class _Layer:
+    size: int
+    digests: Digests | None
+
+
+class ChainDigests:
+    """Digests of the disk that the chain of image `name` makes; the clusters of an image without digests are read.
+
+    Close it after use. Raises what `ChainReader` raises.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        with ExitStack() as stack:
+            self._reader = ChainReader(folder, name)
+            stack.callback(self._reader.close)
+            self._layers = []
+            for image, size in zip(self._reader.names, self._reader.sizes, strict=True):
+                digests = open_digests(folder, image)
+                if digests is not None:
+                    stack.callback(digests.close)
+                self._layers.append(_Layer(size, digests))
+            self._stack = stack.pop_all()
+
+    def range(self, first: int, count: int) -> Row:
+        """Digests of `count` clusters from number `first` on, all of them known."""
+        found = np.zeros((count, 2), dtype=np.uint64)
+        missing = np.ones(count, dtype=bool)
+        starts = np.arange(first, first + count, dtype=np.uint64) * np.uint64(CLUSTER)
+        for layer in self._layers:
+            _settle(found, missing, missing & (starts >= layer.size), zero_row(count))
+            if not missing.any() or layer.digests is None:
+                break
+            held = layer.digests.range(first, count)
+            _settle(found, missing, missing & held.any(axis=1), held)
+        else:
+            _settle(found, missing, missing.copy(), zero_row(count))
+        for start, end in runs(missing):
+            found[start:end] = self._read(first + start, first + end)
+        return found
+
+    def _read(self, first: int, end: int) -> Row:
+        parts = []
+        for at in range(first * CLUSTER, min(end * CLUSTER, self._reader.size), _READ):
+            data = aligned_buffer(min(_READ, end * CLUSTER - at, self._reader.size - at))
+            self._reader.read_into(at, data)
+            parts.append(digests_of(data))
+        return row(b"".join(parts))
+
+    def close(self) -> None:
+        """Release the files; may be called twice."""
+        self._stack.close()
+
+
+def _settle(found: Row, missing: NDArray[np.bool_], which: NDArray[np.bool_], values: Row) -> None:
+    """Take `which` lines from `values`; they are no longer `missing`."""
+    found[which] = values[which]
+    missing &= ~which
+
+
+def open_digests(folder: Path, image: str) -> Digests | None:
+    """Open the digests beside an image; None when there are none, or they are damaged, which is as good as none."""
+    try:
+        return Digests(folder / sums_name(image))
+    except TargetMissing:
+        return None
+    except DigestsDamaged as error:
+        log.warning("digests not used %s", fields(image=image, reason=repr(str(error))))
+        return None

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where compressed clusters lie in an image: one behind the other, in regions that are written whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from overkeep.blocks.buffers import aligned_buffer
+from overkeep.blocks.qcow2.layout import COMPRESSED, SECTOR
+from overkeep.units import MIB, align_up
+
+_REGION = 2 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Bytes that belong at `offset` of the file, in whole clusters."""
+
+    offset: int
+    data: memoryview
+
+
+class Packing:
+    """Packs payloads into regions of the file; the caller holds the lock and writes the regions that are full.
+
+    `allocate` gives the offset of the next free clusters of the file.
+    """
+
+    def __init__(self, cluster: int, allocate: Callable[[int], int]) -> None:
+        self._cluster = cluster
+        self._allocate = allocate
+        self._region: Region | None = None
+        self._used = 0
+
+    def add(self, payload: bytes) -> tuple[int, Region | None]:
+        """Find a place for `payload`; return it as an L2 entry, and a region that is full and must be written now."""
+        full = None
+        if self._region is None or self._used + len(payload) > len(self._region.data):
+            full = self.flush()
+            offset = self._allocate(max(_REGION, self._cluster) // self._cluster)
+            self._region = Region(offset, aligned_buffer(max(_REGION, self._cluster)))
+        at = self._used
+        self._region.data[at : at + len(payload)] = payload
+        self._used = at + len(payload)
+        return packed_entry(self._region.offset + at, len(payload), self._cluster), full
+
+    def flush(self) -> Region | None:
+        """Begin a new region with the next payload; return the one so far, as far as it is used."""
+        region, used = self._region, align_up(self._used, self._cluster)
+        self._region, self._used = None, 0
+        return Region(region.offset, region.data[:used]) if region is not None and used else None
+
+
+def packed_entry(offset: int, length: int, cluster: int) -> int:
+    """Make the L2 entry of a compressed cluster: where it begins, and how many sectors it touches besides the first."""
+    shift = 62 - (cluster.bit_length() - 1 - 8)
+    sectors = (offset + length - 1) // SECTOR - offset // SECTOR
+    return COMPRESSED | sectors << shift | offset
+
+
+def touched(entry: int, cluster: int) -> Iterator[int]:
+    """Yield the numbers of the clusters of the file in which the compressed cluster of `entry` lies."""
+    shift = 62 - (cluster.bit_length() - 1 - 8)
+    offset = entry & ((1 << shift) - 1)
+    sectors = ((entry & ~COMPRESSED) >> shift & ((1 << (62 - shift)) - 1)) + 1
+    end = (offset // SECTOR + sectors) * SECTOR
+    yield from range(offset // cluster, -(-end // cluster))
