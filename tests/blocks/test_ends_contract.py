@@ -17,13 +17,14 @@ from overkeep.blocks.errors import BadRange
 from overkeep.blocks.image import ChainReader, ImageSink
 from overkeep.blocks.memory import MemoryDisk
 from overkeep.blocks.nbd import NbdSink, NbdSource
+from overkeep.blocks.rawfile import RawSink, RawSource
 from overkeep.units import MIB
 
 SIZE = 5 * MIB + 512
 Ends = tuple[Sink, Callable[[], Source]]
 
 
-@pytest.fixture(params=["memory", "nbd", "nbd-qcow2", "image"])
+@pytest.fixture(params=["memory", "nbd", "nbd-qcow2", "image", "raw"])
 def ends(request: pytest.FixtureRequest, tmp_path: Path) -> Ends:
     """A sink of `SIZE` bytes, and how to read what was written to it."""
     if request.param == "memory":
@@ -31,6 +32,11 @@ def ends(request: pytest.FixtureRequest, tmp_path: Path) -> Ends:
         return disk, lambda: disk
     if request.param == "image":
         return ImageSink(tmp_path, "a.qcow2", size=SIZE), lambda: ChainReader(tmp_path, "a.qcow2")
+    if request.param == "raw":
+        path = tmp_path / "raw"
+        path.touch()
+        os.truncate(path, SIZE)
+        return RawSink(path), lambda: RawSource(path)
     form = "qcow2" if request.param == "nbd-qcow2" else "raw"
     image = tmp_path / "disk"
     request.getfixturevalue("qemu")("qemu-img", "create", "-q", "-f", form, image, str(SIZE))

@@ -48,6 +48,16 @@ def open_regular(path: Path) -> int:
     return handle
 
 
+def forget_cached(path: Path) -> None:
+    """Let this machine forget what it has of a file in memory, so that the next read asks the target."""
+    handle = open_regular(path)
+    try:
+        with on_target(path):
+            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(handle)
+
+
 class PartialFile:
     """`<final>.partial`, made anew and exclusively; writes may come from several threads.
 

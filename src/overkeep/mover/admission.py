@@ -28,6 +28,10 @@ def _fault(order: CopyOrder, targets: Collection[str]) -> tuple[str, str]:
         return f"this host has no target {image.target!r} (it has {known})", "add it to the mover's settings"
     if image.backing == image.name:
         return "the image is its own backing image", "name the parent"
-    if order.dirty and (image is not order.sink or image.backing is None):
+    if (order.dirty or order.compare) and (image is not order.sink or image.backing is None):
         return "changed blocks need an image to write with a backing image", "name the parent or copy everything"
+    if order.dirty and order.compare:
+        return "it asks for tracked changes and for compared ones", "choose one"
+    if order.differential and image is order.sink:
+        return "only a disk that is restored can be written differentially", "leave it out for a backup"
     return "", ""

@@ -3,27 +3,18 @@
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
-from overkeep.blocks.copy import copy
-from overkeep.blocks.ends import Extent, Sink, Source
-from overkeep.blocks.errors import DiskFailed, DiskLost, DiskRefused, DiskUnreachable, SizesDiffer
-from overkeep.blocks.image import ChainReader, ImageSink
-from overkeep.errors import OverkeepError
+from overkeep.blocks.compression import Compression
+from overkeep.blocks.errors import DiskFailed, DiskLost, DiskRefused, DiskUnreachable
+from overkeep.blocks.qcow2.form import Form
 from overkeep.mover import access
+from overkeep.mover.disk_copies import Changes, Options, Place, back_up, restore
 from overkeep.mover.imageio import Imageio, ImageioUnreachable, Ticket, TicketBroken, TicketCancelled
-from overkeep.mover.orders import Access, CopyResult, Image, Progress
+from overkeep.mover.orders import Access, CopyOrder, CopyResult, Image
 from overkeep.mover.targets import Targets, require_replaceable
 from overkeep.mover.work import Work
-
-
-class BackingMissing(OverkeepError):
-    """The parent of an incremental is not there, or is no sound image."""
-
-    code = "backing-missing"
-    template = "The image {name} cannot be built upon {backing} ({reason}); back the disk up in full."
 
 
 class Copier:
@@ -44,28 +35,23 @@ class Copier:
         raise AssertionError("admission refuses orders with two ends of one kind")
 
     def _back_up(self, work: Work, source: Access, sink: Image) -> CopyResult:
-        dirty = work.order.dirty
+        changes, options = _changes(work.order), _options(work.order)
+        dirty = changes is Changes.TRACKED
         folder = self._targets.writable_folder(sink)
         require_replaceable(folder, sink, fence=work.order.fence, finished=self._finished_fence(work.sink))
+        place = Place(folder=folder, name=sink.name, backing=sink.backing)
         ticket = access.look_up(self._imageio, source.ticket, op="read", dirty=dirty)
         with self._using(ticket, work), closing(access.open_source(self._imageio, ticket, dirty=dirty)) as disk:
-            if sink.backing is not None:
-                with _backing(sink), closing(ChainReader(folder, sink.backing)) as parent:
-                    _require_room(parent.size, disk.size)
-            with closing(ImageSink(folder, sink.name, size=disk.size, backing=sink.backing)) as image:
-                result = _copy(work, disk, image, extents=_changed(disk, work) if dirty else None)
-                return result.model_copy(update={"stored": image.stored})
+            return back_up(disk, place, changes=changes, options=options, watch=work)
 
     def _restore(self, work: Work, source: Image, sink: Access) -> CopyResult:
-        folder = self._targets.existing_folder(source)
+        place = Place(folder=self._targets.existing_folder(source), name=source.name)
         ticket = access.look_up(self._imageio, sink.ticket, op="write", dirty=False)
-        with (
-            closing(ChainReader(folder, source.name)) as chain,
-            self._using(ticket, work),
-            closing(access.open_sink(self._imageio, ticket)) as disk,
-        ):
-            _require_room(chain.size, disk.size)
-            return _copy(work, chain, disk)
+        with self._using(ticket, work), closing(access.open_sink(self._imageio, ticket)) as disk:
+            if not work.order.differential:
+                return restore(place, disk, options=_options(work.order), watch=work)
+            with closing(access.open_source(self._imageio, ticket, dirty=False)) as present:
+                return restore(place, disk, present=present, options=_options(work.order), watch=work)
 
     @contextmanager
     def _using(self, ticket: Ticket, work: Work) -> Iterator[None]:
@@ -83,58 +69,13 @@ class Copier:
                 raise
 
 
-class _Extents:
-    """Extents in 16 bytes each: those of a large fragmented disk must fit in memory, to know their total first."""
-
-    def __init__(self, extents: Iterable[Extent]) -> None:
-        self._packed = array("Q")
-        self.total = 0
-        for extent in extents:
-            self._packed.extend((extent.start << 1 | extent.zero, extent.length))
-            self.total += extent.length
-
-    def __iter__(self) -> Iterator[Extent]:
-        for index in range(0, len(self._packed), 2):
-            packed, length = self._packed[index : index + 2]
-            yield Extent(packed >> 1, length, bool(packed & 1))
+def _changes(order: CopyOrder) -> Changes:
+    if order.dirty:
+        return Changes.TRACKED
+    return Changes.COMPARED if order.compare else Changes.ALL
 
 
-def _copy(work: Work, source: Source, sink: Sink, *, extents: _Extents | None = None) -> CopyResult:
-    total = source.size if extents is None else extents.total
-    pieces: Iterable[Extent] = source.extents(dirty=False) if extents is None else extents
-    work.progress(Progress(total=total))
-    stats = copy(
-        source,
-        sink,
-        pieces,
-        progress=lambda covered, moved: work.progress(Progress(done=covered, total=total, moved=moved)),
-        cancelled=lambda: work.stopped,
-    )
-    return CopyResult(
-        virtual_size=source.size, covered=stats.covered, moved=stats.moved, stored=0, seconds=stats.seconds
-    )
-
-
-def _changed(disk: Source, work: Work) -> _Extents:
-    def watched() -> Iterator[Extent]:
-        for extent in disk.extents(dirty=True):
-            work.check()
-            yield extent
-
-    return _Extents(watched())
-
-
-@contextmanager
-def _backing(image: Image) -> Iterator[None]:
-    """Say what a bad parent means for the image that is to be built upon it."""
-    try:
-        yield
-    except OverkeepError as error:
-        if error.retry:
-            raise
-        raise BackingMissing(name=image.name, backing=image.backing, reason=str(error)) from error
-
-
-def _require_room(source: int, sink: int) -> None:
-    if source > sink:
-        raise SizesDiffer(source=source, sink=sink)
+def _options(order: CopyOrder) -> Options:
+    compression = Compression.ZSTD if order.compression == "zstd" else None
+    form = Form(cluster=order.cluster, compression=compression, level=order.level)
+    return Options(form=form, bandwidth=order.bandwidth, read_back=order.read_back)

@@ -42,8 +42,10 @@ class Image(_Wire):
 class CopyOrder(_Wire):
     """Copy one disk, access to image (backup) or image to access (restore).
 
-    `dirty` asks for the extents that changed since the base, which needs a backing image. `lease` is in seconds:
-    without contact for so long the mover stops. `fence` rises with each attempt at the same sink.
+    `dirty` asks for the extents that changed since the base, `compare` for the clusters that differ from the backing
+    image; both need one. `differential` writes only what differs from what the disk holds. `bandwidth` is in bytes a
+    second, 0 for no limit; `read_back` is the share of a new image that is read again from the target. `lease` is in
+    seconds: without contact for so long the mover stops. `fence` rises with each attempt at the same sink.
     """
 
     kind: Literal["copy"] = "copy"
@@ -51,6 +53,13 @@ class CopyOrder(_Wire):
     source: Access | Image = Field(discriminator="kind")
     sink: Access | Image = Field(discriminator="kind")
     dirty: bool = False
+    compare: bool = False
+    differential: bool = False
+    compression: Literal["none", "zstd"] = "none"
+    level: int = Field(default=3, ge=1, le=19)
+    cluster: Literal[65536, 131072, 262144, 524288, 1048576, 2097152] = 65536
+    bandwidth: int = Field(default=0, ge=0)
+    read_back: float = Field(default=0.01, ge=0, le=1)
     lease: float = Field(default=60, gt=0, le=3600)
     fence: int = Field(default=1, ge=1, le=2**53)
 
@@ -93,13 +102,17 @@ class Progress(_Wire):
 
 
 class CopyResult(_Wire):
-    """What a finished copy did; `covered` and `stored` as in `overkeep.model.points.DiskImage`."""
+    """What a finished copy did; `covered` and `stored` as in `overkeep.model.points.DiskImage`.
+
+    `stages` are the seconds of all workers by stage (`overkeep.blocks.stages.Stages`).
+    """
 
     virtual_size: int
     covered: int
     moved: int
     stored: int
     seconds: float
+    stages: dict[str, float] = Field(default_factory=dict)
 
 
 class OrderStatus(_Wire):

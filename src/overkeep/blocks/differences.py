@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A sink that keeps nothing but where a disk differs from what it should hold."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+
+from overkeep.blocks.buffers import CLUSTER
+from overkeep.blocks.digests import Row, check_range, digests_of, row, runs, zero_row
+from overkeep.blocks.ends import UNLIMITED, Extent
+from overkeep.blocks.expected import Expected
+from overkeep.blocks.stages import Stages
+
+
+class Differences:
+    """Takes a copy of a disk of `size` bytes and remembers the clusters whose digests are not the expected ones.
+
+    Two bytes of memory for a cluster of the disk. Safe for several threads; `clone` is the same object.
+    """
+
+    parallel = UNLIMITED
+
+    def __init__(self, expected: Expected, *, size: int, stages: Stages | None = None) -> None:
+        self.size = size
+        self._expected = expected
+        self._stages = stages or Stages()
+        clusters = -(-size // CLUSTER)
+        self._differ = np.zeros(clusters, dtype=bool)
+        self._zero = np.zeros(clusters, dtype=bool)
+        self._lock = threading.Lock()
+
+    @property
+    def clusters(self) -> int:
+        """How many clusters differ."""
+        return int(np.count_nonzero(self._differ))
+
+    def extents(self) -> Iterator[Extent]:
+        """Yield what differs, what should hold data first; `zero` is what should be zeroes."""
+        for zero in (False, True):
+            for start, end in runs(self._differ & (self._zero == zero)):
+                yield Extent(start * CLUSTER, min(end * CLUSTER, self.size) - start * CLUSTER, zero)
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Compare `data` with what is expected at `offset`."""
+        first, _ = check_range(offset, len(data), self.size)
+        with self._stages.spent("digest"):
+            self._note(first, row(digests_of(data)))
+
+    def zero(self, offset: int, length: int) -> None:
+        """Compare zeroes with what is expected."""
+        first, count = check_range(offset, length, self.size)
+        self._note(first, zero_row(count))
+
+    def _note(self, first: int, found: Row) -> None:
+        expected = self._expected.range(first, len(found))
+        differ = (expected != found).any(axis=1)
+        zero = (expected == zero_row(len(found))).all(axis=1)
+        with self._lock:
+            self._differ[first : first + len(found)] = differ
+            self._zero[first : first + len(found)] = zero
+
+    def clone(self) -> Differences:
+        """Return this sink: it is safe for several threads."""
+        return self
+
+    def finish(self) -> None:
+        """Nothing is to be made durable."""
+
+    def close(self) -> None:
+        """Nothing is held."""

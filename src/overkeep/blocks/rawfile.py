@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Raw files and block devices as source and sink."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from overkeep.blocks.buffers import ZEROES
+from overkeep.blocks.ends import UNLIMITED, Extent
+from overkeep.blocks.errors import BadRange, NoChangedBlocks, TargetFailed, on_target
+from overkeep.blocks.extents import Status, dirty_clusters
+
+_KEEP_SIZE, _PUNCH_HOLE = 1, 2  # <linux/falloc.h>
+_NOT_POSSIBLE = (errno.EOPNOTSUPP, errno.ENOSYS, errno.ENODEV, errno.EINVAL)
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+
+
+def punch_hole(handle: int, offset: int, length: int) -> bool:
+    """Give the space of a range back, which then reads as zeroes; False where the file system cannot.
+
+    Raises `OSError` for anything else.
+    """
+    if _libc.fallocate(handle, _KEEP_SIZE | _PUNCH_HOLE, offset, length) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in _NOT_POSSIBLE:
+        return False
+    raise OSError(number, os.strerror(number))
+
+
+class _RawFile:
+    parallel = UNLIMITED
+
+    def __init__(self, path: Path, flags: int) -> None:
+        self.path = path
+        with on_target(path):
+            self._handle = os.open(path, flags | os.O_CLOEXEC)
+            self.size = os.lseek(self._handle, 0, os.SEEK_END)
+
+    def _check(self, offset: int, length: int) -> None:
+        if offset < 0 or offset + length > self.size:
+            raise BadRange(offset=offset, length=length, what="the disk", size=self.size)
+
+    def close(self) -> None:
+        """Close the file; may be called twice."""
+        handle, self._handle = self._handle, -1
+        if handle >= 0:
+            os.close(handle)
+
+
+class RawSource(_RawFile):
+    """A raw file or device that is read; holes are zeroes. Safe for several threads; `clone` opens it again."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, os.O_RDONLY)
+
+    def extents(self, *, dirty: bool) -> Iterator[Extent]:
+        """Yield all extents, in whole clusters."""
+        if dirty:
+            raise NoChangedBlocks(url=str(self.path), reason="a raw file does not know what changed")
+        return dirty_clusters(self._statuses())
+
+    def _statuses(self) -> Iterator[Status]:
+        position = 0
+        while position < self.size:
+            data = self._seek(position, os.SEEK_DATA)
+            if data > position:
+                yield Status(data - position, True, True)
+            position = self._seek(data, os.SEEK_HOLE)
+            if position > data:
+                yield Status(position - data, True, False)
+
+    def _seek(self, position: int, what: int) -> int:
+        if position >= self.size:
+            return self.size
+        try:
+            return os.lseek(self._handle, position, what)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                with on_target(self.path):
+                    raise
+            return self.size  # no data behind it
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` from `offset`."""
+        self._check(offset, len(buffer))
+        with on_target(self.path):
+            while buffer:
+                done = os.preadv(self._handle, [buffer], offset)
+                if not done:
+                    raise TargetFailed(path=self.path, reason=f"it ends at {offset}, before its {self.size} bytes")
+                offset, buffer = offset + done, buffer[done:]
+
+    def clone(self) -> RawSource:
+        """Open the file once more."""
+        return RawSource(self.path)
+
+
+class RawSink(_RawFile):
+    """A raw file or device that is written, as large as it is. Safe for several threads."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, os.O_RDWR)
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Write `data` at `offset`."""
+        self._check(offset, len(data))
+        with on_target(self.path):
+            while data:
+                done = os.pwrite(self._handle, data, offset)
+                offset, data = offset + done, data[done:]
+
+    def zero(self, offset: int, length: int) -> None:
+        """Punch a hole, or write zeroes where that cannot be."""
+        self._check(offset, length)
+        with on_target(self.path):
+            if length and punch_hole(self._handle, offset, length):
+                return
+        for at in range(offset, offset + length, len(ZEROES)):
+            self.write(at, ZEROES[: min(len(ZEROES), offset + length - at)])
+
+    def clone(self) -> RawSink:
+        """Open the file once more."""
+        return RawSink(self.path)
+
+    def finish(self) -> None:
+        """Make everything durable."""
+        with on_target(self.path):
+            os.fsync(self._handle)

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What may be put round an end of a copy: reading again after a lost connection, a bandwidth limit, a stop-watch."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from overkeep.blocks.ends import Extent, Source
+from overkeep.blocks.stages import Stages
+from overkeep.errors import Cancelled, OverkeepError
+from overkeep.logs import fields
+
+ATTEMPTS = 3
+"""How often a read is tried before its error counts."""
+
+_STEP = 0.25  # longest wait, in seconds, after which somebody who waits looks whether he should stop
+
+log = logging.getLogger(__name__)
+
+Stopped = Callable[[], bool]
+
+
+class Wrapped:
+    """A source as it is; what it is wrapped for overrides a method."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    @property
+    def size(self) -> int:
+        """Virtual size in bytes."""
+        return self._source.size
+
+    @property
+    def parallel(self) -> int:
+        """How many clones may work at the same time."""
+        return self._source.parallel
+
+    def extents(self, *, dirty: bool) -> Iterator[Extent]:
+        """Yield the extents of the source."""
+        return self._source.extents(dirty=dirty)
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` from `offset`."""
+        self._source.read_into(offset, buffer)
+
+    def close(self) -> None:
+        """Close the source."""
+        self._source.close()
+
+
+class Retrying(Wrapped):
+    """Reads again on a new connection when a retry may help; its clones do the same.
+
+    `stopped` tells that nothing is to be tried any more. The first error counts when the last attempt fails too.
+    """
+
+    def __init__(self, source: Source, *, attempts: int = ATTEMPTS, stopped: Stopped = lambda: False) -> None:
+        super().__init__(source)
+        self._attempts = attempts
+        self._stopped = stopped
+        self._spare: Source | None = None  # the connection that took the place of a lost one
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` from `offset`."""
+        try:
+            (self._spare or self._source).read_into(offset, buffer)
+        except OverkeepError as error:
+            self._read_again(offset, buffer, error)
+
+    def _read_again(self, offset: int, buffer: memoryview, first: OverkeepError) -> None:
+        for attempt in range(2, self._attempts + 1):
+            if not first.retry or self._stopped():
+                break
+            log.info("reading again %s", fields(attempt=attempt, offset=offset, error=repr(str(first))))
+            try:
+                self._renew().read_into(offset, buffer)
+            except OverkeepError as error:
+                log.info("reading failed again %s", fields(offset=offset, error=repr(str(error))))
+            else:
+                return
+        raise first
+
+    def _renew(self) -> Source:
+        if self._spare is not None:
+            self._spare.close()
+        self._spare = None
+        self._spare = self._source.clone()
+        return self._spare
+
+    def clone(self) -> Retrying:
+        """Clone the source and what is put round it."""
+        return Retrying(self._source.clone(), attempts=self._attempts, stopped=self._stopped)
+
+    def close(self) -> None:
+        """Close all connections."""
+        if self._spare is not None:
+            self._spare.close()
+        super().close()
+
+
+class Bandwidth:
+    """A limit in bytes a second for all who share it. Safe for several threads.
+
+    Nobody saves up for later: what was not used in a second is gone.
+    """
+
+    def __init__(self, rate: int, *, stopped: Stopped = lambda: False) -> None:
+        if rate <= 0:
+            raise ValueError(f"a limit is above 0 bytes a second, not {rate}")
+        self._rate = rate
+        self._stopped = stopped
+        self._free_at = 0.0  # when what has been taken so far will have been used up
+        self._lock = threading.Lock()
+
+    def take(self, count: int) -> None:
+        """Wait for the turn of `count` bytes; raises `Cancelled` when told to stop meanwhile."""
+        with self._lock:
+            begin = max(self._free_at, time.monotonic())
+            self._free_at = begin + count / self._rate
+        while (left := begin - time.monotonic()) > 0:
+            if self._stopped():
+                raise Cancelled(what="The copy")
+            time.sleep(min(left, _STEP))
+
+
+class Throttled(Wrapped):
+    """Reads no faster than a bandwidth allows."""
+
+    def __init__(self, source: Source, bandwidth: Bandwidth) -> None:
+        super().__init__(source)
+        self._bandwidth = bandwidth
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` from `offset`, when it is its turn."""
+        self._bandwidth.take(len(buffer))
+        super().read_into(offset, buffer)
+
+    def clone(self) -> Throttled:
+        """Clone the source; the bandwidth is shared."""
+        return Throttled(self._source.clone(), self._bandwidth)
+
+
+class Timed(Wrapped):
+    """Counts the time for which the source is waited for."""
+
+    def __init__(self, source: Source, stages: Stages) -> None:
+        super().__init__(source)
+        self._stages = stages
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` from `offset`."""
+        with self._stages.spent("source"):
+            super().read_into(offset, buffer)
+
+    def clone(self) -> Timed:
+        """Clone the source; the times are added up."""
+        return Timed(self._source.clone(), self._stages)

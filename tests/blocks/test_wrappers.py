@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is put round an end: it changes what it is for, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from overkeep.blocks.buffers import aligned_buffer
+from overkeep.blocks.copy import copy
+from overkeep.blocks.errors import BadRange, DiskLost
+from overkeep.blocks.memory import MemoryDisk
+from overkeep.blocks.nbd import NbdSource
+from overkeep.blocks.stages import Stages
+from overkeep.blocks.wrappers import Bandwidth, Retrying, Throttled, Timed
+from overkeep.errors import Cancelled
+from overkeep.testing.ends import FaultySource
+from overkeep.units import MIB
+
+
+@pytest.fixture
+def disk() -> MemoryDisk:
+    made = MemoryDisk(8 * MIB)
+    made.write(0, memoryview(os.urandom(8 * MIB)))
+    return made
+
+
+def test_all_of_them_together_copy_the_disk(disk: MemoryDisk) -> None:
+    stages, copied = Stages(), MemoryDisk(disk.size)
+    faulty = FaultySource(disk, fails={2, 5})
+    source = Timed(Throttled(Retrying(faulty), Bandwidth(1 << 30)), stages)
+    copy(source, copied, source.extents(dirty=False), workers=3, chunk=MIB)
+    assert copied.content == disk.content
+    assert faulty.reads.made == 8 + 2
+    assert stages.seconds["source"] > 0
+
+
+@pytest.mark.parametrize(("fails", "attempts", "reads"), [({1, 2, 3}, 3, 3), ({1}, 1, 1), ({1, 2}, 2, 2)])
+def test_the_first_error_counts_when_no_attempt_helps(
+    disk: MemoryDisk, fails: set[int], attempts: int, reads: int
+) -> None:
+    faulty = FaultySource(disk, fails=fails)
+    with pytest.raises(DiskLost, match="request 1"):
+        Retrying(faulty, attempts=attempts).read_into(0, aligned_buffer(MIB))
+    assert faulty.reads.made == reads
+
+
+def test_what_no_retry_cures_is_not_tried_again(disk: MemoryDisk) -> None:
+    faulty = FaultySource(disk, fails=set())
+    with pytest.raises(BadRange):
+        Retrying(faulty).read_into(disk.size, aligned_buffer(MIB))
+    assert faulty.reads.made == 1
+    stopped = FaultySource(disk, fails={1})
+    with pytest.raises(DiskLost):
+        Retrying(stopped, stopped=lambda: True).read_into(0, aligned_buffer(MIB))
+    assert stopped.reads.made == 1
+
+
+def test_a_lost_connection_is_made_anew(tmp_path: Path, qemu: Callable[..., str], serve: Callable[..., str]) -> None:
+    image = tmp_path / "disk"
+    image.write_bytes(os.urandom(4 * MIB))
+    source = NbdSource(serve(image))
+    retrying = Retrying(source)
+    source._client.interrupt()  # as a broken network does, not as `interrupt` of the end, which is for good
+    buffer = aligned_buffer(MIB)
+    retrying.read_into(MIB, buffer)
+    assert buffer == image.read_bytes()[MIB : 2 * MIB]
+    retrying.close()
+
+
+def test_an_interrupted_disk_fails_at_once_and_for_good(tmp_path: Path, serve: Callable[..., str]) -> None:
+    image = tmp_path / "disk"
+    image.write_bytes(os.urandom(4 * MIB))
+    source = NbdSource(serve(image))
+    clone = source.clone()
+    source.interrupt()
+    for end in (source, clone, source.clone()):
+        with pytest.raises(DiskLost):
+            end.read_into(0, aligned_buffer(MIB))
+        end.close()
+
+
+def test_a_bandwidth_is_shared_and_not_exceeded(disk: MemoryDisk) -> None:
+    source = Throttled(disk, Bandwidth(16 * MIB))
+    begin = time.monotonic()
+    copy(source, MemoryDisk(disk.size), disk.extents(dirty=False), workers=4, chunk=MIB)
+    assert time.monotonic() - begin >= 7 / 16  # eight pieces, of which the first need not wait
+
+
+def test_waiting_for_bandwidth_ends_when_told_to_stop(disk: MemoryDisk) -> None:
+    stop = threading.Event()
+    source = Throttled(disk, Bandwidth(1, stopped=stop.is_set))
+    source.read_into(0, aligned_buffer(MIB))
+    caught: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            source.clone().read_into(0, aligned_buffer(MIB))
+        except Cancelled as error:
+            caught.append(error)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    stop.set()
+    reader.join(30)
+    assert len(caught) == 1
