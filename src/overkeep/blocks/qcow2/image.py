@@ -4,112 +4,237 @@
 from __future__ import annotations
 
 import os
-import threading
-import zlib
-from array import array
-from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from overkeep.blocks.errors import ImageDamaged, UnsafeImage, on_target
-from overkeep.blocks.files import open_regular
-from overkeep.blocks.qcow2.layout import (
-    BARE_NAME,
-    HEADER_ROOM,
-    OFFSET_MASK,
-    compressed_place,
-    parse_header,
-)
-from overkeep.blocks.qcow2.tables import from_big_endian
+import numpy as np
 
-_CACHED_TABLES = 16  # 1 MiB of memory for each image of a chain, which covers 8 GiB of it
+from overkeep.blocks.compression import NotInflatable, inflate
+from overkeep.blocks.errors import ImageDamaged, UnsafeImage
+from overkeep.blocks.qcow2.cache import Cache
+from overkeep.blocks.qcow2.entries import BadEntry, Table, check_places, native, packed_places, runs_of
+from overkeep.blocks.qcow2.layout import BARE_NAME, HEADER_ROOM, OFFSET_MASK, Header
+from overkeep.blocks.qcow2.parsing import parse_header
+from overkeep.blocks.qcow2.runs import NOTHING, Kind, Run, Runs, Span, Unsigned
+from overkeep.blocks.reading import TargetFile
+from overkeep.units import KIB, MIB
+
+_SLICE_BYTES = 64 * KIB  # part of a table that is read and kept at once; the whole table if clusters are no larger
+_BATCH_BYTES = MIB  # of tables looked at in one go: few steps in Python, and all arrays together some MiB
+_BATCH_BYTES_SUBCLUSTERS = 64 * KIB  # each entry may become 32
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the images of a chain keep in memory together: parts of tables, and clusters that were inflated."""
+
+    tables: Cache[Table] = field(default_factory=lambda: Cache(32 * MIB))
+    clusters: Cache[bytes] = field(default_factory=lambda: Cache(8 * MIB))
 
 
 class ImageFile:
     """One image file. Safe for several threads; reading is `pread` only.
 
+    `cached=False` reads what is really on the target, past the page cache. Images that are read together share a
+    `memory`.
+
     Raises `UnsafeImage` for what is not a regular file in the folder, `ImageDamaged` or `ImageUnsupported` for what is
     not a sound image, and the typed errors of the target.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, *, cached: bool = True, memory: Memory | None = None) -> None:
         if not BARE_NAME.fullmatch(name):
             raise UnsafeImage(file=name, reason="that is not the bare name of a file")
         self.name = name
-        self._path = folder / name
-        self._handle = open_regular(self._path)
+        self._memory = memory or Memory()
+        self._file = TargetFile(folder / name, cached=cached)
         try:
-            self._load_header()
+            self._load(folder)
         except BaseException:
             self.close()
             raise
-        self._lock = threading.Lock()
-        self._tables: OrderedDict[int, array[int]] = OrderedDict()
 
-    def _load_header(self) -> None:
-        with on_target(self._path):
-            self.file_size = os.fstat(self._handle).st_size
+    def _load(self, folder: Path) -> None:
+        self.file_size = self._file.size
         room = self._read(0, min(HEADER_ROOM, self.file_size))
-        self.header = parse_header(room, self.file_size, file=self.name)
-        needed = -(-self.header.size // self.header.table_covers)
-        self.l1 = from_big_endian(self._read(self.header.l1_offset, needed * 8))
+        self.header: Header = parse_header(bytes(room), self.file_size, file=self.name, folders=_paths(folder))
+        needed = self._read(self.header.l1_offset, self.header.l1_needed * 8) if self.header.size else b""
+        self.l1: Unsigned = np.frombuffer(needed, ">u8").astype(np.uint64) & np.uint64(OFFSET_MASK)
+
+    @property
+    def size(self) -> int:
+        """Virtual size in bytes."""
+        return self.header.size
 
     def close(self) -> None:
         """Close the file; may be called twice."""
-        handle, self._handle = self._handle, -1
-        if handle >= 0:
-            os.close(handle)
+        self._file.close()
 
-    def table(self, index: int) -> array[int] | None:
-        """The L2 table for the `index`-th stretch of the disk, or None when there is none."""
-        offset = self.l1[index] & OFFSET_MASK
-        if not offset:
+    def check_tables(self) -> None:
+        """Raise `ImageDamaged` unless every L2 table lies in the file and describes one stretch of the disk.
+
+        A table that is named many times would make a small file take very long to look through.
+        """
+        offsets = np.sort(self.l1[self.l1 != 0])
+        cluster = np.uint64(self.header.cluster)
+        if len(offsets):
+            self._check_table(int(offsets[0]), self.header.cluster)
+            self._check_table(int(offsets[-1]), self.header.cluster)
+        if (offsets % cluster).any() or (offsets[1:] == offsets[:-1]).any():
+            raise ImageDamaged(file=self.name, reason="its L1 table names a table twice, or one that cannot be")
+
+    def table(self, index: int) -> Unsigned | None:
+        """The L2 table for the `index`-th stretch of the disk, or None when there is none.
+
+        The numbers are as in the file; an image with subclusters has two for each cluster, the second the bitmap.
+        """
+        if not self.l1[index]:
             return None
-        with self._lock:
-            table = self._tables.get(index)
-            if table is not None:
-                self._tables.move_to_end(index)
-                return table
-        self.check_place(offset)
-        table = from_big_endian(self._read(offset, self.header.cluster))
-        with self._lock:
-            self._tables[index] = table
-            while len(self._tables) > _CACHED_TABLES:
-                self._tables.popitem(last=False)
-        return table
+        return np.frombuffer(self._read_table(index, 0, self.header.cluster), ">u8").astype(np.uint64)
 
-    def check_place(self, offset: int, length: int = 0) -> None:
-        """Raise `ImageDamaged` unless `length` bytes (a cluster, if 0) at `offset` are whole clusters of the file."""
+    def held(self) -> Iterator[Runs]:
+        """Yield the runs that this file holds itself, in order: data, zeroes, and compressed clusters one by one.
+
+        What lies between them is left to the backing image. Runs are whole clusters, or whole subclusters where the
+        image has them, except at the end of the disk.
+        """
+        for span in self.spans(0, self.size):
+            if len(span.runs):
+                yield span.runs
+
+    def spans(self, start: int, stop: int) -> Iterator[Span]:
+        """Yield the stretches that make up `start` to `stop`, in order, each with what the file holds of it."""
         cluster = self.header.cluster
-        if offset % cluster or not cluster <= offset <= self.file_size - (length or cluster):
-            reason = f"it points to offset {offset}, outside of its {self.file_size} bytes"
+        position = start
+        for first, last in self._described(start // cluster, -(-stop // cluster)):
+            end = min(stop, last * cluster)
+            runs = self._runs(first, last).clipped(start, stop)
+            yield Span(position, end, runs)
+            position = end
+        if position < stop:
+            yield Span(position, stop, NOTHING)
+
+    def _described(self, first: int, last: int) -> Iterator[tuple[int, int]]:
+        """Yield the runs of clusters between two that have L2 tables, in pieces that are small enough for memory."""
+        per_table = self.header.table_entries
+        batch = (_BATCH_BYTES_SUBCLUSTERS if self.header.subclusters else _BATCH_BYTES) // self.header.entry_bytes
+        index = first // per_table
+        if last <= min((index + 1) * per_table, first + batch):  # most often: a read of some MiB
+            if self.l1[index]:
+                yield first, last
+            return
+        present = np.flatnonzero(self.l1[index : -(-last // per_table)]) + index
+        if not len(present):
+            return
+        ends = np.append(np.flatnonzero(np.diff(present) != 1), len(present) - 1)
+        begins = np.concatenate(([0], ends[:-1] + 1))
+        for begin, end in zip(present[begins].tolist(), present[ends].tolist(), strict=True):
+            position, stop = max(first, begin * per_table), min(last, (end + 1) * per_table)
+            while position < stop:
+                piece = min(stop, (position // batch + 1) * batch)
+                yield position, piece
+                position = piece
+
+    def _runs(self, first: int, last: int) -> Runs:
+        """The runs of clusters `first` to `last`, all of which have L2 tables."""
+        try:
+            runs = runs_of(self._entries(first, last), first * self.header.cluster, self.header)
+            check_places(runs, self.header, self.file_size)
+        except BadEntry as error:
+            raise ImageDamaged(file=self.name, reason=str(error)) from error
+        return runs
+
+    def _entries(self, first: int, last: int) -> Table:
+        """Entries of some clusters: a few come from memory, many are read at once and not kept."""
+        per_slice = min(self.header.table_entries, _SLICE_BYTES // self.header.entry_bytes)
+        number = first // per_slice
+        begin = number * per_slice
+        if last <= begin + per_slice:
+            return self._slice(number, per_slice).part(first - begin, last - begin)
+        data = bytearray((last - first) * self.header.entry_bytes)
+        self._read_tables(first, memoryview(data))
+        return native(data, self.header)
+
+    def _slice(self, number: int, per_slice: int) -> Table:
+        size = per_slice * self.header.entry_bytes
+        index, position = divmod(number * per_slice, self.header.table_entries)
+        return self._memory.tables.get(
+            (self.name, number),
+            size,
+            lambda: native(self._read_table(index, position * self.header.entry_bytes, size), self.header),
+        )
+
+    def _read_tables(self, first: int, buffer: memoryview) -> None:
+        """Read the entries from `first` on; tables that follow one another in the file are read at once."""
+        cluster, entry = self.header.cluster, self.header.entry_bytes
+        index, position = divmod(first, self.header.table_entries)
+        while buffer:
+            offset = int(self.l1[index])
+            length = min(len(buffer), cluster - position * entry)
+            tables = 1
+            while length < len(buffer) and int(self.l1[index + tables]) == offset + tables * cluster:
+                length = min(len(buffer), length + cluster)
+                tables += 1
+            self._check_table(offset, tables * cluster)
+            self.read_into(offset + position * entry, buffer[:length])
+            buffer = buffer[length:]
+            index, position = index + tables, 0
+
+    def _read_table(self, index: int, begin: int, length: int) -> bytearray:
+        offset = int(self.l1[index])
+        self._check_table(offset, self.header.cluster)
+        return self._read(offset + begin, length)
+
+    def _check_table(self, offset: int, length: int) -> None:
+        if offset % self.header.cluster or not self.header.cluster <= offset <= self.file_size - length:
+            reason = f"its table at {offset} does not lie in the file of {self.file_size} bytes"
             raise ImageDamaged(file=self.name, reason=reason)
+
+    def read_run(self, run: Run, buffer: memoryview) -> None:
+        """Fill `buffer`, which is as long as `run`, with what lies there; the run is one of this file's, or part."""
+        if run.kind is Kind.PACKED:
+            skipped = run.start % self.header.cluster
+            buffer[:] = self._inflated(run.place, len(buffer))[skipped : skipped + len(buffer)]
+        else:
+            self.read_into(run.place, buffer)
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` from `offset` of the file."""
-        while buffer:
-            with on_target(self._path):
-                done = os.preadv(self._handle, [buffer], offset)
-            if not done:
-                raise ImageDamaged(file=self.name, reason=f"it ends at {offset}, before its data")
-            offset += done
-            buffer = buffer[done:]
+        done = self._file.fill(offset, buffer)
+        if done < len(buffer):
+            raise ImageDamaged(file=self.name, reason=f"it ends at {offset + done}, before its data")
+
+    def packed(self, entry: int) -> tuple[int, bytes]:
+        """Return where the bytes of a compressed cluster lie, and them; what follows its end has no meaning."""
+        offsets, lengths = packed_places(np.array([entry], np.uint64), self.header.cluster_bits)
+        offset = int(offsets[0])
+        length = min(int(lengths[0]), self.file_size - offset)
+        if length <= 0:
+            raise ImageDamaged(file=self.name, reason=f"a compressed cluster is said to be at {offset}")
+        return offset, bytes(self._read(offset, length))
 
     def inflate(self, entry: int) -> bytes:
         """Return the content of a compressed cluster; `entry` is its L2 entry."""
-        offset, length = compressed_place(entry, self.header.cluster_bits)
-        length = min(length, self.file_size - offset)
-        if length <= 0 or offset < self.header.cluster:
-            raise ImageDamaged(file=self.name, reason=f"a compressed cluster is said to be at {offset}")
-        unpacker = zlib.decompressobj(-15)
+        offset, data = self.packed(entry)
         try:
-            content = unpacker.decompress(self._read(offset, length), self.header.cluster)
-        except zlib.error as error:
-            raise ImageDamaged(file=self.name, reason=f"the compressed cluster at {offset} is broken") from error
-        if len(content) != self.header.cluster:
-            raise ImageDamaged(file=self.name, reason=f"the compressed cluster at {offset} is too short")
-        return content
+            return inflate(self.header.compression, data, self.header.cluster)
+        except NotInflatable as error:
+            reason = f"the compressed cluster at {offset} is broken ({error})"
+            raise ImageDamaged(file=self.name, reason=reason) from error
 
-    def _read(self, offset: int, length: int) -> bytes:
+    def _inflated(self, entry: int, wanted: int) -> bytes:
+        """The content of a compressed cluster; kept when only a part is wanted, since the rest is likely to follow."""
+        if wanted == self.header.cluster:
+            return self.inflate(entry)
+        return self._memory.clusters.get((self.name, entry), self.header.cluster, lambda: self.inflate(entry))
+
+    def _read(self, offset: int, length: int) -> bytearray:
         buffer = bytearray(length)
         self.read_into(offset, memoryview(buffer))
-        return bytes(buffer)
+        return buffer
+
+
+def _paths(folder: Path) -> tuple[str, ...]:
+    """The absolute paths by which the folder itself is known: as it was named, and without links."""
+    return os.path.abspath(folder), os.path.realpath(folder)  # noqa: PTH100  (the text is compared, not followed)

@@ -4,101 +4,106 @@
 from __future__ import annotations
 
 import threading
-from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
 
-from overkeep.blocks.buffers import ZEROES
+import numpy as np
+
+from overkeep.blocks.buffers import CLUSTER, ZEROES
 from overkeep.blocks.ends import UNLIMITED, Extent
 from overkeep.blocks.errors import BadRange, ImageDamaged, UnsafeImage
-from overkeep.blocks.extents import Status, dirty_clusters
-from overkeep.blocks.qcow2.image import ImageFile
-from overkeep.blocks.qcow2.layout import COMPRESSED, OFFSET_MASK, ZERO
+from overkeep.blocks.qcow2.image import ImageFile, Memory
+from overkeep.blocks.qcow2.raw import RawFile
+from overkeep.blocks.qcow2.runs import NOTHING, Kind, Span, overlaid
 from overkeep.model.points import LONGEST_CHAIN
+from overkeep.units import MIB
 
-_ZERO_ENTRY, _HOLE, _PLACE, _PACKED = range(4)
+Layer = ImageFile | RawFile
+"""A file of a chain; only the last may be raw."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """Where a run of the disk is: in `image` at `offset`, compressed as the entry `packed`, or nowhere (zeroes)."""
-
-    start: int
-    end: int
-    image: ImageFile | None = None
-    offset: int = 0
-    packed: int = 0
+_MOST_L1_BYTES = 256 * MIB  # of a whole chain: as much as 256 images of a disk of 64 TiB have
 
 
-def open_images(folder: Path, name: str) -> tuple[ImageFile, ...]:
-    """Open the chain of image `name` in `folder`, the image itself first.
+def open_images(folder: Path, name: str, *, cached: bool = True) -> tuple[Layer, ...]:
+    """Open the chain of image `name` in `folder`, the image itself first. `cached` is as for `ImageFile`.
 
-    Raises `ImageDamaged` for a chain that comes back to itself, is too long, or whose overlay is smaller than its
-    backing image, besides what `ImageFile` raises. Nothing stays open after an error.
+    Raises `UnsafeImage` for a chain that comes back to itself and `ImageDamaged` for one that is too long, besides what
+    `ImageFile` raises. Nothing stays open after an error.
     """
+    memory = Memory()
     images: list[ImageFile] = []
-    names: set[str] = set()
-    current: str | None = name
-    try:
+    with ExitStack() as opened:
+        current: str | None = name
         while current is not None:
-            if current in names:
-                raise UnsafeImage(file=name, reason=f"its chain comes back to {current}")
-            if len(images) == LONGEST_CHAIN:
-                raise ImageDamaged(file=name, reason=f"its chain is longer than {LONGEST_CHAIN} images")
-            names.add(current)
-            images.append(ImageFile(folder, current))
-            current = images[-1].header.backing
-    except BaseException:
-        for image in images:
-            image.close()
-        raise
+            _check_room(images, current)
+            if images and images[-1].header.backing_raw:
+                last = RawFile(folder, current, cached=cached)
+                opened.pop_all()
+                return (*images, last)
+            image = ImageFile(folder, current, cached=cached, memory=memory)
+            opened.callback(image.close)
+            image.check_tables()
+            images.append(image)
+            current = image.header.backing
+        opened.pop_all()
     return tuple(images)
+
+
+def _check_room(images: list[ImageFile], current: str) -> None:
+    """Raise the typed error when `current` cannot be the next file of the chain that begins with `images`."""
+    name = images[0].name if images else current
+    if any(image.name == current for image in images):
+        raise UnsafeImage(file=name, reason=f"its chain comes back to {current}")
+    if len(images) == LONGEST_CHAIN:
+        raise ImageDamaged(file=name, reason=f"its chain is longer than {LONGEST_CHAIN} images")
+    if sum(image.l1.nbytes for image in images) > _MOST_L1_BYTES:
+        raise ImageDamaged(file=name, reason=f"the L1 tables of its chain are larger than {_MOST_L1_BYTES} bytes")
 
 
 class ChainReader:
     """A source that reads the disk an image and its backing images make together.
 
-    `dirty=True` is refused by `extents`: an image does not know what changed since another. Clones share the open
-    files, which are closed with the last of them.
+    With `cached=False` it reads what is really on the target, past the page cache. `dirty=True` is refused by
+    `extents`: an image does not know what changed since another. Clones share the open files, which are closed with
+    the last of them.
     """
 
     parallel = UNLIMITED
 
-    def __init__(self, folder: Path, name: str) -> None:
-        self._open(_Files(open_images(folder, name)))
+    def __init__(self, folder: Path, name: str, *, cached: bool = True) -> None:
+        self._open(_Files(open_images(folder, name, cached=cached)))
 
     def _open(self, files: _Files) -> None:
         files.hold()
         self._files = files
-        self._images = files.images
+        self._layers = files.layers
         self._closed = False
-        self.size = files.images[0].header.size
+        self.size = files.layers[0].size
 
     @property
     def sizes(self) -> tuple[int, ...]:
         """Virtual sizes of the images of the chain, as `names`."""
-        return tuple(image.header.size for image in self._images)
+        return tuple(layer.size for layer in self._layers)
 
     @property
     def names(self) -> tuple[str, ...]:
         """File names of the chain, the image itself first."""
-        return tuple(image.name for image in self._images)
+        return tuple(layer.name for layer in self._layers)
 
     def extents(self, *, dirty: bool) -> Iterator[Extent]:
         """Yield all extents of the disk, in order, in whole clusters of 64 KiB."""
         if dirty:
             raise BadRange(offset=0, length=self.size, what="the changed blocks of an image", size=self.size)
-        runs = self._runs(0, 0, self.size)
-        return dirty_clusters(Status(run.end - run.start, True, run.image is None) for run in runs)
+        return _extents(_data(self._spans(0, 0, self.size), self.size), self.size)
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` from `offset` of the disk."""
         end = offset + len(buffer)
         if offset < 0 or end > self.size:
             raise BadRange(offset=offset, length=len(buffer), what="the disk", size=self.size)
-        for run in self._runs(0, offset, end):
-            _read_run(run, buffer[run.start - offset : run.end - offset])
+        for span in self._spans(0, offset, end):
+            self._read_span(span, buffer[span.start - offset : span.stop - offset])
 
     def clone(self) -> ChainReader:
         """Return another reader of the same chain."""
@@ -112,29 +117,42 @@ class ChainReader:
             self._closed = True
             self._files.release()
 
-    def _runs(self, depth: int, start: int, end: int) -> Iterator[_Run]:
-        """Yield where `start` to `end` lie, looking from image `depth` downwards."""
-        if depth == len(self._images):
-            yield _Run(start, end)
+    def _spans(self, depth: int, start: int, stop: int) -> Iterator[Span]:
+        """Yield what makes up `start` to `stop`, looking from layer `depth` downwards."""
+        if depth == len(self._layers):
+            yield Span(start, stop, NOTHING)
             return
-        image = self._images[depth]
-        within = min(end, image.header.size)
-        for piece_start, piece_end, kind, value in _pieces(image, start, within):
-            if kind == _HOLE:
-                yield from self._runs(depth + 1, piece_start, piece_end)
-            elif kind == _ZERO_ENTRY:
-                yield _Run(piece_start, piece_end)
+        layer = self._layers[depth]
+        within = min(stop, layer.size)
+        for span in layer.spans(start, within) if start < within else ():
+            runs = span.runs.at_layer(depth)
+            if runs.fills(span.start, span.stop):
+                yield Span(span.start, span.stop, runs)
+                continue
+            for below in self._spans(depth + 1, span.start, span.stop):
+                yield Span(below.start, below.stop, overlaid(runs.clipped(below.start, below.stop), below.runs))
+        if max(start, within) < stop:  # a layer ends before the one above it: zeroes, whatever lies below
+            yield Span(max(start, within), stop, NOTHING)
+
+    def _read_span(self, span: Span, buffer: memoryview) -> None:
+        """Fill `buffer`, which is as long as `span`."""
+        position = span.start
+        for run, number in zip(span.runs, span.runs.layers.tolist(), strict=True):
+            _fill_zeroes(buffer[position - span.start : run.start - span.start])
+            piece, layer = buffer[run.start - span.start : run.stop - span.start], self._layers[number]
+            if run.kind is Kind.ZERO:
+                _fill_zeroes(piece)
             else:
-                yield _placed(image, piece_start, piece_end, kind, value)
-        if max(start, within) < end:  # an image ends before the one above it: zeroes
-            yield _Run(max(start, within), end)
+                layer.read_run(run, piece)
+            position = run.stop
+        _fill_zeroes(buffer[position - span.start :])
 
 
 class _Files:
     """The open files of a chain, closed when nobody holds them any more."""
 
-    def __init__(self, images: tuple[ImageFile, ...]) -> None:
-        self.images = images
+    def __init__(self, layers: tuple[Layer, ...]) -> None:
+        self.layers = layers
         self._holders = 0
         self._lock = threading.Lock()
 
@@ -147,78 +165,41 @@ class _Files:
             self._holders -= 1
             if self._holders:
                 return
-        for image in self.images:
-            image.close()
+        for layer in self.layers:
+            layer.close()
 
 
-def _pieces(image: ImageFile, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yield `(start, end, kind, value)` of one image; neighbouring holes are one piece, also across tables."""
-    covers = image.header.table_covers
-    hole = start  # where the hole that has been seen and not been given yet begins
-    position = start
-    while position < end:
-        index = position // covers
-        stop = min(end, (index + 1) * covers)
-        table = image.table(index)
-        if table is not None:
-            for piece in _table_pieces(image, table, position, stop):
-                if piece[2] == _HOLE:
-                    continue
-                if hole < piece[0]:
-                    yield hole, piece[0], _HOLE, 0
-                yield piece
-                hole = piece[1]
-        position = stop
-    if hole < end:
-        yield hole, end, _HOLE, 0
+def _data(spans: Iterator[Span], size: int) -> Iterator[tuple[int, int]]:
+    """Yield the runs of data, rounded out to clusters of 64 KiB; neighbours may still touch or overlap."""
+    for span in spans:
+        data = span.runs.take(span.runs.kinds != Kind.ZERO)
+        if not len(data):
+            continue
+        starts = data.starts - data.starts % CLUSTER
+        stops = np.minimum(data.stops + -data.stops % CLUSTER, size)
+        breaks = np.flatnonzero(starts[1:] > stops[:-1])
+        starts = starts[np.concatenate(([0], breaks + 1))]
+        stops = stops[np.append(breaks, len(stops) - 1)]
+        yield from zip(starts.tolist(), stops.tolist(), strict=True)
 
 
-def _table_pieces(image: ImageFile, table: array[int], start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """Cut a stretch that one table describes into runs of the same kind, data also by place."""
-    cluster = image.header.cluster
-    base = start - start % image.header.table_covers
-    position, last = (start - base) // cluster, -(-(end - base) // cluster)
-    while position < last:
-        entry = table[position]
-        kind, value = _kind(entry)
-        stop = position + 1
-        if kind == _PLACE:
-            expected = value + cluster
-            while stop < last and _kind(table[stop]) == (_PLACE, expected):
-                stop += 1
-                expected += cluster
-        elif kind != _PACKED:
-            while stop < last and _kind(table[stop])[0] == kind:
-                stop += 1
-        yield max(start, base + position * cluster), min(end, base + stop * cluster), kind, value
-        position = stop
+def _extents(data: Iterator[tuple[int, int]], size: int) -> Iterator[Extent]:
+    """Turn runs of data, in order, into extents of the whole disk."""
+    begin = end = 0  # the run of data that has been seen and not been given yet
+    for start, stop in data:
+        if start > end:
+            if begin < end:
+                yield Extent(begin, end - begin, False)
+            yield Extent(end, start - end, True)
+            begin = start
+        end = stop
+    if begin < end:
+        yield Extent(begin, end - begin, False)
+    if end < size:
+        yield Extent(end, size - end, True)
 
 
-def _kind(entry: int) -> tuple[int, int]:
-    if entry & COMPRESSED:
-        return _PACKED, entry
-    if entry & ZERO:
-        return _ZERO_ENTRY, 0
-    place = entry & OFFSET_MASK
-    return (_PLACE, place) if place else (_HOLE, 0)
-
-
-def _placed(image: ImageFile, start: int, end: int, kind: int, value: int) -> _Run:
-    if kind == _PACKED:
-        return _Run(start, end, image, 0, value)
-    cluster = image.header.cluster
-    skipped = start % cluster
-    image.check_place(value, -(-(skipped + end - start) // cluster) * cluster)
-    return _Run(start, end, image, value + skipped)
-
-
-def _read_run(run: _Run, buffer: memoryview) -> None:
-    if run.image is None:
-        for at in range(0, len(buffer), len(ZEROES)):
-            piece = buffer[at : at + len(ZEROES)]
-            piece[:] = ZEROES[: len(piece)]
-    elif run.packed:
-        skipped = run.start % run.image.header.cluster
-        buffer[:] = run.image.inflate(run.packed)[skipped : skipped + len(buffer)]
-    else:
-        run.image.read_into(run.offset, buffer)
+def _fill_zeroes(buffer: memoryview) -> None:
+    for at in range(0, len(buffer), len(ZEROES)):
+        piece = buffer[at : at + len(ZEROES)]
+        piece[:] = ZEROES[: len(piece)]

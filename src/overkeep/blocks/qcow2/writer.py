@@ -108,8 +108,9 @@ class ImageWriter:
                 refcount_offset=refcount_offset,
                 refcount_clusters=refcount_clusters,
                 backing=self._backing,
+                compression=self._form.compression or Compression.ZLIB,
             )
-            self.store(0, pack_header(header, zstd=self._form.compression is Compression.ZSTD))
+            self.store(0, pack_header(header))
             self._file.publish()
 
     def close(self) -> None:
