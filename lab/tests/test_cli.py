@@ -157,6 +157,15 @@ def test_faults_of_the_fabric_and_their_end(running: Path):
     assert "NFS server: answers" in said
     assert "host alpha: imageio runs" in said
     assert "there is no host" in lab("fault", "imageio", "--dir", running, "gamma", "kill").stderr
+    assert lab("fault", "nfs", "--dir", running, "freeze").returncode == 0
+    in_force = [line.split()[1] for line in lab("fault", "status", "--dir", running).stdout.splitlines()]
+    assert in_force == ["vm-kill", "nfs-freeze"]
+    cleared = lab("fault", "clear", "--dir", running).stdout
+    assert "stays as it is: vm-kill: bitmaps" in cleared
+    said = lab("status", "--dir", running).stdout
+    assert "NFS server: answers" in said
+    assert "VM plain: up" in said
+    assert "not frozen" in lab("fault", "nfs", "--dir", running, "thaw").stderr
 
 
 def test_a_lab_that_cannot_start_says_why_and_leaves_nothing(lab_directory: Path, tmp_path: Path):

@@ -4,26 +4,20 @@
 from __future__ import annotations
 
 import os
-import shutil
-import ssl
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
-from ovirtlab import teardown
 from ovirtlab.fabric.commands import run
 from ovirtlab.faults.active import FAULTS
-from ovirtlab.faults.client import Faults
-from ovirtlab.places import Places
-from ovirtlab.remote import LabError, call
-from ovirtlab.starting import Wanted, start
+from ovirtlab.remote import LabError
+
+from .running_lab import Lab, running_lab, wait
 
 pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("needs_isolation")]
 OVIRTLAB = Path(sys.executable).with_name("ovirtlab")
@@ -37,80 +31,12 @@ vms:
   - {name: other, host: beta, disks: [{name: d2, size: 64 MiB, backup: incremental, storage_domain: small}]}
   - {name: idle, running: false, disks: [{name: d3, size: 8 MiB, backup: incremental}]}
 """
-DEADLINE = 20.0
-
-
-class Lab:
-    """A running lab, its faults, and a client of its engine."""
-
-    def __init__(self, facts: Mapping[str, Any]) -> None:
-        self.facts = facts
-        self.faults = Faults.of(facts)
-        self.places = Places(Path(facts["ca_file"]).parent.parent)
-        self.trusted = ssl.create_default_context(cafile=facts["ca_file"])
-        self.http = httpx.Client(
-            base_url=f"{facts['engine_url']}/",
-            auth=(facts["username"], facts["password"]),
-            headers={"Accept": "application/json"},
-            verify=self.trusted,
-        )
-
-    def status(self) -> Any:
-        return call(self.places, "GET", "status")
-
-    def vm(self, name: str) -> dict[str, Any]:
-        return next(vm for vm in self.facts["vms"] if vm["name"] == name)
-
-    def state(self, name: str) -> str:
-        return str(self.http.get(f"vms/{self.vm(name)['id']}").json()["status"])
-
-    def host(self, name: str) -> dict[str, Any]:
-        return next(host for host in self.facts["hosts"] if host["name"] == name)
-
-    def host_status(self, name: str) -> str:
-        return str(self.http.get(f"hosts/{self.host(name)['id']}").json()["status"])
-
-    def io(self, vm: str, command: str) -> str:
-        return str(call(self.places, "POST", "vms", vm, "io", body={"target": "vda", "command": command})["output"])
-
-    def back_up(self, vm: str, since: str = "") -> tuple[str, str]:
-        """Make a backup and end it; return its last phase and its checkpoint."""
-        where = f"vms/{self.vm(vm)['id']}/backups"
-        body: dict[str, Any] = {"disks": {"disk": [{"id": self.vm(vm)["disks"][0]["id"]}]}}
-        if since:
-            body["from_checkpoint_id"] = since
-        made = self.http.post(where, json=body)
-        if made.status_code >= 400:
-            return made.json()["detail"], ""
-        one = f"{where}/{made.json()['id']}"
-        wait(lambda: self.http.get(one).json()["phase"] in ("ready", "failed"))
-        if self.http.get(one).json()["phase"] == "ready":
-            self.http.post(f"{one}/finalize", json={})
-            wait(lambda: self.http.get(one).json()["phase"] in ("succeeded", "failed"))
-        found = self.http.get(one).json()
-        return found["phase"], found.get("to_checkpoint_id", "")
-
-
-def wait(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < end, "the condition did not come true in time"
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
 def started(needs_isolation: None) -> Iterator[Lab]:
-    directory = Path(tempfile.mkdtemp(prefix="ovl-"))
-    environment = directory.with_suffix(".yaml")
-    environment.write_text(ENVIRONMENT)
-    try:
-        lab = Lab(start(directory, Wanted(environment=environment), say=lambda _: None))
+    with running_lab(ENVIRONMENT) as lab:
         yield lab
-        lab.http.close()
-    finally:
-        teardown.tear_down(directory)
-        environment.unlink()
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture
@@ -119,10 +45,7 @@ def lab(started: Lab) -> Iterator[Lab]:
     yield started
     started.faults.clear()
     assert started.faults.active() == []
-    for name in ("plain", "other"):
-        if started.state(name) == "down":
-            started.http.post(f"vms/{started.vm(name)['id']}/start", json={})
-            wait(lambda name=name: started.state(name) == "up")  # type: ignore[misc]
+    assert [started.state(name) for name in ("plain", "other")] == ["up", "up"]
 
 
 def test_a_killed_vm_is_down_and_started_again_when_cleared(lab: Lab):
@@ -132,7 +55,7 @@ def test_a_killed_vm_is_down_and_started_again_when_cleared(lab: Lab):
         (key, "vm-kill", {"vm": "plain"})
     ]
     assert lab.faults.clear(key) == [key]
-    assert lab.state("plain") in ("up", "powering_up")
+    assert lab.state("plain") == "up"
 
 
 def test_a_guest_that_powers_itself_off_keeps_its_bitmaps(lab: Lab):
@@ -148,18 +71,14 @@ def test_a_guest_that_powers_itself_off_keeps_its_bitmaps(lab: Lab):
 @pytest.mark.parametrize("fault", ["vm-power-off", "vm-kill"])
 def test_a_backup_whose_vm_goes_stays_ready_until_somebody_ends_it(lab: Lab, fault: str):
     vm = lab.vm("plain")
-    where, disk = f"vms/{vm['id']}/backups", vm["disks"][0]["id"]
-    made = lab.http.post(where, json={"disks": {"disk": [{"id": disk}]}}).json()
-    one = f"{where}/{made['id']}"
-    wait(lambda: lab.http.get(one).json()["phase"] == "ready")
+    one = lab.begin_backup("plain")
     lab.faults.do(fault, vm="plain")
     wait(lambda: lab.state("plain") == "down")
     found = lab.http.get(one).json()
     assert found["phase"] == "ready"
-    assert lab.http.get(f"disks/{disk}").json()["status"] == "locked"
-    lab.http.post(f"{one}/finalize", json={})
-    wait(lambda: lab.http.get(one).json()["phase"] == "failed")
-    assert lab.http.get(f"disks/{disk}").json()["status"] == "ok"
+    assert lab.disk_status("plain") == "locked"
+    assert lab.end_backup(one) == "failed"
+    assert lab.disk_status("plain") == "ok"
     checkpoints = lab.http.get(f"vms/{vm['id']}/checkpoints").json().get("checkpoint", [])
     assert found["to_checkpoint_id"] not in [checkpoint["id"] for checkpoint in checkpoints]
 
@@ -172,7 +91,7 @@ def test_a_killed_host_takes_its_vms_and_its_daemon_with_it(lab: Lab):
     assert [bool(host["imageio"]) for host in lab.status()["hosts"]] == [False, True]
     lab.http.post(f"vms/{lab.vm('plain')['id']}/start", json={})
     wait(lambda: lab.state("plain") == "up")
-    assert {vm["name"]: vm["host"] for vm in lab.status()["vms"]}["plain"] == "beta"
+    assert lab.where("plain") == "beta"
     lab.faults.clear("host-kill")
     assert lab.host_status("alpha") == "up"
     assert all(host["imageio"] for host in lab.status()["hosts"])
@@ -230,14 +149,21 @@ def test_the_nfs_server_dies_or_hangs_until_cleared(lab: Lab):
 
 @pytest.mark.parametrize("how", ["down", "drop", "reject"])
 def test_a_network_that_is_cut_is_whole_again(lab: Lab, how: str):
-    address = lab.host("alpha")["address"]
+    name = lab.where("plain")
+    address = lab.host(name)["address"]
+    since = lab.last_event()
     connect = [sys.executable, "-c", f"import socket; socket.create_connection(('{address}', 54322), 1)"]
-    with lab.faults.during("network-cut", host="alpha", how=how):
-        assert lab.host_status("alpha") == "non_responsive"
+    with lab.faults.during("network-cut", host=name, how=how):
+        assert lab.host_status(name) == "non_responsive"
+        assert lab.state("plain") == "unknown"
+        refused = lab.ask_backup("plain")
+        assert (refused.status_code, "should be in Up or Down status" in refused.text) == (409, True)
+        assert {12, 142} <= lab.codes(since)
         broken = subprocess.run(connect, capture_output=True, text=True, timeout=20, check=False)
         assert broken.returncode != 0
         assert ("refused" in broken.stderr) == (how == "reject")
-    assert lab.host_status("alpha") == "up"
+    assert (lab.host_status(name), lab.state("plain")) == ("up", "up")
+    assert 13 in lab.codes(since)
     wait(lambda: subprocess.run(connect, capture_output=True, timeout=20, check=False).returncode == 0)
 
 
@@ -310,10 +236,10 @@ def test_a_snapshot_stays_when_its_live_merge_is_refused(lab: Lab):
         return lab.http.get(one).status_code == 404
 
     wait(lambda: lab.http.get(one).json()["snapshot_status"] == "ok")
-    with lab.faults.during("act-refused", act="merge", vm="plain"):
-        lab.http.delete(one)
-        wait(lambda: not gone() and lab.http.get(one).json()["snapshot_status"] == "ok")
-        assert not gone()
+    lab.faults.do("act-refused", act="merge", vm="plain", count=1)
+    lab.http.delete(one)
+    wait(lambda: not gone() and lab.http.get(one).json()["snapshot_status"] == "ok")
+    assert not gone()
     wait(lambda: lab.http.delete(one).status_code == 200)
     wait(gone)
     assert "wrote" in lab.io("plain", "write 0 64k")

@@ -1,25 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Faults as a guest feels them: no space pauses its VM, a power-off from inside ends it."""
+"""Faults that a guest feels: no space for its disk or for the scratch disk of its backup, and its own power-off."""
 
 from __future__ import annotations
 
-import shutil
-import ssl
-import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
-import httpx
 import pytest
 
-from ovirtlab import teardown
-from ovirtlab.faults.client import Faults
-from ovirtlab.places import Places
 from ovirtlab.remote import call
-from ovirtlab.starting import Wanted, start
+
+from .running_lab import DEADLINE, Lab, running_lab, wait
 
 pytestmark = [
     pytest.mark.lab,
@@ -34,63 +25,65 @@ storage_domains: [{name: small, size: 512 MiB}]
 vms:
   - {name: web, guest: linux, memory: 128 MiB, disks: [{size: 1 GiB, backup: incremental}]}
 """
-DEADLINE = 30.0
 
 
-@pytest.fixture
-def facts() -> Iterator[dict[str, Any]]:
-    directory = Path(tempfile.mkdtemp(prefix="ovl-"))
-    environment = directory.with_suffix(".yaml")
-    environment.write_text(ENVIRONMENT)
-    try:
-        yield start(directory, Wanted(environment=environment), say=lambda _: None)
-    finally:
-        teardown.tear_down(directory)
-        environment.unlink()
-        shutil.rmtree(directory, ignore_errors=True)
+@pytest.fixture(scope="module")
+def lab(needs_isolation: None) -> Iterator[Lab]:
+    with running_lab(ENVIRONMENT) as running:
+        yield running
 
 
-def wait(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < end, "the condition did not come true in time"
-        time.sleep(0.05)
+class Writing:
+    """A guest's `dd` of random data into a file, in the background; it hangs while the guest is paused."""
+
+    def __init__(self, lab: Lab, file: str) -> None:
+        command = f"dd if=/dev/urandom of={file} conv=notrunc bs=1M count=32 && sync"
+        self._lab, self._words = lab, ["/bin/sh", "-c", command]
+        self._status: list[int] = []
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        self._status.append(call(self._lab.places, "POST", "vms", "web", "exec", body={"argv": self._words})["status"])
+
+    def ended_well(self) -> bool:
+        self._thread.join(DEADLINE)
+        return self._status == [0]
 
 
-def test_a_guest_without_space_is_paused_and_goes_on_when_there_is_some(facts: dict[str, Any]):
-    faults, places = Faults.of(facts), Places(Path(facts["ca_file"]).parent.parent)
-    with httpx.Client(
-        base_url=f"{facts['engine_url']}/",
-        auth=(facts["username"], facts["password"]),
-        headers={"Accept": "application/json"},
-        verify=ssl.create_default_context(cafile=facts["ca_file"]),
-    ) as client:
-        vm = f"vms/{facts['vms'][0]['id']}"
+def test_a_guest_without_space_is_paused_and_goes_on_when_there_is_some(lab: Lab) -> None:
+    since = lab.last_event()
+    lab.faults.do("storage-full", domain="small", leave=1 << 20)
+    writing = Writing(lab, "/data/file")
+    wait(lambda: lab.state("web") == "paused")
+    assert 138 in lab.codes(since)  # paused due to no storage space
+    lab.faults.clear()
+    assert lab.state("web") == "up"
+    assert writing.ended_well()
 
-        def state() -> str:
-            return str(client.get(vm).json()["status"])
 
-        done: list[int] = []
+def test_a_guest_whose_backup_has_no_scratch_space_is_paused_and_goes_on(lab: Lab) -> None:
+    """Old data that the guest overwrites cannot be kept for the backup; with space again all is as it should be."""
+    assert Writing(lab, "/data/old").ended_well()
+    backup = lab.begin_backup("web")
+    since = lab.last_event()
+    lab.faults.do("storage-full", domain="small", leave=1 << 20)
+    writing = Writing(lab, "/data/old")  # in place: the disk itself needs no space
+    wait(lambda: lab.state("web") == "paused")
+    assert 138 in lab.codes(since)
+    assert lab.phase(backup) == "ready"
+    lab.faults.clear()
+    assert lab.state("web") == "up"
+    assert writing.ended_well()
+    assert len(lab.download("web", backup)) == 1 << 30
+    assert lab.end_backup(backup) == "succeeded"
 
-        def write() -> None:
-            words = ["/bin/sh", "-c", "dd if=/dev/urandom of=/data/file bs=1M count=32 && sync"]
-            done.append(call(places, "POST", "vms", "web", "exec", body={"argv": words})["status"])
 
-        faults.do("storage-full", domain="small", leave=1 << 20)
-        writing = threading.Thread(target=write, daemon=True)
-        writing.start()
-        wait(lambda: state() == "paused")
-        codes = [int(event["code"]) for event in client.get("events?max=20").json()["event"]]
-        assert 138 in codes  # paused due to no storage space
-        faults.clear()
-        client.post(f"{vm}/start", json={}).raise_for_status()
-        wait(lambda: state() == "up")
-        writing.join(DEADLINE)
-        assert done == [0]
-
-        faults.do("vm-power-off", vm="web")
-        wait(lambda: state() == "down")
-        events = client.get("events?max=20").json()["event"]
-        assert 61 in [int(event["code"]) for event in events]  # is down, by itself
-        faults.clear()
-        wait(lambda: state() == "up")
+def test_a_guest_that_powers_itself_off(lab: Lab) -> None:
+    since = lab.last_event()
+    lab.faults.do("vm-power-off", vm="web")
+    wait(lambda: lab.state("web") == "down")
+    assert 61 in lab.codes(since)  # is down, by itself
+    lab.faults.clear()
+    assert lab.state("web") == "up"
+    assert lab.back_up("web")[0] == "succeeded"

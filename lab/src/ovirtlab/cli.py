@@ -229,16 +229,19 @@ def fault_clear(
     which: Annotated[str, typer.Argument(help="Id or name; all when left out.")] = "", directory: Dir = None
 ) -> None:
     """Mend one fault, or all."""
-    cleared = Faults(_places(directory).directory).clear(which)
-    _say(f"cleared {', '.join(cleared)}" if cleared else "no fault was in force")
+    cleared = Faults(_places(directory).directory).mend(which)
+    _say(f"cleared {', '.join(cleared.ids)}" if cleared.ids else "no fault was in force")
+    for text in cleared.remains:
+        _say(f"stays as it is: {text}")
 
 
 @fault.command("nfs")
 def fault_nfs(
     act: Annotated[str, typer.Argument(help="kill, restart, freeze or thaw.")], directory: Dir = None
 ) -> None:
-    """Kill, restart, freeze or thaw the NFS server."""
-    call(_places(directory), "POST", "nfs", act)
+    """Kill, restart, freeze or thaw the NFS server: short for the faults of these names."""
+    mended_by = {"restart": ("nfs-kill", "nfs-freeze"), "thaw": ("nfs-freeze",)}
+    _short(directory, f"nfs-{act}", mends=mended_by.get(act, ()))
 
 
 @fault.command("imageio")
@@ -247,14 +250,26 @@ def fault_imageio(
     act: Annotated[str, typer.Argument(help="kill or restart.")],
     directory: Dir = None,
 ) -> None:
-    """Kill or restart the imageio daemon of a host; its tickets are lost."""
-    call(_places(directory), "POST", "hosts", host, "imageio", act)
+    """Kill or restart the imageio daemon of a host, whose tickets are lost: short for the faults of these names."""
+    _short(directory, f"imageio-{act}", mends=("imageio-kill",) if act == "restart" else (), host=host)
 
 
 @fault.command("vm")
 def fault_vm(vm: VmName, directory: Dir = None) -> None:
-    """Kill the QEMU of a VM."""
-    call(_places(directory), "POST", "vms", vm, "crash")
+    """Kill the QEMU of a VM: short for the fault vm-kill."""
+    _short(directory, "vm-kill", vm=vm)
+
+
+def _short(directory: Path | None, name: str, *, mends: tuple[str, ...] = (), **parameters: str) -> None:
+    """Mend what is in force of `mends` with these parameters; where nothing is, break `name`."""
+    faults = Faults(_places(directory).directory)
+    ours = [one["id"] for one in faults.active() if one["name"] in mends and one["parameters"] == parameters]
+    for key in reversed(ours):
+        faults.clear(key)
+    if name == "nfs-thaw" and not ours:
+        raise LabError("The NFS server is not frozen.")
+    if not ours:
+        faults.do(name, **parameters)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,6 @@ class GuestHost(Protocol):
 
     async def guest_exec(self, vm_id: str, argv: Sequence[str]) -> tuple[int, bytes, bytes]: ...
     async def block_io(self, vm_id: str, target: str, command: str) -> str: ...
-    async def crash_vm(self, vm_id: str) -> None: ...
     def vm_state(self, vm_id: str) -> VmState: ...
 
 
@@ -59,9 +58,6 @@ class Control:
             Route("/vms/{vm}", self._told(self._vm), methods=["GET"]),
             Route("/vms/{vm}/exec", self._told(self._exec), methods=["POST"]),
             Route("/vms/{vm}/io", self._told(self._io), methods=["POST"]),
-            Route("/vms/{vm}/crash", self._told(self._crash), methods=["POST"]),
-            Route("/nfs/{act}", self._told(self._nfs), methods=["POST"]),
-            Route("/hosts/{host}/imageio/{act}", self._told(self._imageio), methods=["POST"]),
             Route("/faults/kinds", self._told(self._fault_kinds), methods=["GET"]),
             Route("/faults", self._told(self._active_faults), methods=["GET"]),
             Route("/faults", self._told(self._begin_fault), methods=["POST"]),
@@ -128,28 +124,6 @@ class Control:
         asked = await request.json()
         return {"output": await host.block_io(vm_id, asked["target"], asked["command"])}
 
-    async def _crash(self, request: Request) -> Any:
-        vm_id, host = self._running(request)
-        await host.crash_vm(vm_id)
-        return {}
-
-    async def _nfs(self, request: Request) -> Any:
-        target = self.fabric.target
-        if target is None:
-            raise ValueError(f"this lab has no NFS server: {self.fabric.target_missing}")
-        server = target.server
-        acts = {"kill": server.kill, "restart": server.restart, "freeze": server.freeze, "thaw": server.thaw}
-        await asyncio.to_thread(_chosen(acts, request))
-        return {}
-
-    async def _imageio(self, request: Request) -> Any:
-        name = request.path_params["host"]
-        if name not in self.fabric.imageio:
-            raise LookupError(f"there is no host {name!r}; there are: {', '.join(self.fabric.imageio)}")
-        daemon = self.fabric.imageio[name]
-        await asyncio.to_thread(_chosen({"kill": daemon.kill, "restart": daemon.restart}, request))
-        return {}
-
     async def _fault_kinds(self, request: Request) -> Any:
         return {"kinds": describe()}
 
@@ -161,11 +135,5 @@ class Control:
         return {"id": await self.faults.do(asked["name"], asked.get("parameters", {}))}
 
     async def _clear_faults(self, request: Request) -> Any:
-        return {"cleared": await self.faults.clear(request.path_params.get("which", ""))}
-
-
-def _chosen(acts: Mapping[str, Callable[[], None]], request: Request) -> Callable[[], None]:
-    act = request.path_params["act"]
-    if act not in acts:
-        raise LookupError(f"there is no act {act!r}; there are: {', '.join(acts)}")
-    return acts[act]
+        cleared = await self.faults.clear(request.path_params.get("which", ""))
+        return {"cleared": cleared.ids, "remains": cleared.remains}

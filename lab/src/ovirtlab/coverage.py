@@ -69,7 +69,12 @@ def faults() -> str:
     """All faults on demand, with their parameters."""
     lines = []
     for name, group in FAULT_GROUPS.items():
-        lines += [f"### {name}", "", "| fault | what goes wrong | what clearing does |", "|---|---|---|"]
+        lines += [
+            f"### {name}",
+            "",
+            "| fault | what goes wrong | what clearing does | what stays |",
+            "|---|---|---|---|",
+        ]
         lines += [_fault(fault) for fault in group]
         lines += ["", "| parameter | meaning |", "|---|---|"]
         lines += [_parameter(fault, one) for fault in group for one in fault.parameters()]
@@ -79,7 +84,8 @@ def faults() -> str:
 
 def _fault(fault: type[Fault]) -> str:
     text = " ".join((fault.__doc__ or "").split())
-    return f"| `{fault.name}` | {_cell(text)} | {fault.mended or 'Nothing: it is over at once, or not to be undone.'} |"
+    stays = f"{fault.lasting[:1].upper()}{fault.lasting[1:]}." if fault.lasting else "Nothing."
+    return f"| `{fault.name}` | {_cell(text)} | {fault.mended or 'Nothing: it is over at once.'} | {_cell(stays)} |"
 
 
 def _parameter(fault: type[Fault], one: Parameter) -> str:

@@ -21,7 +21,7 @@ from ovirtlab import environment as environments
 from ovirtlab.engine.app import Engine, create_engine
 from ovirtlab.environment import Environment
 from ovirtlab.facts import host_id
-from ovirtlab.faults.active import ActiveFaults
+from ovirtlab.faults.active import ActiveFaults, Cleared
 from ovirtlab.faults.base import FaultError, Lab
 from ovirtlab.faults.client import AnyFaults
 from ovirtlab.host.api import HostError
@@ -66,7 +66,7 @@ class EngineFaults(AnyFaults):
     def active(self) -> list[dict[str, Any]]:
         return self._active.status()
 
-    def clear(self, which: str = "") -> list[str]:
+    def mend(self, which: str = "") -> Cleared:
         return self._run(self._active.clear(which))
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:

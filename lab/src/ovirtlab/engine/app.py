@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -18,6 +18,7 @@ from ovirtlab.engine.background import Background
 from ovirtlab.engine.clock import Clock
 from ovirtlab.engine.context import Context, Proxy
 from ovirtlab.engine.faults import NotFound
+from ovirtlab.engine.reach import Line, Lines
 from ovirtlab.engine.rest import (
     administration,
     affinity,
@@ -74,8 +75,9 @@ _METHODS = ["GET", "POST", "PUT", "DELETE"]
 class Engine:
     """One engine. `start` before serving `asgi`, `stop` after; both in the event loop that serves it."""
 
-    def __init__(self, context: Context, environment: Environment) -> None:
+    def __init__(self, context: Context, environment: Environment, *, lines: Lines) -> None:
         self.context = context
+        self.lines = lines
         self.sessions = Sessions(context.state, context.clock)
         for client in environment.accounts.sso_clients:
             self.sessions.register(client)
@@ -113,7 +115,7 @@ class Engine:
         for vm in self.state.vms.values():
             if name_or_id in (vm.id, vm.name):
                 host_id = vm.host_id or vm.home_host_id or next(iter(self.context.hosts))
-                return vm.id, self.context.hosts[host_id]
+                return vm.id, self.lines[host_id].host
         raise NotFound(name_or_id)
 
     def describe(self) -> dict[str, Any]:
@@ -193,9 +195,10 @@ def create_engine(
         if name not in known:
             raise UnknownSetting(name)
         setattr(state.settings, name, type(getattr(state.settings, name))(value))
+    lines = {host.id: Line(host) for host in hosts}
     context = Context(
         state=state,
-        hosts={host.id: host for host in hosts},
+        hosts=cast(Mapping[str, Host], lines),
         clock=clock,
         background=Background(clock),
         directory=directory,
@@ -203,7 +206,7 @@ def create_engine(
         ca_pem=ca_pem,
         proxy=proxy,
     )
-    return Engine(context, environment)
+    return Engine(context, environment, lines=lines)
 
 
 class UnknownSetting(ValueError):

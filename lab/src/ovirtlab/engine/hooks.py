@@ -23,13 +23,22 @@ class Demanded(Fault):
         self.status = status
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Refusal:
-    """An act that shall fail; `about` is the id of one object, empty for all."""
+    """An act that shall fail; `about` is the id of one object, empty for all; `count` how often (0: always)."""
 
     act: str
     text: str
     about: str = ""
+    count: int = 0
+    seen: int = 0
+
+    def takes(self, act: str, about: str) -> bool:
+        """Count an act, and tell whether it is one of those."""
+        if self.act != act or self.about not in ("", about):
+            return False
+        self.seen += 1
+        return self.count == 0 or self.seen <= self.count
 
 
 @dataclass(kw_only=True)
@@ -86,7 +95,7 @@ class Hooks:
     def check(self, act: str, about: str = "") -> None:
         """Asked by the engine before an act such as `merge` on the object `about`; raise `HostError` to refuse it."""
         for refusal in self._refusals.values():
-            if refusal.act == act and refusal.about in ("", about):
+            if refusal.takes(act, about):
                 raise HostError(refusal.text)
 
     def add_rule(self, rule: CallRule) -> Remove:

@@ -32,7 +32,7 @@ def check_start(context: Context, vm: Vm) -> None:
     """Refuse a VM that runs, is locked, or has disks that cannot be used."""
     if vm.image_locked:
         raise conflict(f"Cannot run VM: {VM_LOCKED}")
-    if vm.status in ON:
+    if vm.status in ON or vm.status == "unknown":
         raise conflict("Cannot run VM. VM is running.")
     disks = [disk for disk in context.state.disks_of(vm) if vm.attachments[disk.id].active]
     locked = [disk.alias for disk in disks if disk.status == "locked"]
@@ -196,18 +196,27 @@ def watch(context: Context) -> None:
 def take_over(context: Context) -> None:
     """Believe the hosts about VMs after the engine was away; what it was doing to them has been lost."""
     for vm in context.state.vms.values():
-        if vm.host_id:
-            state = context.hosts[vm.host_id].vm_state(vm.id)
-            if state == "down":
-                _down_by_itself(context, vm, "")
-            else:
-                vm.status = state
+        if vm.host_id and not _is_lost(context, vm.host_id):
+            believe(context, vm)
+
+
+def believe(context: Context, vm: Vm) -> None:
+    """Take over what the host says of a VM that it runs, or ran."""
+    state = context.hosts[vm.host_id].vm_state(vm.id)
+    if state == "down":
+        _down_by_itself(context, vm, "")
+    else:
+        vm.status = state
+
+
+def _is_lost(context: Context, host_id: str) -> bool:
+    return context.state.hosts[host_id].status == "non_responsive"
 
 
 def changed(context: Context, host_id: str, vm_id: str, *, state: VmState, reason: str) -> None:
-    """Take over a state that a host reports; reports of a host the VM has left are old news."""
+    """Take over a state that a host reports; one that is lost is not heard, and one the VM has left tells old news."""
     vm = context.state.vms.get(vm_id)
-    if vm is None or vm.host_id != host_id:
+    if vm is None or vm.host_id != host_id or _is_lost(context, host_id):
         return
     log.info("Host %s reports VM %s %s: %s", host_id, vm.name, state, reason)
     if state == "down" and vm.status != "powering_down":

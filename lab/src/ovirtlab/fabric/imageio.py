@@ -155,9 +155,11 @@ class Imageio(ImageioDaemon):
         if self._waits:
             return
         self._waits = True
+        ran = self.pid is not None
         self._daemon.stop()
         self._daemon = self._program([sys.executable, "-m", "ovirtlab.fabric.slow_extents", str(self._delay)])
-        self._start()
+        if ran:
+            self._start()
 
     def stop(self) -> None:
         """End the daemon and remove its sockets."""

@@ -172,6 +172,11 @@ class NfsServer:
         """Kill the NFS server as a power failure would; clients keep their mounts."""
         self._ganesha.kill()
 
+    def revive(self) -> None:
+        """Start the NFS server again unless it runs."""
+        if self._ganesha.pid is None:
+            self._start_ganesha()
+
     def restart(self) -> None:
         """Start the NFS server again, or kill it first when it runs."""
         self.kill()

@@ -9,12 +9,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar
 
+from ovirtlab.engine import reach
 from ovirtlab.engine.app import Engine
 from ovirtlab.engine.entities import HostEntity, Vm
 from ovirtlab.fabric.assembly import Fabric
 from ovirtlab.host.local import LocalHost
 
-Undo = Callable[[], Awaitable[None]]
+Undo = Callable[[], Awaitable[str]]
+"""Mends, and returns a sentence about what could not be, empty when all is well."""
 
 
 class FaultError(ValueError):
@@ -38,6 +40,13 @@ class Lab:
     def record(self, name: str) -> HostEntity:
         """What the engine knows of a host."""
         return self.engine.state.hosts[self.host(name).id]
+
+    def lose(self, name: str) -> Callable[[], None]:
+        """Let the engine lose a host; return what lets it find the host again."""
+        record = self.record(name)
+        line, context = self.engine.lines[record.id], self.engine.context
+        reach.lose(context, line, record)
+        return lambda: reach.find(context, line, record)
 
     def vm(self, name_or_id: str) -> Vm:
         """What the engine knows of a VM."""
@@ -65,11 +74,13 @@ class Lab:
 class Fault(ABC):
     """One fault with its parameters. Subclasses are frozen dataclasses whose fields are `Annotated` with their help.
 
-    The docstring's first line says what goes wrong; `mended` what clearing does, empty for what nothing brings back.
+    The docstring's first line says what goes wrong; `mended` what clearing does, empty for what is over at once;
+    `lasting` what nothing brings back.
     """
 
     name: ClassVar[str]
     mended: ClassVar[str] = ""
+    lasting: ClassVar[str] = ""
 
     @abstractmethod
     async def do(self, lab: Lab) -> Undo | None:

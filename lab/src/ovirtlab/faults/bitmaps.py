@@ -24,6 +24,7 @@ class BitmapLose(Fault):
     """Bitmaps of a VM's disks are gone; an incremental from their checkpoint is refused (bitmap does not exist)."""
 
     name = "bitmap-lose"
+    lasting = "lost bitmaps stay lost; the next backup of these disks must be a full one"
     vm: VmName
     disk: DiskName = ""
     checkpoint: Checkpoint = ""
@@ -43,6 +44,7 @@ class BitmapBreak(Fault):
     """Bitmaps cannot be trusted: marked in use as after a crash, or in a running VM no longer recording writes."""
 
     name = "bitmap-break"
+    lasting = "broken bitmaps stay broken; the next backup of these disks must be a full one"
     vm: VmName
     disk: DiskName = ""
     checkpoint: Checkpoint = ""

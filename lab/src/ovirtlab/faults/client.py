@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ovirtlab.faults.active import Cleared
 from ovirtlab.places import Places
 from ovirtlab.remote import call
 
@@ -25,8 +26,12 @@ class AnyFaults(ABC):
         """What is in force: `id`, `name` and `parameters` of each."""
 
     @abstractmethod
+    def mend(self, which: str = "") -> Cleared:
+        """Mend one by its id, all of a name, or all; return the ids, and what stays as it is."""
+
     def clear(self, which: str = "") -> list[str]:
-        """Mend one by its id, all of a name, or all; return the ids."""
+        """`mend` for those who want the ids only."""
+        return self.mend(which).ids
 
     @contextlib.contextmanager
     def during(self, name: str, **parameters: Any) -> Iterator[None]:
@@ -68,6 +73,6 @@ class Faults(AnyFaults):
         found: list[dict[str, Any]] = call(self._places, "GET", "faults")["active"]
         return found
 
-    def clear(self, which: str = "") -> list[str]:
-        found: list[str] = call(self._places, "DELETE", "faults", *([which] if which else []))["cleared"]
-        return found
+    def mend(self, which: str = "") -> Cleared:
+        found = call(self._places, "DELETE", "faults", *([which] if which else []))
+        return Cleared(found["cleared"], found["remains"])

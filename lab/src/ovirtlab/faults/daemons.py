@@ -19,13 +19,14 @@ class ImageioKill(Fault):
     """The imageio daemon of a host dies; its tickets are lost, so that transfers cannot go on."""
 
     name = "imageio-kill"
-    mended = "The daemon runs, without tickets."
+    mended = "The daemon runs."
+    lasting = "tickets are lost: downloads that had one fail, uploads are paused; start new transfers"
     host: HostName
 
     async def do(self, lab: Lab) -> Undo:
         daemon = _daemon(lab, self.host)
         await asyncio.to_thread(daemon.kill)
-        return _in_thread(daemon.restart)
+        return _in_thread(daemon.revive)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,7 @@ class ImageioRestart(Fault):
     """The imageio daemon of a host is restarted; its tickets are lost."""
 
     name = "imageio-restart"
+    lasting = ImageioKill.lasting
     host: HostName
 
     async def do(self, lab: Lab) -> None:
@@ -69,7 +71,17 @@ class NfsKill(Fault):
     async def do(self, lab: Lab) -> Undo:
         server = nfs_server(lab)
         await asyncio.to_thread(server.kill)
-        return _in_thread(server.restart)
+        return _in_thread(server.revive)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NfsRestart(Fault):
+    """The NFS server is restarted, which mounts live through."""
+
+    name = "nfs-restart"
+
+    async def do(self, lab: Lab) -> None:
+        await asyncio.to_thread(nfs_server(lab).restart)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,10 +125,19 @@ def _daemon(lab: Lab, host: str) -> Imageio:
 
 
 def _in_thread(act: Callable[[], None]) -> Undo:
-    async def undo() -> None:
+    async def undo() -> str:
         await asyncio.to_thread(act)
+        return ""
 
     return undo
 
 
-FAULTS: tuple[type[Fault], ...] = (ImageioKill, ImageioRestart, ExtentsSlow, NfsKill, NfsFreeze, NfsReadOnly)
+FAULTS: tuple[type[Fault], ...] = (
+    ImageioKill,
+    ImageioRestart,
+    ExtentsSlow,
+    NfsKill,
+    NfsRestart,
+    NfsFreeze,
+    NfsReadOnly,
+)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from ovirtlab.engine.hooks import CallRule, Refusal, Remove
 from ovirtlab.faults.base import Fault, FaultError, Lab, Undo
+from ovirtlab.faults.recovery import end_orphans, merge_illegal
 
 Method = Annotated[str, "GET, POST, PUT, DELETE or * for any."]
 Path = Annotated[str, "Path below the API; `*` is one segment, at the end any rest: `vms/*/backups`."]
@@ -17,12 +18,23 @@ Count = Annotated[int, "How many calls from that one on; 0 is all."]
 
 @dataclass(frozen=True, kw_only=True)
 class EngineRestart(Fault):
-    """The engine restarts: logins end, live backups are marked failed, transfers are taken up again."""
+    """The engine restarts: logins end, backups are marked failed, transfers are taken up again."""
 
     name = "engine-restart"
+    mended = "What backups that were marked failed still held is given back: locked disks, QEMU's job, scratch disks."
+    lasting = "logins have ended; clients log in again"
 
-    async def do(self, lab: Lab) -> None:
+    async def do(self, lab: Lab) -> Undo | None:
         await lab.engine.restart()
+        if not any(backup.abandoned for backup in lab.engine.state.backups.values()):
+            return None
+
+        async def undo() -> str:
+            for vm in list(lab.engine.state.vms.values()):
+                await end_orphans(lab, vm)
+            return ""
+
+        return undo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +42,7 @@ class TokensExpire(Fault):
     """All tokens end at once; clients must log in again."""
 
     name = "tokens-expire"
+    lasting = EngineRestart.lasting
 
     async def do(self, lab: Lab) -> None:
         lab.engine.sessions.end_all()
@@ -37,17 +50,30 @@ class TokensExpire(Fault):
 
 @dataclass(frozen=True, kw_only=True)
 class ActRefused(Fault):
-    """An act on the hosts fails, such as the live merge of a removed snapshot."""
+    """An act on the hosts fails, such as the merge of a removed snapshot, which leaves illegal images.
+
+    With a `count` it works again after that many, so that a client's next try succeeds.
+    """
 
     name = "act-refused"
-    mended = "The act works again."
+    mended = "The act works again, and snapshots that were left with illegal images are merged."
     act: Annotated[str, "What is refused; the engine asks for `merge`."]
     vm: Annotated[str, "Name or id of the only VM it is refused for; empty for all."] = ""
+    count: Annotated[int, "How often it fails; 0 is always."] = 0
 
     async def do(self, lab: Lab) -> Undo:
+        if self.act != "merge":
+            raise FaultError(f"the engine asks for no {self.act!r} that could be refused; choose merge")
         about = lab.vm(self.vm).id if self.vm else ""
         text = f"the {self.act} was refused by a fault on demand"
-        return _later(lab.engine.context.faults.refuse(Refusal(act=self.act, text=text, about=about)))
+        refusal = Refusal(act=self.act, text=text, about=about, count=self.count)
+        remove = lab.engine.context.faults.refuse(refusal)
+
+        async def undo() -> str:
+            remove()
+            return await merge_illegal(lab, about)
+
+        return undo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +113,9 @@ class CallHang(Fault):
 
 
 def _later(remove: Remove) -> Undo:
-    async def undo() -> None:
+    async def undo() -> str:
         remove()
+        return ""
 
     return undo
 

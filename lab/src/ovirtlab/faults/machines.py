@@ -4,18 +4,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from dataclasses import dataclass
 from typing import Annotated
 
-from ovirtlab.engine import faults, running, seed
-from ovirtlab.engine.entities import HostEntity
-from ovirtlab.engine.jobs import Cause
+from ovirtlab.engine import reach
 from ovirtlab.faults.base import Fault, FaultError, Lab, Undo
+from ovirtlab.faults.recovery import run_again
 
-log = logging.getLogger(__name__)
-
-NOT_RESPONDING, DETECTED = 12, 13  # codes of VDS_FAILURE and VDS_DETECTED
 VmName = Annotated[str, "Name or id of a VM."]
 HostName = Annotated[str, "Name of a host."]
 
@@ -25,13 +20,14 @@ class VmKill(Fault):
     """A VM's QEMU dies; bitmaps that were stored before are inconsistent, others are gone."""
 
     name = "vm-kill"
-    mended = "The VM is started, if it is down and nothing holds it."
+    mended = "A live backup that has lost the VM is ended, and the VM runs again."
+    lasting = "bitmaps that the VM had not stored are gone, and stored ones inconsistent; a full backup is needed"
     vm: VmName
 
     async def do(self, lab: Lab) -> Undo:
         vm, host = lab.running(self.vm)
         await host.crash_vm(vm.id)
-        return _starts(lab, vm.id)
+        return lambda: run_again(lab, [vm.id])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +41,7 @@ class VmPowerOff(Fault):
     async def do(self, lab: Lab) -> Undo:
         vm, host = lab.running(self.vm)
         await host.power_off_inside(vm.id)
-        return _starts(lab, vm.id)
+        return lambda: run_again(lab, [vm.id])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,17 +49,21 @@ class HostKill(Fault):
     """A host loses its power: all QEMU, qemu-nbd and the imageio daemon end at once, the host is non responsive."""
 
     name = "host-kill"
-    mended = "The daemon runs and the host is up; its VMs stay down until somebody starts them."
+    mended = "The daemon runs, the host is up, live backups that lost their VM are ended, and the VMs run again."
+    lasting = VmKill.lasting
     host: HostName
 
     async def do(self, lab: Lab) -> Undo:
         record, host, daemon = lab.record(self.host), lab.host(self.host), lab.parts().imageio[self.host]
-        unreachable(lab, record)
+        vms = [vm.id for vm in lab.engine.state.vms.values() if vm.host_id == record.id]
+        find = lab.lose(self.host)
         await asyncio.gather(asyncio.to_thread(daemon.kill), host.lose_power())
+        reach.fence(lab.engine.context, record)
 
-        async def undo() -> None:
-            await asyncio.to_thread(daemon.restart)
-            reachable(lab, record)
+        async def undo() -> str:
+            await asyncio.to_thread(daemon.revive)
+            find()
+            return await run_again(lab, vms)
 
         return undo
 
@@ -85,9 +85,10 @@ class DiskSlow(Fault):
         vm, host = lab.running(self.vm)
         await self._limit(lab, rate=self.rate, iops=self.iops)
 
-        async def undo() -> None:
+        async def undo() -> str:
             if host.vm_state(vm.id) != "down":  # a machine that was started again has no limits
                 await self._limit(lab, rate=0, iops=0)
+            return ""
 
         return undo
 
@@ -97,38 +98,6 @@ class DiskSlow(Fault):
         # a guest's device is found by its id, a backend without a device by its own name; they are named alike
         device = {("device" if vm.guest == "none" else "id"): f"dev-{self.target}"}
         await host.qmp(vm.id, "block_set_io_throttle", {**device, "bps": rate, "iops": iops, **unlimited})
-
-
-def unreachable(lab: Lab, record: HostEntity) -> None:
-    """The engine has lost a host."""
-    record.status = "non_responsive"
-    text = f"Host {record.name} is non responsive."
-    lab.engine.state.events.add(NOT_RESPONDING, "error", text, host=record.id, cluster=record.cluster_id)
-
-
-def reachable(lab: Lab, record: HostEntity) -> None:
-    """The engine has found a host again."""
-    record.status = "up"
-    text = f"Status of host {record.name} was set to Up."
-    lab.engine.state.events.add(DETECTED, "normal", text, host=record.id, cluster=record.cluster_id)
-
-
-def _starts(lab: Lab, vm_id: str) -> Undo:
-    async def undo() -> None:
-        context = lab.engine.context
-        vm = context.state.vms.get(vm_id)
-        if vm is None or vm.status != "down":
-            return
-        try:
-            running.check_start(context, vm)
-            lock = running.take_vm(context, vm, action="Cannot run VM")
-        except faults.Fault as refusal:
-            log.warning("VM %s stays down: %s", vm.name, refusal.detail)
-            return
-        cause = Cause(context.state.users[seed.ADMIN_ID], "fault-clear")
-        await running.start(context, vm, cause=cause, lock=lock)
-
-    return undo
 
 
 FAULTS: tuple[type[Fault], ...] = (VmKill, VmPowerOff, HostKill, DiskSlow)

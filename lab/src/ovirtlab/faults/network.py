@@ -11,7 +11,7 @@ from typing import Annotated
 from ovirtlab.fabric.commands import run
 from ovirtlab.fabric.processes import in_netns
 from ovirtlab.faults.base import Fault, FaultError, Lab, Undo
-from ovirtlab.faults.machines import HostName, reachable, unreachable
+from ovirtlab.faults.machines import HostName
 
 _LINK = "eth0"
 _RULES = {
@@ -40,23 +40,24 @@ _RULES = {
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkCut(Fault):
-    """A host is cut off the network and becomes non responsive; its VMs and daemons go on."""
+    """A host is cut off the network and becomes non responsive; its VMs and daemons go on, unknown to the engine."""
 
     name = "network-cut"
-    mended = "The network is whole and the host up."
+    mended = "The network is whole and the host up, with its VMs as they are."
     host: HostName
     how: Annotated[str, "`down`: no link; `drop`: packets vanish; `reject`: connections are refused."] = "down"
 
     async def do(self, lab: Lab) -> Undo:
-        netns, record = _netns(lab, self.host), lab.record(self.host)
+        netns = _netns(lab, self.host)
         if self.how not in ("down", *_RULES):
             raise FaultError(f"how is {self.how!r}; choose one of: down, {', '.join(_RULES)}")
         await _run([_cut(netns, rule, "-A") for rule in _RULES.get(self.how, [])] or [_link(netns, "down")])
-        unreachable(lab, record)
+        find = lab.lose(self.host)
 
-        async def undo() -> None:
+        async def undo() -> str:
             await _run([_cut(netns, rule, "-D") for rule in _RULES.get(self.how, [])] or [_link(netns, "up")])
-            reachable(lab, record)
+            find()
+            return ""
 
         return undo
 
@@ -77,8 +78,9 @@ class LinkSlow(Fault):
         shape = ["root", "tbf", "rate", self.rate, "burst", "32kb", "latency", "400ms"]
         await _run([["tc", "-n", where, "qdisc", "replace", "dev", link, *shape] for where, link in ends])
 
-        async def undo() -> None:
+        async def undo() -> str:
             await _run([["tc", "-n", where, "qdisc", "del", "dev", link, "root"] for where, link in ends])
+            return ""
 
         return undo
 

@@ -13,6 +13,8 @@ from typing import Annotated
 
 from ovirtlab.faults.base import Fault, FaultError, Lab, Undo
 from ovirtlab.faults.daemons import nfs_server
+from ovirtlab.faults.recovery import run_again
+from ovirtlab.machine.qemu import NO_SPACE
 
 _BALLAST = ".ballast"
 Leave = Annotated[int, "How many bytes stay free."]
@@ -26,13 +28,21 @@ class StorageFull(Fault):
     """
 
     name = "storage-full"
-    mended = "The space is free again; paused VMs stay paused until they are started."
+    mended = "The space is free again, and VMs that were paused for the want of it go on."
     domain: Annotated[str, "Name of a storage domain."] = "data"
     leave: Leave = 0
 
     async def do(self, lab: Lab) -> Undo:
-        domains = {domain.name: domain.path for domain in lab.engine.state.storage_domains.values()}
-        return await _fill(f"the storage domain {self.domain}", _chosen(domains, self.domain), leave=self.leave)
+        state = lab.engine.state
+        domains = {domain.name: domain.path for domain in state.storage_domains.values()}
+        free = await _fill(f"the storage domain {self.domain}", _chosen(domains, self.domain), leave=self.leave)
+
+        async def undo() -> str:
+            await free()
+            paused = [vm for vm in state.vms.values() if vm.status == "paused" and vm.status_detail == NO_SPACE]
+            return await run_again(lab, [vm.id for vm in paused])
+
+        return undo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +74,9 @@ async def _fill(what: str, path: Path, *, leave: int) -> Undo:
     with _room(path / _BALLAST) as ballast:
         await asyncio.to_thread(_take, ballast, leave)
 
-    async def undo() -> None:
+    async def undo() -> str:
         ballast.unlink(missing_ok=True)
+        return ""
 
     return undo
 

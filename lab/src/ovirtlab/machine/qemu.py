@@ -28,6 +28,7 @@ RUN_TIMEOUT = 300.0
 POWER_OFF_TIMEOUT = 30.0
 QUIT_TIMEOUT = 10.0
 POLL = 0.01
+NO_SPACE = "no-space"  # why a machine is paused
 
 
 class Machine:
@@ -219,7 +220,7 @@ class Machine:
             case "SHUTDOWN":
                 self._reason = str(details.get("reason", "shutdown"))
             case "BLOCK_IO_ERROR" if details.get("action") == "stop":
-                self._reason = "no-space" if details.get("nospace") else "io-error"
+                self._reason = NO_SPACE if details.get("nospace") else "io-error"
             case "STOP":
                 self._change("paused", self._reason or "stopped")
             case "RESUME":
