@@ -202,6 +202,7 @@ class World:
 
     def _fill(self) -> None:
         state = self.state
+        state.settings.use_hybrid_backup = False  # tests of hybrid backups switch it on
         state.data_centers["dc"] = DataCenter(id="dc", name="Default")
         state.clusters["cl"] = Cluster(id="cl", name="Default", data_center_id="dc")
         self.domain = state.new_id()

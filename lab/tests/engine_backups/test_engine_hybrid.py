@@ -123,7 +123,14 @@ def test_a_merge_that_fails_leaves_the_snapshot_and_the_backup_succeeds(hybrid: 
     backup = hybrid.start_backup(vm, disk)
     hybrid.host.broken = frozenset({"merge_live"})
     assert hybrid.finalize_backup(vm, backup).phase.value == "succeeded"
-    assert 10813 in hybrid.codes()
+    told = hybrid.told()[-2:]
+    assert told[0] == (
+        10813,
+        "warning",
+        "Possible failure while removing a snapshot that was generated automatically during backup of VM "
+        f"'{vm.name}'. The snapshot may be removed manually",
+    )
+    assert told[1][0] == 10793
     [leftover] = snapshots(hybrid, vm)
     hybrid.host.broken = frozenset()
     hybrid.system.vms_service().vm_service(vm.id).snapshots_service().snapshot_service(leftover.id).remove()
@@ -131,9 +138,16 @@ def test_a_merge_that_fails_leaves_the_snapshot_and_the_backup_succeeds(hybrid: 
 
 
 def test_a_checkpoint_of_no_use_shows_at_the_transfer(hybrid: Any) -> None:
+    """The engine knows checkpoints, and not whether their bitmaps are there."""
     disk = hybrid.add_disk()
-    vm = hybrid.add_vm(disk)
-    backup = hybrid.start_backup(vm, disk, from_checkpoint_id=hybrid.state.new_id())
+    vm = hybrid.add_vm(disk, up=False)
+    full = hybrid.finalize_backup(vm, hybrid.start_backup(vm, disk))
+    unknown = types.Backup(disks=[types.Disk(id=disk.id)], from_checkpoint_id=hybrid.state.new_id())
+    with pytest.raises(sdk.Error, match="doesn't exist") as caught:
+        hybrid.backups(vm).add(unknown)
+    assert caught.value.code == 400
+    hybrid.call(hybrid.host.remove_bitmap, disk.path, full.to_checkpoint_id)
+    backup = hybrid.start_backup(vm, disk, from_checkpoint_id=full.to_checkpoint_id)
     assert backup.phase.value == "ready"
     asked = types.ImageTransfer(
         backup=types.Backup(id=backup.id),
@@ -154,8 +168,59 @@ def test_a_snapshot_that_fails_or_is_refused_fails_the_backup(hybrid: Any) -> No
     hybrid.host.broken = frozenset({"snapshot_vm"})
     assert hybrid.start_backup(vm, disk).phase.value == "failed"
     assert (disk.status, disk.volumes, hybrid.checkpoints(vm).list()) == ("ok", [], [])
+    assert hybrid.codes() == [45, 10790, 170, 69, 10792]
     disk.status = "locked"
     with pytest.raises(sdk.Error, match="The following disks are locked"):
         hybrid.backups(vm).add(types.Backup(disks=[types.Disk(id=disk.id)]))
     assert disk.status == "locked"
+    assert hybrid.codes()[5:] == [117, 10790, 10792]
+    assert hybrid.state.locks.holder([("disk", disk.id)]) is None
     assert [backup.phase.value for backup in hybrid.backups(vm).list()] == ["failed", "failed"]
+
+
+def test_a_backup_is_stopped_and_goes_on_from_there(hybrid: Any) -> None:
+    """Finalizing only marks it, also before it is ready; once more is an error. What happens is told in this order."""
+    disk = hybrid.add_disk()
+    vm = hybrid.add_vm(disk)
+    hybrid.state.settings.poll_first = hybrid.state.settings.poll_longest = 10
+    backup = hybrid.backups(vm).add(types.Backup(disks=[types.Disk(id=disk.id)]))
+    assert backup.phase.value == "starting"
+    assert (backup.host, backup.snapshot is None) == (None, False)
+    service = hybrid.backups(vm).backup_service(backup.id)
+    assert service.disks_service().list() == []
+    assert hybrid.checkpoints(vm).list() == []
+    service.finalize()
+    with pytest.raises(sdk.Error, match="is already stopped, no need to stop the backup again") as caught:
+        service.finalize()
+    assert caught.value.code == 400
+    hybrid.wait_backup(vm, backup.id, "succeeded")
+    assert [item.id for item in hybrid.checkpoints(vm).list()] == [service.get().to_checkpoint_id]
+    assert hybrid.codes() == [45, 10790, 10796, 68, 342, 356, 10793]
+    text = f"Backup {backup.id} for VM {vm.name} stopped (User: admin@internal-authz)."
+    assert (10796, "normal", text) in hybrid.told()
+
+
+def test_what_a_backup_holds(hybrid: Any) -> None:
+    """All disks of the VM from beginning to end, but not the VM; a second backup at a time is refused."""
+    disk, other = hybrid.add_disk(), hybrid.add_disk()
+    vm = hybrid.add_vm(disk, other)
+    backup = hybrid.start_backup(vm, disk)
+    assert [item.id for item in hybrid.backups(vm).backup_service(backup.id).disks_service().list()] == [disk.id]
+    assert (disk.status, other.status) == ("ok", "ok")
+    assert hybrid.state.locks.holder([("disk", other.id)]) is not None
+    assert hybrid.state.locks.holder([("vm", vm.id)]) is None
+    for query in ({}, {"legacy": "true"}):
+        with pytest.raises(sdk.Error, match="Disk is locked") as caught:
+            hybrid.backups(vm).add(types.Backup(disks=[types.Disk(id=other.id)]), query=query)
+        assert caught.value.code == 409
+    hybrid.finalize_backup(vm, backup)
+    assert hybrid.state.locks.holder([("disk", other.id)]) is None
+
+
+def test_raw_disks_alone_make_an_empty_checkpoint(hybrid: Any) -> None:
+    disk = hybrid.add_disk(fmt="raw")
+    vm = hybrid.add_vm(disk)
+    backup = hybrid.start_backup(vm, disk)
+    checkpoint = hybrid.checkpoints(vm).checkpoint_service(backup.to_checkpoint_id)
+    assert checkpoint.disks_service().list() == []
+    hybrid.finalize_backup(vm, backup)

@@ -36,14 +36,14 @@ def get(state: State, vm_id: str, checkpoint_id: str) -> Checkpoint:
 
 
 def create(context: Context, backup: Backup) -> None:
-    """Make the checkpoint of a backup, over its qcow2 disks; none when all of its disks are raw."""
+    """Make the checkpoint of a backup, over its qcow2 disks; a live or cold one of raw disks alone makes none."""
     state = context.state
-    disk_ids = tuple(disk_id for disk_id in backup.modes if state.disks[disk_id].format == "cow")
-    if not disk_ids:
+    disk_ids = tuple(disk_id for disk_id in backup.modes if _records(state, backup, disk_id))
+    if not disk_ids and backup.kind != "hybrid":
         return
     chain = of_vm(state, backup.vm_id)
     checkpoint = Checkpoint(
-        id=state.new_id(),
+        id=backup.pending_checkpoint_id or state.new_id(),
         vm_id=backup.vm_id,
         creation_date=state.clock.now(),
         parent_id=chain[-1].id if chain else "",
@@ -52,6 +52,13 @@ def create(context: Context, backup: Backup) -> None:
     )
     state.checkpoints[checkpoint.id] = checkpoint
     backup.pending_checkpoint_id = checkpoint.id
+
+
+def _records(state: State, backup: Backup, disk_id: str) -> bool:
+    """Whether the volume that a backup reads is qcow2, and so remembers what is written from now on."""
+    snapshot = state.snapshots.get(backup.snapshot_id)
+    volume = snapshot.volumes.get(disk_id) if snapshot is not None else None
+    return (volume or state.disks[disk_id]).format == "cow"
 
 
 def forget(state: State, checkpoint_id: str) -> None:

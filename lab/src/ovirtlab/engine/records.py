@@ -44,6 +44,7 @@ class Backup:
     scratch: dict[str, str] = field(default_factory=dict)  # ids of scratch disks, by disk id
     pending_checkpoint_id: str = ""
     require_consistency: bool = False
+    stopped: bool = False  # a hybrid one, whose snapshot shall go
     abandoned: bool = False  # the engine stopped in the middle of it, and what it held is still held
     origin: Origin = field(default_factory=Origin)
     locks: list[Lock] = field(default_factory=list, repr=False)

@@ -16,7 +16,7 @@ class Settings:
     idle times are compared as the daemon tells them, so that a fast clock does not cut off clients that are not fast.
     """
 
-    use_hybrid_backup: bool = False
+    use_hybrid_backup: bool = True  # at level 4.7 and later
     poll_first: float = 1.0
     poll_longest: float = 10.0
     ticket_lifetime: int = 300

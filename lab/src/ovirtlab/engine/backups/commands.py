@@ -53,20 +53,28 @@ async def start(context: Context, request: BackupRequest) -> Backup:
 async def start_hybrid(context: Context, request: BackupRequest) -> Backup:
     """Begin a backup that reads a snapshot of the disks and leaves the VM unlocked.
 
-    What it starts from is not looked at: a checkpoint that is of no use shows at the transfer. A snapshot that is
-    refused makes the backup fail, and its fault is raised.
+    A checkpoint whose bitmap is of no use shows at the transfer only. A snapshot that is refused makes the backup fail,
+    and its fault is raised.
     """
     state = context.state
     vm = state.vm(request.vm_id)
-    rules.check_hybrid(state, request)
-    backup = _record(context, vm, request, kind="hybrid")
-    audit.tell(context, backup, audit.STARTED)
+    locks = [rules.lock_disks(state, vm)]
     try:
-        checkpoints.create(context, backup)
+        rules.check_hybrid(state, request)
+    except Fault:
+        locks[0].release()
+        raise
+    backup = _record(context, vm, request, kind="hybrid")
+    backup.locks, backup.pending_checkpoint_id = locks, state.new_id()
+    try:
         frozen.begin(context, vm, backup)
     except Fault:
+        frozen.tell_refused(context, backup)
+        audit.tell(context, backup, audit.STARTED)
         await phases.fail(context, backup)
         raise
+    audit.tell(context, backup, audit.STARTED)
+    phases.enter(context, backup, "starting")
     context.background.spawn(phases.run(context, backup), name=f"backup {backup.id}")
     return backup
 
@@ -75,12 +83,17 @@ async def finalize(context: Context, backup: Backup) -> None:
     """Stop a backup; its disks are released a little later.
 
     Raises `Conflict` while a transfer of it is under way, `BadRequest` when it is over already, when it was not ready
-    yet, or when the host cannot stop it; in the last two cases it then fails.
+    yet, or when the host cannot stop it; in the last two cases it then fails. A hybrid one is only marked as stopped,
+    also before it is ready, and goes on from there at its next poll.
     """
     if any(t.backup_id == backup.id and not t.phase.startswith("finished") for t in context.state.transfers.values()):
         raise conflict("Cannot stop VM backup. There is an active image transfer for VM backup")
     async with backup.guard:
         _check_running(context, backup)
+        if backup.kind == "hybrid":
+            backup.stopped = True
+            audit.tell(context, backup, audit.STOPPED)
+            return
         if not await _stop(context, backup):
             audit.tell(context, backup, audit.NOT_FINALIZED)
             phases.enter(context, backup, "finalizing_failure")
@@ -122,7 +135,6 @@ async def clear_leftovers(context: Context, vm_id: str) -> None:
 def _record(context: Context, vm: Vm, request: BackupRequest, *, kind: Literal["live", "cold", "hybrid"]) -> Backup:
     state = context.state
     now = state.clock.now()
-    mode = _hybrid_mode if kind == "hybrid" else _mode
     backup = Backup(
         id=request.id or state.new_id(),
         vm_id=vm.id,
@@ -132,7 +144,7 @@ def _record(context: Context, vm: Vm, request: BackupRequest, *, kind: Literal["
         description=request.description,
         from_checkpoint_id=request.from_checkpoint_id,
         host_id=vm.host_id if kind == "live" else "",
-        modes={disk_id: mode(state, request, disk_id) for disk_id in request.disk_ids},
+        modes={disk_id: _mode(state, request, disk_id) for disk_id in request.disk_ids},
         require_consistency=request.require_consistency,
         origin=request.origin,
     )
@@ -143,15 +155,6 @@ def _record(context: Context, vm: Vm, request: BackupRequest, *, kind: Literal["
 def _mode(state: State, request: BackupRequest, disk_id: str) -> Literal["full", "incremental"]:
     checkpoint = state.checkpoints.get(request.from_checkpoint_id)
     return "incremental" if checkpoint is not None and disk_id in checkpoint.disk_ids else "full"
-
-
-def _hybrid_mode(state: State, request: BackupRequest, disk_id: str) -> Literal["full", "incremental"]:
-    """Incremental also from a checkpoint that nobody knows; raw disks have no bitmaps."""
-    if not request.from_checkpoint_id or state.disks[disk_id].format == "raw":
-        return "full"
-    if request.from_checkpoint_id not in state.checkpoints:
-        return "incremental"
-    return _mode(state, request, disk_id)
 
 
 def _lock(state: State, backup: Backup) -> None:
@@ -165,12 +168,14 @@ def _lock(state: State, backup: Backup) -> None:
 
 
 def _check_running(context: Context, backup: Backup) -> None:
-    if backup.phase in rules.FINISHED | phases.FINALIZING:
+    over = backup.phase in rules.FINISHED | phases.FINALIZING
+    if not over and not backup.stopped:
+        return
+    if backup.kind != "hybrid":
         audit.tell(context, backup, audit.NOT_FINALIZED)
-        raise BadRequest(
-            f"[VM '{backup.vm_id}' backup '{backup.id}' is already in '{backup.phase.upper()}' phase, "
-            "no need to stop the backup again]"
-        )
+    how = f"already in '{backup.phase.upper()}' phase" if over else "already stopped"
+    what = f"VM '{backup.vm_id}' backup '{backup.id}'"
+    raise BadRequest(f"[{what} is {how}, no need to stop the backup again]")
 
 
 async def _stop(context: Context, backup: Backup) -> bool:

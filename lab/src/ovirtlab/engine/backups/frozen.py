@@ -18,6 +18,7 @@ from ovirtlab.engine.snapshots.creating import SnapshotRequest
 log = logging.getLogger(__name__)
 
 DESCRIPTION = "Auto-generated for Backup VM"
+_NOT_BEGUN = 117
 
 
 def begin(context: Context, vm: Vm, backup: Backup) -> None:
@@ -31,6 +32,15 @@ def begin(context: Context, vm: Vm, backup: Backup) -> None:
     creation = creating.begin(context, vm, request, cause=_cause(context, backup))
     backup.snapshot_id = creation.snapshot.id
     context.background.spawn(creating.finish(context, creation), name=f"snapshot of backup {backup.id}")
+
+
+def tell_refused(context: Context, backup: Backup) -> None:
+    """Write that the snapshot of a backup could not be begun."""
+    vm = context.state.vms[backup.vm_id]
+    text = f"Failed to create Snapshot {DESCRIPTION} for VM {vm.name} (User: {backup.origin.user_name})."
+    context.state.events.add(
+        _NOT_BEGUN, "error", text, correlation_id=backup.origin.correlation_id, vm=vm.id, user=backup.origin.user_id
+    )
 
 
 def made(context: Context, backup: Backup) -> bool | None:

@@ -67,18 +67,27 @@ async def fail(context: Context, backup: Backup) -> None:
     enter(context, backup, "failed")
 
 
-async def _await_snapshot(context: Context, backup: Backup) -> None:
-    """The first step of a hybrid backup, which has begun its snapshot already."""
-    made = frozen.made(context, backup)
-    if made is not None:
-        enter(context, backup, "starting" if made else "finalizing_failure")
-
-
 async def _start(context: Context, backup: Backup) -> None:
     if backup.kind == "hybrid":
-        _ready(context, backup)
+        _await_snapshot(context, backup)
     else:
         await _start_live(context, backup)
+
+
+def _await_snapshot(context: Context, backup: Backup) -> None:
+    """Wait for the snapshot, which has begun already; the checkpoint is there when it is."""
+    made = frozen.made(context, backup)
+    if made:
+        checkpoints.create(context, backup)
+        _ready(context, backup)
+    elif made is not None:
+        enter(context, backup, "finalizing_failure")
+
+
+async def _while_ready(context: Context, backup: Backup) -> None:
+    """Nothing to do, until a hybrid backup has been stopped."""
+    if backup.stopped:
+        enter(context, backup, "removing_snapshot")
 
 
 async def _create_scratch_disks(context: Context, backup: Backup) -> None:
@@ -130,10 +139,7 @@ async def _bitmaps_added(context: Context, backup: Backup) -> None:
 
 
 async def _finalize(context: Context, backup: Backup) -> None:
-    if backup.kind == "hybrid":
-        enter(context, backup, "removing_snapshot")
-    else:
-        await _succeed(context, backup)
+    await _succeed(context, backup)
 
 
 async def _remove_snapshot(context: Context, backup: Backup) -> None:
@@ -153,12 +159,12 @@ def _ready(context: Context, backup: Backup) -> None:
 
 
 async def release(context: Context, backup: Backup) -> None:
-    """Give back what a backup holds: its locks, its disks and its scratch disks. A hybrid one holds none of them."""
-    if backup.kind == "hybrid":
-        return
+    """Give back what a backup holds: its locks, its disks and its scratch disks; a hybrid one has only locks."""
     for lock in backup.locks:
         lock.release()
     backup.locks.clear()
+    if backup.kind == "hybrid":
+        return
     for disk_id in backup.modes:
         disk = context.state.disks.get(disk_id)
         if disk is not None and disk.status == "locked":
@@ -167,11 +173,11 @@ async def release(context: Context, backup: Backup) -> None:
 
 
 _STEPS: dict[str, Step] = {
-    "initializing": _await_snapshot,
     "creating_scratch_disks": _create_scratch_disks,
     "starting": _start,
     "adding_bitmaps": _add_bitmaps,
     "waiting_for_bitmaps": _bitmaps_added,
+    "ready": _while_ready,
     "finalizing": _finalize,
     "removing_snapshot": _remove_snapshot,
     "finalizing_failure": fail,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ovirtlab.engine.entities import Vm
 from ovirtlab.engine.faults import Conflict, Fault, conflict, invalid
-from ovirtlab.engine.locks import Key
+from ovirtlab.engine.locks import Key, Lock
 from ovirtlab.engine.records import Backup, Origin
 from ovirtlab.engine.state import State
 
@@ -35,6 +35,9 @@ class BackupRequest:
     require_consistency: bool = False
 
 
+Rule = Callable[[State, BackupRequest, Vm], Fault | None]
+
+
 def running(state: State, vm_id: str) -> Backup | None:
     """The backup of a VM that has not ended, if there is one."""
     return next((b for b in state.backups.values() if b.vm_id == vm_id and b.phase not in FINISHED), None)
@@ -53,20 +56,26 @@ def check_busy(state: State, request: BackupRequest) -> None:
 
 def check(state: State, request: BackupRequest) -> None:
     """Raise the first refusal that applies."""
+    _check(state, request, _RULES)
+
+
+def _check(state: State, request: BackupRequest, wanted: tuple[Rule, ...]) -> None:
     vm = state.vm(request.vm_id)
-    for rule in _RULES:
+    for rule in wanted:
         fault = rule(state, request, vm)
         if fault is not None:
             raise fault
 
 
 def check_hybrid(state: State, request: BackupRequest) -> None:
-    """Raise what a hybrid backup is refused for before its snapshot is asked for; that is little."""
-    vm = state.vm(request.vm_id)
-    for rule in (_hosted_engine, _disks_missing, _id_taken):
-        fault = rule(state, request, vm)
-        if fault is not None:
-            raise fault
+    """Raise what a hybrid backup is refused for; its snapshot looks at locked disks itself."""
+    _check(state, request, tuple(rule for rule in _RULES if rule is not _disks_locked))
+
+
+def lock_disks(state: State, vm: Vm) -> Lock:
+    """What a hybrid backup holds from its first moment to its last: all active disks of the VM, and not the VM."""
+    ours = [("disk", disk.id) for disk in state.disks_of(vm) if vm.attachments[disk.id].active and not disk.shareable]
+    return state.locks.take(exclusive=ours, why=DISK_LOCKED, action=CANNOT)
 
 
 def _hosted_engine(state: State, request: BackupRequest, vm: Vm) -> Fault | None:
@@ -187,7 +196,7 @@ def locked_disks(state: State, disk_ids: tuple[str, ...], *, action: str) -> Con
     )
 
 
-_RULES: tuple[Callable[[State, BackupRequest, Vm], Fault | None], ...] = (
+_RULES: tuple[Rule, ...] = (
     _hosted_engine,
     _disks_missing,
     _disks_locked,

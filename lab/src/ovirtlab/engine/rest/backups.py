@@ -50,9 +50,11 @@ async def get_backup(call: Call) -> Entity:
 
 @routes.get("vms/{vm}/backups/{backup}/disks")
 async def list_backup_disks(call: Call) -> Collection:
+    """A hybrid one has them from when its snapshot is there."""
     backup = _backup(call)
     disks = call.context.state.disks
-    found = [_show_disk(call, disks[disk_id], backup) for disk_id in backup.modes if disk_id in disks]
+    known = backup.modes if backup.kind != "hybrid" or backup.to_checkpoint_id else ()
+    found = [_show_disk(call, disks[disk_id], backup) for disk_id in known if disk_id in disks]
     return Collection("disks", "disk", found)
 
 

@@ -16,7 +16,6 @@ PREVIEWED = 71
 COMMIT_STARTED = 94
 COMMITTED = 95
 NOT_PREVIEWED = 99
-NOT_BEGUN = 117
 NOT_LIVE = 170
 WITHOUT_MEMORY = 173
 REMOVAL_STARTED = 342
@@ -38,7 +37,6 @@ _TEXTS: dict[int, tuple[Severity, str]] = {
     COMMIT_STARTED: ("normal", "Committing a Snapshot-Preview for VM {vm} was initialized by {user}."),
     COMMITTED: ("normal", "Committing a Snapshot-Preview for VM {vm} has been completed."),
     NOT_PREVIEWED: ("error", "Failed to complete Snapshot-Preview {snapshot} for VM {vm}."),
-    NOT_BEGUN: ("error", "Failed to create Snapshot {snapshot} for VM {vm} (User: {user})."),
     NOT_LIVE: (
         "warning",
         "Failed to create live snapshot '{snapshot}' for VM '{vm}'. VM restart is recommended. Note that using the "

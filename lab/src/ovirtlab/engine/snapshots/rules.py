@@ -104,11 +104,7 @@ def _check_regular(snapshot: Snapshot, action: str) -> None:
 
 
 def _check_disks(context: Context, disks: list[Disk], action: str) -> None:
-    locked = [
-        disk.alias
-        for disk in disks
-        if disk.status == "locked" or context.state.locks.holder([("disk", disk.id)]) is not None
-    ]
+    locked = [disk.alias for disk in disks if disk.status == "locked"]
     if locked:
         names = ", ".join(locked)
         raise conflict(f"{action}: The following disks are locked: {names}. Please try again in a few minutes.")
