@@ -25,8 +25,8 @@ lint: setup ## style, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup ## measure the data path against the tools a user would pick instead
-	$(BIN)/python bench/copy.py
+bench: setup ## measure the data path against the tools a user would pick instead (QUICK=1 in three minutes)
+	$(BIN)/python -m bench.datapath $(if $(QUICK),--quick)
 
 setup: ## Debian packages and the Python environment, once
 	@setup/install

@@ -87,12 +87,11 @@ def test_any_writes_make_the_chain_qemu_img_reads(
         qemu("qemu-img", "check", "-q", top)
         (folder / "model").write_bytes(disk.content)
         qemu("qemu-img", "compare", "-f", "qcow2", "-F", "raw", top, folder / "model")
-        if not any(form.compression is Compression.ZSTD for _, form in layers):
-            reader = ChainReader(folder, top.name)
-            copied = MemoryDisk(disk.size)
-            copy(reader, copied, reader.extents(dirty=False), workers=2, chunk=4 * CLUSTER)
-            reader.close()
-            assert copied.content == disk.content
+        reader = ChainReader(folder, top.name)
+        copied = MemoryDisk(disk.size)
+        copy(reader, copied, reader.extents(dirty=False), workers=2, chunk=4 * CLUSTER)
+        reader.close()
+        assert copied.content == disk.content
         assert sorted(path.name for path in folder.iterdir()) == sorted(
             [*(f"{n}.qcow2" for n in range(len(layers))), "model"]
         )

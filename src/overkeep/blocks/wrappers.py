@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from overkeep.blocks.ends import Extent, Source
+from overkeep.blocks.ends import Extent, Sink, Source
 from overkeep.blocks.stages import Stages
 from overkeep.errors import Cancelled, OverkeepError
 from overkeep.logs import fields
@@ -159,3 +159,44 @@ class Timed(Wrapped):
     def clone(self) -> Timed:
         """Clone the source; the times are added up."""
         return Timed(self._source.clone(), self._stages)
+
+
+class TimedSink:
+    """Counts the time for which the disk that is written is waited for."""
+
+    def __init__(self, sink: Sink, stages: Stages) -> None:
+        self._sink = sink
+        self._stages = stages
+
+    @property
+    def size(self) -> int:
+        """Virtual size in bytes."""
+        return self._sink.size
+
+    @property
+    def parallel(self) -> int:
+        """How many clones may work at the same time."""
+        return self._sink.parallel
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Write `data` at `offset`."""
+        with self._stages.spent("target"):
+            self._sink.write(offset, data)
+
+    def zero(self, offset: int, length: int) -> None:
+        """Make a run read as zeroes."""
+        with self._stages.spent("target"):
+            self._sink.zero(offset, length)
+
+    def clone(self) -> TimedSink:
+        """Clone the sink; the times are added up."""
+        return TimedSink(self._sink.clone(), self._stages)
+
+    def finish(self) -> None:
+        """Make everything durable."""
+        with self._stages.spent("target"):
+            self._sink.finish()
+
+    def close(self) -> None:
+        """Close the sink."""
+        self._sink.close()

@@ -25,7 +25,7 @@ from overkeep.blocks.image import ChainReader, ImageSink
 from overkeep.blocks.qcow2.form import PLAIN, Form
 from overkeep.blocks.sampling import held, sampled
 from overkeep.blocks.stages import Stages
-from overkeep.blocks.wrappers import Bandwidth, Retrying, Throttled, Timed
+from overkeep.blocks.wrappers import Bandwidth, Retrying, Throttled, Timed, TimedSink
 from overkeep.errors import OverkeepError
 from overkeep.mover.orders import CopyResult, Progress
 from overkeep.units import align_down
@@ -135,7 +135,8 @@ def restore(place: Place, disk: Sink, *, present: Source | None = None, options:
     Raises `SizesDiffer` when the disk is too small, and the errors of both ends.
     """
     stages = Stages()
-    with closing(ChainReader(place.folder, place.name)) as chain, _interrupted(disk, watch):
+    # past the page cache: what is read once should not push out what the host's VMs read again and again
+    with closing(ChainReader(place.folder, place.name, cached=False)) as chain, _interrupted(disk, watch):
         if chain.size > disk.size:
             raise SizesDiffer(source=chain.size, sink=disk.size)
         extents = None
@@ -143,7 +144,8 @@ def restore(place: Place, disk: Sink, *, present: Source | None = None, options:
             with _interrupted(present, watch):
                 extents = Extents(_differing(place, present, chain.size, options, watch))
         source = _careful(chain, options, watch, stages)
-        return _result(chain.size, _copy(watch, source, disk, options, extents=extents), stages)
+        stats = _copy(watch, source, TimedSink(disk, stages), options, extents=extents)
+        return _result(chain.size, stats, stages)
 
 
 class Extents:
@@ -254,10 +256,9 @@ def _until(extents: Iterable[Extent], size: int) -> Iterator[Extent]:
 
 def _read_back(place: Place, options: Options, watch: Watch) -> None:
     """Read a share of a new image from the target; remove it when anything is not as it was written."""
-    for name in (place.name, sums_name(place.name)):
-        forget_cached(place.folder / name)
+    forget_cached(place.folder / sums_name(place.name))
     with (
-        closing(ChainReader(place.folder, place.name)) as chain,
+        closing(ChainReader(place.folder, place.name, cached=False)) as chain,
         closing(Digests(place.folder / sums_name(place.name))) as digests,
     ):
         differences = Differences(digests, size=chain.size)

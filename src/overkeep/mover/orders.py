@@ -56,7 +56,7 @@ class CopyOrder(_Wire):
     compare: bool = False
     differential: bool = False
     compression: Literal["none", "zstd"] = "none"
-    level: int = Field(default=3, ge=1, le=19)
+    level: int = Field(default=2, ge=1, le=19)
     cluster: Literal[65536, 131072, 262144, 524288, 1048576, 2097152] = 65536
     bandwidth: int = Field(default=0, ge=0)
     read_back: float = Field(default=0.01, ge=0, le=1)

@@ -19,7 +19,7 @@ class Form:
 
     cluster: int = CLUSTER
     compression: Compression | None = None
-    level: int = 3
+    level: int = 2
 
     def __post_init__(self) -> None:
         if not SMALLEST_CLUSTER <= self.cluster <= LARGEST_CLUSTER or self.cluster & (self.cluster - 1):
