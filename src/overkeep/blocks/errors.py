@@ -90,6 +90,28 @@ class UnsafeImage(OverkeepError):
     )
 
 
+class ImageShared(OverkeepError):
+    """An image that should be merged away is the backing image of several others."""
+
+    code = "image-shared"
+    template = (
+        "The image {file} cannot be removed: {images} are all built upon it; "
+        "remove the points of all but one of them first."
+    )
+    status = 409
+
+
+class MergeDiffers(OverkeepError):
+    """The images are not those that an unfinished merge should find."""
+
+    code = "merge-differs"
+    template = (
+        "The unfinished merge into {file} cannot be finished: {reason}; "
+        "verify the repository, and restore the folder of the disk from a copy of the target if it was changed."
+    )
+    status = 409
+
+
 class DigestsDamaged(OverkeepError):
     """A file of digests is not a sound one."""
 

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from overkeep.blocks.errors import TargetFailed, UnsafeImage, WriterReplaced, on_target, target_error
+from overkeep.blocks.holes import punch
+from overkeep.errors import OverkeepError
 from overkeep.logs import fields
 
 PARTIAL = ".partial"
@@ -32,9 +34,9 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def open_regular(path: Path) -> int:
-    """Open a regular file of the target for reading; a link, device or pipe is refused with `UnsafeImage`."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+def open_regular(path: Path, mode: int = os.O_RDONLY) -> int:
+    """Open a regular file of the target that is there; a link, device or pipe is refused with `UnsafeImage`."""
+    flags = mode | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with on_target(path):
         try:
             handle = os.open(path, flags)
@@ -58,35 +60,29 @@ def forget_cached(path: Path) -> None:
         os.close(handle)
 
 
-class PartialFile:
-    """`<final>.partial`, made anew and exclusively; writes may come from several threads.
+def open_output(path: Path) -> OutputFile:
+    """Open a regular file of the target that is there for writing, past the page cache; else as `open_regular`."""
+    handle = open_regular(path, os.O_RDWR)
+    try:
+        fcntl.fcntl(handle, fcntl.F_SETFL, fcntl.fcntl(handle, fcntl.F_GETFL) | os.O_DIRECT)
+    except OSError:  # the file system does not know it
+        return OutputFile(path, handle, direct=False)
+    return OutputFile(path, handle, direct=True)
 
-    With `direct` the page cache is passed by as long as the file system and the buffers allow it. A leftover of an
-    earlier attempt is unlinked, never reused: should its writer still live, it writes into a file without a name.
+
+class OutputFile:
+    """An open file that is written, past the page cache as long as the file system and the buffers allow it.
+
+    Writes may come from several threads. Raises the typed errors of the target for `path`.
     """
 
-    def __init__(self, final: Path, *, direct: bool = False) -> None:
-        self.final = final
-        self.path = final.with_name(final.name + PARTIAL)
+    def __init__(self, path: Path, handle: int, *, direct: bool) -> None:
+        self.path = path
+        self._handle = handle
         self._direct = direct
-        self._handle = self._create()
-
-    def _create(self) -> int:
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        with on_target(self.path):
-            self.path.unlink(missing_ok=True)
-            if self._direct:
-                try:
-                    return os.open(self.path, flags | os.O_DIRECT, 0o666)
-                except OSError as error:
-                    if error.errno != errno.EINVAL:
-                        raise
-                    self.path.unlink(missing_ok=True)  # some kernels make the file before they refuse the flag
-                    self._direct = False
-            return os.open(self.path, flags, 0o666)
 
     def write(self, offset: int, pieces: Sequence[memoryview]) -> None:
-        """Write `pieces` one after the other from `offset` on; raises the typed error for the path."""
+        """Write `pieces` one after the other from `offset` on."""
         for first in range(0, len(pieces), _MOST_BUFFERS):
             batch = list(pieces[first : first + _MOST_BUFFERS])
             while batch:
@@ -117,16 +113,51 @@ class PartialFile:
         if done != len(buffer):
             raise TargetFailed(path=self.path, reason=f"{done} bytes instead of {len(buffer)} at {offset}")
 
+    def sync(self) -> None:
+        """Make durable what was written."""
+        with on_target(self.path):
+            os.fsync(self._handle)
+
+    def truncate(self, size: int) -> None:
+        """Let the file end at `size`."""
+        with on_target(self.path):
+            os.ftruncate(self._handle, size)
+
+    def punch(self, offset: int, length: int) -> bool:
+        """Give a part of the file back, which then reads as zeroes; False when the file system cannot."""
+        with on_target(self.path):
+            return punch(self._handle, offset, length)
+
+    def close(self) -> None:
+        """Close the file; may be called twice."""
+        handle, self._handle = self._handle, -1
+        if handle >= 0:
+            with on_target(self.path):  # NFS may tell of a lost write only here
+                os.close(handle)
+
+
+class PartialFile(OutputFile):
+    """`<final>.partial`, made anew and exclusively.
+
+    A leftover of an earlier attempt is unlinked, never reused: should its writer still live, it writes into a file
+    without a name.
+    """
+
+    def __init__(self, final: Path, *, direct: bool = False) -> None:
+        self.final = final
+        path = final.with_name(final.name + PARTIAL)
+        handle, direct = _create(path, direct=direct)
+        super().__init__(path, handle, direct=direct)
+
     def publish(self) -> None:
         """Make the file durable and give it its final name; after this it is closed.
 
         Raises `WriterReplaced` when the partial name is no longer this file, so that a writer that was thought dead
         harms no later attempt.
         """
-        with on_target(self.path):
-            os.fsync(self._handle)
+        self.sync()
         self._check_owner()
-        self._close()
+        self.close()
         with on_target(self.path):
             self.path.rename(self.final)
         sync_folder(self.final.parent)
@@ -144,11 +175,6 @@ class PartialFile:
                 return False
         return (mine.st_dev, mine.st_ino) == (named.st_dev, named.st_ino)
 
-    def _close(self) -> None:
-        handle, self._handle = self._handle, -1
-        with on_target(self.path):  # NFS may tell of a lost write only here
-            os.close(handle)
-
     def discard(self) -> None:
         """Close and remove the unfinished file; nothing happens when it was published or discarded before."""
         if self._handle < 0:
@@ -156,9 +182,24 @@ class PartialFile:
         try:
             if self._is_mine():
                 self.path.unlink(missing_ok=True)
-            self._close()
-        except (OSError, TargetFailed) as error:  # what stays is garbage by its name, and the first error matters more
+            self.close()
+        except (OSError, OverkeepError) as error:  # what stays is garbage by its name, and the first error matters more
             log.info("unfinished file stays %s", fields(path=self.path, reason=error))
+
+
+def _create(path: Path, *, direct: bool) -> tuple[int, bool]:
+    """Make a file anew; return it and whether it passes the page cache by."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with on_target(path):
+        path.unlink(missing_ok=True)
+        if direct:
+            try:
+                return os.open(path, flags | os.O_DIRECT, 0o666), True
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                path.unlink(missing_ok=True)  # some kernels make the file before they refuse the flag
+        return os.open(path, flags, 0o666), False
 
 
 def _rest(pieces: list[memoryview], done: int) -> list[memoryview]:

@@ -18,6 +18,7 @@ MANIFEST = "point.json"
 OVF = "vm.ovf"
 CONFIGURATION = "vm.json"
 DRAFT = "draft.json"
+MERGE = "merge.json"
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 

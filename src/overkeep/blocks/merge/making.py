@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How a run of images becomes one file: by extending one of them, or by writing a new one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from overkeep.blocks.buffers import CLUSTER, aligned_buffer
+from overkeep.blocks.copy import copy
+from overkeep.blocks.ends import Extent
+from overkeep.blocks.errors import MergeDiffers
+from overkeep.blocks.files import open_output
+from overkeep.blocks.merge.extend import Batch, Extension
+from overkeep.blocks.merge.folder import header_of
+from overkeep.blocks.merge.intent import METHOD, Intent, Journal, Phase
+from overkeep.blocks.merge.plan import Run
+from overkeep.blocks.merge.survey import by_cost, survey
+from overkeep.blocks.merge.transfer import TransferSink, TransferSource
+from overkeep.blocks.qcow2.carrier import Carrier, Unfit, switch
+from overkeep.blocks.qcow2.held import HOLE, STRETCH, ZEROES
+from overkeep.blocks.qcow2.layout import SECTOR
+from overkeep.blocks.qcow2.reader import ChainReader
+from overkeep.blocks.qcow2.view import View
+from overkeep.blocks.qcow2.writer import ImageWriter
+from overkeep.errors import Cancelled
+from overkeep.logs import fields
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """Who watches a merge: `progress` hears of bytes moved and to be moved, `cancelled` is asked all the time."""
+
+    progress: Callable[[int, int], None] = lambda moved, total: None
+    cancelled: Callable[[], bool] = lambda: False
+
+    def check(self) -> None:
+        """Raise `Cancelled` when somebody wants the merge to stop."""
+        if self.cancelled():
+            raise Cancelled(what="The merge")
+
+
+def decide(folder: Path, view: View, run: Run, *, watch: Watch) -> Intent:
+    """Choose the carrier: the image for which the fewest bytes are moved, of those that can be one."""
+    shares = survey(view, watch.check)
+    for index in by_cost(shares):
+        image = view.images[index]
+        try:
+            Carrier(folder, image, file_size=image.file_size, disk_size=view.size).close()
+        except Unfit as reason:
+            log.info("not a carrier %s", fields(image=image.name, reason=reason))
+            continue
+        return Intent(run=run, carrier=image.name, carrier_size=image.file_size, to_move=shares.cost(index))
+    return Intent(run=run, carrier=None, carrier_size=0, to_move=shares.cost(None))
+
+
+class Extender:
+    """Extends the carrier of an intent until it shows what the whole run does. Close it at the end."""
+
+    def __init__(self, folder: Path, view: View, intent: Intent) -> None:
+        index = [image.name for image in view.images].index(str(intent.carrier))
+        try:
+            carrier = Carrier(folder, view.images[index], file_size=intent.carrier_size, disk_size=view.size)
+        except Unfit as error:
+            raise MergeDiffers(file=intent.run.newest, reason=f"{intent.carrier} has changed: {error}") from error
+        self._folder = folder
+        self._view = view
+        self._intent = intent if intent.method == METHOD else replace(intent, done=0, method=METHOD)
+        self._carrier = carrier
+        self._extension = Extension(view, carrier, index=index)
+        self.moved = 0
+
+    def run(self, journal: Journal, watch: Watch) -> None:
+        """Move what is missing, then switch the header; everything is durable once this returns."""
+        skipped = 0
+        for batch in self._extension.batches(self._intent.done, watch.check):
+            if batch.done <= self._intent.done:
+                skipped += batch.transfer.size
+                continue
+            journal.check()
+            self._move(batch, watch, before=skipped + self.moved)
+            self._save(journal, replace(self._intent, done=batch.done))
+        header = self._carrier.finish(self._intent.run.base)
+        self._save(journal, replace(self._intent, phase=Phase.SWITCHING, l1_offset=header.l1_offset))
+        switch(self._carrier.file, header)
+
+    def _move(self, batch: Batch, watch: Watch, *, before: int) -> None:
+        transfer, total = batch.transfer, self._intent.to_move
+        chain = ChainReader(self._folder, self._intent.run.newest)
+        with closing(TransferSource(transfer, self._view.images, chain)) as source:
+            copy(
+                source,
+                TransferSink(transfer, self._carrier.file),
+                source.extents(dirty=False),
+                progress=lambda _, moved: watch.progress(before + moved, total),
+                cancelled=watch.cancelled,
+            )
+        self.moved += transfer.size
+
+    def _save(self, journal: Journal, intent: Intent) -> None:
+        journal.save(intent)
+        self._intent = intent
+
+    def give_back(self) -> None:
+        """Return what is free in the carrier's file to the file system."""
+        self._carrier.give_back()
+
+    def close(self) -> None:
+        """Close the carrier; may be called twice."""
+        self._carrier.close()
+
+
+def rewrite(folder: Path, view: View, intent: Intent, *, watch: Watch) -> int:
+    """Write the run anew as one image and give it the name of the newest; return the bytes that were moved."""
+    name, total = intent.run.newest, intent.to_move
+    with (
+        closing(ChainReader(folder, name)) as reader,
+        closing(ImageWriter(folder, name, size=view.size, backing=intent.run.base)) as writer,
+    ):
+        stats = copy(
+            reader,
+            writer,
+            _extents(view),
+            progress=lambda _, moved: watch.progress(moved, total),
+            cancelled=watch.cancelled,
+        )
+    return stats.moved
+
+
+def _extents(view: View) -> Iterator[Extent]:
+    """What the run shows, in whole clusters, without what it shows of what is below it."""
+    for stretch in range(view.stretches):
+        kinds = view.shown(stretch).kinds
+        groups = np.minimum(kinds, ZEROES + 1)
+        edges = np.flatnonzero(np.diff(np.concatenate([[HOLE], groups, [HOLE]])))
+        for first, last in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+            if kinds[first] != HOLE:
+                start = stretch * STRETCH + first * CLUSTER
+                end = min(stretch * STRETCH + last * CLUSTER, view.size)
+                yield Extent(start, end - start, bool(kinds[first] == ZEROES))
+
+
+def is_switched(folder: Path, intent: Intent) -> bool:
+    """Whether the carrier shows the merged image already, under its own name."""
+    if intent.phase is not Phase.SWITCHING or intent.carrier is None:
+        return False
+    return header_of(folder, intent.carrier).l1_offset == intent.l1_offset
+
+
+def repeat_switch(path: Path) -> None:
+    """Write the header of an image again and sync it: whether that was done before, nobody knows."""
+    with closing(open_output(path)) as file:
+        sector = aligned_buffer(SECTOR)
+        file.read(0, sector)
+        file.write(0, [sector])
+        file.sync()
