@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from overkeep.blocks.buffers import CLUSTER
-from overkeep.blocks.image import sums_name
-from overkeep.units import GIB, MIB
-from tests.blocks.merge.world import World, run
+from overkeep.blocks.compression import Compression
+from overkeep.blocks.digests import sums_name
+from overkeep.blocks.qcow2.form import Form
+from overkeep.units import GIB, KIB, MIB
+from tests.blocks.merge.world import World, content, run
 
 
 @pytest.fixture
@@ -153,6 +155,8 @@ def test_a_merged_image_is_merged_again_and_again(folder: Path) -> None:
         ("compat=0.10", True),
         ("lazy_refcounts=on", True),
         ("refcount_bits=1", False),
+        ("extended_l2=on,cluster_size=128k", False),
+        ("compression_type=zstd", True),
     ],
 )
 @pytest.mark.parametrize("removed", ["0", "1", "01", "12", "012"])
@@ -191,6 +195,67 @@ def test_compressed_clusters_stay_compressed(folder: Path) -> None:
     stats = world.merge(second)
     assert stats.moved < 40 * CLUSTER
     assert (folder / third).stat().st_size < before + 40 * CLUSTER
+    world.verify()
+
+
+FORMS = {
+    "plain": Form(),
+    "zlib": Form(compression=Compression.ZLIB),
+    "zstd": Form(compression=Compression.ZSTD),
+    "256k": Form(cluster=256 * KIB),
+    "256k zstd": Form(cluster=256 * KIB, compression=Compression.ZSTD),
+    "2M": Form(cluster=2 * MIB),
+}
+
+
+@pytest.mark.parametrize("above", FORMS)
+@pytest.mark.parametrize("below", FORMS)
+def test_images_of_every_form(folder: Path, below: str, above: str) -> None:
+    world = World(folder, 9 * MIB + 512)
+    world.write(0, 60)
+    names = [world.point(form=FORMS[below])]
+    for step in range(3):
+        world.write(17 * step, 9)
+        world.write(140 + step, 2)
+        world.zero(33 * step, 33)
+        names.append(world.point(form=FORMS[above if step % 2 else below]))
+    world.merge(names[0], names[2])
+    world.verify()
+    world.verify_tidy()
+    for name in world.points:
+        world.verify_digests(name)
+    world.merge(names[1])
+    world.verify()
+
+
+def test_a_large_disk_of_large_clusters(folder: Path) -> None:
+    form = Form(cluster=MIB)
+    world = World(folder, 200 * GIB)
+    for first in (0, 8190, 2097152 - 1, 3000000):
+        world.write(first, 4)
+    names = [world.point(form=form)]
+    for step in range(2):
+        world.write(8191 + step, 3)
+        world.zero(2097152)
+        world.write(40000 + 8192 * step, 2)
+        names.append(world.point(form=form))
+    world.merge(names[0])
+    world.verify(qemu=False)
+    for name in world.points:
+        run("qemu-img", "check", "-q", folder / name)
+
+
+def test_a_raw_file_below(folder: Path) -> None:
+    world = World(folder, 8 * MIB)
+    world.write(0, 50)
+    (folder / "base.raw").write_bytes(content(world.size, world.clusters))
+    names = []
+    for step in range(2):
+        world.write(5 + step, 10)
+        names.append(world.foreign_point())
+        backing = ["-F", "raw", "-b", "base.raw"] if not step else ["-F", "qcow2", "-b", names[0]]
+        run("qemu-img", "rebase", *backing, folder / names[-1])
+    world.merge(names[0])
     world.verify()
 
 

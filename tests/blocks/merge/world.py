@@ -9,10 +9,11 @@ from contextlib import closing
 from pathlib import Path
 
 from overkeep.blocks.buffers import CLUSTER
-from overkeep.blocks.digests import Digests, composed, digest_of
-from overkeep.blocks.image import ImageSink, sums_name
+from overkeep.blocks.digests import ABSENT, ZERO, Digests, digest_of, sums_name
+from overkeep.blocks.image import ImageSink
 from overkeep.blocks.merge.acts import MergeStats, merge_away
 from overkeep.blocks.merge.making import Watch
+from overkeep.blocks.qcow2.form import PLAIN, Form
 from overkeep.blocks.qcow2.reader import ChainReader
 from overkeep.repository.merging import MergeJournal
 
@@ -71,20 +72,26 @@ class World:
 
     # points
 
-    def point(self, *, full: bool = False) -> str:
+    def point(self, *, full: bool = False, form: Form = PLAIN) -> str:
         """Make a point as a mover does, and return its image's name."""
         name = self._next()
         backing = None if full or not self.chain else self.chain[-1]
         wanted = set(self.clusters) if backing is None else self.dirty
-        with closing(ImageSink(self.folder, name, size=self.size, backing=backing)) as sink:
-            for number in sorted(wanted):
-                data = self.clusters.get(number)
-                if data is None:
-                    sink.zero(number * CLUSTER, min(CLUSTER, self.size - number * CLUSTER))
+        with closing(ImageSink(self.folder, name, size=self.size, backing=backing, form=form)) as sink:
+            ratio = form.cluster // CLUSTER
+            for group in sorted({number // ratio for number in wanted}):
+                data = self._data(group * ratio, ratio)
+                if any(data):
+                    sink.write(group * form.cluster, memoryview(data))
                 else:
-                    sink.write(number * CLUSTER, memoryview(bytearray(data)))
+                    sink.zero(group * form.cluster, len(data))
             sink.finish()
         return self._made_point(name, new_chain=backing is None)
+
+    def _data(self, first: int, count: int) -> bytearray:
+        """What clusters hold, up to the end of the disk."""
+        parts = [self.clusters.get(number, bytes(CLUSTER)) for number in range(first, first + count)]
+        return bytearray(b"".join(parts)[: self.size - first * CLUSTER])
 
     def foreign_point(self, *options: str, compress: bool = False) -> str:
         """Let qemu-img make the image of a point, with options of `-o`; it holds more than what changed."""
@@ -194,6 +201,17 @@ class World:
         found = {path.name for path in self.folder.iterdir() if path.suffix != ".sums"}
         assert found == set(self.points)
         assert {path.name for path in self.folder.glob("*.sums")} <= {sums_name(name) for name in self.points}
+
+
+def composed(files: list[Digests], number: int) -> bytes:
+    """The digest of a cluster as the files of a chain, the image's own first, tell it."""
+    for digests in files:
+        if number * CLUSTER >= digests.size:
+            break
+        digest = digests.of(number)
+        if digest != ABSENT:
+            return digest
+    return ZERO
 
 
 def content(size: int, clusters: Clusters) -> bytes:

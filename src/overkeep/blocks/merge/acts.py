@@ -14,9 +14,10 @@ from overkeep.blocks.errors import on_target
 from overkeep.blocks.files import sync_folder
 from overkeep.blocks.merge.folder import backings, header_of, opened, stored, unlink, unlink_merged
 from overkeep.blocks.merge.intent import Intent, Journal, Phase
-from overkeep.blocks.merge.making import Extender, Watch, decide, is_switched, repeat_switch, rewrite
+from overkeep.blocks.merge.making import Extender, Watch, decide, is_switched, rewrite
 from overkeep.blocks.merge.plan import Run, plan
 from overkeep.blocks.merge.sums import write_digests
+from overkeep.blocks.qcow2.carrier import repeat_switch
 from overkeep.blocks.qcow2.view import View
 from overkeep.logs import fields
 

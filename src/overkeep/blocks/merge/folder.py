@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from overkeep.blocks.buffers import CLUSTER
+from overkeep.blocks.digests import sums_name
 from overkeep.blocks.errors import (
     ImageDamaged,
     ImageShared,
@@ -18,11 +20,10 @@ from overkeep.blocks.errors import (
     on_target,
 )
 from overkeep.blocks.files import sync_folder
-from overkeep.blocks.image import sums_name
 from overkeep.blocks.merge.plan import Run
 from overkeep.blocks.qcow2.image import ImageFile
 from overkeep.blocks.qcow2.layout import BARE_NAME, Header
-from overkeep.blocks.qcow2.reader import open_images
+from overkeep.blocks.qcow2.reader import Layer, open_images
 from overkeep.blocks.qcow2.view import View
 
 _SUFFIX = ".qcow2"
@@ -86,6 +87,13 @@ def stored(folder: Path, names: Collection[str]) -> int:
     return total
 
 
+def _qcow2(layers: Sequence[Layer]) -> list[ImageFile]:
+    images = [layer for layer in layers if isinstance(layer, ImageFile)]
+    if len(images) < len(layers):
+        raise ImageUnsupported(file=layers[-1].name, feature="the raw format, and should be merged")
+    return images
+
+
 @contextmanager
 def opened(folder: Path, run: Run) -> Iterator[View]:
     """Open the images of a run that has not been merged; raise `MergeDiffers` when they are not that run any more."""
@@ -97,7 +105,7 @@ def opened(folder: Path, run: Run) -> Iterator[View]:
         if names[:count] != list(reversed(run.images)) or base != run.base:
             expected = " over ".join([*reversed(run.images), run.base or "nothing"])
             raise MergeDiffers(file=run.newest, reason=f"its chain is {' over '.join(names)} and should be {expected}")
-        yield View(images[:count], images[count].header.size if base else 0)
+        yield View(_qcow2(images[:count]), images[count].size if base else 0, grain=CLUSTER)
     finally:
         for image in images:
             image.close()

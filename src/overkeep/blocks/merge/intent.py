@@ -26,8 +26,8 @@ class Intent:
     """A merge that has begun.
 
     `carrier` is the image that is extended, None when a new file is written; `carrier_size` the size of its file
-    before; `to_move` the bytes that are moved in all. The first `done` stretches of the disk need not be copied again by a
-    program of the same `method`. `l1_offset` is where the carrier's new L1 table lies, in phase `SWITCHING`.
+    before; `to_move` the bytes that are moved in all. The first `done` stretches of the disk need not be copied again
+    by a program of the same `method`. `l1_offset` is where the carrier's new L1 table lies, in phase `SWITCHING`.
     """
 
     run: Run

@@ -11,20 +11,18 @@ from pathlib import Path
 
 import numpy as np
 
-from overkeep.blocks.buffers import CLUSTER, aligned_buffer
 from overkeep.blocks.copy import copy
 from overkeep.blocks.ends import Extent
-from overkeep.blocks.errors import MergeDiffers
-from overkeep.blocks.files import open_output
+from overkeep.blocks.errors import ImageUnsupported, MergeDiffers
 from overkeep.blocks.merge.extend import Batch, Extension
 from overkeep.blocks.merge.folder import header_of
 from overkeep.blocks.merge.intent import METHOD, Intent, Journal, Phase
 from overkeep.blocks.merge.plan import Run
-from overkeep.blocks.merge.survey import by_cost, survey
+from overkeep.blocks.merge.survey import survey
 from overkeep.blocks.merge.transfer import TransferSink, TransferSource
-from overkeep.blocks.qcow2.carrier import Carrier, Unfit, switch
+from overkeep.blocks.qcow2.carrier import Carrier, Unfit, is_plain, switch
+from overkeep.blocks.qcow2.form import SMALLEST_CLUSTER, Form
 from overkeep.blocks.qcow2.held import HOLE, STRETCH, ZEROES
-from overkeep.blocks.qcow2.layout import SECTOR
 from overkeep.blocks.qcow2.reader import ChainReader
 from overkeep.blocks.qcow2.view import View
 from overkeep.blocks.qcow2.writer import ImageWriter
@@ -49,16 +47,33 @@ class Watch:
 
 def decide(folder: Path, view: View, run: Run, *, watch: Watch) -> Intent:
     """Choose the carrier: the image for which the fewest bytes are moved, of those that can be one."""
-    shares = survey(view, watch.check)
-    for index in by_cost(shares):
+    for cost, index in sorted(_costs(view, watch)):
         image = view.images[index]
         try:
             Carrier(folder, image, file_size=image.file_size, disk_size=view.size).close()
         except Unfit as reason:
             log.info("not a carrier %s", fields(image=image.name, reason=reason))
             continue
-        return Intent(run=run, carrier=image.name, carrier_size=image.file_size, to_move=shares.cost(index))
+        return Intent(run=run, carrier=image.name, carrier_size=image.file_size, to_move=cost)
+    shares = survey(view.seen(_form(view, packed=False).cluster), watch.check)
     return Intent(run=run, carrier=None, carrier_size=0, to_move=shares.cost(None))
+
+
+def _costs(view: View, watch: Watch) -> Iterator[tuple[int, int]]:
+    """Yield what each image that may be a carrier costs, with its number: of equal ones the newest comes first.
+
+    What is moved depends on the carrier's clusters: what lies between smaller ones fills a larger one up.
+    """
+    grains = {index: image.header.cluster for index, image in enumerate(view.images) if is_plain(image.header)}
+    for grain in sorted(set(grains.values())):
+        shares = survey(view.seen(grain), watch.check)
+        yield from ((shares.cost(index), index) for index in grains if grains[index] == grain)
+
+
+def _form(view: View, *, packed: bool) -> Form:
+    """How a run is written anew: like its newest image, as far as we write so."""
+    header = view.images[0].header
+    return Form(cluster=max(header.cluster, SMALLEST_CLUSTER), compression=header.compression if packed else None)
 
 
 class Extender:
@@ -87,7 +102,11 @@ class Extender:
             journal.check()
             self._move(batch, watch, before=skipped + self.moved)
             self._save(journal, replace(self._intent, done=batch.done))
-        header = self._carrier.finish(self._intent.run.base)
+        header = self._carrier.finish(
+            backing=self._intent.run.base,
+            backing_raw=self._view.images[-1].header.backing_raw,
+            compression=self._extension.compression,
+        )
         self._save(journal, replace(self._intent, phase=Phase.SWITCHING, l1_offset=header.l1_offset))
         switch(self._carrier.file, header)
 
@@ -120,14 +139,17 @@ class Extender:
 def rewrite(folder: Path, view: View, intent: Intent, *, watch: Watch) -> int:
     """Write the run anew as one image and give it the name of the newest; return the bytes that were moved."""
     name, total = intent.run.newest, intent.to_move
+    if view.images[-1].header.backing_raw:
+        raise ImageUnsupported(file=view.images[-1].name, feature="a raw backing file, and others are merged upon it")
+    form = _form(view, packed=survey(view.seen(_form(view, packed=False).cluster), watch.check).packed)
     with (
         closing(ChainReader(folder, name)) as reader,
-        closing(ImageWriter(folder, name, size=view.size, backing=intent.run.base)) as writer,
+        closing(ImageWriter(folder, name, size=view.size, backing=intent.run.base, form=form)) as writer,
     ):
         stats = copy(
             reader,
             writer,
-            _extents(view),
+            _extents(view.seen(form.cluster)),
             progress=lambda _, moved: watch.progress(moved, total),
             cancelled=watch.cancelled,
         )
@@ -142,8 +164,8 @@ def _extents(view: View) -> Iterator[Extent]:
         edges = np.flatnonzero(np.diff(np.concatenate([[HOLE], groups, [HOLE]])))
         for first, last in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
             if kinds[first] != HOLE:
-                start = stretch * STRETCH + first * CLUSTER
-                end = min(stretch * STRETCH + last * CLUSTER, view.size)
+                start = stretch * STRETCH + first * view.grain
+                end = min(stretch * STRETCH + last * view.grain, view.size)
                 yield Extent(start, end - start, bool(kinds[first] == ZEROES))
 
 
@@ -152,12 +174,3 @@ def is_switched(folder: Path, intent: Intent) -> bool:
     if intent.phase is not Phase.SWITCHING or intent.carrier is None:
         return False
     return header_of(folder, intent.carrier).l1_offset == intent.l1_offset
-
-
-def repeat_switch(path: Path) -> None:
-    """Write the header of an image again and sync it: whether that was done before, nobody knows."""
-    with closing(open_output(path)) as file:
-        sector = aligned_buffer(SECTOR)
-        file.read(0, sector)
-        file.write(0, [sector])
-        file.sync()

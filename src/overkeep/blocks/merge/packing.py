@@ -4,43 +4,44 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from overkeep.blocks.buffers import CLUSTER
 from overkeep.blocks.merge.transfer import Transfer
-from overkeep.blocks.qcow2 import packed
-from overkeep.blocks.qcow2.held import Values
+from overkeep.blocks.qcow2.packed import PackedEntries
+from overkeep.blocks.qcow2.runs import Signed, Unsigned
 from overkeep.blocks.qcow2.space import Space
-
-Numbers = NDArray[np.int64]
 
 
 class Packing:
     """Lays compressed clusters side by side in an area of clusters, which need not lie in a row in the file.
 
-    A compressed cluster that continues in the next cluster of the area does so in the file as well.
+    A compressed cluster that continues in the next cluster of the area does so in the file as well. `file_sizes` are
+    those of the images that they come from.
     """
 
-    def __init__(self, space: Space) -> None:
+    def __init__(self, space: Space, cluster: int, file_sizes: Signed) -> None:
         self._space = space
+        self._file_sizes = file_sizes
+        self._cluster = cluster
+        self._packed = PackedEntries(cluster)
         self._places: list[int] = []  # where in the file each cluster of the area lies
         self._next = 0
-        self._parts: list[tuple[Numbers, Numbers, Numbers, Numbers]] = []
+        self._parts: list[tuple[Signed, Signed, Signed, Signed]] = []
 
     @property
     def size(self) -> int:
         """Bytes of the area."""
-        return CLUSTER * len(self._places)
+        return self._cluster * len(self._places)
 
-    def add(self, files: NDArray[np.int16], entries: Values) -> Values:
+    def add(self, files: Signed, entries: Unsigned) -> Unsigned:
         """Take up the compressed clusters that these L2 entries of these images name; return their new entries."""
-        begins = packed.begins(entries)
-        lengths = packed.ends(entries) - begins
+        if not len(entries):
+            return entries
+        begins, lengths = self._packed.begins(entries), self._packed.lengths(entries)
         at = np.fromiter((self._position(length) for length in lengths.tolist()), np.int64, len(lengths))
-        if len(at):
-            self._parts.append((at, lengths, files.astype(np.int64), begins))
-        places = np.asarray(self._places, np.int64)[at // CLUSTER] + at % CLUSTER if len(at) else at
-        return packed.moved(entries, places)
+        there = np.minimum(lengths, self._file_sizes[files] - begins)  # of the last sector of a file, what there is
+        self._parts.append((at, there, files, begins))
+        places = np.asarray(self._places, np.int64)[at // self._cluster] + at % self._cluster
+        return self._packed.moved(entries, places)
 
     def add_to(self, transfer: Transfer) -> None:
         """Let everything be moved by `transfer`; nothing is added after this."""
@@ -48,19 +49,19 @@ class Packing:
         for at, lengths, files, offsets in self._parts:
             transfer.reads.add(start + at, lengths, files, offsets)
         places = np.asarray(self._places, np.int64)
-        at = start + CLUSTER * np.arange(len(places), dtype=np.int64)
-        transfer.writes.add(at, np.full_like(at, CLUSTER), np.zeros_like(at), places)
+        at = start + self._cluster * np.arange(len(places), dtype=np.int64)
+        transfer.writes.add(at, np.full_like(at, self._cluster), np.zeros_like(at), places)
         transfer.size += self.size
 
     def _position(self, length: int) -> int:
         while self._next + length > self.size:
-            self._grow(-(-length // CLUSTER))
+            self._grow(-(-length // self._cluster))
         position = self._next
         self._next += length
         return position
 
     def _grow(self, clusters: int) -> None:
-        first = self._space.take_run(clusters) * CLUSTER
-        if not self._places or first != self._places[-1] + CLUSTER:
+        first = self._space.take_run(clusters) * self._cluster
+        if not self._places or first != self._places[-1] + self._cluster:
             self._next = self.size
-        self._places += range(first, first + clusters * CLUSTER, CLUSTER)
+        self._places += range(first, first + clusters * self._cluster, self._cluster)

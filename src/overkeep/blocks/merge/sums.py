@@ -9,26 +9,21 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from overkeep.blocks.buffers import CLUSTER
 from overkeep.blocks.copy import copy
-from overkeep.blocks.digests import DIGEST, PER_PAGE, ZERO, Digests, DigestWriter, digests_of
-from overkeep.blocks.ends import Extent
-from overkeep.blocks.errors import DigestsDamaged, TargetMissing, UnsafeImage
-from overkeep.blocks.image import sums_name
+from overkeep.blocks.digests import ABSENT, ZERO, Digests, DigestWriter, Row, digests_of, row, runs, sums_name
+from overkeep.blocks.ends import UNLIMITED, Extent
+from overkeep.blocks.errors import DigestsDamaged
+from overkeep.blocks.expected import open_digests
 from overkeep.blocks.qcow2.held import HOLE, STRETCH, ZEROES
 from overkeep.blocks.qcow2.image import ImageFile
 from overkeep.blocks.qcow2.reader import ChainReader
-from overkeep.blocks.qcow2.tables import PER_TABLE
+from overkeep.blocks.qcow2.runs import Bools
 from overkeep.blocks.qcow2.view import View
 from overkeep.logs import fields
 
-_PAGES = PER_TABLE // PER_PAGE  # of a stretch
-_WORDS = DIGEST // 8
-_ZERO = np.frombuffer(ZERO, np.uint64)
-
-Words = NDArray[np.uint64]
+_CLUSTERS = STRETCH // CLUSTER
 
 log = logging.getLogger(__name__)
 
@@ -49,33 +44,30 @@ class _Known:
     def __init__(self, digests: Digests | None) -> None:
         self._digests = digests
 
-    def of(self, stretch: int) -> Words:
-        """Those of a stretch, two words each, zeroes where there is none."""
+    def of(self, stretch: int) -> Row:
+        """Those of a stretch, `ABSENT` where there is none."""
         if self._digests is not None:
             try:
-                found = np.frombuffer(self._digests.pages(stretch * _PAGES, _PAGES), np.uint64)
-                return found.reshape(PER_TABLE, _WORDS)
+                return self._digests.range(stretch * _CLUSTERS, _CLUSTERS)
             except DigestsDamaged as error:
-                log.warning("digests left out %s", fields(reason=error))
+                log.warning("digests not used %s", fields(reason=repr(str(error))))
                 self._digests = None
-        return np.zeros((PER_TABLE, _WORDS), np.uint64)
+        return row(ABSENT * _CLUSTERS)
 
 
 def _known(folder: Path, image: ImageFile, stack: ExitStack) -> _Known:
-    try:
-        digests = stack.enter_context(closing(Digests(folder / sums_name(image.name))))
-    except (DigestsDamaged, TargetMissing, UnsafeImage) as error:
-        log.info("digests are made anew %s", fields(image=image.name, reason=error))
-        return _Known(None)
-    return _Known(digests if digests.size == image.header.size else None)
+    digests = open_digests(folder, image.name)
+    if digests is not None:
+        stack.callback(digests.close)
+    return _Known(digests if digests is not None and digests.size == image.size else None)
 
 
 def _compose(view: View, known: list[_Known], writer: DigestWriter) -> Iterator[Extent]:
     """Write what is known, and yield what must be read."""
     for stretch in range(view.stretches):
         shown = view.shown(stretch)
-        found = np.zeros((PER_TABLE, _WORDS), np.uint64)
-        found[shown.kinds == ZEROES] = _ZERO
+        found = row(ABSENT * _CLUSTERS).copy()
+        found[shown.kinds == ZEROES] = row(ZERO)
         for depth in np.unique(shown.providers[shown.kinds > ZEROES]).tolist():
             mine = (shown.providers == depth) & (shown.kinds > ZEROES)
             found[mine] = known[depth].of(stretch)[mine]
@@ -84,23 +76,22 @@ def _compose(view: View, known: list[_Known], writer: DigestWriter) -> Iterator[
         yield from _extents(stretch, missing, view.size)
 
 
-def _write(writer: DigestWriter, stretch: int, found: Words) -> None:
-    for page in range(_PAGES):
-        part = found[page * PER_PAGE : (page + 1) * PER_PAGE]
-        if part.any():
-            last = int(np.flatnonzero(part.any(axis=1))[-1]) + 1
-            writer.put(stretch * PER_TABLE + page * PER_PAGE, part[:last].tobytes())
+def _write(writer: DigestWriter, stretch: int, found: Row) -> None:
+    there: Bools = (found != 0).any(axis=1)
+    for first, last in runs(there):
+        writer.put(stretch * _CLUSTERS + first, found[first:last].tobytes())
 
 
-def _extents(stretch: int, chosen: NDArray[np.bool_], size: int) -> Iterator[Extent]:
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], chosen, [False]])))
-    for first, last in edges.reshape(-1, 2).tolist():
+def _extents(stretch: int, chosen: Bools, size: int) -> Iterator[Extent]:
+    for first, last in runs(chosen):
         start = stretch * STRETCH + first * CLUSTER
         yield Extent(start, min(stretch * STRETCH + last * CLUSTER, size) - start, False)
 
 
 class _Hashing:
     """A sink that keeps the digests of what is written to it."""
+
+    parallel = UNLIMITED
 
     def __init__(self, writer: DigestWriter, size: int) -> None:
         self.size = size

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from overkeep.blocks.buffers import CLUSTER, ZEROES
-from overkeep.blocks.ends import Extent
+from overkeep.blocks.buffers import ZEROES
+from overkeep.blocks.ends import UNLIMITED, Extent
 from overkeep.blocks.files import OutputFile
 from overkeep.blocks.qcow2.image import ImageFile
 from overkeep.blocks.qcow2.reader import ChainReader
@@ -63,18 +63,19 @@ class Pieces:
 class Transfer:
     """What is moved at once: where the data come from, and where in the carrier they go. In whole clusters."""
 
-    def __init__(self) -> None:
+    def __init__(self, cluster: int) -> None:
+        self._cluster = cluster
         self.size = 0
         self.reads = Pieces()
         self.writes = Pieces()
 
     def add_clusters(self, files: Numbers, offsets: Numbers, places: Numbers) -> None:
         """Move a cluster from each `offsets` of each of `files` to each of `places`."""
-        lengths = np.full(len(places), CLUSTER, np.int64)
-        at = self.size + CLUSTER * np.arange(len(places), dtype=np.int64)
+        lengths = np.full(len(places), self._cluster, np.int64)
+        at = self.size + self._cluster * np.arange(len(places), dtype=np.int64)
         self.reads.add(at, lengths, files, offsets)
         self.writes.add(at, lengths, np.zeros_like(at), places)
-        self.size += CLUSTER * len(places)
+        self.size += self._cluster * len(places)
 
     def seal(self) -> None:
         """Nothing is added after this."""
@@ -84,6 +85,8 @@ class Transfer:
 
 class TransferSource:
     """The source of a transfer: `images` are the run's, newest first; `chain` is closed with this."""
+
+    parallel = UNLIMITED
 
     def __init__(self, transfer: Transfer, images: Sequence[ImageFile], chain: ChainReader) -> None:
         self.size = transfer.size
@@ -124,6 +127,8 @@ class TransferSource:
 
 class TransferSink:
     """The sink of a transfer: the file of the carrier, which stays open."""
+
+    parallel = UNLIMITED
 
     def __init__(self, transfer: Transfer, file: OutputFile) -> None:
         self.size = transfer.size

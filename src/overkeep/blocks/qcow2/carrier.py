@@ -3,58 +3,32 @@
 
 from __future__ import annotations
 
-import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from overkeep.blocks.buffers import CLUSTER, aligned_buffer
+from overkeep.blocks.compression import Compression
 from overkeep.blocks.files import OutputFile, open_output
-from overkeep.blocks.qcow2.held import Values, entries
 from overkeep.blocks.qcow2.image import ImageFile
-from overkeep.blocks.qcow2.layout import COPIED, OFFSET_MASK, SECTOR, Header, pack_header
-from overkeep.blocks.qcow2.refcounts import PER_BLOCK, Outside, Refcounts
+from overkeep.blocks.qcow2.layout import COMPRESSED, COPIED, OFFSET_MASK, SECTOR, Header, pack_header
+from overkeep.blocks.qcow2.refcounts import Outside, Refcounts
+from overkeep.blocks.qcow2.runs import Bools, Signed, Unsigned
 from overkeep.blocks.qcow2.space import Space
 
-_V3 = struct.Struct(">QQQII")
-_V3_AT, _SNAPSHOTS_AT = 72, 60
-_EXTENSION = struct.Struct(">II")
-_KNOWN_EXTENSIONS = (0xE2792ACA, 0x6803F857)  # backing format, names of features
 _REFCOUNTS_OF_16_BITS = 4
-_ENTRIES = CLUSTER // 8
-
-Numbers = NDArray[np.int64]
 
 
 class Unfit(Exception):
     """The image cannot be a carrier; the text says why."""
 
 
-def require_plain(image: ImageFile) -> None:
-    """Raise `Unfit` unless the header of an image says nothing but what we write ourselves."""
-    raw = bytearray(min(CLUSTER, image.file_size))
-    image.read_into(0, memoryview(raw))
-    if int.from_bytes(raw[4:8]) != 3 or image.header.cluster != CLUSTER:
-        raise Unfit("it is not of version 3 with clusters of 64 KiB")
-    if int.from_bytes(raw[_SNAPSHOTS_AT : _SNAPSHOTS_AT + 4]):
-        raise Unfit("it has internal snapshots")
-    incompatible, compatible, ignorable, order, length = _V3.unpack_from(raw, _V3_AT)
-    if incompatible or compatible or ignorable or order != _REFCOUNTS_OF_16_BITS:
-        raise Unfit("it uses features that we do not")
-    if image.header.l1_entries != len(image.l1):
-        raise Unfit("its L1 table is larger than its disk")
-    _require_known_extensions(bytes(raw), length)
-
-
-def _require_known_extensions(raw: bytes, at: int) -> None:
-    while at + _EXTENSION.size <= len(raw):
-        kind, length = _EXTENSION.unpack_from(raw, at)
-        if kind == 0:
-            return
-        if kind not in _KNOWN_EXTENSIONS:
-            raise Unfit(f"it has a header extension {kind:#x}")
-        at += _EXTENSION.size + -(-length // 8) * 8
+def is_plain(header: Header) -> bool:
+    """Whether the image is of a form in which we write ourselves, and holds nothing but a disk."""
+    ours = header.version == 3 and header.cluster >= CLUSTER and header.refcount_order == _REFCOUNTS_OF_16_BITS
+    more = header.subclusters or header.snapshots or header.bitmaps or header.l1_entries != header.l1_needed
+    return ours and not more
 
 
 class _Old:
@@ -62,37 +36,39 @@ class _Old:
 
     def __init__(self, image: ImageFile, file_clusters: int) -> None:
         self._image = image
-        self._counts = Refcounts(file_clusters, most=file_clusters)
-        self._single: list[Numbers] = []
+        self._counts = Refcounts(file_clusters, size=image.header.cluster, most=file_clusters)
+        self._single: list[Signed] = []
+        self.packed = False
         try:
-            tables = self._count()
+            self.tables = self._count_tables()
+            self._count_data()
         except Outside as error:
             raise Unfit("it points behind its end") from error
         self._require_single()
-        self.used = self._counts.counts > 0
-        self.tables = tables
+        self.used: Bools = self._counts.counts > 0
 
-    def _count(self) -> NDArray[np.bool_]:
-        """Count everything; return which clusters hold tables."""
+    def _count_tables(self) -> Bools:
         image, header = self._image, self._image.header
+        refcounts_bytes = header.refcount_clusters * header.cluster
         self._claim(np.zeros(1, np.int64))
-        self._claim(_run(header.l1_offset, len(image.l1) * 8))
-        self._claim(_run(header.refcount_offset, header.refcount_clusters * CLUSTER))
-        self._claim(_places(self._read(header.refcount_offset, header.refcount_clusters * CLUSTER)))
-        self._claim(_places(np.asarray(image.l1, np.uint64)))
-        tables = self._counts.counts > 0
-        for index in np.flatnonzero(image.l1):
-            self._single.append(self._counts.add_table(entries(image, int(index))))
-        return tables
+        self._claim(_run(header.l1_offset, header.l1_entries * 8, header.cluster))
+        self._claim(_run(header.refcount_offset, refcounts_bytes, header.cluster))
+        raw = bytearray(refcounts_bytes)
+        image.read_into(header.refcount_offset, memoryview(raw))
+        self._single.append(self._counts.add_places(np.frombuffer(raw, ">u8").astype(np.uint64)))
+        self._single.append(self._counts.add_places(image.l1))
+        return self._counts.counts > 0
 
-    def _read(self, offset: int, length: int) -> Values:
-        raw = bytearray(length)
-        self._image.read_into(offset, memoryview(raw))
-        return np.frombuffer(raw, ">u8").astype(np.uint64)
+    def _count_data(self) -> None:
+        for index in np.flatnonzero(self._image.l1).tolist():
+            table = self._image.table(index)
+            assert table is not None
+            self.packed = self.packed or bool((table & np.uint64(COMPRESSED)).any())
+            self._single.append(self._counts.add_table(table))
 
-    def _claim(self, numbers: Numbers) -> None:
+    def _claim(self, numbers: Signed) -> None:
         self._counts.add(numbers)
-        self._single.append(np.asarray(numbers, np.int64))
+        self._single.append(numbers)
 
     def _require_single(self) -> None:
         """Nothing of it may be used twice: what one image hides could be what another shows."""
@@ -109,49 +85,59 @@ class Carrier:
     """
 
     def __init__(self, folder: Path, image: ImageFile, *, file_size: int, disk_size: int) -> None:
-        require_plain(image)
-        old = _Old(image, -(-file_size // CLUSTER))
+        if not is_plain(image.header):
+            raise Unfit("it is of another form than ours")
+        self.cluster = image.header.cluster
+        old = _Old(image, -(-file_size // self.cluster))
         self.image = image
+        self.packed = old.packed
         self.space = Space(old.used)
         self.file: OutputFile = open_output(folder / image.name)
         self._disk_size = disk_size
         self._old_tables = old.tables
-        self._counts = Refcounts(len(old.used))
-        self._l1 = np.zeros(-(-disk_size // (_ENTRIES * CLUSTER)), np.uint64)
+        self._counts = Refcounts(len(old.used), size=self.cluster)
+        self._l1 = np.zeros(-(-disk_size // image.header.table_covers), np.uint64)
 
     def close(self) -> None:
         """Close the file; may be called twice."""
         self.file.close()
 
-    def set_table(self, index: int, found: Values, *, write: bool) -> None:
-        """Give a stretch of the disk these L2 entries; they are written unless they are durable already."""
+    def old_table(self, index: int) -> Unsigned:
+        """An L2 table as it was before, zeroes when there is none."""
+        table = self.image.table(index) if index < len(self.image.l1) else None
+        return np.zeros(self.image.header.table_entries, np.uint64) if table is None else table
+
+    def set_table(self, index: int, found: Unsigned, *, write: bool) -> None:
+        """Give the disk this L2 table in place of the old one; it is written unless it is durable already."""
         if not found.any():
             return
-        old = int(self.image.l1[index]) & OFFSET_MASK if index < len(self.image.l1) else 0
-        if old and np.array_equal(found, entries(self.image, index)):
+        old = int(self.image.l1[index]) if index < len(self.image.l1) else 0
+        if old and np.array_equal(found, self.old_table(index)):
             place = old
         else:
-            place = self.space.take_run(1) * CLUSTER
+            place = self.space.take_run(1) * self.cluster
             if write:
                 self._store(place, found.astype(">u8").tobytes())
         self._l1[index] = place | COPIED
-        self._counts.add([place // CLUSTER])
+        self._counts.add(range(place // self.cluster, place // self.cluster + 1))
         self._counts.add_table(found)
 
-    def finish(self, backing: str | None) -> Header:
+    def finish(self, *, backing: str | None, backing_raw: bool, compression: Compression) -> Header:
         """Write L1 table and refcounts and make everything durable; return the header that switches to them."""
-        l1_offset = self._take(max(1, -(-len(self._l1) * 8 // CLUSTER)))
+        l1_offset = self._take(max(1, -(-len(self._l1) * 8 // self.cluster)))
         self._store(l1_offset, self._l1.astype(">u8").tobytes())
-        table_offset, table_clusters = self._write_refcounts()
+        refcount_offset, refcount_clusters = self._write_refcounts()
         self.file.sync()
-        return Header(
+        return replace(
+            self.image.header,
             size=self._disk_size,
-            cluster_bits=CLUSTER.bit_length() - 1,
             l1_offset=l1_offset,
             l1_entries=len(self._l1),
-            refcount_offset=table_offset,
-            refcount_clusters=table_clusters,
+            refcount_offset=refcount_offset,
+            refcount_clusters=refcount_clusters,
             backing=backing,
+            backing_raw=backing_raw,
+            compression=compression,
         )
 
     def give_back(self) -> None:
@@ -162,34 +148,35 @@ class Carrier:
         kept = self._counts.counts[: self.space.end] > 0
         kept[: len(self._old_tables)] |= self._old_tables
         last = int(np.flatnonzero(kept)[-1]) + 1
-        self.file.truncate(last * CLUSTER)
-        edges = np.flatnonzero(np.diff(np.concatenate([[True], kept[:last], [True]])))
+        self.file.truncate(last * self.cluster)
+        edges = np.flatnonzero(np.diff(~kept[:last], prepend=False, append=False))
         for first, end in edges.reshape(-1, 2).tolist():
-            if not self.file.punch(first * CLUSTER, (end - first) * CLUSTER):
-                return
+            if not self.file.punch(first * self.cluster, (end - first) * self.cluster):
+                break
         self.file.sync()
 
     def _write_refcounts(self) -> tuple[int, int]:
         """Write a table and blocks for all clusters, their own as well; return place and clusters of the table."""
-        self._counts.add([0])
-        most_blocks = 2 * (-(-self.space.end // PER_BLOCK) + 1)  # they count themselves: more than enough
-        table_clusters = -(-most_blocks * 8 // CLUSTER)
+        self._counts.add(range(1))
+        per_block = self._counts.per_block
+        most_blocks = 2 * (-(-self.space.end // per_block) + 1)  # they count themselves: more than enough
+        table_clusters = -(-most_blocks * 8 // self.cluster)
         table_offset = self._take(table_clusters)
         blocks: list[int] = []
-        while len(blocks) * PER_BLOCK < self.space.end:
+        while len(blocks) * per_block < self.space.end:
             blocks.append(self._take(1))
         for number, place in enumerate(blocks):
             self._store(place, self._counts.block(number))
-        self._store(table_offset, np.asarray(blocks, ">u8").tobytes().ljust(table_clusters * CLUSTER, b"\0"))
+        self._store(table_offset, np.asarray(blocks, ">u8").tobytes().ljust(table_clusters * self.cluster, b"\0"))
         return table_offset, table_clusters
 
     def _take(self, clusters: int) -> int:
         first = self.space.take_run(clusters)
-        self._counts.add(list(range(first, first + clusters)))
-        return first * CLUSTER
+        self._counts.add(range(first, first + clusters))
+        return first * self.cluster
 
     def _store(self, offset: int, data: bytes) -> None:
-        staging = aligned_buffer(-(-len(data) // CLUSTER) * CLUSTER)
+        staging = aligned_buffer(-(-len(data) // self.cluster) * self.cluster)
         staging[: len(data)] = data
         self.file.write(offset, [staging])
 
@@ -205,11 +192,24 @@ def switch(file: OutputFile, header: Header) -> None:
     file.sync()
 
 
-def _run(offset: int, length: int) -> Numbers:
-    return np.arange(offset // CLUSTER, -(-(offset + length) // CLUSTER), dtype=np.int64)
+def repeat_switch(path: Path) -> None:
+    """Write the header of an image again and sync it: whether that was done before, nobody knows."""
+    file = open_output(path)
+    try:
+        sector = aligned_buffer(SECTOR)
+        file.read(0, sector)
+        file.write(0, [sector])
+        file.sync()
+    finally:
+        file.close()
 
 
-def _places(found: Values) -> Numbers:
-    places = found & np.uint64(OFFSET_MASK)
-    numbers: Numbers = (places[places != 0] // np.uint64(CLUSTER)).astype(np.int64)
-    return numbers
+def places_of(entries: Unsigned) -> Signed:
+    """Offsets of data that lie there as they are, by L2 entry; zero for all others."""
+    plain = entries & np.uint64(COMPRESSED | 1) == 0
+    found: Signed = np.where(plain, entries & np.uint64(OFFSET_MASK), np.uint64(0)).astype(np.int64)
+    return found
+
+
+def _run(offset: int, length: int, cluster: int) -> Signed:
+    return np.arange(offset // cluster, -(-(offset + length) // cluster), dtype=np.int64)

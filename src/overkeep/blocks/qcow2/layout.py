@@ -102,7 +102,8 @@ def pack_header(header: Header) -> bytes:
     extensions = b""
     backing = (header.backing or "").encode()
     if backing:
-        extensions = EXTENSION.pack(BACKING_FORMAT, 5) + b"qcow2".ljust(8, b"\0")
+        form = b"raw" if header.backing_raw else b"qcow2"
+        extensions = EXTENSION.pack(BACKING_FORMAT, len(form)) + form.ljust(8, b"\0")
     extensions += EXTENSION.pack(0, 0)
     kind = b"" if header.compression is Compression.ZLIB else _TYPE.pack(header.compression)
     length = HEADER_V2.size + HEADER_V3.size + len(kind)

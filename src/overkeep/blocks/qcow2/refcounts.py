@@ -4,18 +4,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from overkeep.blocks.buffers import CLUSTER
-from overkeep.blocks.qcow2 import packed
-from overkeep.blocks.qcow2.held import Values
 from overkeep.blocks.qcow2.layout import COMPRESSED, OFFSET_MASK
-
-PER_BLOCK = CLUSTER // 2
-"""Refcounts of 16 bits in a block."""
-
-Numbers = NDArray[np.int64]
-
+from overkeep.blocks.qcow2.packed import PackedEntries
+from overkeep.blocks.qcow2.runs import Signed, Unsigned
 
 _MOST = 1 << 31
 """Clusters of the largest file that is counted: 128 TiB."""
@@ -26,13 +18,18 @@ class Outside(ValueError):
 
 
 class Refcounts:
-    """Counts by number of the cluster in the file, 2 bytes each; the file may grow to `most` clusters meanwhile."""
+    """Counts by number of the cluster in a file of `clusters` of `size` bytes, 2 bytes each.
 
-    def __init__(self, clusters: int, *, most: int = _MOST) -> None:
+    The file may grow to `most` clusters while one counts.
+    """
+
+    def __init__(self, clusters: int, *, size: int, most: int = _MOST) -> None:
         self.counts = np.zeros(clusters, np.uint16)
+        self._size = size
         self._most = most
+        self._packed = PackedEntries(size)
 
-    def add(self, numbers: Numbers | list[int]) -> None:
+    def add(self, numbers: Signed | range) -> None:
         """Count one use of each of these clusters; a number may be there several times. Raises `Outside`."""
         found = np.asarray(numbers, np.int64)
         if not len(found):
@@ -45,23 +42,33 @@ class Refcounts:
             self.counts = np.concatenate([self.counts, room])
         np.add.at(self.counts, found, 1)
 
-    def add_table(self, entries: Values) -> Numbers:
-        """Count what the entries of an L2 table use; return the clusters that must not be used by anything else."""
-        small = entries & np.uint64(COMPRESSED) != 0
-        self._add_packed(entries[small])
-        places = entries[~small] & np.uint64(OFFSET_MASK)
-        numbers: Numbers = (places[places != 0] // np.uint64(CLUSTER)).astype(np.int64)
+    def add_places(self, entries: Unsigned) -> Signed:
+        """Count the clusters that entries of tables point to; return their numbers."""
+        places = entries & np.uint64(OFFSET_MASK)
+        numbers: Signed = (places[places != 0] // np.uint64(self._size)).astype(np.int64)
         self.add(numbers)
         return numbers
 
-    def _add_packed(self, entries: Values) -> None:
-        first = packed.begins(entries) // CLUSTER
-        last = (packed.ends(entries) - 1) // CLUSTER
+    def add_table(self, entries: Unsigned) -> Signed:
+        """Count what the entries of an L2 table use; return the clusters that must not be used by anything else."""
+        small = entries & np.uint64(COMPRESSED) != 0
+        self._add_packed(entries[small])
+        return self.add_places(entries[~small])
+
+    def _add_packed(self, entries: Unsigned) -> None:
+        begins = self._packed.begins(entries)
+        first = begins // self._size
+        last = (begins + self._packed.lengths(entries) - 1) // self._size
         while len(first):
             self.add(first)
             first, last = first[first < last] + 1, last[first < last]
 
+    @property
+    def per_block(self) -> int:
+        """Refcounts of 16 bits in a block."""
+        return self._size // 2
+
     def block(self, index: int) -> bytes:
-        """The refcount block of clusters from `index * PER_BLOCK` on."""
-        part = self.counts[index * PER_BLOCK : (index + 1) * PER_BLOCK].astype(">u2")
-        return bytes(part.tobytes().ljust(CLUSTER, b"\0"))
+        """The refcount block of clusters from `index * per_block` on."""
+        part = self.counts[index * self.per_block : (index + 1) * self.per_block].astype(">u2")
+        return bytes(part.tobytes().ljust(self._size, b"\0"))

@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+
+from overkeep.blocks.qcow2.runs import Bools, Signed
 
 _WINDOW = 1 << 16  # clusters that are searched at once
-
-Numbers = NDArray[np.int64]
 
 
 class Space:
@@ -18,12 +17,12 @@ class Space:
     the header is switched, the old tables need it.
     """
 
-    def __init__(self, used: NDArray[np.bool_]) -> None:
+    def __init__(self, used: Bools) -> None:
         self._used = used
         self._searched = 0
         self.end = len(used)
 
-    def take(self, count: int) -> Numbers:
+    def take(self, count: int) -> Signed:
         """The numbers of `count` clusters, rising."""
         found = []
         while count and self._searched < len(self._used):

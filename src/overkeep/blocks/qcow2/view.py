@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from overkeep.blocks.buffers import CLUSTER
-from overkeep.blocks.qcow2.held import HOLE, MIXED, STRETCH, ZEROES, Held, Kinds, Values, held
+from overkeep.blocks.qcow2.held import HOLE, MIXED, STRETCH, ZEROES, Held, held
 from overkeep.blocks.qcow2.image import ImageFile
-from overkeep.blocks.qcow2.tables import PER_TABLE
+from overkeep.blocks.qcow2.runs import Bytes8, Unsigned
 
 NOBODY = -1
 """Provider of a cluster that no image of the run holds: what is below the run shows through."""
@@ -20,31 +19,40 @@ NOBODY = -1
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """The `PER_TABLE` clusters of a stretch as the newest image of a run shows them, kinds and values as of `Held`.
+    """The clusters of a stretch as the newest image of a run shows them, kinds and values as of `Held`.
 
     `providers` are indexes into the run, newest first. ZEROES are only where something below the run must be hidden.
     """
 
-    kinds: Kinds
-    values: Values
+    kinds: Bytes8
+    values: Unsigned
     providers: NDArray[np.int16]
 
 
 class View:
-    """The disk as `images`, newest first, show it over a base of `base_size` bytes, 0 when there is none."""
+    """The disk as `images`, newest first, show it over a base of `base_size` bytes, 0 when there is none.
 
-    def __init__(self, images: Sequence[ImageFile], base_size: int) -> None:
+    It is looked at in clusters of `grain` bytes.
+    """
+
+    def __init__(self, images: Sequence[ImageFile], base_size: int, *, grain: int) -> None:
         self.images = tuple(images)
-        self.size = images[0].header.size
+        self.grain = grain
+        self.size = images[0].size
         self.base_size = base_size
         self.stretches = -(-self.size // STRETCH)
+        self._count = STRETCH // grain
+
+    def seen(self, grain: int) -> View:
+        """The same disk in clusters of another size."""
+        return View(self.images, self.base_size, grain=grain)
 
     def shown(self, stretch: int) -> Shown:
         """Look at one stretch."""
         found = Shown(
-            np.full(PER_TABLE, HOLE, np.uint8),
-            np.zeros(PER_TABLE, np.uint64),
-            np.full(PER_TABLE, NOBODY, np.int16),
+            np.full(self._count, HOLE, np.uint8),
+            np.zeros(self._count, np.uint64),
+            np.full(self._count, NOBODY, np.int16),
         )
         for depth in range(len(self.images)):
             undecided = found.kinds == HOLE
@@ -60,36 +68,35 @@ class View:
 
     def _layer(self, depth: int, stretch: int) -> Held:
         """What one image holds, as those above it see it: zeroes behind its end."""
-        layer = held(self.images[depth], stretch)
-        size = self.images[depth].header.size
+        layer = held(self.images[depth], stretch, self.grain)
+        size = self.images[depth].size
         if depth == 0:
-            layer.kinds[_first_from(size, stretch) :] = HOLE  # there is no disk
+            layer.kinds[self._first_from(size, stretch) :] = HOLE  # there is no disk
         elif size < self.size:
-            layer.kinds[_first_from(size, stretch) :] = ZEROES
+            layer.kinds[self._first_from(size, stretch) :] = ZEROES
             self._end_within_cluster(layer, depth, stretch)
         return layer
 
     def _end_within_cluster(self, layer: Held, depth: int, stretch: int) -> None:
         """The cluster in which an image ends is not the one of its file: the rest of it reads as zeroes."""
-        size = self.images[depth].header.size
-        cluster = size // CLUSTER - stretch * PER_TABLE
-        if not size % CLUSTER or not 0 <= cluster < PER_TABLE:
+        size = self.images[depth].size
+        cluster = size // self.grain - stretch * self._count
+        if not size % self.grain or not 0 <= cluster < self._count:
             return
-        below = self.images[depth + 1].header.size if depth + 1 < len(self.images) else self.base_size
+        below = self.images[depth + 1].size if depth + 1 < len(self.images) else self.base_size
         if layer.kinds[cluster] != HOLE or below > size:
             layer.kinds[cluster] = MIXED
 
     def _drop_needless(self, found: Shown, stretch: int) -> None:
         """Zeroes with nothing below need no cluster, and behind the end of the disk there is none."""
-        needless = np.zeros(PER_TABLE, np.bool_)
-        needless[_first_from(self.base_size, stretch) :] = True
+        needless = np.zeros(self._count, np.bool_)
+        needless[self._first_from(self.base_size, stretch) :] = True
         needless &= found.kinds == ZEROES
-        needless[_first_from(self.size, stretch) :] = True
+        needless[self._first_from(self.size, stretch) :] = True
         found.kinds[needless] = HOLE
         found.values[needless] = 0
         found.providers[needless] = NOBODY
 
-
-def _first_from(size: int, stretch: int) -> int:
-    """The first cluster of a stretch that lies wholly behind `size` bytes of the disk."""
-    return min(max(-(-size // CLUSTER) - stretch * PER_TABLE, 0), PER_TABLE)
+    def _first_from(self, size: int, stretch: int) -> int:
+        """The first cluster of a stretch that lies wholly behind `size` bytes of the disk."""
+        return min(max(-(-size // self.grain) - stretch * self._count, 0), self._count)
