@@ -46,12 +46,17 @@ class _Units:
     each: int = 1
 
 
-def native(data: bytes | bytearray | memoryview, header: Header) -> Table:
-    """Turn the bytes of L2 tables into numbers."""
-    numbers = np.frombuffer(data, ">u8").astype(np.uint64)
+def numbers(data: bytes | bytearray) -> Unsigned:
+    """The numbers of 64 bits in the bytes of a table."""
+    return np.frombuffer(data, ">u8").astype(np.uint64)
+
+
+def native(data: bytes | bytearray, header: Header) -> Table:
+    """Turn the bytes of L2 tables into entries."""
+    entries = numbers(data)
     if not header.subclusters:
-        return Table(numbers)
-    return Table(np.ascontiguousarray(numbers[0::2]), np.ascontiguousarray(numbers[1::2]))
+        return Table(entries)
+    return Table(np.ascontiguousarray(entries[0::2]), np.ascontiguousarray(entries[1::2]))
 
 
 def runs_of(table: Table, start: int, header: Header) -> Runs:

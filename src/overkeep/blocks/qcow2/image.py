@@ -13,7 +13,7 @@ import numpy as np
 from overkeep.blocks.compression import NotInflatable, inflate
 from overkeep.blocks.errors import ImageDamaged, UnsafeImage
 from overkeep.blocks.qcow2.cache import Cache
-from overkeep.blocks.qcow2.entries import BadEntry, Table, check_places, native, packed_places, runs_of
+from overkeep.blocks.qcow2.entries import BadEntry, Table, check_places, native, numbers, packed_places, runs_of
 from overkeep.blocks.qcow2.layout import BARE_NAME, HEADER_ROOM, OFFSET_MASK, Header
 from overkeep.blocks.qcow2.parsing import parse_header
 from overkeep.blocks.qcow2.runs import NOTHING, Kind, Run, Runs, Span, Unsigned
@@ -60,7 +60,7 @@ class ImageFile:
         room = self._read(0, min(HEADER_ROOM, self.file_size))
         self.header: Header = parse_header(bytes(room), self.file_size, file=self.name, folders=_paths(folder))
         needed = self._read(self.header.l1_offset, self.header.l1_needed * 8) if self.header.size else b""
-        self.l1: Unsigned = np.frombuffer(needed, ">u8").astype(np.uint64) & np.uint64(OFFSET_MASK)
+        self.l1: Unsigned = numbers(needed) & np.uint64(OFFSET_MASK)
 
     @property
     def size(self) -> int:
@@ -91,7 +91,7 @@ class ImageFile:
         """
         if not self.l1[index]:
             return None
-        return np.frombuffer(self._read_table(index, 0, self.header.cluster), ">u8").astype(np.uint64)
+        return numbers(self._read_table(index, 0, self.header.cluster))
 
     def held(self) -> Iterator[Runs]:
         """Yield the runs that this file holds itself, in order: data, zeroes, and compressed clusters one by one.
@@ -204,6 +204,13 @@ class ImageFile:
         done = self._file.fill(offset, buffer)
         if done < len(buffer):
             raise ImageDamaged(file=self.name, reason=f"it ends at {offset + done}, before its data")
+
+    def peek(self, offset: int, length: int) -> bytearray:
+        """Return `length` bytes from `offset` of the file, zeroes for what lies behind its end: to look at damage."""
+        buffer = bytearray(length)
+        if offset < self.file_size:
+            self._file.fill(offset, memoryview(buffer))
+        return buffer
 
     def packed(self, entry: int) -> tuple[int, bytes]:
         """Return where the bytes of a compressed cluster lie, and them; what follows its end has no meaning."""
