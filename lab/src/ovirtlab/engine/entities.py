@@ -22,6 +22,7 @@ class DataCenter:
     status: str = "up"
     level: tuple[int, int] = (4, 7)
     local: bool = False
+    kept: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
@@ -36,6 +37,7 @@ class Cluster:
     level: tuple[int, int] = (4, 7)
     cpu_type: str = "Intel Nehalem Family"
     mac_pool_id: str = ""
+    kept: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
@@ -100,6 +102,8 @@ class Disk:
     shareable: bool = False
     wipe_after_delete: bool = False
     propagate_errors: bool = False
+    profile_id: str = ""  # empty for the first profile of its domain
+    kept: dict[str, Any] = field(default_factory=dict)
     creation_date: datetime | None = None
     volumes: list[str] = field(default_factory=list)  # snapshot layers below `image_id`, oldest first
 
@@ -249,6 +253,7 @@ class Network:
     vlan: int | None = None
     label: str = ""
     clusters: dict[str, bool] = field(default_factory=dict)  # whether it is required there, by cluster id
+    kept: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
