@@ -36,7 +36,6 @@ from ovirtlab.engine.rest import (
     inventory,
     jobs,
     network_labels,
-    networking,
     new_vms,
     nics,
     people,
@@ -67,8 +66,8 @@ from ovirtlab.host.api import Host
 
 GROUPS = (
     administration, affinity, attachments, backups, catalogue, directories, disk_actions, disk_snapshots, disks,
-    domains, events, hosts, inventory, jobs, network_labels, networking, new_vms, nics, people, permissions, quotas,
-    roles, root, snapshots, ssh_keys, starts, stored_kinds, tags, templates, transfers, vm_details, vms,
+    domains, events, hosts, inventory, jobs, network_labels, new_vms, nics, people, permissions, quotas, roles, root,
+    snapshots, ssh_keys, starts, stored_kinds, tags, templates, transfers, vm_details, vms,
 )  # fmt: skip
 _METHODS = ["GET", "POST", "PUT", "DELETE"]
 

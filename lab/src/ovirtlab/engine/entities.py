@@ -22,7 +22,6 @@ class DataCenter:
     status: str = "up"
     level: tuple[int, int] = (4, 7)
     local: bool = False
-    kept: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
@@ -37,7 +36,6 @@ class Cluster:
     level: tuple[int, int] = (4, 7)
     cpu_type: str = "Intel Nehalem Family"
     mac_pool_id: str = ""
-    kept: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
@@ -102,8 +100,6 @@ class Disk:
     shareable: bool = False
     wipe_after_delete: bool = False
     propagate_errors: bool = False
-    profile_id: str = ""  # empty for the first profile of its domain
-    kept: dict[str, Any] = field(default_factory=dict)
     creation_date: datetime | None = None
     volumes: list[str] = field(default_factory=list)  # snapshot layers below `image_id`, oldest first
 
@@ -253,7 +249,6 @@ class Network:
     vlan: int | None = None
     label: str = ""
     clusters: dict[str, bool] = field(default_factory=dict)  # whether it is required there, by cluster id
-    kept: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)

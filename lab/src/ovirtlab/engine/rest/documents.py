@@ -11,7 +11,6 @@ from typing import TypeAlias
 API = "/ovirt-engine/api"
 
 COLLECTIONS = {
-    "affinity_label": "affinitylabels",
     "backup": "backups",
     "cluster": "clusters",
     "cpu_profile": "cpuprofiles",
