@@ -15,7 +15,8 @@ from bench.datapath.measure import Act, Pairs, Row, in_turn, limit_row, processo
 from bench.datapath.servers import Host, Served, served
 from overkeep.blocks.compression import Compression
 from overkeep.blocks.qcow2.form import Form
-from overkeep.mover.disk_copies import Changes, Options
+from overkeep.model.points import Changes
+from overkeep.mover.copy_terms import Options
 from overkeep.mover.orders import CopyResult
 from overkeep.units import MIB, TIB
 
@@ -86,8 +87,7 @@ def _against_imageio(bench: Bench, host: Host, disk: Served, how: str) -> Pairs:
     client = [sys.executable, "-m", "bench.datapath.imageio", url, theirs, host.ca_file]
     act = _tool(theirs, *(host.enter if how == "unix" else []), *client)
     mine = _Ours(disk.url, bench.folder / "ours.qcow2")
-    # the server of the disk works the same for both: what is compared is the client and the daemon with our copy
-    return in_turn(mine, act, rounds=bench.rounds, servers=[host.imageio_pid])
+    return in_turn(mine, act, rounds=bench.rounds, servers=[disk.pid, host.imageio_pid])
 
 
 def _against_nbdcopy(bench: Bench, disk: Served) -> Pairs:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from overkeep.blocks.files import forget_cached
 from overkeep.blocks.nbd import NbdSink, NbdSource
-from overkeep.mover.disk_copies import Changes, Options, Place, back_up, restore
+from overkeep.model.points import Changes
+from overkeep.mover.copy_terms import Options, Place
+from overkeep.mover.disk_copies import back_up, restore
 from overkeep.mover.orders import CopyResult, Progress
 
 

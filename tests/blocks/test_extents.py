@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from overkeep.blocks.buffers import CLUSTER, aligned_buffer, is_zero, zero_runs
 from overkeep.blocks.ends import Extent
-from overkeep.blocks.extents import ZERO_STEP, Status, chunks, dirty_clusters, joined
+from overkeep.blocks.extents import ZERO_STEP, PackedExtents, Status, chunks, dirty_clusters, joined, widened
 
 SECTOR = 4096
 PER = CLUSTER // SECTOR
@@ -42,6 +42,32 @@ def test_clusters_are_dirty_when_anything_is_and_zero_only_when_all_is(given_sta
     assert found == expected
     for before, after in itertools.pairwise(result):
         assert before.end < after.start or before.zero != after.zero, "neighbours that agree are one extent"
+
+
+@given(statuses, st.sampled_from([1, 2, 8]))
+def test_widened_extents_cover_larger_clusters_whole(given_statuses: list[Status], group: int) -> None:
+    size = sum(status.length for status in given_statuses)
+    extents = list(dirty_clusters(given_statuses))
+    small = {at: e.zero for e in extents for at in range(e.start, e.end, CLUSTER)}
+    large = {}
+    for extent in widened(extents, group * CLUSTER, size):
+        assert extent.start % (group * CLUSTER) == 0
+        assert extent.end % (group * CLUSTER) == 0 or extent.end == size
+        large.update(dict.fromkeys(range(extent.start, extent.end, CLUSTER), extent.zero))
+    for first in range(0, size, group * CLUSTER):
+        cluster = range(first, min(first + group * CLUSTER, size), CLUSTER)
+        if not any(at in small for at in cluster):
+            assert not any(at in large for at in cluster)
+        else:
+            zero = all(small.get(at, False) for at in cluster)
+            assert [large.get(at) for at in cluster] == [zero] * len(cluster)
+
+
+@given(st.lists(st.builds(Extent, st.integers(0, 1 << 60), st.integers(1, 1 << 60), st.booleans())))
+def test_packed_extents_are_the_extents(extents: list[Extent]) -> None:
+    packed = PackedExtents(extents)
+    assert list(packed) == extents
+    assert packed.total == sum(extent.length for extent in extents)
 
 
 @given(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -13,9 +14,10 @@ import pytest
 
 from overkeep.blocks.buffers import aligned_buffer
 from overkeep.blocks.copy import copy
-from overkeep.blocks.errors import BadRange, DiskLost
+from overkeep.blocks.errors import BadRange, DiskLost, DiskUnreachable
 from overkeep.blocks.memory import MemoryDisk
-from overkeep.blocks.nbd import NbdSource
+from overkeep.blocks.nbd import CONNECT_SECONDS, NbdSource
+from overkeep.blocks.sockets import Sockets
 from overkeep.blocks.stages import Stages
 from overkeep.blocks.wrappers import Bandwidth, Retrying, Throttled, Timed
 from overkeep.errors import Cancelled
@@ -66,7 +68,7 @@ def test_a_lost_connection_is_made_anew(tmp_path: Path, qemu: Callable[..., str]
     image.write_bytes(os.urandom(4 * MIB))
     source = NbdSource(serve(image))
     retrying = Retrying(source)
-    source._client.interrupt()  # as a broken network does, not as `interrupt` of the end, which is for good
+    source._client._sock.shutdown(socket.SHUT_RDWR)  # as a broken network does; `interrupt` of the end is for good
     buffer = aligned_buffer(MIB)
     retrying.read_into(MIB, buffer)
     assert buffer == image.read_bytes()[MIB : 2 * MIB]
@@ -79,10 +81,33 @@ def test_an_interrupted_disk_fails_at_once_and_for_good(tmp_path: Path, serve: C
     source = NbdSource(serve(image))
     clone = source.clone()
     source.interrupt()
-    for end in (source, clone, source.clone()):
+    for end in (source, clone):
         with pytest.raises(DiskLost):
             end.read_into(0, aligned_buffer(MIB))
         end.close()
+    with pytest.raises(DiskUnreachable):
+        source.clone()
+
+
+def test_a_handshake_that_hangs_can_be_interrupted(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:  # takes connections and never says a word
+        sockets, caught = Sockets(), list[BaseException]()
+
+        def connect() -> None:
+            try:
+                NbdSource(f"nbd://127.0.0.1:{server.getsockname()[1]}/", sockets=sockets)
+            except DiskUnreachable as error:
+                caught.append(error)
+
+        thread = threading.Thread(target=connect)
+        thread.start()
+        accepted, _ = server.accept()
+        begin = time.monotonic()
+        sockets.interrupt()
+        thread.join(CONNECT_SECONDS)
+        accepted.close()
+        assert len(caught) == 1
+        assert time.monotonic() - begin < CONNECT_SECONDS / 2
 
 
 def test_a_bandwidth_is_shared_and_not_exceeded(disk: MemoryDisk) -> None:

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import http.client
-import ipaddress
 import json
 import os
 import shutil
@@ -19,82 +17,21 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.x509.oid import NameOID
 
 from overkeep.config import MoverConfig, TargetConfig
 from overkeep.mover.client import MoverClient
 from overkeep.mover.orders import CopyResult
 from overkeep.mover.service import MoverService
 from overkeep.mover.work import Work
+from tests.mover.bench import SIZE, Bench, settings_for, tool, write
+from tests.mover.pki import Pki, make_pki
 
 HOST = "host1"
 DEADLINE = 20.0
-
-
-@dataclass(frozen=True)
-class Pki:
-    """A CA, a mover's certificate from it for 127.0.0.1, and a controller's key; all as PEM files."""
-
-    ca_file: Path
-    cert_file: Path
-    key_file: Path
-    controller_pub: Path
-    controller_key: Ed25519PrivateKey
-
-
-def _name(text: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
-
-
-def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-
-
-def make_pki(folder: Path) -> Pki:
-    """Make everything anew in `folder`."""
-    now = dt.datetime.now(dt.UTC)
-    ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-
-    def builder(subject: str, public: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
-        return (
-            x509.CertificateBuilder()
-            .subject_name(_name(subject))
-            .issuer_name(_name("test CA"))
-            .public_key(public)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(hours=1))
-            .not_valid_after(now + dt.timedelta(days=1))
-        )
-
-    ca = (
-        builder("test CA", ca_key.public_key())
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(ca_key, hashes.SHA256())
-    )
-    names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")])
-    cert = builder("mover", key.public_key()).add_extension(names, critical=False).sign(ca_key, hashes.SHA256())
-    controller = Ed25519PrivateKey.generate()
-    public = controller.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    files = {
-        "ca.pem": ca.public_bytes(serialization.Encoding.PEM),
-        "cert.pem": cert.public_bytes(serialization.Encoding.PEM),
-        "key.pem": _pem(key),
-        "controller.pub": public,
-    }
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
-    return Pki(*(folder / name for name in files), controller)
 
 
 @pytest.fixture(scope="session")
@@ -401,3 +338,19 @@ def make_target(tmp_path: Path) -> Iterator[Callable[..., Target]]:
 def target(make_target: Callable[..., Target]) -> Target:
     """A target with room."""
     return make_target()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Path:
+    """A disk of 64 MiB with data here and there, and with a bitmap that is still empty."""
+    path = tmp_path / "disk.qcow2"
+    tool("qemu-img", "create", "-q", "-f", "qcow2", path, SIZE)
+    write(path, "write -P 0x11 0 3M", "write -P 0x22 10M 4M", "write -P 0x33 63M 1M", "write -z 11M 1M")
+    tool("qemu-img", "bitmap", "--add", path, "cp1")
+    return path
+
+
+@pytest.fixture
+def bench(settings: MoverConfig, target: Any, tickets: Any, serve: Callable[..., Any]) -> Bench:
+    _, client = serve(settings_for(settings, (target.config,), tickets))
+    return Bench(client, target, tickets)

@@ -60,7 +60,6 @@ from ovirtlab.engine.rest import (
     inventory,
     jobs,
     snapshots,
-    starts,
     transfers,
     vms,
 )
@@ -81,9 +80,9 @@ MIB = 1 << 20
 SCALE = 20
 DEADLINE = 20.0
 ADMIN = "fdfc627c-d875-11e0-90f0-83df133b58cc"
-MODULES = (attachments, backups, disk_snapshots, disks, events, inventory, jobs, snapshots, starts, transfers, vms)
+MODULES = (attachments, backups, disk_snapshots, disks, events, inventory, jobs, snapshots, transfers, vms)
 PERMITS = frozenset(
-    {"login", "backup_disk", "edit_disk_properties", "create_disk", "manipulate_vm_snapshots", "run_vm", "delete_vm"}
+    {"backup_disk", "edit_disk_properties", "create_disk", "manipulate_vm_snapshots", "run_vm", "delete_vm"}
 )
 
 
@@ -219,7 +218,7 @@ class World:
             imageio_port=self.daemon.port,
         )
         state.roles["su"] = Role(id="su", name="SuperUser", administrative=True, permits=PERMITS)
-        state.roles["ro"] = Role(id="ro", name="UserRole", administrative=False, permits=frozenset({"login"}))
+        state.roles["ro"] = Role(id="ro", name="UserRole", administrative=False, permits=frozenset())
         state.users[ADMIN] = User(id=ADMIN, name="admin", domain="internal", password="secret")
         other = state.new_id()
         state.users[other] = User(id=other, name="other", domain="internal", password="secret")
@@ -373,7 +372,7 @@ class World:
         fields.setdefault("format", types.DiskFormat.RAW)
         fields.setdefault("direction", types.ImageTransferDirection.DOWNLOAD)
         transfer = self.system.image_transfers_service().add(types.ImageTransfer(**fields))
-        assert transfer.phase.value != "initializing"
+        assert transfer.phase.value == "initializing"
         return self.wait_transfer(transfer.id, "transferring")
 
     def wait_transfer(self, transfer_id: str, phase: str) -> types.ImageTransfer:

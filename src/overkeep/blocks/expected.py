@@ -31,10 +31,22 @@ class Expected(Protocol):
         """Digests of `count` clusters from number `first` on."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Layer:
+    """One image of the chain: its name, the size of its disk, and its digests unless there are none."""
+
+    image: str
     size: int
     digests: Digests | None
+
+    def held(self, first: int, count: int) -> Row | None:
+        """Digests of what this image holds; None when they are not known, or turn out to be damaged."""
+        try:
+            return None if self.digests is None else self.digests.range(first, count)
+        except DigestsDamaged as error:
+            _tell(self.image, error)
+            self.digests = None
+            return None
 
 
 class ChainDigests:
@@ -52,8 +64,13 @@ class ChainDigests:
                 digests = open_digests(folder, image)
                 if digests is not None:
                     stack.callback(digests.close)
-                self._layers.append(_Layer(size, digests))
+                self._layers.append(_Layer(image, size, digests))
             self._stack = stack.pop_all()
+
+    @property
+    def size(self) -> int:
+        """Virtual size of the disk in bytes."""
+        return self._reader.size
 
     def range(self, first: int, count: int) -> Row:
         """Digests of `count` clusters from number `first` on, all of them known."""
@@ -62,9 +79,9 @@ class ChainDigests:
         starts = np.arange(first, first + count, dtype=np.uint64) * np.uint64(CLUSTER)
         for layer in self._layers:
             _settle(found, missing, missing & (starts >= layer.size), zero_row(count))
-            if not missing.any() or layer.digests is None:
+            held = layer.held(first, count) if missing.any() else None
+            if held is None:
                 break
-            held = layer.digests.range(first, count)
             _settle(found, missing, missing & held.any(axis=1), held)
         else:
             _settle(found, missing, missing.copy(), zero_row(count))
@@ -98,5 +115,9 @@ def open_digests(folder: Path, image: str) -> Digests | None:
     except TargetMissing:
         return None
     except DigestsDamaged as error:
-        log.warning("digests not used %s", fields(image=image, reason=repr(str(error))))
+        _tell(image, error)
         return None
+
+
+def _tell(image: str, error: DigestsDamaged) -> None:
+    log.warning("digests not used %s", fields(image=image, reason=repr(str(error))))

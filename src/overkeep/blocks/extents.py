@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -37,29 +38,29 @@ def joined(extents: Iterable[Extent]) -> Iterator[Extent]:
         yield last
 
 
-def dirty_clusters(statuses: Iterable[Status]) -> Iterator[Extent]:
-    """Turn the statuses of a whole disk, from its first byte on, into extents of whole clusters.
+def dirty_clusters(statuses: Iterable[Status], *, cluster: int = CLUSTER) -> Iterator[Extent]:
+    """Turn the statuses of a whole disk, from its first byte on, into extents of whole clusters of `cluster` bytes.
 
     A cluster is in the result when any of it is dirty, and zero there only when all of it reads as zeroes. The last
     extent ends where the statuses end.
     """
-    return joined(extent for dirty, extent in _clusters(statuses) if dirty)
+    return joined(extent for dirty, extent in _clusters(statuses, cluster) if dirty)
 
 
-def _clusters(statuses: Iterable[Status]) -> Iterator[tuple[bool, Extent]]:
+def _clusters(statuses: Iterable[Status], cluster: int) -> Iterator[tuple[bool, Extent]]:
     start = end = 0  # the piece of a cluster that has been seen and not been given yet
     dirty, zero = False, True
     for status in statuses:
         position, stop = end, end + status.length
         end = stop
         if position > start:  # complete the cluster that an earlier status began
-            edge = min(stop, align_up(position, CLUSTER))
+            edge = min(stop, align_up(position, cluster))
             dirty, zero = dirty or status.dirty, zero and status.zero
-            if edge % CLUSTER:
+            if edge % cluster:
                 continue
             yield dirty, Extent(start, edge - start, zero)
             start = edge
-        whole = align_down(stop, CLUSTER)
+        whole = align_down(stop, cluster)
         if whole > start:
             yield status.dirty, Extent(start, whole - start, status.zero)
             start = whole
@@ -80,3 +81,39 @@ def chunks(extents: Iterable[Extent], chunk: int) -> Iterator[Extent]:
             stop = min(extent.end, align_down(position, step) + step)
             yield Extent(position, stop - position, extent.zero)
             position = stop
+
+
+def widened(extents: Iterable[Extent], cluster: int, size: int) -> Iterator[Extent]:
+    """Round extents out to whole clusters of `cluster` bytes; `extents` are in order, on a disk of `size` bytes.
+
+    A cluster is zero only when extents that are zero cover all of it.
+    """
+    return dirty_clusters(_statuses(extents, size), cluster=cluster)
+
+
+def _statuses(extents: Iterable[Extent], size: int) -> Iterator[Status]:
+    """The statuses of a whole disk on which `extents` are what is dirty; nothing is known of the rest."""
+    position = 0
+    for extent in extents:
+        if extent.start > position:
+            yield Status(extent.start - position, False, False)
+        yield Status(extent.length, True, extent.zero)
+        position = extent.end
+    if position < size:
+        yield Status(size - position, False, False)
+
+
+class PackedExtents:
+    """Extents in 16 bytes each: those of a large fragmented disk must fit in memory, to know their `total` first."""
+
+    def __init__(self, extents: Iterable[Extent]) -> None:
+        self._packed = array("Q")
+        self.total = 0
+        for extent in extents:
+            self._packed.extend((extent.start << 1 | extent.zero, extent.length))
+            self.total += extent.length
+
+    def __iter__(self) -> Iterator[Extent]:
+        for index in range(0, len(self._packed), 2):
+            packed, length = self._packed[index : index + 2]
+            yield Extent(packed >> 1, length, bool(packed & 1))

@@ -11,9 +11,8 @@ import logging
 import re
 import socket
 import struct
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -32,6 +31,7 @@ from overkeep.blocks.errors import (
     NoChangedBlocks,
 )
 from overkeep.blocks.extents import Status, dirty_clusters
+from overkeep.blocks.sockets import Sockets
 from overkeep.units import GIB, MIB
 
 CONNECT_SECONDS = 20.0
@@ -51,7 +51,11 @@ logging.getLogger("nbd").setLevel(logging.ERROR)  # what it warns of is an error
 
 
 class _Client(nbd.Client):  # type: ignore[misc] # the client has no types
-    """The client with limits in time: for the handshake, and for each answer."""
+    """The client with limits in time, for the handshake and for each answer; it can be interrupted in both."""
+
+    def __init__(self, address: Any, export: str, *, dirty: bool, sockets: Sockets) -> None:
+        self._sockets = sockets
+        super().__init__(address, export, dirty=dirty)
 
     def _create_unix_connection(self, address: Any) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -61,12 +65,18 @@ class _Client(nbd.Client):  # type: ignore[misc] # the client has no types
         except BaseException:
             sock.close()
             raise
+        self._sockets.add(sock)
         return sock
 
     def _create_tcp_connection(self, address: Any) -> socket.socket:
         sock = socket.create_connection(tuple(address), timeout=CONNECT_SECONDS)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._sockets.add(sock)
         return sock
+
+    def _close_socket(self) -> None:
+        self._sockets.remove(self._sock)
+        super()._close_socket()
 
     def limit_answers(self, seconds: float) -> None:
         """Let the kernel keep the time: a socket with a time-out of Python's costs one more call for each read."""
@@ -74,11 +84,6 @@ class _Client(nbd.Client):  # type: ignore[misc] # the client has no types
         limit = struct.pack("@ll", int(seconds), 0)
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-
-    def interrupt(self) -> None:
-        """Break the connection from another thread."""
-        with suppress(OSError):  # it is closed already
-            self._sock.shutdown(socket.SHUT_RDWR)
 
     def _recv_into(self, buf: Any) -> None:
         with memoryview(buf) as view:
@@ -90,48 +95,22 @@ class _Client(nbd.Client):  # type: ignore[misc] # the client has no types
                 position += count
 
 
-class _Connections:
-    """The open connections to one disk, of an end and all its clones."""
-
-    def __init__(self) -> None:
-        self._open: set[_Client] = set()
-        self._interrupted = False
-        self._lock = threading.Lock()
-
-    def add(self, client: _Client) -> None:
-        with self._lock:
-            self._open.add(client)
-            if self._interrupted:
-                client.interrupt()
-
-    def remove(self, client: _Client) -> None:
-        with self._lock:
-            self._open.discard(client)
-
-    def interrupt(self) -> None:
-        with self._lock:
-            self._interrupted = True
-            for client in self._open:
-                client.interrupt()
-
-
 class _Disk:
     """What both ends share: a connection, and the errors of everything that is done with it."""
 
     verb = "use"
     parallel = CONNECTIONS
 
-    def __init__(self, url: str, *, dirty: bool = False, connections: _Connections | None = None) -> None:
+    def __init__(self, url: str, *, dirty: bool = False, sockets: Sockets | None = None) -> None:
         self.url = url
         self._dirty = dirty
-        self._connections = connections or _Connections()
+        self._sockets = sockets or Sockets()
         self._client = self._connect()
-        self._connections.add(self._client)
 
     def _connect(self) -> Any:
         try:
             address, export = parse_url(self.url)
-            client = _Client(address, export, dirty=self._dirty)
+            client = _Client(address, export, dirty=self._dirty, sockets=self._sockets)
             client.limit_answers(ANSWER_SECONDS)
         except nbd.OptionError as error:
             raise DiskRefused(verb=self.verb, url=self.url, reason=error.reason) from error
@@ -170,11 +149,10 @@ class _Disk:
 
     def interrupt(self) -> None:
         """Break the connections of this end and of all its clones, so that every request on them fails at once."""
-        self._connections.interrupt()
+        self._sockets.interrupt()
 
     def close(self) -> None:
         """Close the connection; may be called twice."""
-        self._connections.remove(self._client)
         self._client.close()
 
 
@@ -186,8 +164,8 @@ class NbdSource(_Disk):
 
     verb = "read"
 
-    def __init__(self, url: str, *, dirty: bool = False, connections: _Connections | None = None) -> None:
-        super().__init__(url, dirty=dirty, connections=connections)
+    def __init__(self, url: str, *, dirty: bool = False, sockets: Sockets | None = None) -> None:
+        super().__init__(url, dirty=dirty, sockets=sockets)
         if dirty and self._client.dirty_bitmap is None:
             self.close()
             raise NoChangedBlocks(url=url, reason="it has no dirty bitmap, or more than one")
@@ -228,7 +206,7 @@ class NbdSource(_Disk):
 
     def clone(self) -> NbdSource:
         """Open another connection to the same disk, for reading only."""
-        return NbdSource(self.url, connections=self._connections)
+        return NbdSource(self.url, sockets=self._sockets)
 
 
 class NbdSink(_Disk):
@@ -236,8 +214,8 @@ class NbdSink(_Disk):
 
     verb = "write"
 
-    def __init__(self, url: str, *, connections: _Connections | None = None) -> None:
-        super().__init__(url, connections=connections)
+    def __init__(self, url: str, *, sockets: Sockets | None = None) -> None:
+        super().__init__(url, sockets=sockets)
         if self._client.transmission_flags & nbd.FLAG_READ_ONLY:
             self.close()
             raise DiskReadOnly(url=url)
@@ -269,7 +247,7 @@ class NbdSink(_Disk):
 
     def clone(self) -> NbdSink:
         """Open another connection to the same disk."""
-        return NbdSink(self.url, connections=self._connections)
+        return NbdSink(self.url, sockets=self._sockets)
 
     def finish(self) -> None:
         """Make everything durable that any connection to this disk wrote."""

@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Iterator
 
 from overkeep.blocks.ends import Extent, Sink, Source
+from overkeep.blocks.errors import DiskLost
 from overkeep.blocks.stages import Stages
 from overkeep.errors import Cancelled, OverkeepError
 from overkeep.logs import fields
 
 ATTEMPTS = 3
-"""How often a read is tried before its error counts."""
+"""How often something is tried before its error counts."""
 
 _STEP = 0.25  # longest wait, in seconds, after which somebody who waits looks whether he should stop
 
@@ -52,8 +53,31 @@ class Wrapped:
         self._source.close()
 
 
+class Beginning(Wrapped):
+    """The first `size` bytes of a source, in whole clusters but for the last."""
+
+    def __init__(self, source: Source, size: int) -> None:
+        super().__init__(source)
+        self._size = size
+
+    @property
+    def size(self) -> int:
+        """Virtual size in bytes."""
+        return self._size
+
+    def extents(self, *, dirty: bool) -> Iterator[Extent]:
+        """Yield extents up to where the beginning ends."""
+        for extent in self._source.extents(dirty=dirty):
+            if extent.start < self._size:
+                yield Extent(extent.start, min(extent.end, self._size) - extent.start, extent.zero)
+
+    def clone(self) -> Beginning:
+        """Clone the source."""
+        return Beginning(self._source.clone(), self._size)
+
+
 class Retrying(Wrapped):
-    """Reads again on a new connection when a retry may help; its clones do the same.
+    """Asks again when a retry may help, on a new connection when the old one is lost; its clones do the same.
 
     `stopped` tells that nothing is to be tried any more. The first error counts when the last attempt fails too.
     """
@@ -63,33 +87,58 @@ class Retrying(Wrapped):
         self._attempts = attempts
         self._stopped = stopped
         self._spare: Source | None = None  # the connection that took the place of a lost one
+        self._lost = False
+
+    def extents(self, *, dirty: bool) -> Iterator[Extent]:
+        """Yield the extents of the source; all of them may be asked for again, changed ones only once."""
+        position, failures = 0, list[OverkeepError]()
+        while True:
+            try:
+                for extent in _from(position, self._connected().extents(dirty=dirty)):
+                    yield extent
+                    position = extent.end
+            except OverkeepError as error:
+                failures.append(error)
+                if dirty or not self._may_go_on(failures):
+                    break
+            else:
+                return
+        raise failures[0]
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` from `offset`."""
-        try:
-            (self._spare or self._source).read_into(offset, buffer)
-        except OverkeepError as error:
-            self._read_again(offset, buffer, error)
-
-    def _read_again(self, offset: int, buffer: memoryview, first: OverkeepError) -> None:
-        for attempt in range(2, self._attempts + 1):
-            if not first.retry or self._stopped():
-                break
-            log.info("reading again %s", fields(attempt=attempt, offset=offset, error=repr(str(first))))
+        failures: list[OverkeepError] = []
+        while True:
             try:
-                self._renew().read_into(offset, buffer)
+                self._connected().read_into(offset, buffer)
             except OverkeepError as error:
-                log.info("reading failed again %s", fields(offset=offset, error=repr(str(error))))
+                failures.append(error)
+                if not self._may_go_on(failures):
+                    break
             else:
                 return
-        raise first
+        raise failures[0]
 
-    def _renew(self) -> Source:
-        if self._spare is not None:
-            self._spare.close()
-        self._spare = None
-        self._spare = self._source.clone()
-        return self._spare
+    def _may_go_on(self, failures: list[OverkeepError]) -> bool:
+        """Whether to try once more after the last of `failures`."""
+        error = failures[-1]
+        if not error.retry or self._stopped() or len(failures) >= self._attempts:
+            return False
+        log.info("reading again %s", fields(attempt=len(failures) + 1, error=repr(str(error))))
+        if isinstance(error, DiskLost):
+            self._drop()
+        return True
+
+    def _connected(self) -> Source:
+        if self._lost and self._spare is None:
+            self._spare = self._source.clone()
+        return self._spare or self._source
+
+    def _drop(self) -> None:
+        """Give the lost connection up before another is made, so that there are never more than are allowed."""
+        self._lost = True
+        spare, self._spare = self._spare, None
+        (spare or self._source).close()
 
     def clone(self) -> Retrying:
         """Clone the source and what is put round it."""
@@ -100,6 +149,14 @@ class Retrying(Wrapped):
         if self._spare is not None:
             self._spare.close()
         super().close()
+
+
+def _from(position: int, extents: Iterator[Extent]) -> Iterator[Extent]:
+    """Leave out what lies before `position`."""
+    for extent in extents:
+        if extent.end > position:
+            start = max(extent.start, position)
+            yield Extent(start, extent.end - start, extent.zero)
 
 
 class Bandwidth:

@@ -20,13 +20,24 @@ class Mode(StrEnum):
     INCREMENTAL = "incremental"
 
 
+class Changes(StrEnum):
+    """How it was found out what to copy of a disk: all of it was, the Manager tracks changes, or it was compared.
+
+    A disk is compared with the last restore point, by reading it whole; what is equal is not kept again.
+    """
+
+    ALL = "all"
+    TRACKED = "tracked"
+    COMPARED = "compared"
+
+
 @dataclass(frozen=True, kw_only=True)
 class DiskImage:
     """One disk of a restore point: a QCOW2 file of a chain.
 
     `file` and `backing` are bare names in the disk's folder. `stored` is the size of the file's data in bytes,
     `covered` what the extents that were copied cover of the disk (zeroes included),
-    `moved` what was read of it.
+    `moved` what was read of it. `changes` is None when the point's writer did not tell.
     """
 
     disk_id: str
@@ -42,6 +53,7 @@ class DiskImage:
     format: DiskFormat
     interface: str
     bootable: bool
+    changes: Changes | None = None
     sparse: bool = True
     tracks_changes: bool = False
     storage_domain_id: str = ""

@@ -9,8 +9,11 @@ from contextlib import closing, contextmanager
 from overkeep.blocks.compression import Compression
 from overkeep.blocks.errors import DiskFailed, DiskLost, DiskRefused, DiskUnreachable
 from overkeep.blocks.qcow2.form import Form
+from overkeep.blocks.sockets import Sockets
+from overkeep.model.points import Changes
 from overkeep.mover import access
-from overkeep.mover.disk_copies import Changes, Options, Place, back_up, restore
+from overkeep.mover.copy_terms import Options, Place
+from overkeep.mover.disk_copies import back_up, differing, restore
 from overkeep.mover.imageio import Imageio, ImageioUnreachable, Ticket, TicketBroken, TicketCancelled
 from overkeep.mover.orders import Access, CopyOrder, CopyResult, Image
 from overkeep.mover.targets import Targets, require_replaceable
@@ -28,45 +31,52 @@ class Copier:
     def run(self, work: Work) -> CopyResult:
         """Copy until the end, or until `work` is stopped; raises typed errors, with everything closed."""
         source, sink = work.order.source, work.order.sink
-        if isinstance(source, Access) and isinstance(sink, Image):
-            return self._back_up(work, source, sink)
-        if isinstance(source, Image) and isinstance(sink, Access):
-            return self._restore(work, source, sink)
+        calls = Sockets()
+        with work.on_stop(calls.interrupt):
+            imageio = self._imageio.over(calls)
+            if isinstance(source, Access) and isinstance(sink, Image):
+                return self._back_up(work, imageio, source=source, sink=sink)
+            if isinstance(source, Image) and isinstance(sink, Access):
+                return self._restore(work, imageio, source=source, sink=sink)
         raise AssertionError("admission refuses orders with two ends of one kind")
 
-    def _back_up(self, work: Work, source: Access, sink: Image) -> CopyResult:
+    def _back_up(self, work: Work, imageio: Imageio, *, source: Access, sink: Image) -> CopyResult:
         changes, options = _changes(work.order), _options(work.order)
         dirty = changes is Changes.TRACKED
         folder = self._targets.writable_folder(sink)
         require_replaceable(folder, sink, fence=work.order.fence, finished=self._finished_fence(work.sink))
         place = Place(folder=folder, name=sink.name, backing=sink.backing)
-        ticket = access.look_up(self._imageio, source.ticket, op="read", dirty=dirty)
-        with self._using(ticket, work), closing(access.open_source(self._imageio, ticket, dirty=dirty)) as disk:
+        ticket = access.look_up(imageio, source.ticket, op="read", dirty=dirty)
+        with _using(ticket, work, imageio), closing(access.open_source(imageio, ticket, dirty=dirty)) as disk:
             return back_up(disk, place, changes=changes, options=options, watch=work)
 
-    def _restore(self, work: Work, source: Image, sink: Access) -> CopyResult:
+    def _restore(self, work: Work, imageio: Imageio, *, source: Image, sink: Access) -> CopyResult:
+        options = _options(work.order)
         place = Place(folder=self._targets.existing_folder(source), name=source.name)
-        ticket = access.look_up(self._imageio, sink.ticket, op="write", dirty=False)
-        with self._using(ticket, work), closing(access.open_sink(self._imageio, ticket)) as disk:
-            if not work.order.differential:
-                return restore(place, disk, options=_options(work.order), watch=work)
-            with closing(access.open_source(self._imageio, ticket, dirty=False)) as present:
-                return restore(place, disk, present=present, options=_options(work.order), watch=work)
+        ticket = access.look_up(imageio, sink.ticket, op="write", dirty=False)
+        with _using(ticket, work, imageio):
+            only = None
+            if work.order.differential:  # closed before the disk is written, as its connections are counted
+                with closing(access.open_source(imageio, ticket, dirty=False)) as present:
+                    only = differing(place, present, options=options, watch=work)
+            with closing(access.open_sink(imageio, ticket)) as disk:
+                return restore(place, disk, only=only, options=options, watch=work)
 
-    @contextmanager
-    def _using(self, ticket: Ticket, work: Work) -> Iterator[None]:
-        """Keep the ticket alive, and name the true cause when the disk goes because the ticket went."""
-        with access.kept_alive(self._imageio, ticket, lost=work.stop):
+
+@contextmanager
+def _using(ticket: Ticket, work: Work, imageio: Imageio) -> Iterator[None]:
+    """Keep the ticket alive, and name the true cause when the disk goes because the ticket went."""
+    with access.kept_alive(imageio, ticket, lost=work.stop):
+        try:
+            yield
+        except (DiskFailed, DiskLost, DiskRefused, DiskUnreachable) as error:
             try:
-                yield
-            except (DiskFailed, DiskLost, DiskRefused, DiskUnreachable) as error:
-                try:
-                    self._imageio.touch(ticket.id)
-                except TicketCancelled as cancelled:
-                    raise cancelled from error
-                except (ImageioUnreachable, TicketBroken):  # then what the disk said is all that is known
-                    pass
-                raise
+                imageio.touch(ticket.id)
+            except TicketCancelled as cancelled:
+                raise cancelled from error
+            except (ImageioUnreachable, TicketBroken):  # then what the disk said is all that is known
+                pass
+            raise
 
 
 def _changes(order: CopyOrder) -> Changes:

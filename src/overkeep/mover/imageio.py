@@ -8,6 +8,7 @@ import json
 import socket
 from dataclasses import dataclass
 
+from overkeep.blocks.sockets import Sockets
 from overkeep.errors import OverkeepError
 from overkeep.mover.orders import masked
 
@@ -65,17 +66,28 @@ class Ticket:
 
 
 class UnixConnection(http.client.HTTPConnection):
-    """HTTP over a unix socket; a connection that was closed is opened again by the next request."""
+    """HTTP over a unix socket; a connection that was closed is opened again by the next request.
 
-    def __init__(self, address: str, *, timeout: float = TIMEOUT) -> None:
+    `sockets` can break it off from another thread.
+    """
+
+    def __init__(self, address: str, *, timeout: float = TIMEOUT, sockets: Sockets | None = None) -> None:
         super().__init__("localhost", timeout=timeout)
         self._address = address
+        self._sockets = sockets or Sockets()
 
     def connect(self) -> None:
         """Connect to the socket."""
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self._address)
+        self._sockets.add(self.sock)
+
+    def close(self) -> None:
+        """Close the connection; may be called twice."""
+        if self.sock is not None:
+            self._sockets.remove(self.sock)
+        super().close()
 
 
 class Imageio:
@@ -86,9 +98,14 @@ class Imageio:
     would hold a connection of the NBD server and delay the removal of the ticket.
     """
 
-    def __init__(self, *, control: str, local: str) -> None:
+    def __init__(self, *, control: str, local: str, sockets: Sockets | None = None) -> None:
         self._control = _address(control)
         self._local = _address(local)
+        self._sockets = sockets
+
+    def over(self, sockets: Sockets) -> Imageio:
+        """The same, with calls that `sockets` can break off."""
+        return Imageio(control=self._control, local=self._local, sockets=sockets)
 
     @property
     def local(self) -> str:
@@ -135,7 +152,7 @@ class Imageio:
         return body
 
     def _call(self, method: str, path: str, *, control: bool) -> tuple[int, bytes]:
-        connection = UnixConnection(self._control if control else self._local)
+        connection = UnixConnection(self._control if control else self._local, sockets=self._sockets)
         try:
             connection.request(method, path)
             response = connection.getresponse()

@@ -14,6 +14,7 @@ from typing import Any
 from overkeep.blocks.ends import Extent
 from overkeep.blocks.errors import DiskFailed, DiskLost, NoChangedBlocks
 from overkeep.blocks.extents import Status, dirty_clusters
+from overkeep.blocks.sockets import Sockets
 from overkeep.mover.imageio import TicketCancelled, UnixConnection
 from overkeep.mover.orders import masked
 
@@ -28,10 +29,11 @@ class _Api:
     verb = "use"
     parallel = 4  # as ovirt-imageio's own client; the daemon tells of eight at most
 
-    def __init__(self, local: str, ticket_id: str) -> None:
+    def __init__(self, local: str, ticket_id: str, *, sockets: Sockets | None = None) -> None:
         self._local = local
         self._ticket = ticket_id
-        self._connection = UnixConnection(local, timeout=ANSWER_TIMEOUT)
+        self._sockets = sockets or Sockets()
+        self._connection = UnixConnection(local, timeout=ANSWER_TIMEOUT, sockets=self._sockets)
 
     @property
     def _url(self) -> str:
@@ -71,6 +73,10 @@ class _Api:
     def _failed(self, offset: int, length: int, reason: str) -> DiskFailed:
         return DiskFailed(verb=self.verb, url=self._url, offset=offset, length=length, reason=reason)
 
+    def interrupt(self) -> None:
+        """Break the connections of this end and of all its clones, so that every request on them fails at once."""
+        self._sockets.interrupt()
+
     def close(self) -> None:
         """Close the connection; may be called twice."""
         self._connection.close()
@@ -81,8 +87,8 @@ class ImagesSource(_Api):
 
     verb = "read"
 
-    def __init__(self, local: str, ticket_id: str, *, size: int | None = None) -> None:
-        super().__init__(local, ticket_id)
+    def __init__(self, local: str, ticket_id: str, *, size: int | None = None, sockets: Sockets | None = None) -> None:
+        super().__init__(local, ticket_id, sockets=sockets)
         self.size = sum(status.length for status in self._statuses("zero")) if size is None else size
 
     def extents(self, *, dirty: bool) -> Iterator[Extent]:
@@ -106,7 +112,7 @@ class ImagesSource(_Api):
 
     def clone(self) -> ImagesSource:
         """Open another connection to the same disk."""
-        return ImagesSource(self._local, self._ticket, size=self.size)
+        return ImagesSource(self._local, self._ticket, size=self.size, sockets=self._sockets)
 
 
 class ImagesSink(_Api):
@@ -114,8 +120,8 @@ class ImagesSink(_Api):
 
     verb = "write"
 
-    def __init__(self, local: str, ticket_id: str, *, size: int | None = None) -> None:
-        super().__init__(local, ticket_id)
+    def __init__(self, local: str, ticket_id: str, *, size: int | None = None, sockets: Sockets | None = None) -> None:
+        super().__init__(local, ticket_id, sockets=sockets)
         self.size = sum(status.length for status in self._statuses("zero")) if size is None else size
 
     def write(self, offset: int, data: memoryview) -> None:
@@ -130,7 +136,7 @@ class ImagesSink(_Api):
 
     def clone(self) -> ImagesSink:
         """Open another connection to the same disk."""
-        return ImagesSink(self._local, self._ticket, size=self.size)
+        return ImagesSink(self._local, self._ticket, size=self.size, sockets=self._sockets)
 
     def finish(self) -> None:
         """Make everything durable."""

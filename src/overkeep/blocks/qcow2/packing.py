@@ -28,6 +28,7 @@ class Packing:
     """
 
     def __init__(self, cluster: int, allocate: Callable[[int], int]) -> None:
+        self.room = max(_REGION, cluster)  # bytes of the file that each region takes
         self._cluster = cluster
         self._allocate = allocate
         self._region: Region | None = None
@@ -38,8 +39,8 @@ class Packing:
         full = None
         if self._region is None or self._used + len(payload) > len(self._region.data):
             full = self.flush()
-            offset = self._allocate(max(_REGION, self._cluster) // self._cluster)
-            self._region = Region(offset, aligned_buffer(max(_REGION, self._cluster)))
+            offset = self._allocate(self.room // self._cluster)
+            self._region = Region(offset, aligned_buffer(self.room))
         at = self._used
         self._region.data[at : at + len(payload)] = payload
         self._used = at + len(payload)

@@ -97,6 +97,7 @@ class ImageWriter:
                 last = self._packing.flush()
                 if last:
                     self._file.write(last.offset, [last.data])
+                    self._give_back(last.offset + len(last.data), last.offset + self._packing.room)
                 self._tables.flush()
                 l1_offset = self._append(big_endian(self._tables.l1)) if self.size else 0
                 refcount_offset, refcount_clusters = self._append_refcounts()
@@ -192,6 +193,11 @@ class ImageWriter:
         offset = len(self._counts) * self._cluster
         self._counts.frombytes(bytes(2 * clusters))
         return offset
+
+    def _give_back(self, start: int, end: int) -> None:
+        """Forget that clusters were taken and not used, when they are the last: tables take their place."""
+        if end == self.stored:
+            del self._counts[start // self._cluster :]
 
     def _release(self, entry: int) -> None:
         """Forget the place that `entry` names: its cluster of the disk lies elsewhere now."""
