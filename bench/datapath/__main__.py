@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench.datapath import backups, restores
+from bench.datapath import backups, images
 from bench.datapath.backups import Bench
 from bench.datapath.disks import make_disk, sizes
 from bench.datapath.measure import Row
@@ -31,7 +31,9 @@ PARTS: dict[str, Part] = {
     "incremental": backups.incremental,
     "compare": lambda bench, _: backups.compared(bench),
     "empty": lambda bench, _: backups.empty(bench),
-    "restore": lambda bench, _: restores.restore(bench),
+    "merge": lambda bench, _: images.merge(bench),
+    "restore": lambda bench, _: images.restore(bench),
+    "verify": lambda bench, _: images.verify(bench),
 }
 
 

@@ -87,7 +87,8 @@ def _against_imageio(bench: Bench, host: Host, disk: Served, how: str) -> Pairs:
     client = [sys.executable, "-m", "bench.datapath.imageio", url, theirs, host.ca_file]
     act = _tool(theirs, *(host.enter if how == "unix" else []), *client)
     mine = _Ours(disk.url, bench.folder / "ours.qcow2")
-    return in_turn(mine, act, rounds=bench.rounds, servers=[disk.pid, host.imageio_pid])
+    # the server of the disk works the same for both: what is compared is the client and the daemon with our copy
+    return in_turn(mine, act, rounds=bench.rounds, servers=[host.imageio_pid])
 
 
 def _against_nbdcopy(bench: Bench, disk: Served) -> Pairs:

@@ -60,6 +60,7 @@ from ovirtlab.engine.rest import (
     inventory,
     jobs,
     snapshots,
+    starts,
     transfers,
     vms,
 )
@@ -80,9 +81,9 @@ MIB = 1 << 20
 SCALE = 20
 DEADLINE = 20.0
 ADMIN = "fdfc627c-d875-11e0-90f0-83df133b58cc"
-MODULES = (attachments, backups, disk_snapshots, disks, events, inventory, jobs, snapshots, transfers, vms)
+MODULES = (attachments, backups, disk_snapshots, disks, events, inventory, jobs, snapshots, starts, transfers, vms)
 PERMITS = frozenset(
-    {"backup_disk", "edit_disk_properties", "create_disk", "manipulate_vm_snapshots", "run_vm", "delete_vm"}
+    {"login", "backup_disk", "edit_disk_properties", "create_disk", "manipulate_vm_snapshots", "run_vm", "delete_vm"}
 )
 
 
@@ -218,7 +219,7 @@ class World:
             imageio_port=self.daemon.port,
         )
         state.roles["su"] = Role(id="su", name="SuperUser", administrative=True, permits=PERMITS)
-        state.roles["ro"] = Role(id="ro", name="UserRole", administrative=False, permits=frozenset())
+        state.roles["ro"] = Role(id="ro", name="UserRole", administrative=False, permits=frozenset({"login"}))
         state.users[ADMIN] = User(id=ADMIN, name="admin", domain="internal", password="secret")
         other = state.new_id()
         state.users[other] = User(id=other, name="other", domain="internal", password="secret")
@@ -372,7 +373,7 @@ class World:
         fields.setdefault("format", types.DiskFormat.RAW)
         fields.setdefault("direction", types.ImageTransferDirection.DOWNLOAD)
         transfer = self.system.image_transfers_service().add(types.ImageTransfer(**fields))
-        assert transfer.phase.value == "initializing"
+        assert transfer.phase.value != "initializing"
         return self.wait_transfer(transfer.id, "transferring")
 
     def wait_transfer(self, transfer_id: str, phase: str) -> types.ImageTransfer:

@@ -290,6 +290,14 @@ def test_renewal(world: Any) -> None:
     assert 1064 in world.codes()
 
 
+def test_the_first_answer_has_the_addresses(world: Any) -> None:
+    """The engine has set up the session by then, and there are clients that never ask again."""
+    disk = world.add_disk()
+    transfer = add(world, disk=types.Disk(id=disk.id))
+    assert transfer.phase.value == "transferring"
+    assert transfer.transfer_url.endswith(world.state.transfers[transfer.id].ticket_id)
+
+
 @pytest.mark.parametrize(("verb", "code"), [("start_nbd_server", 1068), ("add_ticket", 1069)])
 def test_session_that_cannot_start(world: Any, verb: str, code: int) -> None:
     world.host.broken = frozenset({verb})

@@ -47,10 +47,35 @@ def test_refused_starts_and_stops(lab: Any, system: Any) -> None:
         service(lab, system, "web").start()
     assert running.value.code == 409
     with pytest.raises(sdk.Error, match="VM is not running"):
-        service(lab, system, "db").stop()
+        service(lab, system, "db").reboot()
     lab.engine.state.disks[lab.disk_id("db_system")].status = "locked"
     with pytest.raises(sdk.Error, match="The following disks are locked: db_system"):
         service(lab, system, "db").start()
+
+
+def test_a_vm_that_is_down_is_stopped_already(lab: Any, system: Any) -> None:
+    service(lab, system, "db").stop()
+    service(lab, system, "db").shutdown()
+    assert lab.codes()[-2:] == [254, 254]
+
+
+def test_consoles_are_taken_away_and_given_back(lab: Any, system: Any) -> None:
+    consoles = service(lab, system, "db").graphics_consoles_service()
+    for console in consoles.list():
+        consoles.console_service(console.id).remove()
+    assert consoles.list() == []
+    added = consoles.add(types.GraphicsConsole(protocol=types.GraphicsType.VNC))
+    assert [console.id for console in consoles.list()] == [added.id]
+    with pytest.raises(sdk.Error, match="Only one graphics device of each type"):
+        consoles.add(types.GraphicsConsole(protocol=types.GraphicsType.VNC))
+
+
+def test_a_running_console_has_an_address_and_gives_tickets(lab: Any, system: Any) -> None:
+    consoles = service(lab, system, "web").graphics_consoles_service()
+    [spice, _] = consoles.list(current=True)
+    assert (spice.address, spice.port) == (lab.engine.state.hosts[lab.hosts[0].id].address, 5900)
+    assert consoles.list()[0].address is None
+    assert consoles.console_service(spice.id).ticket().expiry == 7200
 
 
 def test_busy_vm_is_not_shut_down_unless_forced(lab: Any, system: Any) -> None:

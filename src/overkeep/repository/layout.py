@@ -19,6 +19,7 @@ OVF = "vm.ovf"
 CONFIGURATION = "vm.json"
 DRAFT = "draft.json"
 MERGE = "merge.json"
+VERIFICATION = "verification.json"
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 

@@ -25,6 +25,7 @@ from ovirtlab.engine.rest import (
     attachments,
     backups,
     catalogue,
+    consoles,
     defaults,
     directories,
     disk_actions,
@@ -65,9 +66,9 @@ from ovirtlab.environment import Environment
 from ovirtlab.host.api import Host
 
 GROUPS = (
-    administration, affinity, attachments, backups, catalogue, directories, disk_actions, disk_snapshots, disks,
-    domains, events, hosts, inventory, jobs, network_labels, new_vms, nics, people, permissions, quotas, roles, root,
-    snapshots, ssh_keys, starts, stored_kinds, tags, templates, transfers, vm_details, vms,
+    administration, affinity, attachments, backups, catalogue, consoles, directories, disk_actions, disk_snapshots,
+    disks, domains, events, hosts, inventory, jobs, network_labels, new_vms, nics, people, permissions, quotas, roles,
+    root, snapshots, ssh_keys, starts, stored_kinds, tags, templates, transfers, vm_details, vms,
 )  # fmt: skip
 _METHODS = ["GET", "POST", "PUT", "DELETE"]
 

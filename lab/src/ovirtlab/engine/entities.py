@@ -11,6 +11,7 @@ from typing import Any, Literal
 DiskStatus = Literal["ok", "locked", "illegal"]
 DiskFormat = Literal["raw", "cow"]
 DiskBackup = Literal["none", "incremental"]
+CONSOLES = ("spice", "vnc")
 
 
 @dataclass(kw_only=True)
@@ -212,6 +213,7 @@ class Vm:
     allowed_hosts: tuple[str, ...] = ()  # ids of the only hosts it may run on; empty for all
     once: RunOnce | None = None
     numa_nodes: list[NumaNode] = field(default_factory=list)
+    consoles: list[str] = field(default_factory=lambda: list(CONSOLES))
     kept: dict[str, Any] = field(default_factory=dict)  # properties that are shown again, without effect
 
     @property

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What lies below a VM besides disks and NICs: CD-ROM, consoles, NUMA nodes, statistics and reported devices."""
+"""What lies below a VM besides disks and NICs: CD-ROM, NUMA nodes, statistics and reported devices."""
 
 from __future__ import annotations
 
-import secrets
 import uuid
 
 from ovirtlab.engine.entities import NumaNode, Vm
@@ -18,8 +17,6 @@ from ovirtlab.engine.rest.stored import StoredKind, serve
 routes = Routes()
 
 _NAMESPACE = uuid.UUID("7a0b3b9e-6f5d-4a55-8b1e-9d1f6f5b2c41")
-_PROTOCOLS = ("spice", "vnc")
-TICKET_SECONDS = 120
 
 
 @routes.get("vms/{vm}/cdroms")
@@ -46,34 +43,6 @@ async def update_cdrom(call: Call) -> Entity:
             raise invalid("Cannot change CD. The specified ISO disk does not exist.")
     vm.cd_disk_id = key
     return _show_cdrom(vm)
-
-
-@routes.get("vms/{vm}/graphicsconsoles")
-async def list_consoles(call: Call) -> Collection:
-    """With `current` those of the running VM, which have an address; otherwise those it is configured with."""
-    vm = vm_of(call)
-    protocols = [name for name in _PROTOCOLS if vm.host_id or not call.flag("current")]
-    shown = [_show_console(call, vm, name) for name in protocols]
-    return Collection("graphics_consoles", "graphics_console", shown)
-
-
-@routes.get("vms/{vm}/graphicsconsoles/{console}")
-async def get_console(call: Call) -> Entity:
-    vm = vm_of(call)
-    return _show_console(call, vm, _protocol(call))
-
-
-@routes.action("vms/{vm}/graphicsconsoles/{console}/ticket")
-async def console_ticket(call: Call) -> Done:
-    """A password for the console, which ends after two minutes."""
-    vm = vm_of(call)
-    _protocol(call)
-    call.require("connect_to_vm", ("vm", vm.id))
-    if not vm.host_id:
-        raise conflict("Cannot set VM ticket. VM is not running.")
-    seconds = call.body.integer("ticket", "expiry") or TICKET_SECONDS
-    ticket = Entity("ticket", {"expiry": seconds, "value": secrets.token_urlsafe(9)})
-    return Done({"ticket": ticket})
 
 
 @routes.get("vms/{vm}/numanodes")
@@ -200,26 +169,6 @@ def _with_cdrom(call: Call) -> Vm:
     if _show_cdrom(vm).id != call.id("cdrom"):
         raise NotFound(call.path)
     return vm
-
-
-def _show_console(call: Call, vm: Vm, protocol: str) -> Entity:
-    key = protocol.encode().hex()
-    host = call.context.state.hosts.get(vm.host_id)
-    fields: dict[str, Value] = {
-        "address": host.address if host else None,
-        "port": 5900 + _PROTOCOLS.index(protocol) if host else None,
-        "protocol": protocol,
-        "vm": link_to("vm", vm.id),
-    }
-    href = address("vms", vm.id, "graphicsconsoles", key)
-    return Entity("graphics_console", fields, id=key, href=href)
-
-
-def _protocol(call: Call) -> str:
-    for protocol in _PROTOCOLS:
-        if protocol.encode().hex() == call.segments["console"]:
-            return protocol
-    raise NotFound(call.path)
 
 
 def _show_node(vm: Vm, node: NumaNode) -> Entity:

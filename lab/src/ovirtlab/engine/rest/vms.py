@@ -91,6 +91,11 @@ async def suspend_vm(call: Call) -> Done:
 async def _stop(call: Call, *, verb: str, power_off: bool) -> Done:
     context, vm = call.context, vm_of(call)
     call.require("stop_vm" if power_off else "shut_down_vm", ("vm", vm.id))
+    if vm.status == "down":
+        what = "Stop VM" if power_off else "Shutdown VM"
+        text = f"VM {vm.name} is already Down, {what} was skipped. User: {call.user.login}."
+        machines.tell(context, vm, cause_of(call), 254, text)
+        return Done()
     running.check_stop(context, vm, verb=verb, force=call.body.flag("force") or False)
     work = context.background.spawn(
         running.stop(context, vm, cause=cause_of(call), force=power_off), name=f"{verb} VM {vm.name}"

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.faults import conflict, invalid
 from ovirtlab.engine.locks import Lock
@@ -13,7 +15,7 @@ from ovirtlab.engine.transfers.rules import TransferRequest
 
 
 async def start(context: Context, request: TransferRequest) -> ImageTransfer:
-    """Begin a transfer; its session is set up in the background, and clients wait for `transferring`."""
+    """Begin a transfer and set up its session; clients that count on it find the addresses in the first answer."""
     state = context.state
     locks = _take_locks(state, request)
     try:
@@ -27,9 +29,10 @@ async def start(context: Context, request: TransferRequest) -> ImageTransfer:
     if not transfer.backup_id and not transfer.image_id:
         state.disks[transfer.disk_id].status = "locked"
     audit.tell(context, transfer, audit.INITIATED)
-    context.background.spawn(
-        polling.begin(context, transfer, preferred_host=request.host_id), name=f"transfer {transfer.id}"
-    )
+    opened = asyncio.Event()
+    work = polling.begin(context, transfer, preferred_host=request.host_id, opened=opened)
+    context.background.spawn(work, name=f"transfer {transfer.id}")
+    await opened.wait()
     return transfer
 
 
@@ -64,7 +67,7 @@ def continue_all(context: Context) -> None:
     """Take up the watch over transfers that were under way when the engine stopped; their commands are stored."""
     for transfer in context.state.transfers.values():
         if transfer.phase == "initializing":
-            work = polling.begin(context, transfer, preferred_host=transfer.host_id)
+            work = polling.begin(context, transfer, preferred_host=transfer.host_id, opened=asyncio.Event())
         elif transfer.phase not in polling.FINISHED:
             work = polling.run(context, transfer)
         else:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -46,8 +47,16 @@ async def advance(context: Context, transfer: ImageTransfer) -> None:
         await step(context, transfer)
 
 
-async def begin(context: Context, transfer: ImageTransfer, *, preferred_host: str) -> None:
-    """Start the session, then poll until the end."""
+async def begin(context: Context, transfer: ImageTransfer, *, preferred_host: str, opened: asyncio.Event) -> None:
+    """Start the session, tell `opened` that it is there or has failed, then poll until the end."""
+    try:
+        await _open(context, transfer, preferred_host=preferred_host)
+    finally:
+        opened.set()
+    await run(context, transfer)
+
+
+async def _open(context: Context, transfer: ImageTransfer, *, preferred_host: str) -> None:
     try:
         await session.start(context, transfer, preferred_host=preferred_host)
     except session.SessionError as error:
@@ -58,7 +67,6 @@ async def begin(context: Context, transfer: ImageTransfer, *, preferred_host: st
         stopped_by_system(context, transfer, error.code)
     if transfer.phase == "initializing":
         enter(context, transfer, "transferring")
-    await run(context, transfer)
 
 
 def stopped_by_system(context: Context, transfer: ImageTransfer, code: int) -> None:

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is done with images that are there: restoring, merging and verifying them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench.datapath import ours
+from bench.datapath.backups import Bench, run
+from bench.datapath.disks import CLUSTER, change, scattered
+from bench.datapath.measure import Act, Pairs, Row, cost, in_turn, limit_row, processor_row, wall_row
+from bench.datapath.servers import served
+from overkeep.blocks.merge.acts import MergeStats, merge_away
+from overkeep.blocks.merge.making import Watch
+from overkeep.blocks.verify import Findings, verify_image
+from overkeep.model.points import Changes
+from overkeep.mover.orders import CopyResult
+from overkeep.repository.merging import MergeJournal
+from overkeep.units import MIB
+
+
+def restore(bench: Bench) -> Iterator[Row]:
+    """A restore of a chain of two images into a new disk."""
+    base, top = bench.folder / "base.qcow2", bench.folder / "top.qcow2"
+    with served(bench.disk, "--read-only") as disk:
+        ours.backup(disk.url, base)
+    change(bench.disk, scattered(bench.size, 0.01, seed=9))
+    with served(bench.disk, "--read-only") as disk:
+        ours.backup(disk.url, top, backing=base.name, changes=Changes.COMPARED)
+    target = bench.folder / "restored.raw"
+    command = ["qemu-img", "convert", "-n", "-W", "-m", "16", "-t", "none", "-T", "none", "-f", "qcow2", "-O", "raw"]
+    with target.open("wb") as file:
+        os.truncate(file.fileno(), bench.size)
+    with served(target, "--discard=unmap", "--detect-zeroes=unmap") as disk:
+        results: list[CopyResult] = []
+
+        def mine() -> None:
+            ours.forget(base, top)
+            results.append(ours.restored(top, disk.url))
+
+        def theirs() -> None:
+            ours.forget(base, top)
+            run(*command, top, disk.url)
+
+        pairs = in_turn(mine, theirs, rounds=bench.rounds, servers=[disk.pid])
+    yield wall_row("restore", "qemu-img convert -n", pairs, 1.0, **results[-1].stages)
+    yield processor_row("restore", "qemu-img convert -n", pairs, 0.0)
+    for image in (base, top):
+        ours.remove(image)
+    target.unlink()
+
+
+def merge(bench: Bench) -> Iterator[Row]:
+    """A full image and an overlay with a tenth of the clusters become one; both are copied anew for each run."""
+    base, top = bench.folder / "base.qcow2", bench.folder / "top.qcow2"
+    with served(bench.disk, "--read-only") as disk:
+        ours.backup(disk.url, base)
+    places = scattered(bench.size, 0.1, seed=11)
+    change(bench.disk, places)
+    with served(bench.disk, "--read-only") as disk:
+        ours.backup(disk.url, top, backing=base.name, changes=Changes.COMPARED)
+    pairs, stats = Pairs([], []), list[MergeStats]()
+    folder = bench.folder / "merged"
+    acts: dict[str, Act] = {
+        "ours": lambda: stats.append(_merged(folder, base.name)),
+        "theirs": lambda: run("qemu-img", "commit", "-t", "none", folder / top.name),
+    }
+    for _ in range(bench.rounds):
+        for whose, act in acts.items():
+            _copied(base, top, folder)
+            getattr(pairs, whose).append(cost(act))
+            shutil.rmtree(folder)
+    yield wall_row("merge, overlay of 10 %", "qemu-img commit", pairs, 1.0)
+    moved, smaller = stats[-1].moved, len(places) * CLUSTER
+    yield limit_row("merge, bytes moved", "the smaller side", moved / MIB, smaller / MIB, "MiB")
+    for image in (base, top):
+        ours.remove(image)
+
+
+def _merged(folder: Path, removed: str) -> MergeStats:
+    return merge_away(folder, [removed], journal=MergeJournal(folder), watch=Watch())
+
+
+def _copied(base: Path, top: Path, folder: Path) -> None:
+    folder.mkdir()
+    for image in (base, top):
+        for path in (image, image.with_suffix(".sums")):
+            run("cp", "--sparse=always", path, folder)
+    paths = list(folder.iterdir())
+    run("sync", *paths)
+    ours.forget(*paths)
+
+
+def verify(bench: Bench) -> Iterator[Row]:
+    """A full image is read and compared with its digests."""
+    image = bench.folder / "image.qcow2"
+    with served(bench.disk, "--read-only") as disk:
+        ours.backup(disk.url, image)
+    found: list[Findings] = []
+
+    def mine() -> None:
+        ours.forget(image)
+        found.append(verify_image(image.parent, image.name))
+
+    def theirs() -> None:
+        ours.forget(image)
+        run("sha256sum", image)
+
+    pairs = in_turn(mine, theirs, rounds=bench.rounds)
+    if not all(each.sound for each in found):
+        raise RuntimeError(f"the image is not sound: {found[-1]}")
+    yield wall_row("verify", "sha256sum", pairs, 1.5, **dict(found[-1].stages))
+    ours.remove(image)

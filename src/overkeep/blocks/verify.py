@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Checks one image: that its structure is sound, and that what it holds reads as its digests say."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from overkeep.blocks.buffers import CLUSTER
+from overkeep.blocks.copy import WORKERS, Progress, copy
+from overkeep.blocks.differences import Differences
+from overkeep.blocks.digests import Digests, sums_name
+from overkeep.blocks.ends import Extent
+from overkeep.blocks.errors import DigestsDamaged, ImageDamaged, ImageUnsupported, TargetMissing, UnsafeImage
+from overkeep.blocks.extents import chunks
+from overkeep.blocks.files import forget_cached
+from overkeep.blocks.image import ChainReader
+from overkeep.blocks.qcow2.check import check_image
+from overkeep.blocks.qcow2.findings import Fault
+from overkeep.blocks.qcow2.image import ImageFile
+from overkeep.blocks.qcow2.runs import Kind
+from overkeep.blocks.sampling import PIECE, held, sampled
+from overkeep.blocks.stages import Stages
+from overkeep.blocks.wrappers import Timed
+
+MOST_NAMED = 16
+"""Damaged clusters that are named one by one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """How much of an image is read: a `share` of it (0 to 1), and no longer than `seconds`."""
+
+    share: float = 1.0
+    seconds: float | None = None
+
+
+ALL = Sample()
+"""Everything is read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What a check of an image found.
+
+    `held` and `checked` are bytes of the disk: what the image holds itself, and what of that was read and compared.
+    `damaged` counts clusters that do not read as their digests say; the first of them are `named`, by number.
+    `undigested` counts clusters that are held and have no digest. `errors` are sentences; `leaked` is the number of
+    clusters of the file that nothing refers to, which harms nobody.
+    """
+
+    image: str
+    held: int = 0
+    checked: int = 0
+    damaged: int = 0
+    named: tuple[int, ...] = ()
+    undigested: int = 0
+    leaked: int = 0
+    errors: tuple[str, ...] = ()
+    stages: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing was found that a restore would suffer from."""
+        return not (self.damaged or self.undigested or self.errors)
+
+
+def verify_image(
+    folder: Path,
+    name: str,
+    *,
+    sample: Sample = ALL,
+    workers: int = WORKERS,
+    progress: Progress = lambda covered, moved: None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Findings:
+    """Check image `name` of a chain in `folder`; damage is told in the findings, never raised.
+
+    What the image leaves to its backing image is not looked at: check each image of a chain. Data are read past the
+    page cache. Raises `Cancelled`, and the typed errors of a target that does not answer.
+    """
+    try:
+        faults = _structure(folder, name)
+        with ExitStack() as stack:
+            chain = stack.enter_context(closing(ChainReader(folder, name, cached=False)))
+            image = stack.enter_context(closing(ImageFile(folder, name)))
+            forget_cached(folder / sums_name(name))
+            digests = stack.enter_context(closing(Digests(folder / sums_name(name))))
+            check = _Check(chain, digests, sample)
+            check.run(workers=workers, progress=progress, cancelled=cancelled)
+            return check.findings(faults, undigested=_undigested(image, digests))
+    except (DigestsDamaged, ImageDamaged, ImageUnsupported, TargetMissing, UnsafeImage) as error:
+        return Findings(image=name, errors=(str(error),))
+
+
+def _structure(folder: Path, name: str) -> Findings:
+    report = check_image(folder, name, cached=False)
+    broken = [found for found in report.findings if found.fault is not Fault.LEAK]
+    errors = [f"The image {name} is broken: {found}; restore from another point." for found in broken[:MOST_NAMED]]
+    return Findings(image=name, errors=tuple(errors), leaked=report.leaks)
+
+
+class _Check:
+    """Reads what an image holds, and compares."""
+
+    def __init__(self, chain: ChainReader, digests: Digests, sample: Sample) -> None:
+        self._chain = chain
+        self._digests = digests
+        self._sample = sample
+        self._stages = Stages()
+        self._differences = Differences(digests, size=chain.size, stages=self._stages)
+        self._checked = 0
+        self._error = ""
+
+    def run(self, *, workers: int, progress: Progress, cancelled: Callable[[], bool]) -> None:
+        """Read until the sample is exhausted; an image that cannot be read ends it, and is remembered."""
+        source = Timed(self._chain, self._stages)
+        try:
+            copy(source, self._differences, self._pieces(), workers=workers, progress=progress, cancelled=cancelled)
+        except ImageDamaged as error:
+            self._error = str(error)
+
+    def findings(self, faults: Findings, *, undigested: int) -> Findings:
+        """What was found, besides the `faults` of the structure."""
+        numbers = [extent.start // CLUSTER for extent in chunks(self._differences.extents(), CLUSTER)]
+        return Findings(
+            image=faults.image,
+            held=sum(extent.length for extent in held(self._digests, self._chain.size)),
+            checked=self._checked,
+            damaged=self._differences.clusters,
+            named=tuple(sorted(numbers)[:MOST_NAMED]),
+            undigested=undigested,
+            leaked=faults.leaked,
+            errors=(*faults.errors, *((self._error,) if self._error else ())),
+            stages=tuple(self._stages.seconds.items()),
+        )
+
+    def _pieces(self) -> Iterator[Extent]:
+        extents = held(self._digests, self._chain.size)
+        for piece in _timely(sampled(extents, self._sample.share, random.SystemRandom()), self._sample.seconds):
+            self._checked += piece.length
+            yield piece
+
+
+def _timely(extents: Iterable[Extent], seconds: float | None) -> Iterator[Extent]:
+    """Yield pieces until the time is over, then in no order: otherwise it would always be the same ones."""
+    if seconds is None:
+        yield from extents
+        return
+    end = time.monotonic() + seconds
+    pieces = list(chunks(extents, PIECE))
+    random.SystemRandom().shuffle(pieces)
+    for piece in pieces:
+        if time.monotonic() >= end:
+            return
+        yield piece
+
+
+def _undigested(image: ImageFile, digests: Digests) -> int:
+    """How many clusters the image holds without a digest; zeroes of a full image need none."""
+    count = 0
+    hides = image.header.backing is not None
+    for found in image.held():
+        which = found if hides else found.take(found.kinds != Kind.ZERO)
+        for start, stop in zip((which.starts // CLUSTER).tolist(), (-(-which.stops // CLUSTER)).tolist(), strict=True):
+            count += stop - start - int(np.count_nonzero(digests.range(start, stop - start).any(axis=1)))
+    return count
