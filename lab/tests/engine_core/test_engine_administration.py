@@ -107,3 +107,64 @@ def test_statistics_have_the_forms_of_both_languages(lab: Any, http: httpx.Clien
     memory = find([types.Statistic(name=item["name"], description=str(item)) for item in found], "memory.installed")
     assert "'datum': " in memory.description
     assert "<unit>bytes</unit>" in http.get(f"vms/{lab.vm_id('web')}/statistics").text
+
+
+def test_an_affinity_group_has_a_rule_for_vms_and_one_for_hosts(system: Any, lab: Any) -> None:
+    cluster, host = system.clusters_service().list()[0], find(system.hosts_service().list(), "host2")
+    groups = system.clusters_service().cluster_service(cluster.id).affinity_groups_service()
+    wanted = types.AffinityGroup(
+        name="home",
+        vms=[types.Vm(id=lab.vm_id("web"))],
+        hosts=[types.Host(id=host.id)],
+        hosts_rule=types.AffinityRule(enabled=True, positive=True, enforcing=False),
+    )
+    group = groups.group_service(groups.add(wanted).id)
+    made = group.get()
+    assert [item.id for item in made.hosts] == [host.id]
+    assert (made.vms_rule.enabled, made.positive, made.hosts_rule.positive) == (False, None, True)
+    assert made.broken is True  # the VM runs on host1
+    group.update(types.AffinityGroup(hosts_rule=types.AffinityRule(enabled=False)))
+    assert group.get().broken is False
+    group.update(types.AffinityGroup(positive=False, enforcing=True))
+    assert (group.get().vms_rule.enabled, group.get().vms_rule.enforcing) == (True, True)
+    label = system.affinity_labels_service().add(types.AffinityLabel(name="near"))
+    group.vm_labels_service().add(types.AffinityLabel(id=label.id))
+    assert [item.id for item in group.get().vm_labels] == [label.id]
+    system.affinity_labels_service().label_service(label.id).remove()
+    assert group.vm_labels_service().list() == []
+
+
+def test_a_cluster_keeps_what_is_not_named(system: Any) -> None:
+    service = system.clusters_service().cluster_service(system.clusters_service().list()[0].id)
+    even = find(system.scheduling_policies_service().list(), "evenly_distributed")
+    service.update(types.Cluster(ksm=types.Ksm(enabled=False), scheduling_policy=even, comment="ours"))
+    found = service.get()
+    assert (found.ksm.enabled, found.ksm.merge_across_nodes, found.comment) == (False, True, "ours")
+    assert (found.scheduling_policy.id, found.fencing_policy.skip_if_connectivity_broken.threshold) == (even.id, 50)
+
+
+def test_a_data_center_is_changed(system: Any) -> None:
+    service = system.data_centers_service().data_center_service(system.data_centers_service().list()[0].id)
+    service.update(types.DataCenter(quota_mode=types.QuotaModeType.AUDIT, comment="ours"))
+    assert (service.get().quota_mode, service.get().comment) == (types.QuotaModeType.AUDIT, "ours")
+
+
+def test_a_vnic_profile_filters_unless_told_not_to(system: Any) -> None:
+    network = system.networks_service().list()[0]
+    made = system.vnic_profiles_service().add(types.VnicProfile(name="open", network=types.Network(id=network.id)))
+    service = system.vnic_profiles_service().profile_service(made.id)
+    filters = {item.id: item.name for item in system.network_filters_service().list()}
+    assert filters[service.get().network_filter.id] == "vdsm-no-mac-spoofing"
+    service.update(types.VnicProfile(network_filter=types.NetworkFilter(), port_mirroring=True, description="x"))
+    found = service.get()
+    assert (found.network_filter, found.port_mirroring, found.pass_through.mode.value) == (None, True, "disabled")
+    assert service.update(types.VnicProfile(description="")).description is None
+
+
+def test_a_network_loses_its_vlan_by_an_empty_one(http: httpx.Client) -> None:
+    json = {"Accept": "application/json"}
+    wanted = {"name": "blue", "data_center": {"name": "Default"}, "vlan": {"id": 7}, "comment": "ours"}
+    made = http.post("networks", json=wanted, headers=json).json()
+    assert (made["vlan"]["id"], made["comment"]) == ("7", "ours")
+    changed = http.put(f"networks/{made['id']}", json={"vlan": {}}, headers=json).json()
+    assert "vlan" not in changed

@@ -141,3 +141,55 @@ def test_enable_incremental_through_the_attachment(lab: Any, system: Any) -> Non
     off = types.DiskAttachment(disk=types.Disk(backup=types.DiskBackup.NONE))
     attachments.attachment_service(disk_id).update(off)
     assert system.disks_service().disk_service(disk_id).get().backup == types.DiskBackup.NONE
+
+
+def test_a_known_disk_is_attached_whatever_else_is_said_of_it(lab: Any, system: Any) -> None:
+    disk = make(lab, system).get()
+    attachments = system.vms_service().vm_service(lab.vm_id("db")).disk_attachments_service()
+    wanted = types.Disk(id=disk.id, name=disk.name, provisioned_size=disk.provisioned_size, format=disk.format)
+    made = attachments.add(types.DiskAttachment(disk=wanted, interface=types.DiskInterface.VIRTIO))
+    assert (made.id, made.active) == (disk.id, False)
+    attachments.attachment_service(disk.id).remove()
+    unknown = types.Disk(id=lab.vm_id("db"), provisioned_size=1 << 20, format=types.DiskFormat.COW)
+    with pytest.raises(sdk.Error, match="The specified disk does not exist") as error:
+        attachments.add(types.DiskAttachment(disk=unknown, interface=types.DiskInterface.VIRTIO))
+    assert error.value.code == 400
+
+
+@pytest.mark.parametrize(("vm", "asked", "active"), [("db", None, True), ("web", None, False), ("web", True, True)])
+def test_a_new_disk_is_plugged_into_a_running_vm_only_when_asked(
+    lab: Any, system: Any, vm: str, asked: bool | None, active: bool
+) -> None:
+    attachments = system.vms_service().vm_service(lab.vm_id(vm)).disk_attachments_service()
+    domain = types.StorageDomain(name="data")
+    disk = types.Disk(provisioned_size=1 << 20, format=types.DiskFormat.COW, storage_domains=[domain])
+    made = attachments.add(types.DiskAttachment(disk=disk, interface=types.DiskInterface.VIRTIO, active=asked))
+    service = system.disks_service().disk_service(made.disk.id)
+    lab.wait(lambda: service.get().status == types.DiskStatus.OK)
+    lab.wait(lambda: attachments.attachment_service(made.id).get().active is active)
+
+
+def test_a_disk_has_a_profile_of_its_domain(lab: Any, system: Any) -> None:
+    disk = make(lab, system)
+    link = disk.get().disk_profile
+    assert system.disk_profiles_service().disk_profile_service(link.id).get().name == "data"
+    domains = {item.name: item.id for item in system.storage_domains_service().list()}
+    other = system.disk_profiles_service().add(
+        types.DiskProfile(name="quick", storage_domain=types.StorageDomain(id=domains["data"]))
+    )
+    assert disk.update(types.Disk(disk_profile=other)).disk_profile.id == other.id
+    disk.move(storage_domain=types.StorageDomain(id=domains["data2"]))
+    lab.wait(lambda: disk.get().status == types.DiskStatus.OK)
+    link = disk.get().disk_profile
+    assert system.disk_profiles_service().disk_profile_service(link.id).get().name == "data2"
+    with pytest.raises(sdk.Error, match="does not belong"):
+        disk.update(types.Disk(disk_profile=other))
+
+
+def test_a_disk_is_shared_only_raw_and_counts_for_its_quota(lab: Any, system: Any) -> None:
+    disk = system.disks_service().disk_service(lab.disk_id("db_system"))
+    with pytest.raises(sdk.Error, match="not supported for shareable"):
+        disk.update(types.Disk(shareable=True))
+    center = system.data_centers_service().list()[0]
+    quota = system.data_centers_service().data_center_service(center.id).quotas_service().add(types.Quota(name="q"))
+    assert disk.update(types.Disk(quota=quota)).quota.href == quota.href

@@ -37,6 +37,7 @@ from ovirtlab.engine.rest import (
     inventory,
     jobs,
     network_labels,
+    networking,
     new_vms,
     nics,
     people,
@@ -66,10 +67,40 @@ from ovirtlab.environment import Environment
 from ovirtlab.host.api import Host
 
 GROUPS = (
-    administration, affinity, attachments, backups, catalogue, consoles, directories, disk_actions, disk_snapshots,
-    disks, domains, events, hosts, inventory, jobs, network_labels, new_vms, nics, people, permissions, quotas, roles,
-    root, snapshots, ssh_keys, starts, stored_kinds, tags, templates, transfers, vm_details, vms,
-)  # fmt: skip
+    administration,
+    affinity,
+    attachments,
+    backups,
+    catalogue,
+    consoles,
+    directories,
+    disk_actions,
+    disk_snapshots,
+    disks,
+    domains,
+    events,
+    hosts,
+    inventory,
+    jobs,
+    network_labels,
+    networking,
+    new_vms,
+    nics,
+    people,
+    permissions,
+    quotas,
+    roles,
+    root,
+    snapshots,
+    ssh_keys,
+    starts,
+    stored_kinds,
+    tags,
+    templates,
+    transfers,
+    vm_details,
+    vms,
+)
 _METHODS = ["GET", "POST", "PUT", "DELETE"]
 
 

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ovirtlab.engine import jobs
 from ovirtlab.engine.context import Context
@@ -40,6 +41,9 @@ class DiskSpec:
     content_type: str = "data"
     shareable: bool = False
     wipe_after_delete: bool = False
+    propagate_errors: bool = False
+    profile_id: str = ""
+    kept: dict[str, Any] = field(default_factory=dict)
 
 
 def check_new(context: Context, spec: DiskSpec) -> None:
@@ -99,6 +103,9 @@ def register(context: Context, spec: DiskSpec) -> Disk:
         content_type=spec.content_type,
         shareable=spec.shareable,
         wipe_after_delete=spec.wipe_after_delete,
+        propagate_errors=spec.propagate_errors,
+        profile_id=spec.profile_id,
+        kept=dict(spec.kept),
         creation_date=context.clock.now(),
     )
     state.disks[disk.id] = disk

@@ -23,6 +23,7 @@ class DataCenter:
     status: str = "up"
     level: tuple[int, int] = (4, 7)
     local: bool = False
+    kept: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
@@ -37,6 +38,7 @@ class Cluster:
     level: tuple[int, int] = (4, 7)
     cpu_type: str = "Intel Nehalem Family"
     mac_pool_id: str = ""
+    kept: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
@@ -101,6 +103,8 @@ class Disk:
     shareable: bool = False
     wipe_after_delete: bool = False
     propagate_errors: bool = False
+    profile_id: str = ""  # empty for the first profile of its domain
+    kept: dict[str, Any] = field(default_factory=dict)
     creation_date: datetime | None = None
     volumes: list[str] = field(default_factory=list)  # snapshot layers below `image_id`, oldest first
 
@@ -251,6 +255,7 @@ class Network:
     vlan: int | None = None
     label: str = ""
     clusters: dict[str, bool] = field(default_factory=dict)  # whether it is required there, by cluster id
+    kept: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)

@@ -203,6 +203,10 @@ def _forget(context: Context, vm: Vm) -> None:
     state = context.state
     state.vms.pop(vm.id, None)
     state.forget_stored(f"vms/{vm.id}")
+    for group in state.affinity_groups.values():
+        group.vms.pop(vm.id, None)
+    for label in state.affinity_labels.values():
+        label.vms.pop(vm.id, None)
     for table in (state.checkpoints, state.snapshots):
         for key in [key for key, record in table.items() if record.vm_id == vm.id]:
             del table[key]

@@ -25,17 +25,32 @@ class AffinityLabel:
 
 
 @dataclass(kw_only=True)
+class AffinityRule:
+    """Whether members should be (`positive` True) or should not be (False) together; None for a rule switched off."""
+
+    positive: bool | None = None
+    enforcing: bool = False
+
+    def broken(self, together: bool) -> bool:
+        """Whether the rule is on and things are not as it says."""
+        return self.positive is not None and self.positive is not together
+
+
+@dataclass(kw_only=True)
 class AffinityGroup:
-    """VMs of a cluster that should, or should not, run together."""
+    """VMs of a cluster that should run together, or not, and hosts where they should run, or not."""
 
     id: str
     name: str
     cluster_id: str
     description: str = ""
-    positive: bool = False
-    enforcing: bool = False
+    priority: float = 1.0
+    vms_rule: AffinityRule = field(default_factory=AffinityRule)
+    hosts_rule: AffinityRule = field(default_factory=AffinityRule)
     vms: dict[str, None] = field(default_factory=dict)
     hosts: dict[str, None] = field(default_factory=dict)
+    vm_labels: dict[str, None] = field(default_factory=dict)
+    host_labels: dict[str, None] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)

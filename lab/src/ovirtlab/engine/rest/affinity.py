@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from ovirtlab.engine.faults import NotFound, conflict, incomplete, invalid
-from ovirtlab.engine.policies import AffinityGroup, AffinityLabel
-from ovirtlab.engine.rest.documents import Collection, Entity, Value, link_to
+from ovirtlab.engine.policies import AffinityGroup, AffinityLabel, AffinityRule
+from ovirtlab.engine.rest.bodies import Body
+from ovirtlab.engine.rest.documents import Collection, Entity, Items, Value, link_to
 from ovirtlab.engine.rest.listing import Kind
 from ovirtlab.engine.rest.members import serve_members
 from ovirtlab.engine.rest.routing import Call, Created, Done, Routes
@@ -18,6 +19,7 @@ from ovirtlab.engine.state import SYSTEM
 routes = Routes()
 
 Members: TypeAlias = "dict[str, None]"
+_LABEL = "affinity_label"
 
 
 @routes.get("affinitylabels")
@@ -39,6 +41,8 @@ async def add_label(call: Call) -> Created:
     if any(label.name == name for label in state.affinity_labels.values()):
         raise conflict("Cannot create affinity label. Label with the same name already exists.")
     label = AffinityLabel(id=state.new_id(), name=name)
+    label.vms = {_known(call, item, "vm"): None for item in call.body.list("vms", "vm")}
+    label.hosts = {_known(call, item, "host"): None for item in call.body.list("hosts", "host")}
     state.affinity_labels[label.id] = label
     return Created(lambda: show_label(call, label))
 
@@ -56,6 +60,9 @@ async def remove_label(call: Call) -> Done:
     label = _label(call)
     call.require("tag_management", ("system", SYSTEM))
     del call.context.state.affinity_labels[label.id]
+    for group in call.context.state.affinity_groups.values():
+        group.vm_labels.pop(label.id, None)
+        group.host_labels.pop(label.id, None)
     return Done()
 
 
@@ -102,27 +109,26 @@ async def remove_group(call: Call) -> Done:
     return Done()
 
 
-def _member_routes(pattern: str, kind: str, members_of: Callable[[Call], Members]) -> None:
-    """The VMs or hosts in a label or a group."""
-    plural = f"{kind}s"
+def _member_routes(pattern: str, kind: str, members_of: Callable[[Call], Members], *, tag: str) -> None:
+    """The VMs, hosts or labels in a label or a group."""
 
-    @routes.get(f"{pattern}/{plural}")
+    @routes.get(pattern)
     async def list_members(call: Call) -> Collection:
         links = [link_to(kind, key) for key in members_of(call)]
-        return Collection(plural, kind, [link for link in links if link is not None])
+        return Collection(tag, kind, [link for link in links if link is not None])
 
-    serve_members(routes, f"{pattern}/{plural}/{{member}}", list_members)
+    serve_members(routes, f"{pattern}/{{member}}", list_members)
 
-    @routes.post(f"{pattern}/{plural}")
+    @routes.post(pattern)
     async def add_member(call: Call) -> Created:
         call.require("manipulate_affinity_groups", ("system", SYSTEM))
-        members, key = members_of(call), _known(call, kind)
+        members, key = members_of(call), _known(call, call.body, kind)
         if key in members:
             raise conflict("Cannot edit affinity label. The entity is already attached to this label.")
         members[key] = None
         return Created(lambda: link_to(kind, key) or Entity(kind))
 
-    @routes.delete(f"{pattern}/{plural}/{{member}}")
+    @routes.delete(f"{pattern}/{{member}}")
     async def remove_member(call: Call) -> Done:
         call.require("manipulate_affinity_groups", ("system", SYSTEM))
         members = members_of(call)
@@ -132,10 +138,13 @@ def _member_routes(pattern: str, kind: str, members_of: Callable[[Call], Members
         return Done()
 
 
-_member_routes("affinitylabels/{label}", "vm", lambda call: _label(call).vms)
-_member_routes("affinitylabels/{label}", "host", lambda call: _label(call).hosts)
-_member_routes("clusters/{cluster}/affinitygroups/{group}", "vm", lambda call: _group(call).vms)
-_member_routes("clusters/{cluster}/affinitygroups/{group}", "host", lambda call: _group(call).hosts)
+_GROUP = "clusters/{cluster}/affinitygroups/{group}"
+_member_routes("affinitylabels/{label}/vms", "vm", lambda call: _label(call).vms, tag="vms")
+_member_routes("affinitylabels/{label}/hosts", "host", lambda call: _label(call).hosts, tag="hosts")
+_member_routes(f"{_GROUP}/vms", "vm", lambda call: _group(call).vms, tag="vms")
+_member_routes(f"{_GROUP}/hosts", "host", lambda call: _group(call).hosts, tag="hosts")
+_member_routes(f"{_GROUP}/vmlabels", _LABEL, lambda call: _group(call).vm_labels, tag="affinity_labels")
+_member_routes(f"{_GROUP}/hostlabels", _LABEL, lambda call: _group(call).host_labels, tag="affinity_labels")
 
 
 @routes.get("vms/{vm}/affinitylabels")
@@ -158,15 +167,42 @@ def show_label(call: Call, label: AffinityLabel) -> Entity:
 
 
 def show_group(call: Call, group: AffinityGroup) -> Entity:
+    """With its members, who also stand in collections of their own."""
     fields: dict[str, Value] = {
         "name": group.name,
         "description": group.description,
-        "enforcing": group.enforcing,
-        "positive": group.positive,
+        "broken": _broken(call, group),
+        "enforcing": group.vms_rule.enforcing,
+        "positive": group.vms_rule.positive,
+        "priority": group.priority,
+        "vms_rule": _show_rule("vms_rule", group.vms_rule),
+        "hosts_rule": _show_rule("hosts_rule", group.hosts_rule),
         "cluster": link_to("cluster", group.cluster_id),
+        "vms": Items("vm", [link_to("vm", key) for key in group.vms]),
+        "hosts": Items("host", [link_to("host", key) for key in group.hosts]),
+        "vm_labels": Items("affinity_label", [link_to("affinity_label", key) for key in group.vm_labels]),
+        "host_labels": Items("affinity_label", [link_to("affinity_label", key) for key in group.host_labels]),
     }
     href = address("clusters", group.cluster_id, "affinitygroups", group.id)
-    return Entity("affinity_group", fields, id=group.id, href=href, links=("hosts", "vms"))
+    return Entity("affinity_group", fields, id=group.id, href=href, links=("hostlabels", "hosts", "vmlabels", "vms"))
+
+
+def _show_rule(tag: str, rule: AffinityRule) -> Entity:
+    fields: dict[str, Value] = {
+        "enabled": rule.positive is not None,
+        "enforcing": rule.enforcing,
+        "positive": rule.positive is True,
+    }
+    return Entity(tag, fields)
+
+
+def _broken(call: Call, group: AffinityGroup) -> bool:
+    """Whether the running VMs of the group are not where its rules want them."""
+    places = [vm.host_id for vm in call.context.state.vms.values() if vm.id in group.vms and vm.host_id]
+    apart, together = len(set(places)) == len(places), len(set(places)) <= 1
+    among_vms = len(places) > 1 and group.vms_rule.broken(together if group.vms_rule.positive else not apart)
+    inside = any(group.hosts_rule.broken(place in group.hosts) for place in places)
+    return among_vms or (bool(group.hosts) and inside)
 
 
 LABELS: Kind[AffinityLabel] = Kind(tag="affinity_labels", member="affinity_label", show=show_label)
@@ -175,20 +211,35 @@ GROUPS: Kind[AffinityGroup] = Kind(tag="affinity_groups", member="affinity_group
 
 def _change(call: Call, group: AffinityGroup) -> None:
     body = call.body
-    group.description = body.text("description") or group.description
-    for name in ("positive", "enforcing"):
-        value = body.flag(name)
-        if value is not None:
-            setattr(group, name, value)
+    description, priority = body.text("description"), body.number("priority")
+    group.description = group.description if description is None else description
+    group.priority = group.priority if priority is None else priority
+    vms_rule = body.child("vms_rule")
+    _change_rule(group.vms_rule, body if vms_rule is None else vms_rule)
+    _change_rule(group.hosts_rule, body.child("hosts_rule") or Body())
+    for name, member in (("vms", "vm"), ("hosts", "host"), ("vm_labels", _LABEL), ("host_labels", _LABEL)):
+        if name in body:
+            setattr(group, name, {_known(call, item, member): None for item in body.list(name, member)})
 
 
-def _known(call: Call, kind: str) -> str:
-    """The id of the VM or host in the request; unknown is refused."""
-    if call.body.id is None:
-        raise incomplete(kind.capitalize(), "id", "add")
-    if not call.context.state.has(kind, call.body.id):
-        raise invalid(f"Cannot edit affinity label. The {kind} does not exist.")
-    return call.body.id
+def _change_rule(rule: AffinityRule, body: Body) -> None:
+    positive, enforcing = body.flag("positive"), body.flag("enforcing")
+    if body.flag("enabled") is False:
+        rule.positive = None
+    elif positive is not None:
+        rule.positive = positive
+    rule.enforcing = rule.enforcing if enforcing is None else enforcing
+
+
+def _known(call: Call, body: Body, kind: str) -> str:
+    """The id of the VM, host or label that is named; unknown is refused."""
+    key = body.id
+    if key is None:
+        raise incomplete(kind.title().replace("_", ""), "id", "add")
+    state = call.context.state
+    if key not in (state.affinity_labels if kind == _LABEL else state.vms if kind == "vm" else state.hosts):
+        raise invalid(f"Cannot edit affinity label. The {kind.replace('_', ' ')} does not exist.")
+    return key
 
 
 def _cluster(call: Call) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from ovirtlab.engine import disks, plugging
 from ovirtlab.engine.entities import DiskAttachment, Vm
-from ovirtlab.engine.faults import NotFound, incomplete
+from ovirtlab.engine.faults import NotFound, incomplete, invalid
 from ovirtlab.engine.rest.bodies import Body
 from ovirtlab.engine.rest.disks import change, read_spec
 from ovirtlab.engine.rest.documents import API, Collection, Entity, Value, link_to
@@ -28,36 +28,43 @@ async def get_attachment(call: Call) -> Entity:
 
 @routes.post("vms/{vm}/diskattachments")
 async def add_attachment(call: Call) -> Created:
-    """Attach an existing disk (its id is given and known) or make a new one for the VM."""
-    context, vm = call.context, vm_of(call)
+    """Attach the disk whose id is given, whatever else is said of it, or make a new one for the VM."""
+    vm, body = vm_of(call), call.body.child("disk")
     call.require("configure_vm_storage", ("vm", vm.id))
-    body = call.body.child("disk")
     if body is None:
         raise incomplete("DiskAttachment", "disk", "add")
-    known = body.id in context.state.disks and "provisioned_size" not in body
-    if not known and body.id is not None and "provisioned_size" not in body:
-        raise NotFound(body.id)
-    attachment = _read(call.body, vm, body.id or context.state.new_id())
-    if known:
-        call.require("attach_disk", ("disk", attachment.disk_id))
-        await plugging.attach(context, vm, attachment, cause=cause_of(call))
-        return Created(lambda: show(attachment))
-    return await _add_new(call, vm, attachment, body)
+    if body.id is not None:
+        return await _attach(call, vm, body.id)
+    return await _add_new(call, vm, body)
 
 
-async def _add_new(call: Call, vm: Vm, attachment: DiskAttachment, body: Body) -> Created:
+async def _attach(call: Call, vm: Vm, disk_id: str) -> Created:
+    """An attached disk is active only when the request says so."""
+    if disk_id not in call.context.state.disks:
+        raise invalid(f"{plugging.ATTACH}. The specified disk does not exist.")
+    call.require("attach_disk", ("disk", disk_id))
+    attachment = _read(call.body, vm, disk_id)
+    attachment.active = call.body.flag("active") or False
+    await plugging.attach(call.context, vm, attachment, cause=cause_of(call))
+    return Created(lambda: show(attachment))
+
+
+async def _add_new(call: Call, vm: Vm, body: Body) -> Created:
+    """A new disk is active unless the request says otherwise; on a VM that runs only when the request says so."""
     context = call.context
-    spec = read_spec(call, body, disk_id=attachment.disk_id, default_alias=_next_alias(vm))
+    spec = read_spec(call, body, disk_id=context.state.new_id(), default_alias=_next_alias(vm))
+    attachment = _read(call.body, vm, spec.id)
     disks.check_new(context, spec)
     plugging.check_boot(context, vm, attachment)
     disk = disks.register(context, spec)
-    active, attachment.active = attachment.active, False
+    active = call.body.flag("active")
+    attachment.active = vm.status == "down" and active is not False
     context.state.attach(attachment)
     vm.generation += 1
 
     async def work() -> None:
         await disks.make(context, disk, cause=cause_of(call))
-        if active and disk.id in vm.attachments:
+        if active and not attachment.active and disk.id in vm.attachments:
             await plugging.plug(context, vm, attachment)
 
     task = context.background.spawn(work(), name=f"add disk {disk.alias}")
@@ -128,8 +135,6 @@ def _read(body: Body, vm: Vm, disk_id: str) -> DiskAttachment:
         raise incomplete("DiskAttachment", "interface", "add")
     attachment = DiskAttachment(disk_id=disk_id, vm_id=vm.id)
     _change(attachment, body)
-    active = body.flag("active")
-    attachment.active = True if active is None else active
     return attachment
 
 

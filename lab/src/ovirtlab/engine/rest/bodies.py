@@ -57,6 +57,10 @@ class Body:
         text = self.text(*path)
         return None if text is None else read_integer(text)
 
+    def number(self, *path: str) -> float | None:
+        text = self.text(*path)
+        return None if text is None else read_number(text)
+
     def flag(self, *path: str) -> bool | None:
         text = self.text(*path)
         return None if text is None else read_boolean(text)
@@ -79,6 +83,14 @@ def read_integer(text: str) -> int:
     """A whole number, or a 400 fault."""
     try:
         return int(text)
+    except ValueError:
+        raise malformed(f"The value '{text}' is not a valid number.") from None
+
+
+def read_number(text: str) -> float:
+    """A number, or a 400 fault."""
+    try:
+        return float(text)
     except ValueError:
         raise malformed(f"The value '{text}' is not a valid number.") from None
 

@@ -6,10 +6,11 @@ from __future__ import annotations
 import uuid
 
 from ovirtlab.engine.policies import Stored
-from ovirtlab.engine.rest.documents import Entity, Value, link_to
+from ovirtlab.engine.rest.documents import Entity, Items, Value, link_to
 from ovirtlab.engine.state import State
 
 DEFAULT_FILTER = "d2370ab4-fee3-11e9-a310-8c1645ce738e"
+MIGRATION_POLICY = "80554327-0569-496b-bdeb-fcbbf52b827b"
 DEFAULT_POLICY = "b4ed2332-a7ac-4d5f-9596-99a439cb2812"
 _NAMESPACE = uuid.UUID("0c1d6f0a-3a54-4b58-9a0c-6de2a6b4f1a7")
 _FILTERS = (
@@ -26,6 +27,58 @@ _POLICIES = {
     "cluster_maintenance": "7677771e-5eab-422e-83fa-dc04080d21b7",
 }
 _TYPES = {"Tiny": (512, 1), "Small": (2048, 1), "Medium": (4096, 2), "Large": (8192, 2), "XLarge": (16384, 4)}
+_ON, _OFF = {"enabled": True}, {"enabled": False}
+
+
+def cluster_properties() -> dict[str, Value]:
+    """What a cluster is like before anybody changes it, as far as the lab does nothing with it."""
+    fencing: dict[str, Value] = {
+        "enabled": True,
+        "skip_if_connectivity_broken": Entity("skip_if_connectivity_broken", {**_OFF, "threshold": 50}),
+        "skip_if_gluster_bricks_up": False,
+        "skip_if_gluster_quorum_not_met": False,
+        "skip_if_sd_active": Entity("skip_if_sd_active", _OFF),
+    }
+    overcommit = Entity("over_commit", {"percent": 100})
+    bandwidth = Entity("bandwidth", {"assignment_method": "auto"})
+    inherited = dict.fromkeys(("auto_converge", "compressed", "encrypted"), "inherit")
+    return {
+        "ballooning_enabled": True,
+        "error_handling": Entity("error_handling", {"on_error": "migrate"}),
+        "fencing_policy": Entity("fencing_policy", fencing),
+        "firewall_type": "firewalld",
+        "ha_reservation": False,
+        "ksm": Entity("ksm", {**_ON, "merge_across_nodes": True}),
+        "maintenance_reason_required": False,
+        "memory_policy": Entity(
+            "memory_policy", {"over_commit": overcommit, "transparent_hugepages": Entity("transparent_hugepages", _ON)}
+        ),
+        "migration": Entity(
+            "migration", {**inherited, "bandwidth": bandwidth, "policy": Entity("policy", id=MIGRATION_POLICY)}
+        ),
+        "optional_reason": False,
+        "required_rng_sources": Items("required_rng_source", ["urandom"]),
+        "scheduling_policy": link_to("scheduling_policy", DEFAULT_POLICY),
+        "switch_type": "legacy",
+        "threads_as_cores": False,
+        "trusted_service": False,
+        "tunnel_migration": False,
+        "vnc_encryption": False,
+    }
+
+
+def profile_properties() -> dict[str, Value]:
+    """What a vNIC profile is like before anybody changes it."""
+    return {
+        "network_filter": link_to("network_filter", DEFAULT_FILTER),
+        "pass_through": Entity("pass_through", {"mode": "disabled"}),
+        "port_mirroring": False,
+    }
+
+
+def network_properties() -> dict[str, Value]:
+    """What a network is like before anybody changes it."""
+    return {"port_isolation": False, "stp": False, "usages": Items("usage", ["vm"])}
 
 
 def fill(state: State) -> None:
@@ -44,9 +97,13 @@ def fill(state: State) -> None:
         kept = {"name": domain.name, "storage_domain": link_to("storage_domain", domain.id)}
         _store(state, "disk_profile", "diskprofiles", _id(domain.id), kept)
     for cluster in state.clusters.values():
+        cluster.kept = cluster_properties()
         add_cpu_profile(state, cluster.id, cluster.name)
+    for network in state.networks.values():
+        network.kept = network_properties()
+        network.kept["usages"] = Items("usage", ["management", "vm"])
     for profile in state.vnic_profiles.values():
-        profile.kept.setdefault("network_filter", link_to("network_filter", DEFAULT_FILTER))
+        profile.kept = profile_properties()
 
 
 def add_cpu_profile(state: State, cluster_id: str, name: str) -> None:

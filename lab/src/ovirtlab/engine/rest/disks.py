@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 from ovirtlab.engine import disks
 from ovirtlab.engine.context import Context
@@ -12,13 +12,17 @@ from ovirtlab.engine.entities import Disk, DiskBackup, DiskFormat
 from ovirtlab.engine.faults import Conflict, NotFound, incomplete, invalid, malformed
 from ovirtlab.engine.rest import search_keys
 from ovirtlab.engine.rest.bodies import Body, read_guid
+from ovirtlab.engine.rest.defaults import profiles_of
 from ovirtlab.engine.rest.documents import Collection, Entity, Items, Value, link_to
+from ovirtlab.engine.rest.kept import keep, reference
 from ovirtlab.engine.rest.listing import Kind
 from ovirtlab.engine.rest.routing import Answer, Call, Created, Done, Routes
 from ovirtlab.engine.rest.shapes import address, cause_of, check_seen
+from ovirtlab.engine.state import State
 
 routes = Routes()
 
+_KEPT = ("quota", "sgio")
 RAW_INCREMENTAL = f"{disks.EDIT}. Incremental backup is not supported for RAW format disks."
 
 
@@ -139,7 +143,16 @@ def read_spec(call: Call, body: Body, *, disk_id: str, default_alias: str) -> Di
         content_type=body.text("content_type") or "data",
         shareable=body.flag("shareable") or False,
         wipe_after_delete=body.flag("wipe_after_delete") or False,
+        propagate_errors=body.flag("propagate_errors") or False,
+        profile_id=_chosen_profile(call.context.state, body, domain_id),
+        kept=_kept(call.context.state, body),
     )
+
+
+def _kept(state: State, body: Body) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    keep(state, kept, body, _KEPT)
+    return kept
 
 
 def find_domain(context: Context, body: Body) -> str:
@@ -169,16 +182,32 @@ async def change(call: Call, disk: Disk, body: Body) -> None:
     disk.alias = alias or disk.alias
     description = body.text("description")
     disk.description = disk.description if description is None else description
-    for name in ("wipe_after_delete", "propagate_errors"):
+    _check_shareable(disk, body.flag("shareable"))
+    for name in ("wipe_after_delete", "propagate_errors", "shareable"):
         value = body.flag(name)
         if value is not None:
             setattr(disk, name, value)
+    keep(call.context.state, disk.kept, body, _KEPT)
+    disk.profile_id = _chosen_profile(call.context.state, body, disk.storage_domain_id) or disk.profile_id
     size = body.integer("provisioned_size")
     if size is not None and size != disk.provisioned_size:
         disks.check_extend(call.context, disk, size)
         disk.status = "locked"
         work = disks.extend(call.context, disk, size, cause=cause_of(call))
         call.context.background.spawn(work, name=f"extend disk {disk.alias}")
+
+
+def _check_shareable(disk: Disk, shareable: bool | None) -> None:
+    if shareable and disk.format == "cow":
+        raise Conflict(f"[{disks.EDIT}. The disk's volume format is not supported for shareable disk.]")
+
+
+def _chosen_profile(state: State, body: Body, domain_id: str) -> str:
+    """The disk profile that a request names; it must be one of the disk's domain."""
+    key = body.ref("disk_profile") or ""
+    if key and key not in profiles_of(state, "disk_profile", domain_id):
+        raise invalid(f"{disks.EDIT}. The disk profile does not belong to the disk's storage domain.")
+    return key
 
 
 def kind(context: Context) -> Kind[Disk]:
@@ -216,9 +245,18 @@ def show(call: Call, disk: Disk, *, backup_mode: str | None = None) -> Entity:
         "wipe_after_delete": disk.wipe_after_delete,
         "storage_domains": Items("storage_domain", [link_to("storage_domain", disk.storage_domain_id)]),
         "vms": _vms(call, disk),
+        "disk_profile": _profile(call.context.state, disk),
+        **disk.kept,
     }
     links = ("disksnapshots", "permissions", "statistics")
     return Entity("disk", fields, id=disk.id, href=address("disks", disk.id), links=links)
+
+
+def _profile(state: State, disk: Disk) -> Entity | None:
+    """That which was chosen on the disk's domain, else the first there is."""
+    there = profiles_of(state, "disk_profile", disk.storage_domain_id)
+    chosen = disk.profile_id if disk.profile_id in there else next(iter(there), "")
+    return reference(state, "disk_profile", chosen)
 
 
 def _vms(call: Call, disk: Disk) -> Items | None:

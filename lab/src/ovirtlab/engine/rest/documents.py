@@ -11,6 +11,7 @@ from typing import TypeAlias
 API = "/ovirt-engine/api"
 
 COLLECTIONS = {
+    "affinity_label": "affinitylabels",
     "backup": "backups",
     "cluster": "clusters",
     "cpu_profile": "cpuprofiles",

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import os
+import platform
+
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.entities import Cluster, DataCenter, HostEntity, StorageDomain
 from ovirtlab.engine.faults import NotFound
@@ -92,6 +95,7 @@ def show_data_center(call: Call, item: DataCenter) -> Entity:
     fields: dict[str, Value] = {
         "name": item.name,
         "description": item.description,
+        "comment": item.comment,
         "local": item.local,
         "quota_mode": "disabled",
         "status": item.status,
@@ -99,8 +103,9 @@ def show_data_center(call: Call, item: DataCenter) -> Entity:
         "supported_versions": Items("version", [version(item.level)]),
         "version": version(item.level),
         "mac_pool": _first_mac_pool(call.context),
+        **item.kept,
     }
-    links = ("clusters", "networks", "permissions", "quotas", "storagedomains")
+    links = ("clusters", "networks", "permissions", "qoss", "quotas", "storagedomains")
     return Entity("data_center", fields, id=item.id, href=address("datacenters", item.id), links=links)
 
 
@@ -109,6 +114,7 @@ def show_cluster(call: Call, item: Cluster) -> Entity:
     fields: dict[str, Value] = {
         "name": item.name,
         "description": item.description,
+        "comment": item.comment,
         "bios_type": "q35_sea_bios",
         "cpu": cpu,
         "version": version(item.level),
@@ -116,8 +122,9 @@ def show_cluster(call: Call, item: Cluster) -> Entity:
         "gluster_service": False,
         "data_center": link_to("data_center", item.data_center_id),
         "mac_pool": link_to("mac_pool", item.mac_pool_id),
+        **item.kept,
     }
-    links = ("affinitygroups", "cpuprofiles", "networks", "permissions")
+    links = ("affinitygroups", "cpuprofiles", "networkfilters", "networks", "permissions")
     return Entity("cluster", fields, id=item.id, href=address("clusters", item.id), links=links)
 
 
@@ -130,7 +137,7 @@ def show_host(call: Call, item: HostEntity) -> Entity:
         "comment": item.comment,
         "external_status": item.external_status,
         "hardware_information": Entity("hardware_information", {"uuid": item.hw_id}),
-        "os": Entity("os", {"type": "RHEL"}),
+        "os": Entity("os", {"custom_kernel_cmdline": "", "type": "RHEL"}),
         "port": 54321,
         "protocol": "stomp",
         "spm": Entity("spm", {"priority": 5, "status": "none"}),
@@ -143,10 +150,27 @@ def show_host(call: Call, item: HostEntity) -> Entity:
         "max_scheduling_memory": HOST_MEMORY,
         "power_management": Entity("power_management", {"enabled": False, "kdump_detection": False}),
         "update_available": False,
+        "auto_numa_status": "unknown",
+        "cpu": _host_cpu(call.context.state.clusters[item.cluster_id]),
+        "device_passthrough": Entity("device_passthrough", {"enabled": False}),
+        "kdump_status": "unknown",
+        "ksm": Entity("ksm", {"enabled": False}),
+        "numa_supported": False,
+        "reinstallation_required": False,
+        "ssh": Entity("ssh", {"port": 22}),
+        "vgpu_placement": "consolidated",
         **item.kept,
     }
     links = ("affinitylabels", "fenceagents", "nics", "permissions", "statistics", "storage", "tags")
     return Entity("host", fields, id=item.id, href=address("hosts", item.id), links=links)
+
+
+def _host_cpu(cluster: Cluster) -> Entity:
+    """The machine that the lab runs on, which emulates the cluster's type of CPU."""
+    topology = Entity("topology", {"cores": os.cpu_count() or 1, "sockets": 1, "threads": 1})
+    return Entity(
+        "cpu", {"name": platform.processor() or platform.machine(), "topology": topology, "type": cluster.cpu_type}
+    )
 
 
 def show_storage_domain(call: Call, item: StorageDomain) -> Entity:
@@ -159,6 +183,7 @@ def show_storage_domain(call: Call, item: StorageDomain) -> Entity:
     fields: dict[str, Value] = {
         "name": item.name,
         "description": item.description,
+        "comment": item.comment,
         "available": item.size - used,
         "backup": False,
         "block_size": 512,

@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ovirtlab.engine.faults import invalid
+from ovirtlab.engine.policies import STORED
 from ovirtlab.engine.rest.bodies import Body
-from ovirtlab.engine.rest.documents import COLLECTIONS, Entity, Items, Value, link_to
+from ovirtlab.engine.rest.documents import API, Entity, Items, Value, link_to
 from ovirtlab.engine.state import State
+
+_REFERENCES = frozenset({"cluster", "data_center", "host", "mac_pool", "network", "quota", "storage_domain", "template",
+                         "vm"}) | frozenset(STORED)  # fmt: skip
 
 
 def keep(state: State, kept: dict[str, Any], body: Body, names: Iterable[str]) -> None:
@@ -18,15 +22,22 @@ def keep(state: State, kept: dict[str, Any], body: Body, names: Iterable[str]) -
         child = body.child(name)
         if child is not None:
             value = _read(state, name, child)
-            before = kept.get(name)
-            if isinstance(value, Entity) and isinstance(before, Entity) and not value.reference:
-                value = Entity(name, {**before.fields, **value.fields}, id=value.id)
-            kept[name] = value
+            kept[name] = _merged(kept.get(name), value)
+
+
+def _merged(before: Value, value: Value) -> Value:
+    """Properties inside properties: those that are not named stay as they were."""
+    if not isinstance(before, Entity) or not isinstance(value, Entity) or before.reference or value.reference:
+        return value
+    fields = {name: _merged(before.fields.get(name), inner) for name, inner in value.fields.items()}
+    return Entity(value.tag, {**before.fields, **fields}, id=value.id)
 
 
 def _read(state: State, name: str, body: Body) -> Value:
-    if name in COLLECTIONS and ("id" in body or "name" in body):
-        return link_to(name, _known(state, name, body))
+    if name in _REFERENCES and ("id" in body or "name" in body):
+        return reference(state, name, _known(state, name, body))
+    if name in _REFERENCES and not body.fields and not body.value.strip():
+        return None
     if _is_list(name, body):
         member = next(iter(body.fields))
         return Items(member, [_read(state, member, item) for item in body.fields[member]])
@@ -36,22 +47,45 @@ def _read(state: State, name: str, body: Body) -> Value:
     return body.value
 
 
+def reference(state: State, kind: str, key: str) -> Entity | None:
+    """A link to an object of any kind; None for a stored one that is not there."""
+    if kind in state.stored:
+        item = state.stored[kind].get(key)
+        return Entity(kind, id=key, href=f"{API}/{item.base}/{key}", reference=True) if item else None
+    if kind == "quota":
+        return link_to(kind, key, href=f"datacenters/{state.quotas[key].data_center_id}/quotas/{key}")
+    return link_to(kind, key)
+
+
 def _is_list(name: str, body: Body) -> bool:
-    return len(body.fields) == 1 and name in (f"{next(iter(body.fields))}s", f"{next(iter(body.fields))}es")
+    if len(body.fields) != 1:
+        return False
+    member = next(iter(body.fields))
+    return name.endswith((f"{member}s", f"{member}es", f"{member.removesuffix('y')}ies"))
 
 
 def _known(state: State, kind: str, body: Body) -> str:
     """The id of an object that is named by id or name; unknown is refused."""
-    tables: dict[str, Mapping[str, Any]] = {
-        "host": state.hosts,
-        "storage_domain": state.storage_domains,
-        "cluster": state.clusters,
-        "network": state.networks,
-    }
     key, name = body.id, body.text("name")
-    for item in tables.get(kind, {}).values():
-        if item.id == key or (key is None and item.name == name):
-            return str(item.id)
-    if kind in tables or key is None:
-        raise invalid(f"The {kind.replace('_', ' ')} {key or name} does not exist.")
-    return key
+    for item_id, item_name in _candidates(state, kind):
+        if item_id == key or (key is None and item_name == name):
+            return item_id
+    raise invalid(f"The {kind.replace('_', ' ')} {key or name} does not exist.")
+
+
+def _candidates(state: State, kind: str) -> Iterator[tuple[str, str | None]]:
+    if kind in state.stored:
+        yield from ((key, item.kept.get("name")) for key, item in state.stored[kind].items())
+        return
+    tables: dict[str, Mapping[str, Any]] = {
+        "cluster": state.clusters,
+        "data_center": state.data_centers,
+        "host": state.hosts,
+        "mac_pool": state.mac_pools,
+        "network": state.networks,
+        "quota": state.quotas,
+        "storage_domain": state.storage_domains,
+        "template": state.templates,
+        "vm": state.vms,
+    }
+    yield from ((key, item.name) for key, item in tables[kind].items())

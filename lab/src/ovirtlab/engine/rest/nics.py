@@ -203,12 +203,12 @@ def show_network(call: Call, network: Network) -> Entity:
     fields: dict[str, Value] = {
         "name": network.name,
         "description": network.description,
+        "comment": network.comment,
         "mtu": network.mtu,
-        "stp": False,
-        "usages": Items("usage", ["vm"]),
         "vdsm_name": network.name,
         "vlan": None if network.vlan is None else Entity("vlan", id=str(network.vlan)),
         "data_center": link_to("data_center", network.data_center_id),
+        **network.kept,
     }
     links = ("networklabels", "permissions", "vnicprofiles")
     return Entity("network", fields, id=network.id, href=address("networks", network.id), links=links)
@@ -218,9 +218,8 @@ def show_profile(call: Call, profile: VnicProfile) -> Entity:
     fields: dict[str, Value] = {
         "name": profile.name,
         "description": profile.description or None,
-        "pass_through": Entity("pass_through", {"mode": "disabled"}),
-        "port_mirroring": False,
         "network": link_to("network", profile.network_id),
+        **profile.kept,
     }
     links = ("permissions",)
     return Entity("vnic_profile", fields, id=profile.id, href=address("vnicprofiles", profile.id), links=links)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ovirtlab.engine.faults import NotFound, conflict, incomplete, malformed
+from ovirtlab.engine.faults import NotFound, conflict, incomplete
 from ovirtlab.engine.policies import Quota, QuotaLimit
 from ovirtlab.engine.rest.documents import Collection, Entity, Value, link_to
 from ovirtlab.engine.rest.listing import Kind
@@ -115,17 +115,13 @@ def _read_limit(call: Call, quota: Quota, kind: str) -> QuotaLimit:
     key = body.ref(kind) or quota.id
     if key != quota.id and not call.context.state.has(kind, key):
         raise NotFound(key)
-    size = body.text("limit") if kind == "storage_domain" else body.text("memory_limit")
-    try:
-        value = float(size) if size is not None else -1
-    except ValueError:
-        raise malformed(f"The value '{size}' is not a valid number.") from None
+    size = body.number("limit" if kind == "storage_domain" else "memory_limit")
     vcpus = body.integer("vcpu_limit")
     return QuotaLimit(
         id=key,
         name=body.text("name") or "",
         description=body.text("description") or "",
-        limit=value,
+        limit=-1 if size is None else size,
         vcpus=-1 if vcpus is None else vcpus,
     )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ovirtlab.engine.faults import NotFound, conflict, incomplete
 from ovirtlab.engine.policies import Stored
 from ovirtlab.engine.rest.documents import Collection, Entity, Value
-from ovirtlab.engine.rest.kept import keep
+from ovirtlab.engine.rest.kept import keep, reference
 from ovirtlab.engine.rest.listing import cut
 from ovirtlab.engine.rest.routing import Call, Created, Done, Routes
 from ovirtlab.engine.rest.shapes import address
@@ -131,13 +131,7 @@ def _linked(state: State, value: Value) -> Value:
     """A reference to another stored object as a link to it; nothing when that is gone."""
     if not isinstance(value, Entity) or value.tag not in state.stored or value.id is None:
         return value
-    return stored_link(state, value.tag, value.id)
-
-
-def stored_link(state: State, member: str, key: str) -> Entity | None:
-    """A link to a stored object; None for one that is not there."""
-    item = state.stored[member].get(key)
-    return Entity(member, id=item.id, href=address(item.base, item.id), reference=True) if item else None
+    return reference(state, value.tag, value.id)
 
 
 def _words(member: str) -> str:
