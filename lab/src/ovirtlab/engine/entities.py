@@ -38,6 +38,7 @@ class Cluster:
     level: tuple[int, int] = (4, 7)
     cpu_type: str = "Intel Nehalem Family"
     mac_pool_id: str = ""
+    migration_mbps: int = 0  # how much a migration may take of the network, in megabits a second; 0 for all there is
     kept: dict[str, Any] = field(default_factory=dict)
 
 
@@ -216,6 +217,8 @@ class Vm:
     affinity: Literal["migratable", "user_migratable", "pinned"] = "migratable"
     allowed_hosts: tuple[str, ...] = ()  # ids of the only hosts it may run on; empty for all
     once: RunOnce | None = None
+    migration_progress: int = 0  # percent
+    migration_cancelled: bool = False
     numa_nodes: list[NumaNode] = field(default_factory=list)
     consoles: list[str] = field(default_factory=lambda: list(CONSOLES))
     kept: dict[str, Any] = field(default_factory=dict)  # properties that are shown again, without effect

@@ -18,7 +18,7 @@ from ovirtlab.host.api import HostError, VmDefinition, VmDisk, VmState
 log = logging.getLogger(__name__)
 
 VM_LOCKED = "VM is locked. Please try again in a few minutes."
-ON = frozenset({"up", "powering_up", "wait_for_launch", "paused", "powering_down", "reboot_in_progress"})
+ON = frozenset({"up", "powering_up", "wait_for_launch", "paused", "powering_down", "reboot_in_progress", "migrating"})
 _PREFIXES = {"virtio": "vd", "ide": "hd"}
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _UNTIL_UP = 1.0
@@ -147,7 +147,7 @@ def check_stop(context: Context, vm: Vm, *, verb: str, force: bool) -> None:
     if vm.status not in ON or not vm.host_id:
         raise conflict(f"Cannot {verb} VM. VM is not running.")
     holder = context.state.locks.holder([("vm", vm.id)])
-    if holder is not None and not force:
+    if holder is not None and not force and vm.status != "migrating":
         raise conflict(f"Cannot {verb} VM: {holder.why}")
 
 

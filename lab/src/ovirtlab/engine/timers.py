@@ -27,6 +27,7 @@ class Settings:
     succeeded_transfer_cleanup: float = 15 * MINUTE
     failed_transfer_cleanup: float = 30 * MINUTE
     cleanup_rate: float = 10 * MINUTE
+    migration_progress_timeout: float = 2.5 * MINUTE
     proxy_port: int = 54323
     session_idle_limit: float = 30 * MINUTE
     outdated_hosts: frozenset[str] = frozenset()  # ids of hosts too old for checkpoints and scratch disks

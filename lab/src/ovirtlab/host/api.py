@@ -26,7 +26,8 @@ class BackingVolume:
 class VmDisk:
     """A disk as a VM is started with: `target` is the name libvirt would give it (vda, vdb, sda).
 
-    `backing` are the volumes below `path`, the newest first.
+    `backing` are the volumes below `path`, the newest first. `slot` is where on its bus the guest has the disk, empty
+    for the next free place.
     """
 
     disk_id: str
@@ -35,6 +36,7 @@ class VmDisk:
     target: str
     read_only: bool = False
     backing: tuple[BackingVolume, ...] = ()
+    slot: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +65,22 @@ class BackupDisk:
     scratch: Path
     from_checkpoint: str | None
     to_checkpoint: str | None  # None for disks that take no checkpoint (raw)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MigrationLimits:
+    """`bandwidth` is in bytes a second, 0 for no limit; after `stall` seconds without progress a migration ends."""
+
+    bandwidth: int = 0
+    stall: float = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Departure:
+    """What is to be told of a VM that was sent away: whether its guest is up, and for how many ms it did not run."""
+
+    booted: bool
+    downtime: int
 
 
 class Tickets(Protocol):
@@ -128,6 +146,33 @@ class Host(Protocol):
 
     async def attach_disk(self, vm_id: str, disk: VmDisk) -> None: ...
     async def detach_disk(self, vm_id: str, disk_id: str) -> None: ...
+
+    # migration of a running VM, in the steps of libvirt; `host.migration` takes them in order
+    async def describe_vm(self, vm_id: str) -> VmDefinition:
+        """The VM as it runs now, for the host that shall take it over."""
+
+    async def prepare_vm(self, definition: VmDefinition) -> str:
+        """Start a QEMU to which a VM of another host may be sent, and return where it waits for it."""
+
+    async def send_vm(
+        self, vm_id: str, uri: str, *, limits: MigrationLimits, report: Callable[[int], None]
+    ) -> Departure:
+        """Copy a VM to another QEMU and stop it here; `report` is told the percentage.
+
+        On `HostError` it still runs here, and must be taken back.
+        """
+
+    async def take_over_vm(self, vm_id: str, *, booted: bool, timeout: float) -> None:
+        """Let a VM run that was sent here; `HostError` when it has not arrived whole in time."""
+
+    async def take_back_vm(self, vm_id: str) -> None:
+        """Let a VM go on that another host did not take over."""
+
+    async def discard_vm(self, vm_id: str) -> None:
+        """End what is left here of a VM that runs on another host; nobody is told, and nothing is written."""
+
+    async def cancel_migration(self, vm_id: str) -> None:
+        """Let `send_vm` fail; `HostError` when no VM is being sent."""
 
     # snapshots of a running VM
     async def snapshot_vm(self, vm_id: str, overlays: Mapping[str, Path], *, freeze: bool = True) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ovirtlab.host import layers, volumes
-from ovirtlab.host.api import BackupDisk, VmDefinition, VmDisk, VmState, VolumeFormat
+from ovirtlab.host.api import BackupDisk, Departure, MigrationLimits, VmDefinition, VmDisk, VmState, VolumeFormat
 from ovirtlab.host.nbd_servers import NbdServers, NbdServerSpec
 from ovirtlab.host.tickets import TicketClient
 from ovirtlab.host.vms import Vms
@@ -153,6 +153,32 @@ class LocalHost:
     async def block_io(self, vm_id: str, target: str, command: str) -> str:
         """Run a qemu-io command on a disk of a running VM, as a guest's write would go; return what it printed."""
         return await self._vms.block_io(vm_id, target, command)
+
+    # migration
+
+    async def describe_vm(self, vm_id: str) -> VmDefinition:
+        return await self._vms.describe(vm_id)
+
+    async def prepare_vm(self, definition: VmDefinition) -> str:
+        """Return where a QEMU waits for the VM, at the host's address."""
+        return await self._vms.prepare(definition, self.address)
+
+    async def send_vm(
+        self, vm_id: str, uri: str, *, limits: MigrationLimits, report: Callable[[int], None]
+    ) -> Departure:
+        return await self._vms.send(vm_id, uri, limits=limits, report=report)
+
+    async def take_over_vm(self, vm_id: str, *, booted: bool, timeout: float) -> None:
+        await self._vms.take_over(vm_id, booted=booted, timeout=timeout)
+
+    async def take_back_vm(self, vm_id: str) -> None:
+        await self._vms.take_back(vm_id)
+
+    async def discard_vm(self, vm_id: str) -> None:
+        await self._vms.discard(vm_id)
+
+    async def cancel_migration(self, vm_id: str) -> None:
+        await self._vms.cancel_migration(vm_id)
 
     # snapshots
 

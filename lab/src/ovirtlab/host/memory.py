@@ -3,13 +3,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ovirtlab.host.api import BackingVolume, BackupDisk, HostError, VmDefinition, VmDisk, VmState, VolumeFormat
+from ovirtlab.host.api import (
+    BackingVolume,
+    BackupDisk,
+    Departure,
+    HostError,
+    MigrationLimits,
+    VmDefinition,
+    VmDisk,
+    VmState,
+    VolumeFormat,
+)
 
 _INCONSISTENT = 109
 _BUSY = 68
@@ -22,6 +33,8 @@ class _Machine:
     state: VmState
     disks: dict[str, VmDisk]
     backup_id: str = ""
+    departing: bool = False
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass
@@ -45,6 +58,9 @@ class MemoryHost:
         self.servers: dict[str, Path] = {}
         self.tickets: dict[str, dict[str, Any]] = {}
         self.busy_tickets: set[str] = set()
+        self.way_out = asyncio.Event()  # VMs that are sent leave this host as long as it is set
+        self.way_out.set()
+        self.arriving: dict[str, VmDefinition] = {}
         self._watchers: list[Watcher] = []
 
     # storage
@@ -142,6 +158,58 @@ class MemoryHost:
     async def detach_disk(self, vm_id: str, disk_id: str) -> None:
         if self._machine(vm_id).disks.pop(disk_id, None) is None:
             raise HostError(f"the VM has no disk {disk_id}")
+
+    # migration
+
+    async def describe_vm(self, vm_id: str) -> VmDefinition:
+        machine = self._machine(vm_id)
+        if machine.backup_id or machine.departing:
+            raise HostError("the VM is held by another job", code=_BUSY)
+        return replace(machine.definition, disks=tuple(machine.disks.values()), clone="")
+
+    async def prepare_vm(self, definition: VmDefinition) -> str:
+        if definition.vm_id in self.machines:
+            raise HostError("the VM runs already")
+        self.arriving[definition.vm_id] = definition
+        return f"memory:{self.id}"
+
+    async def send_vm(
+        self, vm_id: str, uri: str, *, limits: MigrationLimits, report: Callable[[int], None]
+    ) -> Departure:
+        machine = self._machine(vm_id)
+        machine.departing = True
+        report(50)
+        waits = [asyncio.create_task(event.wait()) for event in (self.way_out, machine.cancelled)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waits:
+                task.cancel()
+        if machine.cancelled.is_set():
+            raise HostError("the migration was cancelled")
+        self._machine(vm_id)
+        report(100)
+        return Departure(booted=True, downtime=1)
+
+    async def take_over_vm(self, vm_id: str, *, booted: bool, timeout: float) -> None:
+        if vm_id not in self.arriving:
+            raise HostError("the VM has not arrived")
+        definition = self.arriving.pop(vm_id)
+        self.machines[vm_id] = _Machine(definition, "up", {disk.disk_id: disk for disk in definition.disks})
+
+    async def take_back_vm(self, vm_id: str) -> None:
+        machine = self._machine(vm_id)
+        machine.departing = False
+        machine.cancelled.clear()
+
+    async def discard_vm(self, vm_id: str) -> None:
+        if self.arriving.pop(vm_id, None) is None and vm_id in self.machines and self.machines[vm_id].departing:
+            del self.machines[vm_id]
+
+    async def cancel_migration(self, vm_id: str) -> None:
+        if not self._machine(vm_id).departing:
+            raise HostError("the VM is not being migrated")
+        self.machines[vm_id].cancelled.set()
 
     # snapshots
 

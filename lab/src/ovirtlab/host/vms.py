@@ -7,18 +7,17 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from ovirtlab.host import chains
-from ovirtlab.host.api import BackupDisk, VmDefinition, VmDisk, VmState
+from ovirtlab.host import chains, definitions
+from ovirtlab.host.api import BackupDisk, Departure, MigrationLimits, VmDefinition, VmDisk, VmState
 from ovirtlab.host.checkpoints import Checkpoints
-from ovirtlab.host.live_backup import DiskPlan, LiveBackup
-from ovirtlab.machine import blockio, images
+from ovirtlab.host.live_backup import LiveBackup
+from ovirtlab.machine import blockio, images, migration
 from ovirtlab.machine.command import MachineSpec, socket_path
 from ovirtlab.machine.errors import LOCKED, HostError
-from ovirtlab.machine.nodes import DiskNode, Layer
 from ovirtlab.machine.qemu import Machine
 from ovirtlab.machine.states import SavedState, Shape, StateCache
 
@@ -31,7 +30,7 @@ class Vm:
 
     machine: Machine
     checkpoints: Checkpoints
-    job: asyncio.Lock
+    job: asyncio.Lock = field(default_factory=asyncio.Lock)
     backup: LiveBackup | None = None
 
 
@@ -43,16 +42,19 @@ class Vms:
         self._states = states
         self._netns = netns
         self._vms: dict[str, Vm] = {}
+        self._arriving: dict[str, Machine] = {}
         self._starting: set[str] = set()
         self._callbacks: list[Callable[[str, VmState, str], None]] = []
 
     async def close(self) -> None:
         """End all VMs without asking their guests; QEMU stores its bitmaps."""
+        await asyncio.gather(*(self.discard(vm_id) for vm_id in tuple(self._arriving)))
         await asyncio.gather(*(self.stop(vm_id, force=True) for vm_id in tuple(self._vms)))
 
     async def kill(self) -> None:
         """End all VMs as a loss of power does; watchers are told."""
-        await asyncio.gather(*(vm.machine.kill() for vm in tuple(self._vms.values())))
+        machines = [*self._arriving.values(), *(vm.machine for vm in self._vms.values())]
+        await asyncio.gather(*(machine.kill() for machine in machines))
 
     def state(self, vm_id: str) -> VmState:
         return self._vms[vm_id].machine.state if vm_id in self._vms else "down"
@@ -72,9 +74,7 @@ class Vms:
         self._starting.add(vm_id)
         try:
             self._forget(vm_id)
-            machine = await self._start_machine(definition)
-            machine.on_change(partial(self._changed, vm_id))
-            self._vms[vm_id] = Vm(machine=machine, checkpoints=Checkpoints(machine), job=asyncio.Lock())
+            self._keep(vm_id, await self._start_machine(definition))
         finally:
             self._starting.discard(vm_id)
 
@@ -94,14 +94,61 @@ class Vms:
             images.mark_untouched(disk.path, saved.key)
         return saved.key
 
+    async def describe(self, vm_id: str) -> VmDefinition:
+        return await definitions.describe(self._exclusive(vm_id).machine, vm_id)
+
+    async def prepare(self, definition: VmDefinition, address: str) -> str:
+        """Start the machine that shall take a VM over; return where it waits."""
+        vm_id = definition.vm_id
+        if vm_id in self._starting or vm_id in self._arriving or self.state(vm_id) != "down":
+            raise HostError(f"VM {definition.name} is here already")
+        self._starting.add(vm_id)
+        try:
+            self._forget(vm_id)
+            self._arriving[vm_id] = await Machine.start(replace(await self._spec(definition), incoming=True))
+            return await migration.listen(self._arriving[vm_id], address)
+        finally:
+            self._starting.discard(vm_id)
+
+    async def send(self, vm_id: str, uri: str, *, limits: MigrationLimits, report: Callable[[int], None]) -> Departure:
+        """Send a VM, which nothing else works on until it is taken back or discarded."""
+        vm = self._exclusive(vm_id)
+        await vm.job.acquire()
+        downtime = await migration.send(vm.machine, uri, bandwidth=limits.bandwidth, stall=limits.stall, report=report)
+        return Departure(booted=vm.machine.has_booted(), downtime=downtime)
+
+    async def take_over(self, vm_id: str, *, booted: bool, timeout: float) -> None:
+        if vm_id not in self._arriving:
+            raise HostError(f"VM {vm_id} is not on its way to this host")
+        machine = self._arriving[vm_id]
+        machine.booted = booted
+        await migration.take_over(machine, timeout=timeout)
+        self._keep(vm_id, self._arriving.pop(vm_id))
+
+    async def take_back(self, vm_id: str) -> None:
+        vm = self._vm(vm_id)
+        if vm.machine.departing:
+            await migration.take_back(vm.machine)
+            vm.job.release()
+
+    async def discard(self, vm_id: str) -> None:
+        """End what is left of a VM that runs elsewhere, or that has not arrived."""
+        if vm_id in self._arriving:
+            await self._arriving.pop(vm_id).stop(force=True)
+        elif vm_id in self._vms and self._vms[vm_id].machine.departing:
+            await self.stop(vm_id, force=True)
+
+    async def cancel_migration(self, vm_id: str) -> None:
+        await migration.cancel(self.machine(vm_id))
+
     async def attach(self, vm_id: str, disk: VmDisk) -> None:
         async with self._exclusive(vm_id).job:
-            await blockio.plug(self.machine(vm_id), _node(disk))
+            await blockio.plug(self.machine(vm_id), definitions.node(disk))
 
     async def detach(self, vm_id: str, disk_id: str) -> None:
         async with self._exclusive(vm_id).job:
             machine = self.machine(vm_id)
-            await blockio.unplug(machine, _disk_of(machine, disk_id))
+            await blockio.unplug(machine, definitions.disk_of(machine, disk_id))
 
     async def resize(self, path: Path, size: int) -> bool:
         """Grow the disk of a running VM that uses `path`; False when none does."""
@@ -118,13 +165,13 @@ class Vms:
     async def snapshot(self, vm_id: str, overlays: Mapping[str, Path], *, freeze: bool) -> None:
         vm = self._exclusive(vm_id)
         async with vm.job:
-            targets = {_disk_of(vm.machine, disk_id).target: path for disk_id, path in overlays.items()}
+            targets = {definitions.disk_of(vm.machine, disk_id).target: path for disk_id, path in overlays.items()}
             await chains.snapshot(vm.machine, targets, freeze=freeze)
 
     async def merge(self, vm_id: str, disk_id: str, *, top: Path, base: Path) -> None:
         vm = self._exclusive(vm_id)
         async with vm.job:
-            await chains.merge(vm.machine, _disk_of(vm.machine, disk_id), top=top, base=base)
+            await chains.merge(vm.machine, definitions.disk_of(vm.machine, disk_id), top=top, base=base)
 
     async def start_backup(
         self, vm_id: str, backup_id: str, disks: tuple[BackupDisk, ...], *, require_consistency: bool
@@ -134,9 +181,9 @@ class Vms:
         async with vm.job:
             for checkpoint_id in sorted({disk.from_checkpoint for disk in disks if disk.from_checkpoint}):
                 vm.checkpoints.require(checkpoint_id)
-            nodes = {disk.disk_id: _disk_of(vm.machine, disk.disk_id) for disk in disks}
-            sizes = await _virtual_sizes(vm.machine)
-            plans = tuple(_plan(disk, nodes[disk.disk_id], sizes) for disk in disks)
+            nodes = {disk.disk_id: definitions.disk_of(vm.machine, disk.disk_id) for disk in disks}
+            sizes = await definitions.virtual_sizes(vm.machine)
+            plans = tuple(definitions.plan(disk, nodes[disk.disk_id], sizes) for disk in disks)
             socket = socket_path(self._directory / "backup" / backup_id)
             backup = LiveBackup(backup_id, vm.machine, plans, socket)
             await backup.start(require_consistency=require_consistency)
@@ -177,6 +224,10 @@ class Vms:
             raise HostError(f"VM {vm.machine.spec.name}: {text}", code=LOCKED)
         return vm
 
+    def _keep(self, vm_id: str, machine: Machine) -> None:
+        machine.on_change(partial(self._changed, vm_id))
+        self._vms[vm_id] = Vm(machine=machine, checkpoints=Checkpoints(machine))
+
     def _forget(self, vm_id: str) -> None:
         """Drop a VM that is down, with the files a backup it ended under left behind."""
         vm = self._vms.pop(vm_id, None)
@@ -187,16 +238,19 @@ class Vms:
         for callback in self._callbacks:
             callback(vm_id, state, reason)
 
-    async def _start_machine(self, definition: VmDefinition) -> Machine:
+    async def _spec(self, definition: VmDefinition) -> MachineSpec:
         boot = await self._states.boot(agent=definition.agent) if definition.guest == "linux" else None
-        spec = MachineSpec(
+        return MachineSpec(
             name=definition.name,
             directory=self._directory / "vms" / definition.vm_id,
             memory_mib=definition.memory_mib,
-            disks=tuple(_node(disk) for disk in definition.disks),
+            disks=tuple(definitions.node(disk) for disk in definition.disks),
             boot=boot,
             netns=self._netns,
         )
+
+    async def _start_machine(self, definition: VmDefinition) -> Machine:
+        spec = await self._spec(definition)
         if saved := self._state_for(definition):
             try:
                 return await _start_clone(spec, saved)
@@ -224,41 +278,3 @@ async def _start_clone(spec: MachineSpec, saved: SavedState) -> Machine:
         await machine.stop(force=True)
         raise
     return machine
-
-
-async def _virtual_sizes(machine: Machine) -> Mapping[str, int]:
-    nodes = await machine.execute("query-named-block-nodes", {"flat": True})
-    return {node["node-name"]: node["image"]["virtual-size"] for node in nodes}
-
-
-def _plan(disk: BackupDisk, node: DiskNode, sizes: Mapping[str, int]) -> DiskPlan:
-    return DiskPlan(
-        target=node.target,
-        nodes=tuple(layer.node for layer in node.chain),
-        scratch=disk.scratch,
-        size=sizes[node.node],
-        from_checkpoint=disk.from_checkpoint,
-        to_checkpoint=disk.to_checkpoint,
-    )
-
-
-def _node(disk: VmDisk) -> DiskNode:
-    backing = tuple(
-        Layer(path=volume.path, format=volume.format, node=f"{disk.target}-below-{number}")
-        for number, volume in enumerate(disk.backing)
-    )
-    return DiskNode(
-        path=disk.path,
-        format=disk.format,
-        target=disk.target,
-        serial=disk.disk_id,
-        read_only=disk.read_only,
-        backing=backing,
-    )
-
-
-def _disk_of(machine: Machine, disk_id: str) -> DiskNode:
-    for disk in machine.disks.values():
-        if disk.serial == disk_id:
-            return disk
-    raise HostError(f"VM {machine.spec.name} has no disk {disk_id}")

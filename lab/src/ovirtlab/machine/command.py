@@ -37,6 +37,7 @@ class MachineSpec:
     """Everything a QEMU process is started with; without `boot` it runs the block layer only.
 
     `state` is a file written by a migration of an equal machine, compressed with lz4; the machine then starts in it.
+    `incoming` is one that waits for a running machine to be sent to it, and does not touch its disks until then.
     """
 
     name: str
@@ -45,6 +46,7 @@ class MachineSpec:
     disks: tuple[DiskNode, ...]
     boot: Boot | None = None
     state: Path | None = None
+    incoming: bool = False
     netns: str | None = None
 
     def file(self, name: str) -> Path:
@@ -74,7 +76,9 @@ def command_line(spec: MachineSpec) -> list[str]:
     monitor = _socket("monitor", socket_path(spec.file("qmp")), wait="on")
     argv += ["-chardev", monitor, "-mon", "chardev=monitor,mode=control"]
     argv += _without_guest(spec) if spec.boot is None else _with_guest(spec, spec.boot)
-    if spec.state is not None:
+    if spec.incoming:
+        argv += ["-incoming", "defer", *([] if spec.boot is None else ["-S"])]
+    elif spec.state is not None:
         argv += ["-incoming", f"exec:lz4 -d -c -q {shlex.quote(str(spec.state))}"]
     return argv
 

@@ -31,7 +31,7 @@ class DiskNode:
     """A disk of a machine; `serial` is what the guest reads as its serial number (the disk's id in oVirt).
 
     `active` is the node of its active volume when that is not named by the target, as after a snapshot; `backing` are
-    the volumes below, the newest first.
+    the volumes below, the newest first. `slot` is the guest's PCI slot for it, empty for the next that is free.
     """
 
     path: Path
@@ -41,6 +41,7 @@ class DiskNode:
     read_only: bool = False
     active: str = ""
     backing: tuple[Layer, ...] = ()
+    slot: str = ""
 
     @property
     def node(self) -> str:
@@ -156,4 +157,5 @@ def _backing_drives(disk: DiskNode) -> dict[str, str]:
 
 def device_options(disk: DiskNode) -> dict[str, Any]:
     """Arguments of device_add for the guest's virtio disk."""
-    return {"driver": "virtio-blk-pci", "id": disk.device, "drive": disk.node, "serial": disk.serial}
+    device = {"driver": "virtio-blk-pci", "id": disk.device, "drive": disk.node, "serial": disk.serial}
+    return {**device, **({"addr": disk.slot} if disk.slot else {})}

@@ -38,7 +38,9 @@ class Machine:
         self.spec = spec
         self.monitor = monitor
         self.disks = {disk.target: disk for disk in spec.disks}
-        self.state: MachineState = "up"
+        self.state: MachineState = "paused" if spec.incoming else "up"
+        self.booted = spec.state is not None  # whether its guest is known to be up without asking its console
+        self.departing = False  # it is being sent to another QEMU, which stops it without anybody being told
         self.output_lock = asyncio.Lock()
         self._process = process
         self._stopping = False
@@ -80,6 +82,10 @@ class Machine:
             raise HostError(f"VM {self.spec.name} is not running")
         return await self.monitor.execute(command, arguments)
 
+    def output(self) -> str:
+        """The end of what QEMU has printed."""
+        return self._process.output()
+
     def output_size(self) -> int:
         """How many bytes QEMU has printed so far."""
         return self.spec.file("qemu.log").stat().st_size
@@ -97,10 +103,14 @@ class Machine:
         if self.spec.boot is None:
             raise HostError(f"VM {self.spec.name} has no guest")
         deadline = time.monotonic() + timeout
-        while self.spec.state is None and console.READY not in (text := self._console_text()):
+        while not self.booted and console.READY not in (text := self._console_text()):
             if self.state == "down" or console.BROKEN in text or time.monotonic() > deadline:
                 raise HostError(f"the guest of VM {self.spec.name} is not up; its console says: {text[-1000:].strip()}")
             await asyncio.sleep(POLL)
+
+    def has_booted(self) -> bool:
+        """Whether the guest's system is up, or was at some time."""
+        return self.booted or console.READY in self._console_text()
 
     @asynccontextmanager
     async def agent(self) -> AsyncIterator[GuestAgent]:
@@ -148,7 +158,7 @@ class Machine:
             await asyncio.sleep(POLL)
 
     async def resume(self) -> None:
-        """Let a machine go on that an I/O error has paused."""
+        """Let a machine go on that an I/O error has paused, or that has arrived from another QEMU."""
         self.state = "up"
         await self.execute("cont")
 
@@ -221,7 +231,7 @@ class Machine:
                 self._reason = str(details.get("reason", "shutdown"))
             case "BLOCK_IO_ERROR" if details.get("action") == "stop":
                 self._reason = NO_SPACE if details.get("nospace") else "io-error"
-            case "STOP":
+            case "STOP" if not self.departing or self._reason:
                 self._change("paused", self._reason or "stopped")
             case "RESUME":
                 self._reason = ""

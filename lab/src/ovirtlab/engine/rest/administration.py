@@ -122,6 +122,10 @@ def _change_cluster(call: Call, cluster: Cluster) -> None:
     if "mac_pool" in body:
         cluster.mac_pool_id = find_reference(body, "mac_pool", state.mac_pools, "Cluster")
     keep(state, cluster.kept, body, _CLUSTER)
+    bandwidth = (body.child("migration") or Body()).child("bandwidth")
+    if bandwidth is not None:
+        custom = bandwidth.text("assignment_method") == "custom"
+        cluster.migration_mbps = (bandwidth.integer("custom_value") or 0) if custom else 0
 
 
 def _level(body: Body) -> tuple[int, int] | None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from ovirtlab.engine import migrations
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.entities import FenceAgent, HostEntity
 from ovirtlab.engine.faults import NotFound, conflict, incomplete
@@ -74,19 +75,46 @@ def _forget(state: State, host: HostEntity) -> None:
 
 @routes.action("hosts/{host}/deactivate")
 async def deactivate_host(call: Call) -> Done:
-    """Maintenance, once the last VM has left the host; nothing starts on it from now on."""
+    """Maintenance, once its VMs have been migrated and its transfers have ended; nothing starts on it from now on."""
     host = _host(call)
     call.require("manipulate_host", ("host", host.id))
-    if host.status != "up":
-        raise conflict(f"Cannot switch Host to Maintenance mode. Host is in {host.status} status.")
+    _check_maintenance(call.context, host)
     host.status = "preparing_for_maintenance"
+    await migrations.leave_host(call.context, host, cause=cause_of(call))
     work = _enter_maintenance(call.context, host, cause_of(call))
     call.context.background.spawn(work, name=f"maintenance of host {host.name}")
     return Done()
 
 
+def _check_maintenance(context: Context, host: HostEntity) -> None:
+    """Refuse a host that is not up, or whose VMs have nowhere to go."""
+    if host.status == "maintenance":
+        raise conflict("Cannot switch Host to Maintenance mode. Host is already in Maintenance mode.")
+    if host.status not in ("up", "preparing_for_maintenance"):
+        raise conflict("Cannot switch Host to Maintenance mode, Host is not operational.")
+    mine = [vm for vm in context.state.vms.values() if vm.host_id == host.id]
+    bound = [vm.name for vm in mine if vm.affinity == "pinned"]
+    if bound:
+        raise conflict(
+            f"Cannot switch the following Hosts to Maintenance mode: {host.name}.\nOne or more running VMs are "
+            f"indicated as non-migratable. The non-migratable VMs are: {', '.join(bound)}."
+        )
+    others = [item for item in context.state.hosts.values() if item.cluster_id == host.cluster_id and item is not host]
+    if mine and not any(item.status == "up" for item in others):
+        cluster = context.state.clusters[host.cluster_id].name
+        raise conflict(
+            f"The following Hosts have running VMs and cannot be switched to maintenance mode: {host.name}.\n"
+            f"Please ensure that the following Clusters have at least one Host in UP state: {cluster}."
+        )
+
+
+def _is_busy(context: Context, host: HostEntity) -> bool:
+    runs = any(vm.host_id == host.id for vm in context.state.vms.values())
+    return runs or any(item.host_id == host.id and item.ended is None for item in context.state.transfers.values())
+
+
 async def _enter_maintenance(context: Context, host: HostEntity, cause: Cause) -> None:
-    while any(vm.host_id == host.id for vm in context.state.vms.values()):
+    while _is_busy(context, host):
         await context.clock.sleep(_POLL)
         if host.status != "preparing_for_maintenance":
             return

@@ -109,6 +109,17 @@ def show_data_center(call: Call, item: DataCenter) -> Entity:
     return Entity("data_center", fields, id=item.id, href=address("datacenters", item.id), links=links)
 
 
+_MIGRATION = Entity(
+    "migration",
+    {
+        "auto_converge": "inherit",
+        "bandwidth": Entity("bandwidth", {"assignment_method": "auto"}),
+        "compressed": "inherit",
+        "encrypted": "inherit",
+    },
+)
+
+
 def show_cluster(call: Call, item: Cluster) -> Entity:
     cpu = Entity("cpu", {"architecture": "x86_64", "type": item.cpu_type})
     fields: dict[str, Value] = {
@@ -122,6 +133,7 @@ def show_cluster(call: Call, item: Cluster) -> Entity:
         "gluster_service": False,
         "data_center": link_to("data_center", item.data_center_id),
         "mac_pool": link_to("mac_pool", item.mac_pool_id),
+        "migration": _MIGRATION,
         **item.kept,
     }
     links = ("affinitygroups", "cpuprofiles", "networkfilters", "networks", "permissions")
@@ -129,8 +141,9 @@ def show_cluster(call: Call, item: Cluster) -> Entity:
 
 
 def show_host(call: Call, item: HostEntity) -> Entity:
-    active = sum(vm.host_id == item.id for vm in call.context.state.vms.values())
-    summary = Entity("summary", {"active": active, "migrating": 0, "total": active})
+    mine = [vm for vm in call.context.state.vms.values() if vm.host_id == item.id]
+    migrating = sum(vm.status == "migrating" for vm in mine)
+    summary = Entity("summary", {"active": len(mine), "migrating": migrating, "total": len(mine)})
     fields: dict[str, Value] = {
         "name": item.name,
         "address": item.address,

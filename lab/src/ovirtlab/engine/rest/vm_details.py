@@ -115,7 +115,7 @@ async def list_statistics(call: Call) -> Collection:
         ("cpu.current.guest", "CPU used by guest", "percent", 0.0),
         ("cpu.current.hypervisor", "CPU overhead", "percent", 0.0),
         ("cpu.current.total", "Total CPU used", "percent", 0.0),
-        ("migration.progress", "Migration Progress", "percent", 0.0),
+        ("migration.progress", "Migration Progress", "percent", float(vm.migration_progress)),
         ("elapsed.time", "Elapsed VM runtime", "seconds", _runtime(call, vm)),
     ]
     link = link_to("vm", vm.id)
