@@ -1,26 +1,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""VMs that move between the hosts of a whole lab, over its network, by orders to its Engine."""
+"""VMs that move between the hosts of a whole lab, over its network, by orders to its engine."""
 
 from __future__ import annotations
 
-import shutil
-import ssl
-import tempfile
-import time
 from base64 import b64decode
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from ovirtlab import teardown
-from ovirtlab.faults.client import Faults
-from ovirtlab.places import Places
 from ovirtlab.remote import call
-from ovirtlab.starting import Wanted, start
+
+from .running_lab import DEADLINE, Lab, running_lab, wait
 
 pytestmark = [
     pytest.mark.lab,
@@ -37,163 +30,116 @@ vms:
   - {name: plain, host: alpha, disks: [{size: 64 MiB, backup: incremental}]}
 """
 MIB = 1 << 20
-DEADLINE = 60.0
-
-
-class Lab:
-    """A running lab with a client of its Engine."""
-
-    def __init__(self, facts: Mapping[str, Any]) -> None:
-        self.facts = facts
-        self.faults = Faults.of(facts)
-        self.places = Places(Path(facts["ca_file"]).parent.parent)
-        self.trusted = ssl.create_default_context(cafile=facts["ca_file"])
-        self.http = httpx.Client(
-            base_url=f"{facts['engine_url']}/",
-            auth=(facts["username"], facts["password"]),
-            headers={"Accept": "application/json"},
-            verify=self.trusted,
-            timeout=30,
-        )
-        self.hosts = {host["id"]: host["name"] for host in facts["hosts"]}
-
-    def vm(self, name: str) -> dict[str, Any]:
-        return next(vm for vm in self.facts["vms"] if vm["name"] == name)
-
-    def where(self, name: str) -> tuple[str, str]:
-        """Status and host of a VM."""
-        found = self.http.get(f"vms/{self.vm(name)['id']}").json()
-        return found["status"], self.hosts[found["host"]["id"]] if "host" in found else ""
-
-    def migrate(self, name: str, host: str) -> None:
-        self.http.post(f"vms/{self.vm(name)['id']}/migrate", json={"host": {"name": host}}).raise_for_status()
-
-    def move(self, name: str, host: str) -> None:
-        self.migrate(name, host)
-        wait(lambda: self.where(name) == ("up", host))
-
-    @contextmanager
-    def moving(self, name: str, host: str) -> Iterator[None]:
-        """A migration that takes its time; in the block its memory is on the way."""
-        self.limit(8)
-        try:
-            self.migrate(name, host)
-            wait(lambda: self.progress(name) > 0)
-            assert self.where(name)[0] == "migrating"
-            yield
-        finally:
-            self.limit(0)
-
-    def limit(self, megabits: int) -> None:
-        cluster = self.http.get("clusters").json()["cluster"][0]["id"]
-        method = "custom" if megabits else "auto"
-        bandwidth = {"assignment_method": method, "custom_value": str(megabits)}
-        self.http.put(f"clusters/{cluster}", json={"migration": {"bandwidth": bandwidth}}).raise_for_status()
-
-    def progress(self, name: str) -> float:
-        found = self.http.get(f"vms/{self.vm(name)['id']}/statistics").json()["statistic"]
-        value = next(item for item in found if item["name"] == "migration.progress")
-        return float(value["values"]["value"][0]["datum"])
-
-    def codes(self) -> list[int]:
-        return [int(event["code"]) for event in self.http.get("events?max=50").json()["event"]]
-
-    def guest(self, line: str) -> str:
-        """Run a line of shell in the guest."""
-        done = call(self.places, "POST", "vms", "web", "exec", body={"argv": ["/bin/sh", "-c", line]})
-        assert done["status"] == 0, done
-        return b64decode(done["stdout"]).decode().strip()
-
-    def io(self, vm: str, command: str) -> None:
-        call(self.places, "POST", "vms", vm, "io", body={"target": "vda", "command": command})
-
-    @contextmanager
-    def backup(self, vm: str, since: str = "") -> Iterator[dict[str, Any]]:
-        """A backup of the first disk, ready in the block and ended after it."""
-        where = f"vms/{self.vm(vm)['id']}/backups"
-        body: dict[str, Any] = {"disks": {"disk": [{"id": self.vm(vm)["disks"][0]["id"]}]}}
-        if since:
-            body["from_checkpoint_id"] = since
-        one = f"{where}/{self.http.post(where, json=body).raise_for_status().json()['id']}"
-        wait(lambda: self.http.get(one).json()["phase"] in ("ready", "failed"))
-        yield self.http.get(one).json()
-        self.http.post(f"{one}/finalize", json={}).raise_for_status()
-        wait(lambda: self.http.get(one).json()["phase"] in ("succeeded", "failed"))
-        assert self.http.get(one).json()["phase"] == "succeeded"
-
-    def dirty(self, vm: str, backup: str) -> list[tuple[int, int]]:
-        """What a backup has to copy, as the daemon of the VM's host tells clients."""
-        disk = self.vm(vm)["disks"][0]["id"]
-        wanted = {"disk": {"id": disk}, "backup": {"id": backup}, "direction": "download", "format": "raw"}
-        one = f"imagetransfers/{self.http.post('imagetransfers', json=wanted).raise_for_status().json()['id']}"
-        wait(lambda: self.http.get(one).json()["phase"] == "transferring")
-        found = self.http.get(one).json()
-        assert self.hosts[found["host"]["id"]] == self.where(vm)[1]
-        answer = httpx.get(f"{found['transfer_url']}/extents?context=dirty", verify=self.trusted, timeout=30)
-        extents = answer.raise_for_status().json()
-        self.http.post(f"{one}/finalize", json={}).raise_for_status()
-        wait(lambda: self.http.get(one).json()["phase"] == "finished_success")
-        return [(extent["start"], extent["length"]) for extent in extents if extent["dirty"]]
-
-
-def wait(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < end, "the condition did not come true in time"
-        time.sleep(0.05)
+FAILED = 120
 
 
 @pytest.fixture(scope="module")
 def lab(needs_isolation: None) -> Iterator[Lab]:
-    directory = Path(tempfile.mkdtemp(prefix="ovl-"))
-    environment = directory.with_suffix(".yaml")
-    environment.write_text(ENVIRONMENT)
+    with running_lab(ENVIRONMENT) as started:
+        yield started
+
+
+def is_at(lab: Lab, vm: str, host: str) -> bool:
+    """Whether a VM is up at a host, by what the engine says."""
+    found = lab.http.get(f"vms/{lab.vm(vm)['id']}").json()
+    return bool(found["status"] == "up" and found["host"]["id"] == lab.host(host)["id"])
+
+
+def migrate(lab: Lab, vm: str, host: str) -> None:
+    lab.http.post(f"vms/{lab.vm(vm)['id']}/migrate", json={"host": {"name": host}}).raise_for_status()
+
+
+def move(lab: Lab, vm: str, host: str) -> None:
+    migrate(lab, vm, host)
+    wait(lambda: is_at(lab, vm, host))
+
+
+@contextmanager
+def moving(lab: Lab, vm: str, host: str) -> Iterator[None]:
+    """A migration that takes its time; in the block its memory is on the way."""
+    limit(lab, 8)
     try:
-        lab = Lab(start(directory, Wanted(environment=environment), say=lambda _: None))
-        yield lab
-        lab.http.close()
+        migrate(lab, vm, host)
+        wait(lambda: progress(lab, vm) > 0)
+        assert lab.state(vm) == "migrating"
+        yield
     finally:
-        teardown.tear_down(directory)
-        environment.unlink()
-        shutil.rmtree(directory, ignore_errors=True)
+        limit(lab, 0)
+
+
+def limit(lab: Lab, megabits: int) -> None:
+    """How much of the network a migration may take, 0 for all."""
+    cluster = lab.http.get("clusters").json()["cluster"][0]["id"]
+    bandwidth = {"assignment_method": "custom" if megabits else "auto", "custom_value": str(megabits)}
+    lab.http.put(f"clusters/{cluster}", json={"migration": {"bandwidth": bandwidth}}).raise_for_status()
+
+
+def progress(lab: Lab, vm: str) -> float:
+    found = lab.http.get(f"vms/{lab.vm(vm)['id']}/statistics").json()["statistic"]
+    value = next(item for item in found if item["name"] == "migration.progress")
+    return float(value["values"]["value"][0]["datum"])
+
+
+def guest(lab: Lab, line: str) -> str:
+    """What a line of shell prints in the guest."""
+    done = call(lab.places, "POST", "vms", "web", "exec", body={"argv": ["/bin/sh", "-c", line]})
+    assert done["status"] == 0, done
+    return b64decode(done["stdout"]).decode().strip()
+
+
+def dirty(lab: Lab, vm: str, backup: str, host: str) -> list[tuple[int, int]]:
+    """What a backup has to copy, as the daemon of the VM's host tells clients."""
+    transfer = lab.begin_transfer(vm, backup)
+    found = lab.http.get(transfer).json()
+    assert found["host"]["id"] == lab.host(host)["id"]
+    answer = httpx.get(f"{found['transfer_url']}/extents?context=dirty", verify=lab.trusted, timeout=DEADLINE)
+    extents: list[dict[str, Any]] = answer.raise_for_status().json()
+    lab.http.post(f"{transfer}/finalize", json={}).raise_for_status()
+    wait(lambda: lab.phase(transfer) == "finished_success")
+    return [(extent["start"], extent["length"]) for extent in extents if extent["dirty"]]
 
 
 def test_an_incremental_after_a_migration_has_the_writes_of_both_hosts(lab: Lab):
     lab.io("plain", "write -P 1 0 1M")
-    with lab.backup("plain") as full:
-        pass
+    phase, first = lab.back_up("plain")
+    assert phase == "succeeded"
     lab.io("plain", "write -P 2 10M 64k")
-    lab.move("plain", "beta")
+    move(lab, "plain", "beta")
     lab.io("plain", "write -P 3 20M 128k")
-    with lab.backup("plain", full["to_checkpoint_id"]) as increment:
-        assert lab.dirty("plain", increment["id"]) == [(10 * MIB, 65536), (20 * MIB, 131072)]
-    lab.move("plain", "alpha")
-    with lab.backup("plain", increment["to_checkpoint_id"]) as nothing:
-        assert lab.dirty("plain", nothing["id"]) == []
+    backup = lab.begin_backup("plain", first)
+    assert dirty(lab, "plain", backup, "beta") == [(10 * MIB, 65536), (20 * MIB, 131072)]
+    content = lab.download("plain", backup)
+    assert content[10 * MIB : 10 * MIB + 65536] == b"\2" * 65536
+    assert content[20 * MIB : 20 * MIB + 131072] == b"\3" * 131072
+    second = lab.http.get(backup).json()["to_checkpoint_id"]
+    assert lab.end_backup(backup) == "succeeded"
+    move(lab, "plain", "alpha")
+    backup = lab.begin_backup("plain", second)
+    assert dirty(lab, "plain", backup, "alpha") == []
+    assert lab.end_backup(backup) == "succeeded"
 
 
 def test_a_guest_moves_while_its_programs_run(lab: Lab):
-    lab.guest("(n=0; while :; do n=$((n+1)); echo $n >/tmp/n; usleep 50000; done) >/dev/null 2>&1 & echo $! >/tmp/pid")
-    lab.move("web", "beta")
-    before = int(lab.guest("cat /tmp/n"))
-    wait(lambda: int(lab.guest("cat /tmp/n")) > before)
-    lab.move("web", "alpha")
-    lab.guest("kill $(cat /tmp/pid)")
-    assert 63 in lab.codes()
+    count = "n=0; while :; do n=$((n+1)); echo $n >/tmp/n; usleep 50000; done"
+    guest(lab, f"({count}) >/dev/null 2>&1 & echo $! >/tmp/pid")
+    move(lab, "web", "beta")
+    before = int(guest(lab, "cat /tmp/n") or 0)
+    wait(lambda: int(guest(lab, "cat /tmp/n") or 0) > before)
+    move(lab, "web", "alpha")
+    guest(lab, "kill $(cat /tmp/pid)")
 
 
 @pytest.mark.parametrize(
     ("fault", "parameters"), [("network-cut", {"host": "beta", "how": "down"}), ("host-kill", {"host": "beta"})]
 )
 def test_a_migration_that_is_cut_leaves_the_guest_where_it_was(lab: Lab, fault: str, parameters: dict[str, str]):
-    lab.guest("echo here >/tmp/mark")
-    before = lab.codes().count(120)
-    with lab.moving("web", "beta"), lab.faults.during(fault, **parameters):
-        wait(lambda: lab.where("web") == ("up", "alpha"))
-        assert lab.guest("cat /tmp/mark") == "here"
-        with lab.backup("web"):
-            pass
-    assert lab.codes().count(120) == before + 1
-    lab.move("web", "beta")
-    assert lab.guest("cat /tmp/mark") == "here"
-    lab.move("web", "alpha")
+    guest(lab, "echo here >/tmp/mark")
+    before = lab.last_event()
+    with moving(lab, "web", "beta"), lab.faults.during(fault, **parameters):
+        wait(lambda: is_at(lab, "web", "alpha"))
+        assert FAILED in lab.codes(before)
+        assert guest(lab, "cat /tmp/mark") == "here"
+        assert lab.back_up("web")[0] == "succeeded"
+    move(lab, "web", "beta")
+    assert guest(lab, "cat /tmp/mark") == "here"
+    move(lab, "web", "alpha")

@@ -187,7 +187,9 @@ def test_what_may_not_be_done_on_the_way(lab: Any, system: Any) -> None:
         with refused("VM web is being migrated"):
             web.migrate()
         with refused("VM web is being migrated"):
-            web.backups_service().add(types.Backup(disks=[types.Disk(id=lab.disk_id("web_system"))]))
+            web.backups_service().add(
+                types.Backup(disks=[types.Disk(id=lab.disk_id("web_system"))]), query={"legacy": "true"}
+            )
         with refused("VM web is being migrated"):
             web.snapshots_service().add(types.Snapshot(description="x", persist_memorystate=False))
         with refused("VM is running"):

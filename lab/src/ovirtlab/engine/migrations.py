@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 
-from ovirtlab.engine import jobs, running
+from ovirtlab.engine import jobs, reach, running
 from ovirtlab.engine.backups.rules import locked_disks
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.entities import HostEntity, Vm
@@ -186,8 +186,12 @@ def _unfit(host: HostEntity, unit: str) -> str:
 
 
 async def _try(context: Context, move: Move) -> bool:
-    """Move a VM to the host chosen for it; False, with an event or two, when it stays where it is."""
-    vm, hosts, settings = move.vm, context.hosts, context.state.settings
+    """Move a VM to the host chosen for it; False, with an event or two, when it stays where it is.
+
+    The hosts do it among themselves: it goes on also while the engine does not reach them.
+    """
+    vm, settings = move.vm, context.state.settings
+    source, sink = (reach.direct(context.hosts[host.id]) for host in (move.source, move.sink))
     cluster = context.state.clusters[vm.cluster_id]
     stall = context.clock.real(settings.migration_progress_timeout)
     limits = MigrationLimits(bandwidth=cluster.migration_mbps * _MEGABIT, stall=stall)
@@ -197,9 +201,7 @@ async def _try(context: Context, move: Move) -> bool:
 
     began = context.clock.seconds()
     try:
-        downtime = await migration.migrate(
-            vm.id, hosts[move.source.id], hosts[move.sink.id], limits=limits, report=report
-        )
+        downtime = await migration.migrate(vm.id, source, sink, limits=limits, report=report)
     except HostError as error:
         log.info("VM %s stays at host %s: %s", vm.name, move.source.name, error)
         _stayed(context, move, str(error))
@@ -225,7 +227,10 @@ async def _arrived(context: Context, move: Move) -> None:
         await context.hosts[move.sink.id].stop_vm(vm.id, force=True)
         return
     vm.host_id = move.sink.id
-    running.believe(context, vm)
+    if move.sink.status == "non_responsive":
+        vm.status = "unknown"
+    else:
+        running.believe(context, vm)
 
 
 def _stayed(context: Context, move: Move, error: str) -> None:

@@ -34,6 +34,11 @@ class Line:
 Lines = Mapping[str, Line]
 
 
+def direct(host: Host) -> Host:
+    """A host as other hosts reach it, whether the engine does or not."""
+    return host.host if isinstance(host, Line) else host
+
+
 def lose(context: Context, line: Line, record: HostEntity) -> None:
     """The engine has lost a host: it is non responsive, and nobody knows how its VMs are."""
     line.cuts += 1
