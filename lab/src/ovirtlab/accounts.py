@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who may use a lab besides its administrator: users, groups, their roles, and programs that the SSO knows."""
+"""Who may use a lab besides its administrator: users, groups, roles, and programs that the SSO knows."""
 
 from __future__ import annotations
 
@@ -21,6 +21,15 @@ class Grant:
     role: str
     kind: str = "system"
     name: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Role:
+    """A role made besides the predefined ones; `permits` are named as the API names them."""
+
+    name: str
+    administrative: bool
+    permits: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,18 +66,30 @@ class SsoClient:
 class Accounts:
     """All of an environment."""
 
+    roles: tuple[Role, ...] = ()
     users: tuple[User, ...] = ()
     groups: tuple[Group, ...] = ()
     sso_clients: tuple[SsoClient, ...] = ()
 
 
 def read(top: Fields, objects: Mapping[str, Sequence[str]]) -> Accounts:
-    """Read `users`, `groups` and `sso_clients`; `objects` are the names there are of each kind but the predefined."""
+    """Read all of them; `objects` are the names there are of each kind but the predefined."""
+    roles = tuple(_role(fields) for fields in top.items("roles", default=()))
     groups = tuple(_group(fields, objects) for fields in top.items("groups", default=()))
     names = [group.name for group in groups]
     users = tuple(_user(fields, names, objects) for fields in top.items("users", default=()))
     clients = tuple(_client(fields) for fields in top.items("sso_clients", default=()))
-    return Accounts(users=users, groups=groups, sso_clients=clients)
+    return Accounts(roles=roles, users=users, groups=groups, sso_clients=clients)
+
+
+def _role(fields: Fields) -> Role:
+    role = Role(
+        name=fields.text("name"),
+        administrative=fields.flag("administrative", default=False),
+        permits=fields.texts("permits"),
+    )
+    fields.done()
+    return role
 
 
 def _group(fields: Fields, objects: Mapping[str, Sequence[str]]) -> Group:

@@ -154,6 +154,7 @@ def parse(text: str, *, origin: str) -> Environment:
 
 def _accounts(top: Fields, objects: Mapping[str, Sequence[Any]]) -> Accounts:
     found = accounts.read(top, {kind: [item.name for item in items] for kind, items in objects.items()})
+    _distinct(top, "roles", [role.name for role in found.roles])
     _distinct(top, "users", [top.text("username", default="admin@internal"), *(user.login for user in found.users)])
     _distinct(top, "groups", [group.name for group in found.groups])
     _distinct(top, "sso_clients", [client.client_id for client in found.sso_clients])

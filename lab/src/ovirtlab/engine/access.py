@@ -43,6 +43,14 @@ def is_admin(state: State, user: User) -> bool:
     )
 
 
+def give(state: State, user: User, role_name: str, *, on: Object) -> None:
+    """Give a user a predefined role on an object, as the engine gives those who make one."""
+    role = next((role for role in state.roles.values() if role.name == role_name), None)
+    if role is not None:
+        permission = Permission(id=state.new_id(), user_id=user.id, role_id=role.id, on=on)
+        state.permissions[permission.id] = permission
+
+
 def may_log_in(state: State, user: User) -> bool:
     """Whether the engine gives the user a session: any role with `login` will do, on any object, but not everyone's."""
     return any(

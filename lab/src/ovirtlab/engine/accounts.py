@@ -6,11 +6,20 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 
+from ovirtlab import accounts
 from ovirtlab.accounts import Accounts, Grant
-from ovirtlab.engine.entities import Group, Permission, User
+from ovirtlab.engine.entities import Group, Permission, Role, User
+from ovirtlab.engine.roles import PERMITS, shows_children
 from ovirtlab.engine.state import SYSTEM, State
 
 _NAMESPACE = uuid.UUID("c6a2ab0c-6a53-4c8e-9d0f-3a1c9b8c7f52")
+
+
+class UnknownPermit(ValueError):
+    """The environment makes a role with a permit that the engine does not have."""
+
+    def __init__(self, role: str, permit: str) -> None:
+        super().__init__(f"The role {role} has the permit {permit}, which is not known; see `permits` in the API.")
 
 
 class UnknownRole(ValueError):
@@ -20,9 +29,12 @@ class UnknownRole(ValueError):
         super().__init__(f"The role {role} is not known; choose one of: {', '.join(known)}.")
 
 
-def fill(state: State, accounts: Accounts) -> None:
-    """Add everybody; the objects they have roles on exist already. Raises `UnknownRole`."""
-    for group in accounts.groups:
+def fill(state: State, wanted: Accounts) -> None:
+    """Add everybody; the objects they have roles on exist already. Raises `UnknownRole` and `UnknownPermit`."""
+    for role in wanted.roles:
+        made = _role(role)
+        state.roles[made.id] = made
+    for group in wanted.groups:
         key = _stable_id("group", group.name)
         known = Group(id=key, name=group.name, domain="internal-authz")
         state.directory.groups[key] = known
@@ -31,7 +43,7 @@ def fill(state: State, accounts: Accounts) -> None:
         for grant in group.roles:
             _grant(state, grant, group_id=key)
     by_name = {group.name: group.id for group in state.directory.groups.values()}
-    for user in accounts.users:
+    for user in wanted.users:
         name, _, domain = user.login.rpartition("@")
         key = _stable_id("user", user.login)
         state.directory.users[key] = User(
@@ -46,6 +58,21 @@ def fill(state: State, accounts: Accounts) -> None:
             state.users[key] = state.directory.users[key]
         for grant in user.roles:
             _grant(state, grant, user_id=key)
+
+
+def _role(role: accounts.Role) -> Role:
+    for permit in role.permits:
+        if permit not in PERMITS:
+            raise UnknownPermit(role.name, permit)
+    permits = frozenset({*role.permits, "login"})
+    return Role(
+        id=_stable_id("role", role.name),
+        name=role.name,
+        administrative=role.administrative,
+        permits=permits,
+        mutable=True,
+        shows_children=shows_children(permits),
+    )
 
 
 def _grant(state: State, grant: Grant, *, user_id: str = "", group_id: str = "") -> None:

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ovirtlab.engine import jobs
+from ovirtlab.engine import access, jobs
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.entities import Disk, DiskBackup, DiskFormat, StorageDomain
 from ovirtlab.engine.events import Severity
 from ovirtlab.engine.faults import conflict, invalid
 from ovirtlab.engine.jobs import Cause
+from ovirtlab.engine.state import State
 from ovirtlab.host.api import HostError, VolumeFormat
 
 log = logging.getLogger(__name__)
@@ -113,8 +114,9 @@ def register(context: Context, spec: DiskSpec) -> Disk:
 
 
 async def make(context: Context, disk: Disk, *, cause: Cause) -> None:
-    """Make the volume of a registered disk; the disk becomes ok, or disappears when the host fails."""
+    """Make the volume of a registered disk, its maker's; the disk becomes ok, or disappears when the host fails."""
     state = context.state
+    access.give(state, cause.user, "DiskOperator", on=("disk", disk.id))
     state.events.add(
         2020,
         "normal",
@@ -130,9 +132,7 @@ async def make(context: Context, disk: Disk, *, cause: Cause) -> None:
         )
     except HostError as error:
         log.warning("Disk %s cannot be made: %s", disk.id, error)
-        state.disks.pop(disk.id, None)
-        for vm in list(state.vms_of_disk(disk.id)):
-            state.detach(vm.id, disk.id)
+        _forget(state, disk)
         jobs.end(state, job, succeeded=False)
         _tell(context, cause, disk, 2022, "Add-Disk operation failed to complete.", severity="error")
         return
@@ -202,11 +202,18 @@ async def delete(context: Context, disk: Disk, *, cause: Cause) -> None:
     if disk.path.parent.is_dir() and not any(disk.path.parent.iterdir()):
         disk.path.parent.rmdir()
     domain = state.storage_domains[disk.storage_domain_id].name
+    _forget(state, disk)
+    text = f"Disk {disk.alias} was successfully removed from domain {domain} (User {cause.name})."
+    _tell(context, cause, disk, 2014, text)
+
+
+def _forget(state: State, disk: Disk) -> None:
+    """Take a disk that is no more off its VMs, and the permissions on it away."""
     for vm in list(state.vms_of_disk(disk.id)):
         state.detach(vm.id, disk.id)
     state.disks.pop(disk.id, None)
-    text = f"Disk {disk.alias} was successfully removed from domain {domain} (User {cause.name})."
-    _tell(context, cause, disk, 2014, text)
+    for key in [key for key, permission in state.permissions.items() if permission.on == ("disk", disk.id)]:
+        del state.permissions[key]
 
 
 async def convert(context: Context, disk: Disk, spec: DiskSpec, *, cause: Cause) -> None:

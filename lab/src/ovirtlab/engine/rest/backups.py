@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`vms/{vm}/backups` and `vms/{vm}/checkpoints`."""
+"""`vms/{vm}/backups` and `vms/{vm}/checkpoints`.
+
+Whoever has the permits may begin a backup, but the engine lets administrators only look at backups and checkpoints, and
+looks at one itself before it ends it. So a client needs an administrative role, be it one made for backups.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,7 @@ from ovirtlab.engine.rest.bodies import read_guid
 from ovirtlab.engine.rest.disks import show as show_disk
 from ovirtlab.engine.rest.documents import API, Collection, Entity, link_to
 from ovirtlab.engine.rest.routing import Call, Created, Done, Routes
+from ovirtlab.engine.rest.shapes import check_unfiltered
 
 PERMIT = "backup_disk"
 _HYBRID_SINCE = (4, 7)
@@ -26,6 +31,7 @@ routes = Routes()
 
 @routes.get("vms/{vm}/backups")
 async def list_backups(call: Call) -> Collection:
+    check_unfiltered(call)
     vm = _vm(call)
     found = [show_backup(backup) for backup in call.context.state.backups.values() if backup.vm_id == vm.id]
     return Collection("backups", "backup", found)
@@ -40,6 +46,7 @@ async def add_backup(call: Call) -> Created:
     settings, level = call.context.state.settings, call.context.state.level_of(vm)
     hybrid = settings.use_hybrid_backup and level >= _HYBRID_SINCE and not call.flag("legacy")
     backup = await (commands.start_hybrid if hybrid else commands.start)(call.context, request)
+    check_unfiltered(call)  # the engine looks it up for the answer, when it is under way
     return Created(lambda: show_backup(backup))
 
 
@@ -76,6 +83,7 @@ async def finalize_backup(call: Call) -> Done:
 
 @routes.get("vms/{vm}/checkpoints")
 async def list_checkpoints(call: Call) -> Collection:
+    check_unfiltered(call)
     chain = checkpoints.of_vm(call.context.state, _vm(call).id)
     return Collection("checkpoints", "checkpoint", [show_checkpoint(checkpoint) for checkpoint in chain])
 
@@ -186,10 +194,12 @@ def _vm(call: Call) -> Vm:
 
 
 def _backup(call: Call) -> Backup:
+    check_unfiltered(call)
     return commands.get(call.context.state, _vm(call).id, call.id("backup"))
 
 
 def _checkpoint(call: Call) -> Checkpoint:
+    check_unfiltered(call)
     return checkpoints.get(call.context.state, _vm(call).id, call.id("checkpoint"))
 
 

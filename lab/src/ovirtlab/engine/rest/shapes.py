@@ -7,7 +7,7 @@ import uuid
 
 from ovirtlab.engine.access import sees
 from ovirtlab.engine.entities import Vm
-from ovirtlab.engine.faults import NotFound
+from ovirtlab.engine.faults import BadRequest, NotFound
 from ovirtlab.engine.jobs import Cause
 from ovirtlab.engine.rest.documents import API, Collection, Entity, Items, Value
 from ovirtlab.engine.rest.routing import Call
@@ -39,6 +39,12 @@ def check_seen(call: Call, place: tuple[str, str]) -> None:
     """Raise `NotFound` when the user-level view does not have this object."""
     if call.filtered and not sees(call.context.state, call.user, on=place):
         raise NotFound(place[1])
+
+
+def check_unfiltered(call: Call) -> None:
+    """Raise for the user-level view of what the engine has in the administrators' view only."""
+    if call.filtered:
+        raise BadRequest("Query execution failed due to insufficient permissions.")
 
 
 def nothing(tag: str, member: str) -> Collection:
