@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from ovirtlab.engine import provision, running, seed, upkeep
@@ -46,6 +44,7 @@ from ovirtlab.engine.rest import (
     quotas,
     roles,
     root,
+    services,
     snapshots,
     ssh_keys,
     starts,
@@ -103,7 +102,7 @@ GROUPS = (
     vm_details,
     vms,
 )
-_METHODS = ["GET", "POST", "PUT", "DELETE"]
+_METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"]
 
 
 class Engine:
@@ -194,17 +193,8 @@ class Engine:
             Route(f"{API}/{{path:path}}", api.answer, methods=_METHODS),
             *OpenId(self.sessions, self.state, self.context.clock, base_url=self.context.base_url).routes(),
             *Login(self.sessions, self.state, self.context.clock).routes(),
-            Route("/ovirt-engine/services/health", _health),
-            Route("/ovirt-engine/services/pki-resource", self._pki_resource),
+            *services.routes(self.context.ca_pem),
         ]
-
-    async def _pki_resource(self, request: Request) -> Response:
-        """The lab's CA, which signs the engine and its hosts."""
-        wanted = (request.query_params.get("resource"), request.query_params.get("format", "X509-PEM-CA"))
-        if wanted not in (("ca-certificate", "X509-PEM-CA"), ("ca-certificate", "X509-PEM")):
-            return Response(status_code=404)
-        kind = "application/x-x509-ca-cert" if wanted[1] == "X509-PEM-CA" else "application/x-x509-cert"
-        return Response(self.context.ca_pem, media_type=kind)
 
 
 def create_engine(
@@ -248,7 +238,3 @@ class UnknownSetting(ValueError):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"The setting {name} is not known; see ovirtlab.engine.timers.Settings for those that are.")
-
-
-async def _health(request: Request) -> Response:
-    return PlainTextResponse("DB Up!Welcome to Health Status!")

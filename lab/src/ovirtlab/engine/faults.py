@@ -55,6 +55,15 @@ class InternalError(Fault):
     status = 500
 
 
+class Bare(Fault):
+    """A refusal without a document: a version that there is not (400), 405, 406 and 415; `allow` are the methods."""
+
+    def __init__(self, status: int, *, allow: list[str] | None = None) -> None:
+        super().__init__("")
+        self.status = status
+        self.allow = allow
+
+
 def invalid(*messages: str) -> BadRequest:
     """A failed validation of kind 400; messages stand in square brackets, as the engine prints a list of them."""
     return BadRequest(f"[{', '.join(messages)}]")

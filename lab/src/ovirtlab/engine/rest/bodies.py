@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from uuid import UUID
 
 from lxml import etree  # type: ignore[import-untyped]
 
 from ovirtlab.engine.faults import BadRequest, malformed
 
+_GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _TRUE = {"true", "t", "yes", "y", "1", ""}
 _FALSE = {"false", "f", "no", "n", "0"}
 
@@ -71,12 +72,15 @@ class Body:
         return child.id if child else None
 
 
+class Unreadable(Exception):
+    """A body that is neither XML nor JSON."""
+
+
 def read_guid(text: str) -> str:
     """A UUID in the canonical form, or a 400 fault."""
-    try:
-        return str(UUID(text))
-    except ValueError:
-        raise malformed(f"The value '{text}' is not a valid GUID.") from None
+    if not _GUID.fullmatch(text):
+        raise BadRequest(f"Invalid UUID string: {text}", reason="Operation failed")
+    return text.lower()
 
 
 def read_integer(text: str) -> int:
@@ -105,8 +109,16 @@ def read_boolean(text: str) -> bool:
     raise malformed(f"The value '{text}' is not a valid boolean.")
 
 
+def boolean_parameter(parameters: Mapping[str, str], name: str) -> bool | None:
+    """A parameter that is a boolean; one that is none is ignored, as the engine does."""
+    try:
+        return read_boolean(parameters[name])
+    except (KeyError, BadRequest):
+        return None
+
+
 def parse_body(raw: bytes, content_type: str) -> Body:
-    """Read a request body; empty gives an empty `Body`, anything unreadable a 400 fault."""
+    """Read a request body; empty gives an empty `Body`, what is neither XML nor JSON raises `Unreadable`."""
     if not raw.strip():
         return Body()
     if "json" in content_type:
@@ -119,7 +131,7 @@ def _parse_xml(raw: bytes) -> Body:
     try:
         root = etree.fromstring(raw, parser)
     except etree.XMLSyntaxError as error:
-        raise BadRequest(f"The XML of the request cannot be read: {error}", reason="Invalid request") from None
+        raise Unreadable(str(error)) from None
     return _from_xml(root)
 
 
@@ -137,9 +149,9 @@ def _parse_json(raw: bytes) -> Body:
     try:
         document = json.loads(raw)
     except ValueError as error:
-        raise BadRequest(f"The JSON of the request cannot be read: {error}", reason="Invalid request") from None
+        raise Unreadable(str(error)) from None
     if not isinstance(document, dict):
-        raise BadRequest("The JSON of the request must be an object.", reason="Invalid request")
+        raise Unreadable("The JSON is no object.")
     return _from_json(document)
 
 

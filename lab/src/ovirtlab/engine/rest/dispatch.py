@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import logging
 
@@ -11,9 +10,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ovirtlab.engine.context import Context
-from ovirtlab.engine.faults import Fault, InternalError, NotFound, Unauthorized
-from ovirtlab.engine.rest import json_form, persistence, xml_form
+from ovirtlab.engine.faults import Bare, Fault, InternalError, NotFound, Unauthorized
+from ovirtlab.engine.rest import json_form, negotiation, persistence, xml_form
 from ovirtlab.engine.rest.actions import name_actions
+from ovirtlab.engine.rest.asynchrony import finish_created, finish_done, is_creation, show_creation
 from ovirtlab.engine.rest.documents import Collection, Entity
 from ovirtlab.engine.rest.follow import follow
 from ovirtlab.engine.rest.requests import authenticate, read_address, read_call, read_correlation_id
@@ -37,13 +37,17 @@ class Api:
         """Answer one request; refusals become faults, and failures of the engine a fault 500 and a log entry."""
         address = read_address(request)
         correlation_id = read_correlation_id(request, address.parameters)
-        form = _Form(self._router, wants_json=_wants_json(request))
-        match = self._router.find(request.method, address.path)
+        form = _Form(self._router, negotiation.accepted(request))
+        method = "GET" if request.method == "HEAD" else request.method
+        match = self._router.find(method, address.path)
         form.is_action = match is not None and match.route is not None and match.route.is_action
         user = None
         try:
-            await self._context.faults.before_call(request.method, address.path)
+            await self._context.faults.before_call(method, address.path)
             user = authenticate(request, self._sessions, self._context)
+            if not negotiation.is_supported(address.version):
+                raise Bare(400)
+            self._check(request.method, address.path, match)
             call = await read_call(request, address, user, context=self._context, correlation_id=correlation_id)
             response = await self._answer(call, match, form)
         except Fault as fault:
@@ -57,22 +61,40 @@ class Api:
         return response
 
     async def _answer(self, call: Call, match: Match | None, form: _Form) -> Response:
+        if call.method == "OPTIONS":
+            methods = ", ".join(self._router.methods(call.path))
+            return Response(methods, headers={"Allow": methods}, media_type="text/plain")
+        known = frozenset(self._context.state.jobs)
+        form.check()
         answer = await self._invoke(call, match)
         if isinstance(answer, Created):
-            return await _created(answer, call, form)
+            entity, status = await finish_created(answer, call)
+            located = status == 201 and entity.href is not None
+            headers = {"Location": f"{call.context.base_url}{entity.href}"} if located else None
+            return form.response(entity, status=status, headers=headers)
         if isinstance(answer, Done):
-            return await _done(answer, call, form)
+            entity, status = await finish_done(answer, call, known=known)
+            return form.response(entity, status=status)
         wanted = call.text("follow")
         if wanted:
             await follow(answer, wanted, get=lambda path: self._get(call, path))
         return form.response(answer)
 
-    async def _invoke(self, call: Call, match: Match | None) -> Answer:
+    def _check(self, method: str, path: str, match: Match | None) -> None:
+        """Raise 404 for an unknown path, and 405 for a method that is not for it."""
+        if is_creation(path):
+            return
         if match is None:
-            raise NotFound(call.path)
-        if match.route is None:
-            raise MethodNotAllowed(call.method)
-        return await match.route.handler(dataclasses.replace(call, segments=match.segments))
+            raise NotFound(path)
+        if match.route is None and method != "OPTIONS":
+            raise Bare(405, allow=self._router.methods(path))
+
+    async def _invoke(self, call: Call, match: Match | None) -> Answer:
+        if match is not None and match.route is not None:
+            return await match.route.handler(dataclasses.replace(call, segments=match.segments))
+        if is_creation(call.path):
+            return show_creation(call)
+        raise NotFound(call.path)
 
     async def _get(self, call: Call, path: str) -> Entity | Collection:
         """A GET of the same user from inside, for `follow`; it drops the parameters, `max` among them."""
@@ -84,19 +106,19 @@ class Api:
         raise NotFound(path)
 
 
-class MethodNotAllowed(Fault):
-    """405: the path is known, the method is not."""
-
-    status = 405
-
-
 class _Form:
-    """Renders documents the way the client asked for."""
+    """Renders documents the way the client asked for; faults as XML for one that takes neither form."""
 
-    def __init__(self, router: Router, *, wants_json: bool) -> None:
+    def __init__(self, router: Router, accepted: str | None) -> None:
         self._router = router
-        self._form = json_form if wants_json else xml_form
+        self._accepted = accepted
+        self._form = json_form if accepted == negotiation.JSON else xml_form
         self.is_action = False
+
+    def check(self) -> None:
+        """Raise 406 when the client takes none of the forms there are."""
+        if self._accepted is None:
+            raise Bare(406)
 
     def response(
         self, document: Entity | Collection, *, status: int = 200, headers: dict[str, str] | None = None
@@ -108,43 +130,15 @@ class _Form:
         if isinstance(fault, Unauthorized):
             headers = {"WWW-Authenticate": 'Basic realm="RESTAPI"'}
             return Response(_UNAUTHORIZED, 401, headers, media_type="text/html;charset=UTF-8")
-        if isinstance(fault, (NotFound, MethodNotAllowed)):
-            return Response(status_code=fault.status)
+        if isinstance(fault, NotFound):
+            return Response(status_code=404)
+        if isinstance(fault, Bare):
+            allow = {"Allow": ", ".join(fault.allow)} if fault.allow else None
+            return Response(status_code=fault.status, headers=allow)
         document = Entity("fault", {"detail": fault.detail, "reason": fault.reason})
         if self.is_action:
             document = Entity("action", {"fault": document, "status": "failed"})
         return self.response(document, status=fault.status)
-
-
-async def _created(answer: Created, call: Call, form: _Form) -> Response:
-    pending = answer.work is not None and not answer.work.done()
-    if pending and call.expects_created:
-        assert answer.work is not None
-        await asyncio.shield(answer.work)
-        pending = False
-    entity = answer.show()
-    if not pending:
-        headers = {"Location": f"{call.context.base_url}{entity.href}"} if entity.href else None
-        return form.response(entity, status=201, headers=headers)
-    entity.fields = {**entity.fields, "creation_status": "pending"}
-    entity.links = [*entity.links, f"creation_status={entity.href}/creation_status/{call.correlation_id}"]
-    return form.response(entity, status=202)
-
-
-async def _done(answer: Done, call: Call, form: _Form) -> Response:
-    pending = answer.work is not None and not answer.work.done()
-    if pending and not call.runs_async:
-        assert answer.work is not None
-        await asyncio.shield(answer.work)
-        pending = False
-    fields = {**answer.fields, "status": "pending" if pending else "complete"}
-    return form.response(Entity("action", fields), status=202 if pending and call.method == "POST" else 200)
-
-
-def _wants_json(request: Request) -> bool:
-    accept = request.headers.get("accept", "")
-    xml, plain = accept.find("xml"), accept.find("json")
-    return plain >= 0 and (xml < 0 or plain < xml)
 
 
 def _pairs(query: str) -> list[tuple[str, str]]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`follow=nics,disk_attachments.disk`: links of an answer replaced by what they lead to."""
+"""`follow=nics,disk_attachments.disk`: what links of an answer lead to, put in beside them."""
 
 from __future__ import annotations
 
@@ -35,11 +35,10 @@ async def _inline(entity: Entity, tree: Tree, get: Get) -> None:
 
 
 async def _replace(entity: Entity, name: str, get: Get) -> list[Entity]:
-    """Put the target of a link in its place and return the entities that came in."""
+    """Put in the target of a link, which stays, and return the entities that came in."""
     for rel, href in links_of(entity):
-        if rel == name.replace("_", ""):
+        if rel == _plain(name):
             answer = await get(href.removeprefix(f"{API}/"))
-            entity.links = [link for link in entity.links if link.partition("=")[0] != rel]
             assert isinstance(entity.fields, dict)
             return _put(entity.fields, name, answer)
     assert isinstance(entity.fields, dict)
@@ -55,6 +54,7 @@ def _put(fields: dict[str, Value], name: str, answer: Entity | Collection) -> li
 
 
 async def _replace_field(fields: dict[str, Value], name: str, get: Get) -> list[Entity]:
+    name = next((field for field in fields if _plain(field) == _plain(name)), name)
     value = fields.get(name)
     if isinstance(value, Entity):
         full = await _full(value, get)
@@ -76,3 +76,8 @@ async def _full(link: Entity, get: Get) -> Entity:
     except NotFound:
         return link
     return dataclasses.replace(answer) if isinstance(answer, Entity) else link
+
+
+def _plain(name: str) -> str:
+    """Names of links are the same whatever their case and underscores."""
+    return name.lower().replace("_", "")

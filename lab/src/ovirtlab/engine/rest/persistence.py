@@ -32,10 +32,11 @@ def settle(request: Request, response: Response, user: User, *, sessions: Sessio
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     session = sessions.find(token.strip()) if scheme.lower() == "bearer" else None
     fresh = sessions.keep(session or sessions.begin(user, API_SCOPE), idle_limit=_limit(request))
-    response.set_cookie(COOKIE, fresh, path=API, secure=True, httponly=True)
+    response.set_cookie(COOKIE, fresh, path=API, httponly=True)
 
 
 def _limit(request: Request) -> float | None:
-    """The client's own idle limit, which the header gives in minutes; what is no number is the engine's."""
+    """The client's own idle limit, which the header gives in minutes, at least one; else it is the engine's."""
     minutes = request.headers.get("session-ttl", "")
-    return float(minutes) * MINUTE if minutes.isascii() and minutes.isdigit() else None
+    given = float(minutes) if minutes.isascii() and minutes.isdigit() else 0.0
+    return given * MINUTE if given >= 1 else None

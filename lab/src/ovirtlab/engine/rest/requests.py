@@ -6,7 +6,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-import secrets
+import uuid
 from dataclasses import dataclass
 from urllib.parse import unquote
 
@@ -15,10 +15,11 @@ from starlette.requests import Request
 from ovirtlab.engine.access import is_admin, may_log_in
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.entities import User
-from ovirtlab.engine.faults import Forbidden, Unauthorized
+from ovirtlab.engine.faults import BadRequest, Bare, Forbidden, Unauthorized
 from ovirtlab.engine.rest import persistence
-from ovirtlab.engine.rest.bodies import parse_body, read_boolean
-from ovirtlab.engine.rest.documents import API
+from ovirtlab.engine.rest.bodies import Unreadable, boolean_parameter, parse_body
+from ovirtlab.engine.rest.documents import API, COLLECTIONS
+from ovirtlab.engine.rest.negotiation import is_readable, split_version
 from ovirtlab.engine.rest.routing import Call
 from ovirtlab.engine.sso import Sessions
 
@@ -31,6 +32,7 @@ class Address:
 
     path: str
     parameters: dict[str, str]
+    version: str | None = None
 
 
 def read_address(request: Request) -> Address:
@@ -45,17 +47,19 @@ def read_address(request: Request) -> Address:
             key, _, value = pair.partition("=")
             if key:
                 parameters[unquote(key)] = unquote(value)
-    parameters.update(request.query_params)
+    for key, value in reversed(request.query_params.multi_items()):  # the first of several counts
+        parameters[key] = value
     for name, header in (("all_content", "all-content"), ("filter", "filter")):
         if header in request.headers:
             parameters.setdefault(name, request.headers[header])
-    return Address("/".join(segments), parameters)
+    version, path = split_version("/".join(segments))
+    return Address(path, parameters, version or request.headers.get("version") or None)
 
 
 def read_correlation_id(request: Request, parameters: dict[str, str]) -> str:
     """The client's correlation id without characters that the engine drops, or a new one."""
     given = request.headers.get("correlation-id") or parameters.get("correlation_id", "")
-    return _NOT_IN_CORRELATION_ID.sub("", given)[:36] or secrets.token_hex(4)
+    return _NOT_IN_CORRELATION_ID.sub("", given)[:36] or str(uuid.uuid4())
 
 
 def authenticate(request: Request, sessions: Sessions, context: Context) -> User:
@@ -95,17 +99,32 @@ def _decode(credentials: str) -> tuple[str, str]:
     return login, password
 
 
+def _method(request: Request, address: Address) -> str:
+    """The method of the API's documentation that a request was for, e.g. `vms/methods/add`."""
+    parts = address.path.split("/")
+    collection = parts[-1] if len(parts) % 2 else parts[-2]
+    singular = next((name for name, known in COLLECTIONS.items() if known == collection), collection.removesuffix("s"))
+    if len(parts) % 2:
+        is_action = request.method == "POST" and len(parts) > 2 and not collection.endswith("s")
+        return f"{parts[-3].removesuffix('s')}/methods/{collection}" if is_action else f"{singular}s/methods/add"
+    return f"{singular}/methods/{'update' if request.method == 'PUT' else 'remove'}"
+
+
 async def read_call(request: Request, address: Address, user: User, *, context: Context, correlation_id: str) -> Call:
     """The call a handler gets, still without the segments of its route."""
     parameters = address.parameters
-    expect = request.headers.get("expect", "").lower()
-    body = parse_body(await request.body(), request.headers.get("content-type", ""))
-    wanted_filter = parameters.get("filter")
-    given_async = body.flag("async")
-    in_query = "async" in parameters and read_boolean(parameters["async"])
+    raw = await request.body()
+    if not is_readable(request, raw):
+        raise Bare(415)
+    try:
+        body = parse_body(raw, request.headers.get("content-type", ""))
+    except Unreadable:
+        usage = f"For correct usage, see: {context.base_url}/ovirt-engine/apidoc#services/{_method(request, address)}"
+        raise BadRequest(usage, reason="Request syntactically incorrect.") from None
+    expect = ",".join((request.headers.get("expect", ""), request.headers.get("x-ovirt-expect", ""))).lower()
     admin = is_admin(context.state, user)
-    wants_all = wanted_filter is not None and not read_boolean(wanted_filter)
-    if wants_all and not admin and request.method == "GET" and address.path:
+    wanted_filter = boolean_parameter(parameters, "filter")
+    if wanted_filter is False and not admin and request.method == "GET" and address.path:
         raise Forbidden("Query execution failed due to insufficient permissions.")
     return Call(
         context=context,
@@ -115,7 +134,8 @@ async def read_call(request: Request, address: Address, user: User, *, context: 
         parameters=parameters,
         body=body,
         correlation_id=correlation_id,
-        filtered=not admin or (wanted_filter is not None and read_boolean(wanted_filter)),
+        filtered=not admin or bool(wanted_filter),
         expects_created="201-created" in expect,
-        runs_async="202-accepted" in expect or in_query or bool(given_async),
+        runs_async=bool(body.flag("async")),
+        does_not_wait="202-accepted" in expect or bool(boolean_parameter(parameters, "async")),
     )

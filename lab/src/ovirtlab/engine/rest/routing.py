@@ -11,7 +11,8 @@ from typing import Any, TypeAlias
 from ovirtlab.engine.access import may, require
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.entities import User
-from ovirtlab.engine.rest.bodies import Body, read_boolean, read_guid, read_integer
+from ovirtlab.engine.faults import BadRequest
+from ovirtlab.engine.rest.bodies import Body, boolean_parameter, read_guid, read_integer
 from ovirtlab.engine.rest.documents import Collection, Entity, Value
 
 
@@ -29,7 +30,8 @@ class Call:
     correlation_id: str = ""
     filtered: bool = False
     expects_created: bool = False
-    runs_async: bool = False
+    runs_async: bool = False  # by the action's own `async`
+    does_not_wait: bool = False  # by header or parameter
 
     def id(self, name: str) -> str:
         """A segment of the path that is a UUID; malformed is a 400 fault."""
@@ -40,12 +42,16 @@ class Call:
         return self.parameters.get(name)
 
     def flag(self, name: str, *, default: bool = False) -> bool:
-        value = self.parameters.get(name)
-        return default if value is None else read_boolean(value)
+        """A boolean parameter; one that is no boolean is ignored, as the engine does."""
+        value = boolean_parameter(self.parameters, name)
+        return default if value is None else value
 
     def integer(self, name: str) -> int | None:
-        value = self.parameters.get(name)
-        return None if value is None else read_integer(value)
+        """A whole number; one that is none is ignored."""
+        try:
+            return read_integer(self.parameters[name])
+        except (KeyError, BadRequest):
+            return None
 
     def may(self, permit: str, on: tuple[str, str]) -> bool:
         """Whether the user has a permit on an object: `("vm", id)`, `("disk", id)`, `("storage_domain", id)`..."""
@@ -133,6 +139,12 @@ class Router:
             return Match(None, {})
         names = [part[1:-1] for part in route.pattern if part.startswith("{")]
         return Match(route, dict(zip(names, segments, strict=True)))
+
+    def methods(self, path: str) -> list[str]:
+        """What may be done with a path; empty when it is unknown."""
+        node, _ = self._root.walk(path.split("/"))
+        found = set(node.routes) if node is not None else set()
+        return sorted(found | {"OPTIONS"} | ({"HEAD"} if "GET" in found else set())) if found else []
 
     def actions(self, path: str) -> list[str]:
         """The actions of the object at a path."""
