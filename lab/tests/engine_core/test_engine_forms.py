@@ -17,9 +17,9 @@ def test_xml_is_the_default_in_the_engines_order(lab: Any, http: httpx.Client) -
     tags = [child.tag for child in root]
     assert tags[:4] == ["actions", "name", "description", "comment"]
     fields = [tag for tag in tags[4:] if tag != "link"]
-    references = ["cluster", "host", "original_template", "template"]
-    assert fields[-4:] == references
-    assert fields[:-4] == sorted(fields[:-4])
+    references = ["cluster", "cpu_profile", "host", "original_template", "template"]
+    assert fields[-5:] == references
+    assert fields[:-5] == sorted(fields[:-5])
     assert root.get("href") == f"/ovirt-engine/api/vms/{lab.vm_id('web')}"
 
 

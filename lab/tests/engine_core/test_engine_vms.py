@@ -154,8 +154,8 @@ def test_reboot(lab: Any, system: Any) -> None:
 
 
 def test_change(lab: Any, system: Any) -> None:
-    web = service(lab, system, "web")
-    changed = web.update(
+    db = service(lab, system, "db")
+    changed = db.update(
         types.Vm(
             description="front",
             memory=256 << 20,
@@ -164,9 +164,9 @@ def test_change(lab: Any, system: Any) -> None:
         )
     )
     assert (changed.description, changed.memory, changed.cpu.topology.cores) == ("front", 256 << 20, 2)
-    assert web.get().custom_properties[0].value == "yes"
+    assert db.get().custom_properties[0].value == "yes"
     with pytest.raises(sdk.Error, match="name is already in use"):
-        web.update(types.Vm(name="db"))
+        db.update(types.Vm(name="web"))
 
 
 def test_remove_with_and_without_disks(lab: Any, system: Any) -> None:

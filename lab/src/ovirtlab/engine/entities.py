@@ -216,9 +216,12 @@ class Vm:
     cd_disk_id: str = ""
     affinity: Literal["migratable", "user_migratable", "pinned"] = "migratable"
     allowed_hosts: tuple[str, ...] = ()  # ids of the only hosts it may run on; empty for all
+    boot_devices: tuple[str, ...] = ("hd",)
+    boot_menu: bool = False
     once: RunOnce | None = None
     migration_progress: int = 0  # percent
     migration_cancelled: bool = False
+    next_run: dict[str, Any] = field(default_factory=dict)  # changes that wait for the VM to go down, by attribute
     numa_nodes: list[NumaNode] = field(default_factory=list)
     consoles: list[str] = field(default_factory=lambda: list(CONSOLES))
     kept: dict[str, Any] = field(default_factory=dict)  # properties that are shown again, without effect

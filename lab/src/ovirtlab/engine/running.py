@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 
-from ovirtlab.engine import jobs
+from ovirtlab.engine import jobs, next_run
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.entities import DiskAttachment, HostEntity, Vm
 from ovirtlab.engine.events import Severity
@@ -184,6 +184,7 @@ async def reboot(context: Context, vm: Vm, *, cause: Cause) -> None:
 def went_down(context: Context, vm: Vm) -> None:
     """Record that a VM runs no more."""
     vm.status, vm.host_id, vm.once = "down", "", None
+    next_run.apply(vm)
     vm.stop_time = context.clock.now()
 
 

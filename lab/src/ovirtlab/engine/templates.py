@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+from typing import Any
 
 from ovirtlab.engine import disk_copies, disks, jobs
 from ovirtlab.engine.context import Context
@@ -15,7 +17,8 @@ from ovirtlab.engine.state import BLANK
 ADD = "Cannot add Template"
 REMOVE = "Cannot remove Template"
 _SETTINGS = (
-    "bios_type", "cores", "machine", "os_cmdline", "os_initrd", "os_kernel", "os_type", "sockets", "threads", "vm_type",
+    "bios_type", "boot_devices", "boot_menu", "cores", "custom_properties", "kept", "level", "machine", "os_cmdline",
+    "os_initrd", "os_kernel", "os_type", "sockets", "threads", "vm_type",
 )  # fmt: skip
 
 Copies = list[tuple[Disk, Disk, DiskAttachment]]  # (source, copy, how the copy hangs)
@@ -29,9 +32,14 @@ def check_source(context: Context, vm: Vm) -> None:
         disks.check_free(context, disk, ADD)
 
 
+def settings_of(vm: Vm) -> dict[str, Any]:
+    """What VMs made from a template of this VM begin with, by attribute."""
+    return {name: copy.copy(getattr(vm, name)) for name in _SETTINGS}
+
+
 def register(context: Context, vm: Vm, template: Template, *, places: dict[str, str]) -> Copies:
     """Put a template of a checked VM into the state, locked until `fill_template`."""
-    template.settings = {name: getattr(vm, name) for name in _SETTINGS}
+    template.settings = settings_of(vm)
     template.memory, template.status, template.creation_time = vm.memory, "locked", context.clock.now()
     copies = _plan(context, vm.attachments, owner="", places=places)
     template.attachments = {copy.id: attachment for _, copy, attachment in copies}

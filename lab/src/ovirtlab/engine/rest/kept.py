@@ -22,14 +22,14 @@ def keep(state: State, kept: dict[str, Any], body: Body, names: Iterable[str]) -
         child = body.child(name)
         if child is not None:
             value = _read(state, name, child)
-            kept[name] = _merged(kept.get(name), value)
+            kept[name] = merged(kept.get(name), value)
 
 
-def _merged(before: Value, value: Value) -> Value:
+def merged(before: Value, value: Value) -> Value:
     """Properties inside properties: those that are not named stay as they were."""
     if not isinstance(before, Entity) or not isinstance(value, Entity) or before.reference or value.reference:
         return value
-    fields = {name: _merged(before.fields.get(name), inner) for name, inner in value.fields.items()}
+    fields = {name: merged(before.fields.get(name), inner) for name, inner in value.fields.items()}
     return Entity(value.tag, {**before.fields, **fields}, id=value.id)
 
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import copy
+
 from ovirtlab.engine import machines, ovf_reader, templates
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.entities import Template, Vm
@@ -12,7 +14,8 @@ from ovirtlab.engine.rest.bodies import Body
 from ovirtlab.engine.rest.disks import find_domain
 from ovirtlab.engine.rest.routing import Call, Created, Routes
 from ovirtlab.engine.rest.shapes import cause_of
-from ovirtlab.engine.rest.vms import change, show
+from ovirtlab.engine.rest.vm_properties import change
+from ovirtlab.engine.rest.vms import show
 from ovirtlab.engine.state import BLANK
 
 routes = Routes()
@@ -36,7 +39,7 @@ def _add(call: Call) -> Created:
     template = find_template(context, body)
     vm = Vm(id=body.id or context.state.new_id(), name="", cluster_id=cluster_id, memory=template.memory)
     for name, value in template.settings.items():
-        setattr(vm, name, value)
+        setattr(vm, name, copy.copy(value))
     machines.check_name(context, body.text("name") or "")
     change(context, vm, body)
     copies = templates.plan_disks(context, vm, template, places=read_places(context, body))

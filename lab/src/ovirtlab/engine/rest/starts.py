@@ -11,7 +11,7 @@ from ovirtlab.engine.rest.bodies import Body
 from ovirtlab.engine.rest.documents import link_to
 from ovirtlab.engine.rest.routing import Call, Done, Routes
 from ovirtlab.engine.rest.shapes import cause_of, vm_of
-from ovirtlab.engine.rest.vms import find_hosts
+from ovirtlab.engine.rest.vm_properties import find_hosts
 
 routes = Routes()
 

@@ -15,6 +15,7 @@ from ovirtlab.engine.rest.members import serve_members
 from ovirtlab.engine.rest.new_vms import read_places
 from ovirtlab.engine.rest.routing import Call, Created, Done, Routes
 from ovirtlab.engine.rest.shapes import address, cause_of
+from ovirtlab.engine.rest.vm_properties import change, shown
 
 routes = Routes()
 
@@ -39,10 +40,10 @@ async def add_template(call: Call) -> Created:
     call.require("create_template", ("vm", vm.id))
     templates.check_source(context, vm)
     template = Template(id=context.state.new_id(), name=name, cluster_id=vm.cluster_id)
-    template.description = body.text("description") or ""
     _set_version(context, template, body)
     places = read_places(context, body.child("vm") or Body())
     copies = templates.register(context, vm, template, places=places)
+    _change(context, template, body)
     work = templates.fill_template(context, template, copies, source=vm, cause=cause_of(call))
     task = context.background.spawn(work, name=f"add template {name}")
     return Created(lambda: show(call, template), work=task)
@@ -52,12 +53,22 @@ async def add_template(call: Call) -> Created:
 async def update_template(call: Call) -> Entity:
     template, body = _template(call), call.body
     call.require("edit_template_properties", ("template", template.id))
-    name, description = body.text("name"), body.text("description")
+    name = body.text("name")
     if name and name != template.name:
         _check_name(call.context, name)
         template.name = name
-    template.description = template.description if description is None else description
+    _change(call.context, template, body)
     return show(call, template)
+
+
+def _change(context: Context, template: Template, body: Body) -> None:
+    description, comment = body.text("description"), body.text("comment")
+    template.description = template.description if description is None else description
+    template.comment = template.comment if comment is None else comment
+    settings = _settings(template)
+    change(context, settings, Body(fields={key: value for key, value in body.fields.items() if key != "name"}))
+    template.memory = settings.memory
+    template.settings = templates.settings_of(settings)
 
 
 @routes.delete("templates/{template}")
@@ -80,26 +91,27 @@ serve_members(routes, "templates/{template}/diskattachments/{attachment}", list_
 
 
 def show(call: Call, item: Template) -> Entity:
-    settings = item.settings
-    topology = Entity("topology", {name: settings.get(name, 1) for name in ("cores", "sockets", "threads")})
     version: dict[str, Value] = {
         "version_name": item.version_name or "base version",
         "version_number": item.version,
         "base_template": link_to("template", item.base_id or item.id),
     }
     fields: dict[str, Value] = {
+        **shown(call.context.state, _settings(item)),
         "name": item.name,
         "description": item.description,
-        "cpu": Entity("cpu", {"architecture": "x86_64", "topology": topology}),
+        "comment": item.comment,
         "creation_time": item.creation_time,
-        "memory": item.memory,
-        "os": Entity("os", {"type": settings.get("os_type", "other")}),
         "status": item.status,
-        "type": settings.get("vm_type", "server"),
         "version": Entity("version", version),
         "cluster": link_to("cluster", item.cluster_id),
     }
     return Entity("template", fields, id=item.id, href=address("templates", item.id), links=("diskattachments",))
+
+
+def _settings(item: Template) -> Vm:
+    """A VM that is what the template says, to read and change that by."""
+    return Vm(id=item.id, name=item.name, cluster_id=item.cluster_id, memory=item.memory, **item.settings)
 
 
 def kind(context: Context) -> Kind[Template]:

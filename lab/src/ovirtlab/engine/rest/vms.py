@@ -3,20 +3,17 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
-
-from ovirtlab.engine import machines, running
+from ovirtlab.engine import machines, next_run, running
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.entities import Vm
-from ovirtlab.engine.faults import conflict, invalid, malformed
+from ovirtlab.engine.faults import conflict
 from ovirtlab.engine.ovf import write as write_ovf
 from ovirtlab.engine.rest import initialization, search_keys
-from ovirtlab.engine.rest.bodies import Body
-from ovirtlab.engine.rest.documents import Collection, Entity, Items, Value, link_to
-from ovirtlab.engine.rest.kept import keep
+from ovirtlab.engine.rest.documents import Collection, Entity, Value, link_to
 from ovirtlab.engine.rest.listing import Kind
 from ovirtlab.engine.rest.routing import Call, Done, Routes
-from ovirtlab.engine.rest.shapes import address, cause_of, version, vm_of
+from ovirtlab.engine.rest.shapes import address, cause_of, vm_of
+from ovirtlab.engine.rest.vm_properties import change, shown
 
 routes = Routes()
 
@@ -34,18 +31,26 @@ async def list_vms(call: Call) -> Collection:
 
 @routes.get("vms/{vm}")
 async def get_vm(call: Call) -> Entity:
-    return show(call, vm_of(call))
+    """As it is; with `next_run` as it will be when it has gone down and runs again."""
+    vm = vm_of(call)
+    return show(call, next_run.preview(vm) if call.flag("next_run") else vm)
 
 
 @routes.put("vms/{vm}")
 async def update_vm(call: Call) -> Entity:
+    """Of a VM that runs some properties change at once; the others wait until it goes down."""
     vm = vm_of(call)
     call.require("edit_vm_properties", ("vm", vm.id))
     if vm.image_locked:
         raise conflict(f"Cannot edit VM: {running.VM_LOCKED}")
-    change(call.context, vm, call.body)
+    wanted = next_run.preview(vm)
+    change(call.context, wanted, call.body)
+    next_run.plan(vm, wanted)
+    if not vm.host_id:
+        next_run.apply(vm)
+    vm.generation += 1
     machines.tell(call.context, vm, cause_of(call), 35, f"VM {vm.name} configuration was updated by {call.user.login}.")
-    return show(call, vm)
+    return show(call, next_run.preview(vm) if call.flag("next_run") else vm)
 
 
 @routes.delete("vms/{vm}")
@@ -116,65 +121,32 @@ def show(call: Call, vm: Vm) -> Entity:
         "name": vm.name,
         "description": vm.description,
         "comment": vm.comment,
-        "bios": Entity("bios", {"boot_menu": Entity("boot_menu", {"enabled": False}), "type": vm.bios_type}),
-        "cpu": _cpu(vm),
         "creation_time": vm.creation_time,
-        "custom_compatibility_version": version(vm.level) if vm.level else None,
-        "custom_properties": _custom_properties(vm),
-        "delete_protected": vm.delete_protected,
         "initialization": _initialization(call, vm),
-        "memory": vm.memory,
-        "memory_policy": Entity("memory_policy", {"guaranteed": vm.memory, "max": vm.memory * 4}),
-        "next_run_configuration_exists": False,
+        "next_run_configuration_exists": bool(vm.next_run),
         "origin": vm.origin,
-        "os": _os(vm),
         "run_once": vm.once is not None,
-        "start_paused": False,
         "start_time": vm.start_time if vm.host_id else None,
-        "stateless": False,
         "status": vm.status,
         "status_detail": vm.status_detail or None,
         "stop_reason": vm.stop_reason,
         "stop_time": vm.stop_time,
-        "storage_error_resume_behaviour": "auto_resume",
-        "time_zone": Entity("time_zone", {"name": "Etc/GMT"}),
-        "type": vm.vm_type,
         "cluster": link_to("cluster", vm.cluster_id),
         "host": link_to("host", vm.host_id),
         "original_template": link_to("template", vm.template_id),
         "template": link_to("template", vm.template_id),
-        **_KEPT_DEFAULTS,
-        **{name: value for name, value in vm.kept.items() if name in _KEPT},
+        **shown(call.context.state, vm),
+        "use_latest_template_version": _follows_template(vm),
     }
     return Entity("vm", fields, id=vm.id, href=address("vms", vm.id), links=LINKS)
 
 
-def _cpu(vm: Vm) -> Entity:
-    topology = Entity("topology", {"cores": vm.cores, "sockets": vm.sockets, "threads": vm.threads})
-    return Entity("cpu", {"architecture": "x86_64", "topology": topology})
-
-
-def _os(vm: Vm) -> Entity:
-    boot = Entity("boot", {"devices": Items("device", ["hd"])})
-    return Entity(
-        "os",
-        {
-            "boot": boot,
-            "type": vm.os_type,
-            "kernel": vm.os_kernel or None,
-            "initrd": vm.os_initrd or None,
-            "cmdline": vm.os_cmdline or None,
-        },
-    )
-
-
-def _custom_properties(vm: Vm) -> Items | None:
-    if not vm.custom_properties:
+def _follows_template(vm: Vm) -> Value:
+    """Told of stateless VMs only, for which it means something."""
+    if vm.kept.get("stateless") != "true":
         return None
-    pairs = vm.custom_properties.items()
-    return Items(
-        "custom_property", [Entity("custom_property", {"name": name, "value": value}) for name, value in pairs]
-    )
+    follows: Value = vm.kept.get("use_latest_template_version", False)
+    return follows
 
 
 def _initialization(call: Call, vm: Vm) -> Entity | None:
@@ -185,89 +157,3 @@ def _initialization(call: Call, vm: Vm) -> Entity | None:
         return own or (Entity("initialization") if call.flag("all_content") else None)
     configuration = Entity("configuration", {"data": write_ovf(call.context.state, vm), "type": "ovf"})
     return Entity("initialization", {**(own.fields if own else {}), "configuration": configuration})
-
-
-def change(context: Context, vm: Vm, body: Body) -> None:
-    """Take over the fields of a VM that a request names."""
-    name = body.text("name")
-    if name is not None:
-        machines.check_name(context, name, action="Cannot edit VM", besides=vm.id)
-        vm.name = name
-    for attribute, path in _TEXTS.items():
-        text = body.text(*path)
-        if text is not None:
-            setattr(vm, attribute, text)
-    for attribute, path in _NUMBERS.items():
-        number = body.integer(*path)
-        if number is not None:
-            setattr(vm, attribute, number)
-    keep(context.state, vm.kept, body, _KEPT)
-    initialization.keep_own(context.state, vm, body)
-    _place(context, vm, body)
-    protected = body.flag("delete_protected")
-    vm.delete_protected = vm.delete_protected if protected is None else protected
-    if "custom_properties" in body:
-        properties = body.list("custom_properties", "custom_property")
-        vm.custom_properties = {entry.text("name") or "": entry.text("value") or "" for entry in properties}
-    vm.generation += 1
-
-
-def _place(context: Context, vm: Vm, body: Body) -> None:
-    """Take over where a VM may run and whether it may leave; only hosts that there are."""
-    policy = body.child("placement_policy")
-    if policy is None:
-        return
-    word = policy.text("affinity")
-    if word is not None and word not in _AFFINITIES:
-        raise malformed(f"Invalid value '{word}' for affinity: one of {', '.join(_AFFINITIES)} is expected.")
-    vm.affinity = cast(Any, word) or vm.affinity
-    if "hosts" in policy:
-        vm.allowed_hosts = find_hosts(context, policy)
-
-
-def find_hosts(context: Context, policy: Body) -> tuple[str, ...]:
-    """The ids of the hosts that a placement policy names by id or name; unknown ones are refused."""
-    found = []
-    for item in policy.list("hosts", "host"):
-        key, name = item.id, item.text("name")
-        hosts = context.state.hosts.values()
-        host = next((one.id for one in hosts if key == one.id or (not key and name == one.name)), None)
-        if host is None:
-            raise invalid(f"The host {key or name} does not exist.")
-        found.append(host)
-    return tuple(found)
-
-
-_AFFINITIES = ("migratable", "user_migratable", "pinned")
-_KEPT = (
-    "auto_pinning_policy", "console", "cpu_pinning_policy", "cpu_shares", "custom_cpu_model", "display",
-    "high_availability", "io", "large_icon", "lease", "memory_policy", "migration", "migration_downtime",
-    "multi_queues_enabled", "placement_policy", "rng_device", "serial_number", "small_icon", "soundcard_enabled", "sso",
-    "start_paused", "stateless", "storage_error_resume_behaviour", "time_zone", "tpm_enabled", "tunnel_migration",
-    "usb", "use_latest_template_version", "virtio_scsi", "virtio_scsi_multi_queues_enabled",
-)  # fmt: skip
-_KEPT_DEFAULTS: dict[str, Value] = {
-    "console": Entity("console", {"enabled": False}),
-    "high_availability": Entity("high_availability", {"enabled": False, "priority": 0}),
-    "placement_policy": Entity("placement_policy", {"affinity": "migratable"}),
-    "usb": Entity("usb", {"enabled": False}),
-    "use_latest_template_version": False,
-}
-
-_TEXTS = {
-    "description": ("description",),
-    "comment": ("comment",),
-    "bios_type": ("bios", "type"),
-    "os_type": ("os", "type"),
-    "os_kernel": ("os", "kernel"),
-    "os_initrd": ("os", "initrd"),
-    "os_cmdline": ("os", "cmdline"),
-    "vm_type": ("type",),
-    "machine": ("custom_emulated_machine",),
-}
-_NUMBERS = {
-    "memory": ("memory",),
-    "cores": ("cpu", "topology", "cores"),
-    "sockets": ("cpu", "topology", "sockets"),
-    "threads": ("cpu", "topology", "threads"),
-}

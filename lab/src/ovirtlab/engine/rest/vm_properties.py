@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a VM is set to: read from requests and shown; most of it is kept for clients and has no effect in the lab."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from ovirtlab.engine import machines
+from ovirtlab.engine.context import Context
+from ovirtlab.engine.entities import Vm
+from ovirtlab.engine.faults import invalid, malformed
+from ovirtlab.engine.rest import initialization
+from ovirtlab.engine.rest.bodies import Body
+from ovirtlab.engine.rest.defaults import profiles_of
+from ovirtlab.engine.rest.documents import Entity, Items, Value
+from ovirtlab.engine.rest.kept import keep, merged, reference
+from ovirtlab.engine.rest.shapes import version
+from ovirtlab.engine.state import State
+
+_AFFINITIES = ("migratable", "user_migratable", "pinned")
+_BOOT_DEVICES = ("hd", "cdrom", "network")
+_KEPT = (
+    "auto_pinning_policy", "console", "cpu_pinning_policy", "cpu_profile", "cpu_shares", "custom_cpu_model", "display",
+    "high_availability", "instance_type", "io", "large_icon", "lease", "memory_policy", "migration",
+    "migration_downtime", "multi_queues_enabled", "numa_tune_mode", "placement_policy", "quota", "rng_device",
+    "serial_number", "small_icon", "soundcard_enabled", "sso", "start_paused", "stateless",
+    "storage_error_resume_behaviour", "time_zone", "tpm_enabled", "tunnel_migration", "usb",
+    "use_latest_template_version", "virtio_scsi", "virtio_scsi_multi_queues", "virtio_scsi_multi_queues_enabled",
+)  # fmt: skip
+_KEPT_OF_CPU = ("cpu_tune", "mode")
+_TEXTS = {
+    "description": ("description",),
+    "comment": ("comment",),
+    "bios_type": ("bios", "type"),
+    "os_type": ("os", "type"),
+    "os_kernel": ("os", "kernel"),
+    "os_initrd": ("os", "initrd"),
+    "os_cmdline": ("os", "cmdline"),
+    "vm_type": ("type",),
+    "machine": ("custom_emulated_machine",),
+}
+_NUMBERS = {
+    "memory": ("memory",),
+    "cores": ("cpu", "topology", "cores"),
+    "sockets": ("cpu", "topology", "sockets"),
+    "threads": ("cpu", "topology", "threads"),
+}
+_FLAGS = {"delete_protected": ("delete_protected",), "boot_menu": ("bios", "boot_menu", "enabled")}
+
+
+def change(context: Context, vm: Vm, body: Body) -> None:
+    """Take over the properties of a VM that a request names."""
+    name = body.text("name")
+    if name is not None:
+        machines.check_name(context, name, action="Cannot edit VM", besides=vm.id)
+        vm.name = name
+    for attribute, path in _TEXTS.items():
+        _set(vm, attribute, body.text(*path))
+    for attribute, path in _NUMBERS.items():
+        _set(vm, attribute, body.integer(*path))
+    for attribute, path in _FLAGS.items():
+        _set(vm, attribute, body.flag(*path))
+    keep(context.state, vm.kept, body, _KEPT)
+    _keep_cpu(context.state, vm, body.child("cpu") or Body())
+    initialization.keep_own(context.state, vm, body)
+    _set(vm, "boot_devices", _boot_devices(body))
+    _place(context, vm, body)
+    if "custom_compatibility_version" in body:
+        vm.level = _level(body)
+    if "custom_properties" in body:
+        properties = body.list("custom_properties", "custom_property")
+        vm.custom_properties = {entry.text("name") or "": entry.text("value") or "" for entry in properties}
+
+
+def _set(vm: Vm, attribute: str, value: object) -> None:
+    if value is not None:
+        setattr(vm, attribute, value)
+
+
+def _keep_cpu(state: State, vm: Vm, body: Body) -> None:
+    kept: dict[str, Any] = {}
+    keep(state, kept, body, _KEPT_OF_CPU)
+    if kept:
+        vm.kept["cpu"] = merged(vm.kept.get("cpu"), Entity("cpu", kept))
+
+
+def _boot_devices(body: Body) -> tuple[str, ...] | None:
+    """The order in which devices are tried; an empty list changes nothing, as in an engine."""
+    boot = (body.child("os") or Body()).child("boot") or Body()
+    found = tuple(item.value for item in boot.list("devices", "device"))
+    for word in found:
+        if word not in _BOOT_DEVICES:
+            raise malformed(f"Invalid value '{word}' for device: one of {', '.join(_BOOT_DEVICES)} is expected.")
+    return found or None
+
+
+def _level(body: Body) -> tuple[int, int] | None:
+    """A level of the VM's own; none, when the request has an empty one."""
+    major, minor = (body.integer("custom_compatibility_version", name) for name in ("major", "minor"))
+    return None if major is None or minor is None or major < 0 else (major, minor)
+
+
+def _place(context: Context, vm: Vm, body: Body) -> None:
+    """Take over where a VM may run and whether it may leave; only hosts that there are."""
+    policy = body.child("placement_policy")
+    if policy is None:
+        return
+    word = policy.text("affinity")
+    if word is not None and word not in _AFFINITIES:
+        raise malformed(f"Invalid value '{word}' for affinity: one of {', '.join(_AFFINITIES)} is expected.")
+    vm.affinity = cast(Any, word) or vm.affinity
+    if "hosts" in policy:
+        vm.allowed_hosts = find_hosts(context, policy)
+
+
+def find_hosts(context: Context, policy: Body) -> tuple[str, ...]:
+    """The ids of the hosts that a placement policy names by id or name; unknown ones are refused."""
+    found = []
+    for item in policy.list("hosts", "host"):
+        key, name = item.id, item.text("name")
+        hosts = context.state.hosts.values()
+        host = next((one.id for one in hosts if key == one.id or (not key and name == one.name)), None)
+        if host is None:
+            raise invalid(f"The host {key or name} does not exist.")
+        found.append(host)
+    return tuple(found)
+
+
+def shown(state: State, vm: Vm) -> dict[str, Value]:
+    """The properties as the API has them, those of a new VM where nothing else was chosen."""
+    fields: dict[str, Value] = {
+        **_usual(vm),
+        "bios": _bios(vm),
+        "cpu": _cpu(vm),
+        "cpu_profile": _cpu_profile(state, vm),
+        "custom_compatibility_version": version(vm.level, tag="custom_compatibility_version") if vm.level else None,
+        "custom_emulated_machine": vm.machine or None,
+        "custom_properties": _custom_properties(vm),
+        "delete_protected": vm.delete_protected,
+        "memory": vm.memory,
+        "memory_policy": _memory_policy(vm),
+        "os": _os(vm),
+        "type": vm.vm_type,
+    }
+    chosen = {name: merged(fields.get(name), vm.kept[name]) for name in (*_KEPT, "cpu") if name in vm.kept}
+    return fields | chosen
+
+
+def _usual(vm: Vm) -> dict[str, Value]:
+    """What nobody has chosen; some of it an engine tells only of VMs where it means something."""
+    display: dict[str, Value] = {
+        "copy_paste_enabled": True,
+        "disconnect_action": "LOCK_SCREEN",
+        "file_transfer_enabled": True,
+        "monitors": 1,
+        "smartcard_enabled": False,
+        "type": "vnc",
+    }
+    inherited = dict.fromkeys(("auto_converge", "compressed", "encrypted"), "inherit")
+    return {
+        "console": Entity("console", {"enabled": False}),
+        "cpu_pinning_policy": "none",
+        "cpu_shares": 0,
+        "display": Entity("display", display),
+        "high_availability": Entity("high_availability", {"enabled": False, "priority": 0}),
+        "io": Entity("io", {"threads": 0}),
+        "migration": Entity("migration", inherited),
+        "migration_downtime": -1,
+        "multi_queues_enabled": True,
+        "placement_policy": Entity("placement_policy", {"affinity": vm.affinity}),
+        "rng_device": Entity("rng_device", {"source": "urandom"}),
+        "soundcard_enabled": False,
+        "sso": Entity("sso", {"methods": Items("method", [Entity("method", id="guest_agent")])}),
+        "start_paused": False,
+        "stateless": False,
+        "storage_error_resume_behaviour": "auto_resume",
+        "time_zone": Entity("time_zone", {"name": "Etc/GMT"}),
+        "tpm_enabled": False,
+        "usb": Entity("usb", {"enabled": False}),
+        "virtio_scsi": Entity("virtio_scsi", {"enabled": True}),
+        "virtio_scsi_multi_queues_enabled": False,
+    }
+
+
+def _bios(vm: Vm) -> Entity:
+    menu = Entity("boot_menu", {"enabled": vm.boot_menu})
+    return Entity("bios", {"boot_menu": menu, "type": vm.bios_type})
+
+
+def _cpu(vm: Vm) -> Entity:
+    topology = Entity("topology", {"cores": vm.cores, "sockets": vm.sockets, "threads": vm.threads})
+    return Entity("cpu", {"architecture": "x86_64", "topology": topology})
+
+
+def _cpu_profile(state: State, vm: Vm) -> Entity | None:
+    there = profiles_of(state, "cpu_profile", vm.cluster_id)
+    return reference(state, "cpu_profile", there[0]) if there else None
+
+
+def _memory_policy(vm: Vm) -> Entity:
+    return Entity("memory_policy", {"ballooning": True, "guaranteed": vm.memory, "max": vm.memory * 4})
+
+
+def _os(vm: Vm) -> Entity:
+    fields: dict[str, Value] = {
+        "boot": Entity("boot", {"devices": Items("device", vm.boot_devices)}),
+        "type": vm.os_type,
+        "kernel": vm.os_kernel or None,
+        "initrd": vm.os_initrd or None,
+        "cmdline": vm.os_cmdline or None,
+    }
+    return Entity("os", fields)
+
+
+def _custom_properties(vm: Vm) -> Items | None:
+    if not vm.custom_properties:
+        return None
+    pairs = vm.custom_properties.items()
+    return Items(
+        "custom_property", [Entity("custom_property", {"name": name, "value": value}) for name, value in pairs]
+    )

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What VMs and templates are set to: kept, shown, and when a VM runs put off until it goes down."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import ovirtsdk4
+import pytest
+from ovirtsdk4 import types
+
+JSON = {"Accept": "application/json"}
+MIB = 1 << 20
+
+
+def service(lab: Any, system: Any, name: str) -> Any:
+    return system.vms_service().vm_service(lab.vm_id(name))
+
+
+def test_a_new_vm_shows_what_an_engine_shows_of_one(system: Any, lab: Any) -> None:
+    cluster, blank = types.Cluster(name="Default"), types.Template(name="Blank")
+    vm = system.vms_service().add(types.Vm(name="new", cluster=cluster, template=blank, memory=64 * MIB))
+    policy = vm.memory_policy
+    assert (policy.guaranteed, policy.max, policy.ballooning) == (64 * MIB, 256 * MIB, True)
+    assert (vm.display.monitors, vm.io.threads, vm.cpu_shares, vm.soundcard_enabled) == (1, 0, 0, False)
+    assert [method.id for method in vm.sso.methods] == [types.SsoMethod.GUEST_AGENT]
+    assert [device.value for device in vm.os.boot.devices] == ["hd"]
+    assert system.cpu_profiles_service().profile_service(vm.cpu_profile.id).get().name == "Default"
+    assert vm.use_latest_template_version is None  # told of stateless VMs only
+
+
+def test_properties_are_kept_beside_those_that_are_not_named(system: Any, lab: Any) -> None:
+    db = service(lab, system, "db")
+    db.update(
+        types.Vm(
+            bios=types.Bios(boot_menu=types.BootMenu(enabled=True)),
+            os=types.OperatingSystem(boot=types.Boot(devices=[types.BootDevice.NETWORK, types.BootDevice.HD])),
+            memory_policy=types.MemoryPolicy(guaranteed=8 * MIB),
+            cpu=types.Cpu(mode=types.CpuMode.HOST_PASSTHROUGH),
+            custom_compatibility_version=types.Version(major=4, minor=6),
+            lease=types.StorageDomainLease(storage_domain=types.StorageDomain(name="data")),
+        )
+    )
+    pins = types.CpuTune(vcpu_pins=[types.VcpuPin(vcpu=0, cpu_set="0-1")])
+    db.update(types.Vm(cpu=types.Cpu(cpu_tune=pins), custom_emulated_machine="pc-q35-rhel9.2.0"))
+    vm = db.get()
+    assert vm.bios.boot_menu.enabled
+    assert [device.value for device in vm.os.boot.devices] == ["network", "hd"]
+    assert (vm.memory_policy.guaranteed, vm.memory_policy.ballooning) == (8 * MIB, True)
+    assert (vm.cpu.mode, vm.cpu.cpu_tune.vcpu_pins[0].cpu_set) == (types.CpuMode.HOST_PASSTHROUGH, "0-1")
+    assert (vm.cpu.topology.cores, vm.custom_emulated_machine) == (1, "pc-q35-rhel9.2.0")
+    assert lab.engine.state.vms[vm.id].level == (vm.custom_compatibility_version.major, 6)
+    assert vm.lease.storage_domain.href.startswith("/ovirt-engine/api/storagedomains/")
+    db.update(types.Vm(custom_compatibility_version=types.Version(major=-1, minor=-1)))
+    assert db.get().custom_compatibility_version is None
+
+
+def test_what_does_not_change_while_a_vm_runs_waits_until_it_is_down(system: Any, lab: Any) -> None:
+    web = service(lab, system, "web")
+    before = web.get().memory
+    wanted = types.Vm(memory=before * 2, description="front", time_zone=types.TimeZone(name="Europe/Berlin"))
+    answer = web.update(wanted)
+    assert (answer.memory, answer.description, answer.time_zone.name) == (before, "front", "Etc/GMT")
+    assert answer.next_run_configuration_exists
+    coming = web.get(next_run=True)
+    assert (coming.memory, coming.time_zone.name) == (before * 2, "Europe/Berlin")
+    assert web.update(types.Vm(cpu_shares=512), next_run=True).memory == before * 2
+    web.stop()
+    lab.wait(lambda: web.get().status == types.VmStatus.DOWN)
+    vm = web.get()
+    assert (vm.memory, vm.cpu_shares, vm.time_zone.name) == (before * 2, 512, "Europe/Berlin")
+    assert not vm.next_run_configuration_exists
+
+
+def test_a_change_that_is_taken_back_waits_no_longer(system: Any, lab: Any) -> None:
+    web = service(lab, system, "web")
+    before = web.get().memory
+    assert web.update(types.Vm(memory=before * 2)).next_run_configuration_exists
+    assert not web.update(types.Vm(memory=before)).next_run_configuration_exists
+
+
+def test_unknown_words_are_refused(lab: Any, http: httpx.Client) -> None:
+    body = {"os": {"boot": {"devices": {"device": ["floppy"]}}}}
+    answer = http.put(f"vms/{lab.vm_id('db')}", json=body, headers=JSON)
+    assert (answer.status_code, "floppy" in answer.text) == (400, True)
+
+
+def test_a_template_has_the_properties_of_its_vm_and_gives_them_on(system: Any, lab: Any) -> None:
+    service(lab, system, "db").update(types.Vm(high_availability=types.HighAvailability(enabled=True, priority=50)))
+    wanted = types.Template(name="gold", vm=types.Vm(name="db"), description="d", comment="c", memory=48 * MIB)
+    made = system.templates_service().template_service(system.templates_service().add(wanted).id)
+    lab.wait(lambda: made.get().status == types.TemplateStatus.OK)
+    template = made.get()
+    assert (template.comment, template.memory, template.high_availability.priority) == ("c", 48 * MIB, 50)
+    made.update(types.Template(memory=32 * MIB, cpu_shares=1024))
+    cluster = types.Cluster(name="Default")
+    vm = system.vms_service().add(types.Vm(name="child", cluster=cluster, template=types.Template(name="gold")))
+    assert (vm.memory, vm.cpu_shares, vm.high_availability.priority) == (32 * MIB, 1024, 50)
+    lab.wait(lambda: service(lab, system, "child").get().status == types.VmStatus.DOWN)
+    service(lab, system, "child").update(types.Vm(cpu_shares=1))
+    assert made.get().cpu_shares == 1024
+    with pytest.raises(ovirtsdk4.Error, match="already in use"):
+        made.update(types.Template(name="Blank"))
