@@ -65,6 +65,32 @@ def test_an_affinity_group_keeps_its_vms(system: Any, lab: Any) -> None:
     assert groups.list()[0].enforcing is True
 
 
+@pytest.mark.parametrize(("positive", "host"), [(True, 0), (False, 1)])
+def test_vms_start_together_or_apart_as_their_group_says(system: Any, lab: Any, positive: bool, host: int) -> None:
+    cluster = system.clusters_service().list()[0]
+    groups = system.clusters_service().cluster_service(cluster.id).affinity_groups_service()
+    group = groups.add(types.AffinityGroup(name="pair", positive=positive, enforcing=True))
+    members = groups.group_service(group.id).vms_service()
+    for name in ("web", "db"):
+        members.add(types.Vm(id=lab.vm_id(name)))
+    lab.engine.state.vms[lab.vm_id("db")].home_host_id = lab.hosts[1 - host].id
+    db = system.vms_service().vm_service(lab.vm_id("db"))
+    db.start()
+    assert db.get().host.id == lab.hosts[host].id
+
+
+def test_a_vm_that_its_group_leaves_no_host_is_not_started(system: Any, lab: Any) -> None:
+    cluster = system.clusters_service().list()[0]
+    groups = system.clusters_service().cluster_service(cluster.id).affinity_groups_service()
+    rule = types.AffinityRule(enabled=True, positive=False, enforcing=True)
+    vms = [types.Vm(id=lab.vm_id("db"))]
+    hosts = [types.Host(id=host.id) for host in lab.hosts]
+    group = groups.add(types.AffinityGroup(name="nowhere", hosts_rule=rule, vms=vms, hosts=hosts))
+    assert len(groups.group_service(group.id).get().hosts) == 2
+    with pytest.raises(ovirtsdk4.Error, match="no host that satisfies current scheduling constraints"):
+        system.vms_service().vm_service(lab.vm_id("db")).start()
+
+
 def test_a_limit_of_nothing_is_the_whole_quota(system: Any) -> None:
     data_center = system.data_centers_service().list()[0]
     quotas = system.data_centers_service().data_center_service(data_center.id).quotas_service()

@@ -29,6 +29,13 @@ class Clock:
         """Wait `seconds` of engine time."""
         await asyncio.sleep(seconds / self.scale)
 
+    def real_time(self, seconds: float = 0.0) -> float:
+        """The time of day, in seconds since 1970, when `seconds` of engine time from now have passed.
+
+        For what others hold against clocks of their own.
+        """
+        return time.time() + self.real(seconds)
+
     def real(self, seconds: float) -> float:
         """Real seconds that `seconds` of engine time take."""
         return seconds / self.scale

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an administrator says about groups of objects: affinity and quotas. The lab keeps them; none is enforced."""
+"""What an administrator says about groups of objects: affinity and quotas. Quotas are kept, not enforced."""
 
 from __future__ import annotations
 

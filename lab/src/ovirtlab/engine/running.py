@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 
-from ovirtlab.engine import jobs, next_run
+from ovirtlab.engine import jobs, next_run, scheduling
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.entities import DiskAttachment, HostEntity, Vm
 from ovirtlab.engine.events import Severity
@@ -53,14 +53,16 @@ def take_vm(context: Context, vm: Vm, *, action: str) -> Lock:
 def choose_host(context: Context, vm: Vm, *, wanted: str = "") -> HostEntity:
     """The host a VM will run on: the wanted one, its own when that is up, else one of its cluster.
 
-    A VM with hosts of its own runs on no other.
+    A VM with hosts of its own runs on no other; where it may run is up to its affinity groups, too.
     """
     fit = [host for host in context.state.hosts.values() if host.status == "up" and host.cluster_id == vm.cluster_id]
     only = (wanted,) if wanted else vm.allowed_hosts
-    fit = [host for host in fit if not only or host.id in only]
+    home = [host for host in fit if not only or host.id in only]
+    home.sort(key=lambda host: host.id != vm.home_host_id)
+    fit = scheduling.order(context.state, vm, home)
     if not fit:
         raise conflict("Cannot run VM. There is no host that satisfies current scheduling constraints.")
-    return next((host for host in fit if host.id == vm.home_host_id), fit[0])
+    return fit[0]
 
 
 def definition(context: Context, vm: Vm) -> VmDefinition:

@@ -130,8 +130,7 @@ def granted(session: Session, clock: Clock) -> dict[str, str]:
 
 def expiry(session: Session, clock: Clock) -> str:
     """When a login ends, in milliseconds since 1970 as text, as the engine gives it."""
-    remaining = session.expires - clock.seconds()
-    return str(int((clock.now().timestamp() + remaining) * 1000))
+    return str(int(clock.real_time(session.expires - clock.seconds()) * 1000))
 
 
 def check_scope(scope: str) -> str:

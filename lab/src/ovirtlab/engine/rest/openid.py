@@ -87,13 +87,18 @@ class OpenId:
                 "jwks_uri": f"{self._issuer}/jwks",
                 "token_info_endpoint": f"{self._base}/oauth/token-info",
                 "revocation_endpoint": f"{self._base}/oauth/revoke",
+                "end_session_endpoint": f"{self._base}/oauth/revoke",
+                "claim_types_supported": ["normal"],
+                "response_modes_supported": ["query"],
+                "request_parameter_supported": False,
+                "version": "1.0",
                 "response_types_supported": ["code"],
                 "grant_types_supported": ["authorization_code", "password"],
                 "subject_types_supported": ["public"],
                 "id_token_signing_alg_values_supported": ["RS256"],
                 "userinfo_signing_alg_values_supported": ["RS256"],
                 "scopes_supported": ["openid", "ovirt-app-api", "ovirt-app-admin", "ovirt-app-portal"],
-                "claims_supported": sorted(self._claims_of(next(iter(self._state.users)))),
+                "claims_supported": sorted({"iss", "auth_time", *self._claims_of(next(iter(self._state.users)))}),
                 "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
             }
         )
@@ -164,10 +169,14 @@ class OpenId:
 
     async def userinfo(self, request: Request) -> Response:
         """Who a token belongs to: signed for clients registered with encrypted-userinfo, else plain JSON."""
+        form = await read_form(request)
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        session = self._sessions.find(token.strip()) if scheme.lower() == "bearer" else None
+        token = form.get("access_token") or (token.strip() if scheme.lower() == "bearer" else "")
+        session = self._sessions.find(token)
         if session is None:
-            return Response(status_code=401, headers={"WWW-Authenticate": 'Bearer error="invalid_token"'})
+            answer = refusal("", Refused("invalid_token", "Session expired please try again."))
+            answer.status_code, answer.headers["WWW-Authenticate"] = 401, 'Bearer error="invalid_token"'
+            return answer
         client = self._sessions.client(next(iter(sorted(session.clients)), ""))
         claims = {**self._claims_of(session.user_id), "iss": self._issuer}
         if client is None or not client.encrypted_userinfo:
@@ -204,16 +213,15 @@ class OpenId:
         return answer
 
     def _id_claims(self, session: Session, asked: _Asked) -> dict[str, Any]:
-        now = self._clock.now().timestamp()
-        seconds = self._clock.seconds()
+        clock, now = self._clock, self._clock.seconds()
         return {
             **self._claims_of(session.user_id),
             "iss": self._issuer,
             "aud": asked.client_id,
             "azp": asked.client_id,
-            "iat": int(now),
-            "auth_time": int(now - (seconds - session.begun)),
-            "exp": int(now + session.expires - seconds),
+            "iat": int(clock.real_time()),
+            "auth_time": int(clock.real_time(session.begun - now)),
+            "exp": int(clock.real_time(session.expires - now)),
             **({"nonce": asked.nonce} if asked.nonce else {}),
         }
 
