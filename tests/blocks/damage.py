@@ -11,8 +11,7 @@ from pathlib import Path
 from overkeep.blocks.qcow2.image import ImageFile
 from overkeep.blocks.qcow2.layout import COPIED, OFFSET_MASK
 
-Entry = int
-Change = Callable[[random.Random, "Words", Entry], Entry]
+Change = Callable[[random.Random, int, int, int], int]
 
 
 class Words:
@@ -28,11 +27,11 @@ class Words:
 
     def get(self, at: int) -> int:
         """The number at an offset."""
-        return int(struct.unpack_from(">Q", self.raw, at)[0])
+        return get(self.raw, at)
 
     def put(self, at: int, value: int) -> None:
         """Replace the number at an offset."""
-        struct.pack_into(">Q", self.raw, at, value & (2**64 - 1))
+        put(self.raw, at, value)
 
     def save(self) -> None:
         """Write the image back."""
@@ -61,19 +60,40 @@ class Words:
 
 
 CHANGES: list[Change] = [
-    lambda rng, words, entry: 0,
-    lambda rng, words, entry: entry ^ COPIED,
-    lambda rng, words, entry: entry ^ (1 << rng.randrange(64)),
-    lambda rng, words, entry: entry ^ (1 << rng.randrange(9)),
-    lambda rng, words, entry: entry + words.cluster,
-    lambda rng, words, entry: entry - words.cluster,
-    lambda rng, words, entry: entry + 512,
-    lambda rng, words, entry: entry + len(words.raw),
-    lambda rng, words, entry: (entry & ~OFFSET_MASK) | (len(words.raw) - 1) // words.cluster * words.cluster,
-    lambda rng, words, entry: (entry & ~OFFSET_MASK) | rng.randrange(len(words.raw) // words.cluster) * words.cluster,
-    lambda rng, words, entry: rng.randrange(1 << 64),
-    lambda rng, words, entry: entry ^ rng.randrange(1 << 64),
+    lambda rng, entry, cluster, size: 0,
+    lambda rng, entry, cluster, size: entry ^ COPIED,
+    lambda rng, entry, cluster, size: entry ^ (1 << rng.randrange(64)),
+    lambda rng, entry, cluster, size: entry ^ (1 << rng.randrange(9)),
+    lambda rng, entry, cluster, size: entry + cluster,
+    lambda rng, entry, cluster, size: entry - cluster,
+    lambda rng, entry, cluster, size: entry + 512,
+    lambda rng, entry, cluster, size: entry + size,
+    lambda rng, entry, cluster, size: (entry & ~OFFSET_MASK) | (size - 1) // cluster * cluster,
+    lambda rng, entry, cluster, size: (entry & ~OFFSET_MASK) | rng.randrange(size // cluster) * cluster,
+    lambda rng, entry, cluster, size: rng.randrange(1 << 64),
+    lambda rng, entry, cluster, size: entry ^ rng.randrange(1 << 64),
 ]
+"""What may become of an entry of a table, in an image with clusters of `cluster` bytes and `size` in all."""
+
+
+def get(raw: bytearray, at: int) -> int:
+    """The number at an offset."""
+    return int(struct.unpack_from(">Q", raw, at)[0])
+
+
+def put(raw: bytearray, at: int, value: int) -> None:
+    """Replace the number at an offset, its lowest 64 bits."""
+    struct.pack_into(">Q", raw, at, value & (2**64 - 1))
+
+
+def change_word(raw: bytearray, rng: random.Random) -> None:
+    """Change one number of an image that need not be sound any more, most often one that is not zero."""
+    cluster = 1 << min(21, max(9, raw[23]))
+    for _ in range(20):
+        at = rng.randrange(len(raw) // 8) * 8
+        if get(raw, at):
+            break
+    put(raw, at, rng.choice(CHANGES)(rng, get(raw, at), cluster, max(cluster, len(raw))))
 
 
 def hurt(path: Path, rng: random.Random) -> str:
@@ -86,7 +106,7 @@ def hurt(path: Path, rng: random.Random) -> str:
         at = rng.choice(places) if places else rng.randrange(words.cluster, len(words.raw) - 7) // 8 * 8
         number = rng.randrange(len(CHANGES))
         before = words.get(at)
-        words.put(at, CHANGES[number](rng, words, before))
+        words.put(at, CHANGES[number](rng, before, words.cluster, len(words.raw)))
         done.append(f"{where} at {at}: {before:#x} became {words.get(at):#x} by {number}")
     words.save()
     return "; ".join(done)

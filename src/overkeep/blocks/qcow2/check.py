@@ -21,7 +21,7 @@ from overkeep.blocks.qcow2.image import ImageFile
 from overkeep.blocks.qcow2.layout import COMPRESSED, COPIED, OFFSET_MASK, SUBCLUSTERS, ZERO
 from overkeep.blocks.qcow2.lists import BadList, Listed, bitmaps, snapshots
 from overkeep.blocks.qcow2.runs import Unsigned
-from overkeep.units import MIB
+from overkeep.units import MIB, align_up
 
 _MOST_CLUSTERS = 1 << 28  # of the file: 16 TiB with clusters of 64 KiB, and 1.3 GiB of memory
 _BATCH_BYTES = MIB  # of tables looked at in one go
@@ -103,12 +103,18 @@ class _Check:
             self._findings.add(Fault.MISALIGNED, listed.offset)
             return np.zeros(0, np.uint64)
         self._references.add(listed.offset, listed.entries * 8)
-        entries = self._numbers(listed)
+        entries = self._used(listed)
         self._findings.add_all(Fault.RESERVED_BITS, entries[entries & _L1_RESERVED != 0])
-        return entries[np.flatnonzero(entries)]
+        return entries
 
-    def _numbers(self, listed: Listed) -> Unsigned:
-        return numbers(self._image.peek(listed.offset, listed.entries * 8))
+    def _used(self, listed: Listed) -> Unsigned:
+        """The entries of a table that are not empty; none are behind the end of the file."""
+        length = min(listed.entries * 8, align_up(max(0, self._image.file_size - listed.offset), 8))
+        parts = (
+            numbers(self._image.peek(listed.offset + skipped, min(_BATCH_BYTES, length - skipped)))
+            for skipped in range(0, length, _BATCH_BYTES)
+        )
+        return np.concatenate([part[np.flatnonzero(part)] for part in parts] or [np.zeros(0, np.uint64)])
 
     def _snapshots(self) -> list[Listed]:
         try:
@@ -130,7 +136,7 @@ class _Check:
             return
         for listed in found:
             self._references.add(listed.offset, listed.entries * 8)
-            entries = self._numbers(listed)
+            entries = self._used(listed)
             offsets = entries & _OFFSET
             bad = (entries & _BITMAP_RESERVED != 0) | (offsets % np.uint64(self._header.cluster) != 0)
             bad |= (offsets != 0) & (entries & _ONE != 0)
