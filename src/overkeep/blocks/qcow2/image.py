@@ -4,19 +4,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from overkeep.blocks.compression import NotInflatable, inflate
 from overkeep.blocks.errors import ImageDamaged, UnsafeImage
 from overkeep.blocks.qcow2.cache import Cache
-from overkeep.blocks.qcow2.entries import BadEntry, Table, check_places, native, numbers, packed_places, runs_of
+from overkeep.blocks.qcow2.compressed import CompressedClusters
+from overkeep.blocks.qcow2.entries import BadEntry, Table, check_places, native, numbers, runs_of
 from overkeep.blocks.qcow2.layout import BARE_NAME, HEADER_ROOM, OFFSET_MASK, Header
 from overkeep.blocks.qcow2.parsing import parse_header
-from overkeep.blocks.qcow2.runs import NOTHING, Kind, Run, Runs, Span, Unsigned
+from overkeep.blocks.qcow2.runs import NOTHING, Run, Runs, Span, Unsigned
 from overkeep.blocks.reading import TargetFile
 from overkeep.units import KIB, MIB
 
@@ -59,6 +59,7 @@ class ImageFile:
         self.file_size = self._file.size
         room = self._read(0, min(HEADER_ROOM, self.file_size))
         self.header: Header = parse_header(bytes(room), self.file_size, file=self.name, folders=_paths(folder))
+        self._compressed = CompressedClusters(self._file, self.header, self._memory.clusters)
         needed = self._read(self.header.l1_offset, self.header.l1_needed * 8) if self.header.size else b""
         self.l1: Unsigned = numbers(needed) & np.uint64(OFFSET_MASK)
 
@@ -192,12 +193,12 @@ class ImageFile:
             raise ImageDamaged(file=self.name, reason=reason)
 
     def read_run(self, run: Run, buffer: memoryview) -> None:
-        """Fill `buffer`, which is as long as `run`, with what lies there; the run is one of this file's, or part."""
-        if run.kind is Kind.PACKED:
-            skipped = run.start % self.header.cluster
-            buffer[:] = self._inflated(run.place, len(buffer))[skipped : skipped + len(buffer)]
-        else:
-            self.read_into(run.place, buffer)
+        """Fill `buffer`, which is as long as `run`, with the data that lie there."""
+        self.read_into(run.place, buffer)
+
+    def read_packed(self, runs: Sequence[Run], buffers: Sequence[memoryview]) -> None:
+        """Fill each buffer with its run, which is a compressed cluster or a part of one."""
+        self._compressed.read(runs, buffers)
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` from `offset` of the file."""
@@ -211,30 +212,6 @@ class ImageFile:
         if offset < self.file_size:
             self._file.fill(offset, memoryview(buffer))
         return buffer
-
-    def packed(self, entry: int) -> tuple[int, bytes]:
-        """Return where the bytes of a compressed cluster lie, and them; what follows its end has no meaning."""
-        offsets, lengths = packed_places(np.array([entry], np.uint64), self.header.cluster_bits)
-        offset = int(offsets[0])
-        length = min(int(lengths[0]), self.file_size - offset)
-        if length <= 0:
-            raise ImageDamaged(file=self.name, reason=f"a compressed cluster is said to be at {offset}")
-        return offset, bytes(self._read(offset, length))
-
-    def inflate(self, entry: int) -> bytes:
-        """Return the content of a compressed cluster; `entry` is its L2 entry."""
-        offset, data = self.packed(entry)
-        try:
-            return inflate(self.header.compression, data, self.header.cluster)
-        except NotInflatable as error:
-            reason = f"the compressed cluster at {offset} is broken ({error})"
-            raise ImageDamaged(file=self.name, reason=reason) from error
-
-    def _inflated(self, entry: int, wanted: int) -> bytes:
-        """The content of a compressed cluster; kept when only a part is wanted, since the rest is likely to follow."""
-        if wanted == self.header.cluster:
-            return self.inflate(entry)
-        return self._memory.clusters.get((self.name, entry), self.header.cluster, lambda: self.inflate(entry))
 
     def _read(self, offset: int, length: int) -> bytearray:
         buffer = bytearray(length)

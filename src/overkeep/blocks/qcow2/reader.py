@@ -15,7 +15,7 @@ from overkeep.blocks.ends import UNLIMITED, Extent
 from overkeep.blocks.errors import BadRange, ImageDamaged, UnsafeImage
 from overkeep.blocks.qcow2.image import ImageFile, Memory
 from overkeep.blocks.qcow2.raw import RawFile
-from overkeep.blocks.qcow2.runs import NOTHING, Kind, Span, overlaid
+from overkeep.blocks.qcow2.runs import NOTHING, Kind, Run, Span, overlaid
 from overkeep.model.points import LONGEST_CHAIN
 from overkeep.units import MIB
 
@@ -137,15 +137,24 @@ class ChainReader:
     def _read_span(self, span: Span, buffer: memoryview) -> None:
         """Fill `buffer`, which is as long as `span`."""
         position = span.start
+        packed: dict[int, tuple[list[Run], list[memoryview]]] = {}
         for run, number in zip(span.runs, span.runs.layers.tolist(), strict=True):
             _fill_zeroes(buffer[position - span.start : run.start - span.start])
-            piece, layer = buffer[run.start - span.start : run.stop - span.start], self._layers[number]
+            piece = buffer[run.start - span.start : run.stop - span.start]
+            position = run.stop
             if run.kind is Kind.ZERO:
                 _fill_zeroes(piece)
+            elif run.kind is Kind.DATA:
+                self._layers[number].read_run(run, piece)
             else:
-                layer.read_run(run, piece)
-            position = run.stop
+                runs, pieces = packed.setdefault(number, ([], []))
+                runs.append(run)
+                pieces.append(piece)
         _fill_zeroes(buffer[position - span.start :])
+        for number, (runs, pieces) in packed.items():
+            layer = self._layers[number]
+            assert isinstance(layer, ImageFile)  # a raw file has no compressed clusters
+            layer.read_packed(runs, pieces)
 
 
 class _Files:
