@@ -4,14 +4,18 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from overkeep.blocks.copy import copy
+from overkeep.blocks.ends import Extent
 from overkeep.blocks.memory import MemoryDisk
+from overkeep.blocks.qcow2.layout import COPIED, Header, pack_header
 from overkeep.blocks.qcow2.reader import ChainReader
-from overkeep.units import MIB
+from overkeep.units import GIB, KIB, MIB, TIB
 from tests.blocks.conftest import run
 from tests.blocks.qemu_images import SHAPES, Shape, content, make, make_chain
 
@@ -91,3 +95,49 @@ def test_what_else_qemu_img_can_do(folder: Path, options: str) -> None:
     run("qemu-img", "create", "-q", "-f", "qcow2", "-o", options, folder / "a.qcow2", "9M")
     run("qemu-io", "-c", "write -q -P 7 1M 70k", "-c", "write -q -P 8 8M 1M", folder / "a.qcow2")
     assert_reads_as_qemu(folder / "a.qcow2", rng)
+
+
+def sparse_image(folder: Path, *, size: int, data: int, step: int = 1) -> None:
+    """An image of a large disk: one in `step` of its first clusters is there, and all data are a hole of the file."""
+    cluster, clusters = 64 * KIB, data // (64 * KIB)
+    tables = -(-size // (512 * MIB))
+    l1_offset, first_table = cluster, 2 * MIB
+    first_data = first_table + tables * cluster
+    header = Header(
+        size=size,
+        cluster_bits=16,
+        l1_offset=l1_offset,
+        l1_entries=tables,
+        refcount_offset=0,
+        refcount_clusters=0,
+        backing=None,
+    )
+    with (folder / "large.qcow2").open("wb") as file:
+        file.write(pack_header(header))
+        file.seek(l1_offset)
+        file.write((np.arange(tables, dtype=np.uint64) * cluster + first_table | COPIED).astype(">u8").tobytes())
+        entries = np.zeros(clusters * step, np.uint64)
+        entries[::step] = np.arange(clusters, dtype=np.uint64) * cluster + first_data | COPIED
+        file.seek(first_table)
+        file.write(entries.astype(">u8").tobytes())
+        file.truncate(first_data + clusters * cluster)
+
+
+@pytest.mark.parametrize(("step", "extents"), [(1, 2), (64, 256_000)])
+def test_extents_of_a_large_disk_take_little_memory(folder: Path, step: int, extents: int) -> None:
+    sparse_image(folder, size=TIB, data=500 * GIB // step, step=step)
+    tracemalloc.start()
+    reader = ChainReader(folder, "large.qcow2")
+    count = sum(1 for _ in reader.extents(dirty=False))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    reader.close()
+    assert count == extents
+    assert peak < 32 * MIB
+
+
+def test_an_empty_disk_is_known_from_its_first_table(folder: Path) -> None:
+    run("qemu-img", "create", "-q", "-f", "qcow2", folder / "a.qcow2", "8T")
+    reader = ChainReader(folder, "a.qcow2")
+    assert list(reader.extents(dirty=False)) == [Extent(0, 8 * TIB, True)]
+    reader.close()

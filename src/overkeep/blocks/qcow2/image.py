@@ -170,17 +170,15 @@ class ImageFile:
         """Read the entries from `first` on; tables that follow one another in the file are read at once."""
         cluster, entry = self.header.cluster, self.header.entry_bytes
         index, position = divmod(first, self.header.table_entries)
-        while buffer:
-            offset = int(self.l1[index])
-            length = min(len(buffer), cluster - position * entry)
-            tables = 1
-            while length < len(buffer) and int(self.l1[index + tables]) == offset + tables * cluster:
-                length = min(len(buffer), length + cluster)
-                tables += 1
-            self._check_table(offset, tables * cluster)
-            self.read_into(offset + position * entry, buffer[:length])
-            buffer = buffer[length:]
-            index, position = index + tables, 0
+        skipped = position * entry
+        offsets = self.l1[index : index + -(-(skipped + len(buffer)) // cluster)]
+        breaks = (np.flatnonzero(offsets[1:] - offsets[:-1] != cluster) + 1).tolist()
+        for begin, end in zip([0, *breaks], [*breaks, len(offsets)], strict=True):
+            offset, length = int(offsets[begin]), (end - begin) * cluster
+            self._check_table(offset, length)
+            part = buffer[: length - skipped]
+            self.read_into(offset + skipped, part)
+            buffer, skipped = buffer[len(part) :], 0
 
     def _read_table(self, index: int, begin: int, length: int) -> bytearray:
         offset = int(self.l1[index])
