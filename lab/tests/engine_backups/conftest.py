@@ -83,7 +83,17 @@ DEADLINE = 20.0
 ADMIN = "fdfc627c-d875-11e0-90f0-83df133b58cc"
 MODULES = (attachments, backups, disk_snapshots, disks, events, inventory, jobs, snapshots, starts, transfers, vms)
 PERMITS = frozenset(
-    {"login", "backup_disk", "edit_disk_properties", "create_disk", "manipulate_vm_snapshots", "run_vm", "delete_vm"}
+    {
+        "login",
+        "attach_disk",
+        "backup_disk",
+        "configure_vm_storage",
+        "edit_disk_properties",
+        "create_disk",
+        "manipulate_vm_snapshots",
+        "run_vm",
+        "delete_vm",
+    }
 )
 
 

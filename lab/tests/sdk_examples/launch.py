@@ -6,6 +6,8 @@ Usage: launch.py URL LOGIN PASSWORD PROGRAM [ARGUMENT...]. Its waits are shorter
 
 from __future__ import annotations
 
+import builtins
+import io
 import runpy
 import sys
 import time
@@ -29,13 +31,25 @@ def redirect(url: str, login: str, password: str) -> None:
     ovirtsdk4.Connection.__init__ = connect
 
 
+class TolerantFile(io.TextIOWrapper):
+    """A text file that takes bytes as well, as those of Python 2 did, for which some of the programs were written."""
+
+    def write(self, text: str | bytes) -> int:  # type: ignore[override]
+        return super().write(text.decode() if isinstance(text, bytes) else text)
+
+
+def open_tolerant(name: str, mode: str = "r") -> Any:
+    """What `open` is for the programs."""
+    return TolerantFile(builtins.open(name, "wb")) if mode == "w" else builtins.open(name, mode)
+
+
 def main(url: str, login: str, password: str, program: str, *arguments: str) -> None:
     redirect(url, login, password)
     sleep = time.sleep
     time.sleep = lambda seconds: sleep(min(seconds, LONGEST_SLEEP))
     sys.argv = [program, *arguments]
     sys.path.insert(0, str(Path(program).parent))
-    runpy.run_path(program, run_name="__main__")
+    runpy.run_path(program, {"open": open_tolerant}, run_name="__main__")
 
 
 if __name__ == "__main__":

@@ -154,6 +154,14 @@ def third_version(world: World) -> None:
     no_vm(world)
 
 
+def two_running(world: World) -> None:
+    world.vm("myvm3").update(world.types.Vm(name="myagent"))
+    for name in ("myvm", "myagent"):
+        service = world.vm(name)
+        service.start()
+        world.wait(lambda service=service: service.get().status.value == "up")
+
+
 def emptied_for_template(world: World) -> None:
     template(world)
     no_vm(world)
@@ -347,6 +355,16 @@ EXAMPLES = (
         program="list_disk_snapshots.py", arguments=("-c", "lab", "{disk}"), before=snapped, holds=says('"parent": "')
     ),
     Example(program="list_vm_snapshots.py", before=snapped, holds=says("mysnap", "myvm_system", "mydata")),
+    Example(
+        program="vm_backup.py",
+        before=two_running,
+        holds=lambda world: (
+            world.wait(lambda: not world.state.snapshots and world.record("myvm").status == "up") is None
+            and not world.record("myagent").snapshot_disks
+            and world.lab.codes().count(2016) == world.lab.codes().count(2018) == 1
+            and [event.origin for event in world.state.events].count("mybackup") == 2
+        ),
+    ),
     Example(program="add_vm_snapshot.py", holds=lambda world: len(world.state.snapshots) == 1),
     Example(
         program="add_template.py",
@@ -414,7 +432,6 @@ LEFT_OUT = {
     "register_vm.py": "imports from a domain's own OVF store, which the lab's domains lack",
     "upload_from_ova.py": "OVA files are not in the lab",
     "upload_ova_as_vm_or_template.py": "OVA files are not in the lab",
-    "vm_backup.py": "attaches the disks of a snapshot to another VM, which the lab does not do",
     "add_bond.py": "bonds and addresses of hosts' NICs: the lab's networks are made when it starts",
     "add_host.py": "installs a host over SSH: the lab's hosts are made when it starts",
     "add_instance_type.py": "instance types are not in the lab",

@@ -120,7 +120,10 @@ class Disk:
 
 @dataclass(kw_only=True)
 class DiskAttachment:
-    """How a disk hangs on a VM; its id is the disk's id. `target` is the device name in the running VM."""
+    """How a disk hangs on a VM; its id is the disk's id. `target` is the device name in the running VM.
+
+    With a `snapshot_id` it is the disk as a snapshot of another VM has frozen it.
+    """
 
     disk_id: str
     vm_id: str
@@ -131,6 +134,7 @@ class DiskAttachment:
     pass_discard: bool = False
     uses_scsi_reservation: bool = False
     target: str = ""
+    snapshot_id: str = ""
 
 
 @dataclass(kw_only=True)
@@ -191,6 +195,7 @@ class Vm:
     home_host_id: str = ""
     clone: str = ""
     attachments: dict[str, DiskAttachment] = field(default_factory=dict)
+    snapshot_disks: dict[str, DiskAttachment] = field(default_factory=dict)  # of other VMs' disks, by the disk's id
     nics: dict[str, Nic] = field(default_factory=dict)
     tags: set[str] = field(default_factory=set)
     bios_type: str = "q35_sea_bios"
@@ -239,6 +244,11 @@ class Vm:
     @property
     def _booted_cmdline(self) -> list[str]:
         return ((self.once and self.once.os_cmdline) or self.os_cmdline).split()
+
+    @property
+    def hung(self) -> tuple[DiskAttachment, ...]:
+        """All that hangs on it: its disks and those of snapshots."""
+        return (*self.attachments.values(), *self.snapshot_disks.values())
 
     @property
     def pinned_hosts(self) -> tuple[str, ...]:

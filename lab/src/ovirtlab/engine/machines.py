@@ -15,6 +15,7 @@ from ovirtlab.engine.faults import Conflict, conflict, invalid
 from ovirtlab.engine.jobs import Cause
 from ovirtlab.engine.ovf_reader import OvfNic, OvfVm
 from ovirtlab.engine.running import VM_LOCKED
+from ovirtlab.engine.snapshots import rules
 
 _IMPORT_TIME = 1.0
 
@@ -178,6 +179,8 @@ def check_removal(context: Context, vm: Vm, *, with_disks: bool) -> None:
         raise conflict("Cannot remove VM. VM is running.")
     if any(item.vm_id == vm.id and item.type == "preview" for item in context.state.snapshots.values()):
         raise conflict("Cannot remove VM. VM is previewing a Snapshot.")
+    if with_disks:
+        rules.check_not_elsewhere(context, vm, "Cannot remove VM")
     locked = [disk.alias for disk in context.state.disks_of(vm) if disk.status == "locked"]
     if locked and with_disks:
         aliases = ", ".join(locked)

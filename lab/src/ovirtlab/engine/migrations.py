@@ -148,6 +148,12 @@ def _check_vm(context: Context, vm: Vm, request: MigrationRequest) -> None:
 
 def _check_disks(context: Context, vm: Vm, request: MigrationRequest) -> None:
     state = context.state
+    snapshots = [state.disks[item.disk_id].alias for item in vm.snapshot_disks.values() if item.active]
+    if snapshots:
+        raise conflict(
+            f"{CANNOT}. The following VM's activated disks are disk snapshots (VM/Disk Snapshots):\n\n"
+            f"{vm.name} / {','.join(snapshots)}. \n\nPlease deactivate them and try again."
+        )
     if request.cluster_id and request.cluster_id not in state.clusters:
         raise invalid(f"{CANNOT}. Cluster does not exist.")
     if any(item.status == "locked" and item.vm_id == vm.id for item in state.snapshots.values()):

@@ -6,7 +6,7 @@ from __future__ import annotations
 from ovirtlab.engine import running
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.entities import DiskAttachment, Vm
-from ovirtlab.engine.faults import conflict
+from ovirtlab.engine.faults import conflict, invalid
 from ovirtlab.engine.jobs import Cause
 from ovirtlab.host.api import HostError
 
@@ -32,6 +32,39 @@ async def attach(context: Context, vm: Vm, attachment: DiskAttachment, *, cause:
         await plug(context, vm, attachment)
     text = f"Disk {disk.alias} was successfully attached to VM {vm.name} by {cause.name}."
     _tell(context, vm, cause, 2016, text, disk.id)
+
+
+async def attach_snapshot(context: Context, vm: Vm, attachment: DiskAttachment, *, cause: Cause) -> None:
+    """Hang a disk on a VM as a snapshot of another VM has frozen it; what is written to it is not kept."""
+    state, disk = context.state, context.state.disk(attachment.disk_id)
+    snapshot = state.snapshots.get(attachment.snapshot_id)
+    if snapshot is None or disk.id not in snapshot.volumes:
+        raise invalid(f"{ATTACH}. The VM Snapshot does not exist.")
+    if snapshot.type != "regular":
+        raise invalid(f"{ATTACH}. The {snapshot.type} snapshot cannot be used for this.")
+    if snapshot.status != "ok":
+        raise conflict(f"{ATTACH}. The Snapshot is locked. Please try again in a few minutes.")
+    if disk.id in vm.attachments or disk.id in vm.snapshot_disks:
+        raise conflict(f"{ATTACH}. The disk is already attached to VM.")
+    _check_vm(context, vm, ATTACH)
+    check_boot(context, vm, attachment)
+    active, attachment.active = attachment.active, False
+    vm.snapshot_disks[disk.id] = attachment
+    if active:
+        await plug(context, vm, attachment)
+    text = f"Disk {disk.alias} was successfully attached to VM {vm.name} by {cause.name}."
+    _tell(context, vm, cause, 2016, text, disk.id)
+
+
+async def detach_snapshot(context: Context, vm: Vm, attachment: DiskAttachment, *, cause: Cause) -> None:
+    """Take a disk of a snapshot off a VM."""
+    _check_vm(context, vm, DETACH)
+    if attachment.active:
+        await unplug(context, vm, attachment)
+    del vm.snapshot_disks[attachment.disk_id]
+    disk = context.state.disk(attachment.disk_id)
+    text = f"Disk {disk.alias} was successfully detached from VM {vm.name} by {cause.name}."
+    _tell(context, vm, cause, 2018, text, disk.id)
 
 
 async def detach(context: Context, vm: Vm, attachment: DiskAttachment, *, cause: Cause) -> None:
@@ -75,7 +108,7 @@ async def unplug(context: Context, vm: Vm, attachment: DiskAttachment) -> None:
 
 def check_boot(context: Context, vm: Vm, attachment: DiskAttachment) -> None:
     """Refuse a second boot disk."""
-    for other in vm.attachments.values():
+    for other in vm.hung:
         if attachment.bootable and other.bootable and other.disk_id != attachment.disk_id:
             name = context.state.disks[other.disk_id].alias
             raise conflict(f"{ATTACH}. Disk {name} in VM {vm.name} is already marked as boot.")

@@ -68,7 +68,7 @@ def choose_host(context: Context, vm: Vm, *, wanted: str = "") -> HostEntity:
 def definition(context: Context, vm: Vm) -> VmDefinition:
     """The VM as its host starts it; gives disks without a device name one on the way."""
     _name_devices(vm)
-    ordered = sorted(vm.attachments.values(), key=lambda attachment: not attachment.bootable)
+    ordered = sorted(vm.hung, key=lambda attachment: not attachment.bootable)
     disks = tuple(_vm_disk(context, attachment) for attachment in ordered if attachment.active)
     return VmDefinition(
         vm_id=vm.id,
@@ -83,8 +83,8 @@ def definition(context: Context, vm: Vm) -> VmDefinition:
 
 def _name_devices(vm: Vm) -> None:
     """First free name for each active disk without one; disks of a running VM keep theirs."""
-    used = {attachment.target for attachment in vm.attachments.values() if attachment.active}
-    for attachment in sorted(vm.attachments.values(), key=lambda attachment: not attachment.bootable):
+    used = {attachment.target for attachment in vm.hung if attachment.active}
+    for attachment in sorted(vm.hung, key=lambda attachment: not attachment.bootable):
         if attachment.active and not attachment.target:
             prefix = _PREFIXES.get(attachment.interface, "sd")
             attachment.target = next(f"{prefix}{letter}" for letter in _LETTERS if f"{prefix}{letter}" not in used)
@@ -93,6 +93,16 @@ def _name_devices(vm: Vm) -> None:
 
 def _vm_disk(context: Context, attachment: DiskAttachment) -> VmDisk:
     disk = context.state.disks[attachment.disk_id]
+    if attachment.snapshot_id:
+        frozen = context.state.snapshots[attachment.snapshot_id].volumes[disk.id]
+        return VmDisk(
+            disk_id=disk.id,
+            path=disk.path.with_name(frozen.image_id),
+            format=volumes.format_on_host(frozen.format),
+            target=attachment.target,
+            backing=volumes.backing(context.state, disk, frozen.image_id),
+            transient=True,
+        )
     return VmDisk(
         disk_id=disk.id,
         path=disk.path,
@@ -107,7 +117,7 @@ async def start(context: Context, vm: Vm, *, cause: Cause, lock: Lock, wanted_ho
     """Bring a VM up; on failure it is down again, with an event. Releases the lock."""
     host = choose_host(context, vm, wanted=wanted_host)
     vm.status, vm.host_id = "wait_for_launch", host.id
-    for attachment in vm.attachments.values():
+    for attachment in vm.hung:
         attachment.target = ""
     vm.start_time, vm.stop_reason, vm.status_detail = context.clock.now(), "", ""
     _event(context, vm, cause, 153, f"VM {vm.name} was started by {cause.name} (Host: {host.name}).")

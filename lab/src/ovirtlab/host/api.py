@@ -27,7 +27,7 @@ class VmDisk:
     """A disk as a VM is started with: `target` is the name libvirt would give it (vda, vdb, sda).
 
     `backing` are the volumes below `path`, the newest first. `slot` is where on its bus the guest has the disk, empty
-    for the next free place.
+    for the next free place. A `transient` disk is written to by its VM, and nothing of that reaches its volumes.
     """
 
     disk_id: str
@@ -37,6 +37,7 @@ class VmDisk:
     read_only: bool = False
     backing: tuple[BackingVolume, ...] = ()
     slot: str = ""
+    transient: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

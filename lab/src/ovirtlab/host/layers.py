@@ -45,6 +45,13 @@ async def create_overlay(path: Path, backing: Path, fmt: VolumeFormat, *, bitmap
         raise
 
 
+async def create_transient(path: Path, backing: Path, fmt: VolumeFormat) -> None:
+    """Make an empty qcow2 over `backing`, in another folder than that, for what a VM writes and nobody keeps."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    await _create_over(path, str(backing), fmt, await _virtual_size(backing, fmt))
+
+
 async def merge(top: Path, base: Path, fmt: VolumeFormat, *, child: Path | None = None) -> None:
     """Write `top` into `base` (of format `fmt`), the volume below it, and put `child`, the one above, on `base`."""
     above = (await chain(top))[0]

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from ovirtlab.host import chains, definitions
-from ovirtlab.host.api import BackupDisk, Departure, MigrationLimits, VmDefinition, VmDisk, VmState
+from ovirtlab.host import chains, definitions, layers
+from ovirtlab.host.api import BackingVolume, BackupDisk, Departure, MigrationLimits, VmDefinition, VmDisk, VmState
 from ovirtlab.host.checkpoints import Checkpoints
 from ovirtlab.host.live_backup import LiveBackup
 from ovirtlab.machine import blockio, images, migration
@@ -143,12 +144,13 @@ class Vms:
 
     async def attach(self, vm_id: str, disk: VmDisk) -> None:
         async with self._exclusive(vm_id).job:
-            await blockio.plug(self.machine(vm_id), definitions.node(disk))
+            await blockio.plug(self.machine(vm_id), definitions.node(await self._on_storage(vm_id, disk)))
 
     async def detach(self, vm_id: str, disk_id: str) -> None:
         async with self._exclusive(vm_id).job:
             machine = self.machine(vm_id)
             await blockio.unplug(machine, definitions.disk_of(machine, disk_id))
+            self._transient(vm_id, disk_id).unlink(missing_ok=True)
 
     async def resize(self, path: Path, size: int) -> bool:
         """Grow the disk of a running VM that uses `path`; False when none does."""
@@ -228,8 +230,21 @@ class Vms:
         machine.on_change(partial(self._changed, vm_id))
         self._vms[vm_id] = Vm(machine=machine, checkpoints=Checkpoints(machine))
 
+    async def _on_storage(self, vm_id: str, disk: VmDisk) -> VmDisk:
+        """The disk as it is opened: a transient one goes on in a volume of this host."""
+        if not disk.transient:
+            return disk
+        path = self._transient(vm_id, disk.disk_id)
+        await layers.create_transient(path, disk.path, disk.format)
+        below = BackingVolume(path=disk.path, format=disk.format)
+        return replace(disk, path=path, format="qcow2", backing=(below, *disk.backing), transient=False)
+
+    def _transient(self, vm_id: str, disk_id: str) -> Path:
+        return self._directory / "transient" / vm_id / disk_id
+
     def _forget(self, vm_id: str) -> None:
-        """Drop a VM that is down, with the files a backup it ended under left behind."""
+        """Drop a VM that is down, with what it wrote to transient disks, and a backup it ended under left behind."""
+        shutil.rmtree(self._directory / "transient" / vm_id, ignore_errors=True)
         vm = self._vms.pop(vm_id, None)
         if vm is not None and vm.backup is not None:
             vm.backup.discard()
@@ -240,11 +255,12 @@ class Vms:
 
     async def _spec(self, definition: VmDefinition) -> MachineSpec:
         boot = await self._states.boot(agent=definition.agent) if definition.guest == "linux" else None
+        vm_id = definition.vm_id
         return MachineSpec(
             name=definition.name,
-            directory=self._directory / "vms" / definition.vm_id,
+            directory=self._directory / "vms" / vm_id,
             memory_mib=definition.memory_mib,
-            disks=tuple(definitions.node(disk) for disk in definition.disks),
+            disks=tuple([definitions.node(await self._on_storage(vm_id, disk)) for disk in definition.disks]),
             boot=boot,
             netns=self._netns,
         )

@@ -18,17 +18,18 @@ routes = Routes()
 @routes.get("vms/{vm}/diskattachments")
 async def list_attachments(call: Call) -> Collection:
     vm = vm_of(call)
-    return Collection("disk_attachments", "disk_attachment", [show(item) for item in vm.attachments.values()])
+    return Collection("disk_attachments", "disk_attachment", [show(vm, item) for item in vm.hung])
 
 
 @routes.get("vms/{vm}/diskattachments/{attachment}")
 async def get_attachment(call: Call) -> Entity:
-    return show(_find(call, vm_of(call)))
+    vm = vm_of(call)
+    return show(vm, _find(call, vm))
 
 
 @routes.post("vms/{vm}/diskattachments")
 async def add_attachment(call: Call) -> Created:
-    """Attach the disk whose id is given, whatever else is said of it, or make a new one for the VM."""
+    """Attach the disk whose id is given, as a snapshot has it when one is named, or make a new one for the VM."""
     vm, body = vm_of(call), call.body.child("disk")
     call.require("configure_vm_storage", ("vm", vm.id))
     if body is None:
@@ -45,8 +46,11 @@ async def _attach(call: Call, vm: Vm, disk_id: str) -> Created:
     call.require("attach_disk", ("disk", disk_id))
     attachment = _read(call.body, vm, disk_id)
     attachment.active = call.body.flag("active") or False
-    await plugging.attach(call.context, vm, attachment, cause=cause_of(call))
-    return Created(lambda: show(attachment))
+    disk = call.body.child("disk")
+    attachment.snapshot_id = (disk.ref("snapshot") if disk else None) or ""
+    step = plugging.attach_snapshot if attachment.snapshot_id else plugging.attach
+    await step(call.context, vm, attachment, cause=cause_of(call))
+    return Created(lambda: show(vm, attachment, fresh=True))
 
 
 async def _add_new(call: Call, vm: Vm, body: Body) -> Created:
@@ -68,7 +72,7 @@ async def _add_new(call: Call, vm: Vm, body: Body) -> Created:
             await plugging.plug(context, vm, attachment)
 
     task = context.background.spawn(work(), name=f"add disk {disk.alias}")
-    return Created(lambda: show(attachment), work=task)
+    return Created(lambda: show(vm, attachment, fresh=True), work=task)
 
 
 @routes.put("vms/{vm}/diskattachments/{attachment}")
@@ -86,10 +90,10 @@ async def update_attachment(call: Call) -> Entity:
         step = plugging.plug if active else plugging.unplug
         await step(context, vm, attachment)
     disk_body = body.child("disk")
-    if disk_body is not None:
+    if disk_body is not None and not attachment.snapshot_id:
         await change(call, context.state.disk(attachment.disk_id), disk_body)
     vm.generation += 1
-    return show(attachment)
+    return show(vm, attachment)
 
 
 @routes.delete("vms/{vm}/diskattachments/{attachment}")
@@ -98,6 +102,9 @@ async def remove_attachment(call: Call) -> Done:
     context, vm = call.context, vm_of(call)
     attachment = _find(call, vm)
     call.require("configure_vm_storage", ("vm", vm.id))
+    if attachment.snapshot_id:
+        await plugging.detach_snapshot(context, vm, attachment, cause=cause_of(call))
+        return Done()
     if call.flag("detach_only", default=True):
         await plugging.detach(context, vm, attachment, cause=cause_of(call))
         return Done()
@@ -107,7 +114,9 @@ async def remove_attachment(call: Call) -> Done:
     return Done(work=context.background.spawn(work, name=f"remove disk {disk.alias}"))
 
 
-def show(attachment: DiskAttachment) -> Entity:
+def show(vm: Vm, attachment: DiskAttachment, *, fresh: bool = False) -> Entity:
+    """How a disk hangs on a VM; what its guest calls it is told by an agent, and of a `fresh` one not yet."""
+    named = attachment.target and not fresh and vm.status == "up" and vm.guest == "linux" and vm.agent
     fields: dict[str, Value] = {
         "active": attachment.active,
         "bootable": attachment.bootable,
@@ -115,7 +124,7 @@ def show(attachment: DiskAttachment) -> Entity:
         "pass_discard": attachment.pass_discard,
         "read_only": attachment.read_only,
         "uses_scsi_reservation": attachment.uses_scsi_reservation,
-        "logical_name": f"/dev/{attachment.target}" if attachment.target else None,
+        "logical_name": f"/dev/{attachment.target}" if named else None,
         "disk": link_to("disk", attachment.disk_id),
         "vm": link_to("vm", attachment.vm_id),
     }
@@ -124,7 +133,8 @@ def show(attachment: DiskAttachment) -> Entity:
 
 
 def _find(call: Call, vm: Vm) -> DiskAttachment:
-    attachment = vm.attachments.get(call.id("attachment"))
+    key = call.id("attachment")
+    attachment = vm.attachments.get(key) or vm.snapshot_disks.get(key)
     if attachment is None:
         raise NotFound(f"{API}/{call.path}")
     return attachment

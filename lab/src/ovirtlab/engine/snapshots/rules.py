@@ -47,11 +47,23 @@ def check_removal(context: Context, vm: Vm, snapshot: Snapshot) -> None:
     check_not_in_preview(context, vm, REMOVE)
     _check_regular(snapshot, REMOVE)
     disks = [context.state.disks[disk_id] for disk_id in snapshot.volumes if disk_id in context.state.disks]
+    check_not_elsewhere(context, vm, REMOVE)
     _check_disks(context, disks, REMOVE)
     if is_alive(vm):
         unplugged = [disk.alias for disk in disks if not vm.attachments[disk.id].active]
         if unplugged:
             raise conflict(f"{REMOVE}. The following disks are not plugged to the VM: {', '.join(unplugged)}.")
+
+
+def check_not_elsewhere(context: Context, vm: Vm, action: str) -> None:
+    """Refuse while snapshots of the VM's disks hang on other VMs."""
+    found = volumes.attached_elsewhere(context.state, vm.attachments)
+    if found:
+        info = "\n".join(found)
+        raise conflict(
+            f"{action}. The following VM's disks snapshots are attached to other VMs (Disk Alias/Snapshot "
+            f"Description/VM attached to):\n\n {info} \n\nPlease detach them from those VMs and try again."
+        )
 
 
 def check_no_backup(context: Context, vm: Vm, action: str) -> None:
@@ -67,6 +79,7 @@ def check_revert(context: Context, vm: Vm, snapshot: Snapshot, action: str) -> N
     _check_regular(snapshot, action)
     if snapshot.illegal:
         raise conflict(f"{action}. The snapshot has images in ILLEGAL status; remove the snapshot instead.")
+    check_not_elsewhere(context, vm, action)
     _check_disks(context, context.state.disks_of(vm), action)
 
 

@@ -7,7 +7,7 @@ whose record has its format and size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,10 +79,24 @@ def illegal_disks(state: State, vm_id: str) -> Iterator[Disk]:
             yield state.disks[disk_id]
 
 
-def backing(state: State, disk: Disk) -> tuple[BackingVolume, ...]:
-    """The volumes below the active one as a host is told of them, the newest first."""
-    below = reversed(chain(state, disk)[:-1])
-    return tuple(BackingVolume(path=item.path, format=format_on_host(item.volume.format)) for item in below)
+def backing(state: State, disk: Disk, image_id: str = "") -> tuple[BackingVolume, ...]:
+    """The volumes below one of a disk, or its active one, as a host is told of them, the newest first."""
+    volumes = chain(state, disk)
+    place = [item.volume.image_id for item in volumes].index(image_id or disk.image_id)
+    return tuple(
+        BackingVolume(path=item.path, format=format_on_host(item.volume.format)) for item in reversed(volumes[:place])
+    )
+
+
+def attached_elsewhere(state: State, disk_ids: Iterable[str]) -> list[str]:
+    """Where snapshots of disks hang on VMs: `alias ,description, name of the VM`."""
+    wanted = set(disk_ids)
+    return [
+        f"{state.disks[item.disk_id].alias} ,{state.snapshots[item.snapshot_id].description}, {vm.name}"
+        for vm in state.vms.values()
+        for item in vm.snapshot_disks.values()
+        if item.disk_id in wanted
+    ]
 
 
 def format_on_host(fmt: DiskFormat) -> VolumeFormat:
