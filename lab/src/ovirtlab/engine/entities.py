@@ -381,28 +381,3 @@ class Permission:
     group_id: str = ""
     role_id: str
     on: tuple[str, str]
-
-
-@dataclass(kw_only=True)
-class Step:
-    id: str
-    description: str
-    type: str = "executing"
-    status: str = "started"
-    start_time: datetime | None = None
-    end_time: datetime | None = None
-    external: bool = False
-
-
-@dataclass(kw_only=True)
-class Job:
-    id: str
-    description: str
-    correlation_id: str
-    owner_id: str
-    start_time: datetime
-    status: str = "started"
-    end_time: datetime | None = None
-    external: bool = False
-    auto_cleared: bool = True
-    steps: list[Step] = field(default_factory=list)

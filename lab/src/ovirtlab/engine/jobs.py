@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ovirtlab.engine.entities import Job, Step, User
-from ovirtlab.engine.records import Origin
+from ovirtlab.engine.entities import User
+from ovirtlab.engine.records import Job, Origin, Step
 from ovirtlab.engine.state import State
 
 _KEPT = 1000

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the engine keeps of backups, checkpoints, snapshots and image transfers."""
+"""What the engine keeps of backups, checkpoints, snapshots, image transfers and jobs."""
 
 from __future__ import annotations
 
@@ -133,3 +133,28 @@ class ImageTransfer:
     outcome: int = 0
     origin: Origin = field(default_factory=Origin)
     locks: list[Lock] = field(default_factory=list, repr=False)
+
+
+@dataclass(kw_only=True)
+class Step:
+    id: str
+    description: str
+    type: str = "executing"
+    status: str = "started"
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    external: bool = False
+
+
+@dataclass(kw_only=True)
+class Job:
+    id: str
+    description: str
+    correlation_id: str
+    owner_id: str
+    start_time: datetime
+    status: str = "started"
+    end_time: datetime | None = None
+    external: bool = False
+    auto_cleared: bool = True
+    steps: list[Step] = field(default_factory=list)

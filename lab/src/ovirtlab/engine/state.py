@@ -17,7 +17,6 @@ from ovirtlab.engine.entities import (
     DiskAttachment,
     Group,
     HostEntity,
-    Job,
     MacPool,
     Network,
     Permission,
@@ -33,7 +32,7 @@ from ovirtlab.engine.events import EventLog
 from ovirtlab.engine.faults import NotFound
 from ovirtlab.engine.locks import LockTable
 from ovirtlab.engine.policies import STORED, AffinityGroup, AffinityLabel, Quota, Stored
-from ovirtlab.engine.records import Backup, Checkpoint, ImageTransfer, Snapshot
+from ovirtlab.engine.records import Backup, Checkpoint, ImageTransfer, Job, Snapshot
 from ovirtlab.engine.timers import Settings
 
 T = TypeVar("T")

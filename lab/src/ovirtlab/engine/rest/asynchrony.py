@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from ovirtlab.engine.entities import Job
+from ovirtlab.engine.records import Job
 from ovirtlab.engine.rest.documents import API, Entity, Value, link_to
 from ovirtlab.engine.rest.routing import Call, Created, Done
 

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from ovirtlab.engine import jobs
-from ovirtlab.engine.entities import Job, Step
 from ovirtlab.engine.faults import NotFound, conflict, incomplete
+from ovirtlab.engine.records import Job, Step
 from ovirtlab.engine.rest.documents import Collection, Entity, Value, link_to
 from ovirtlab.engine.rest.listing import Kind
 from ovirtlab.engine.rest.routing import Call, Created, Done, Routes
