@@ -164,6 +164,37 @@ def test_what_is_followed_has_its_usual_name(lab: Any, http: httpx.Client) -> No
     assert http.get(path, params={"follow": "watchdogs,snapshots.disks"}, headers=JSON).json()["watchdogs"] == {}
 
 
+@pytest.mark.parametrize(
+    ("path", "search", "found"),
+    [
+        ("vms", "created_by_user_id=fdfc627c-d875-11e0-90f0-83df133b58cc and name=web", 1),
+        ("vms", "compatibility_level=4.7", 2),
+        ("vms", "has_illegal_images=false and fqdn!=x sortby guaranteed_memory", 2),
+        ("hosts", "migrating_vms=0 and active_vms>=1", 1),
+        ("storagedomains", "free_size>1000 and used_size<1 and backup=false", 2),
+        ("datacenters", "compatibility_version=4.7", 1),
+        ("disks", "allocation_policy=thin and actual_size<1", 3),
+        ("instancetypes", "name=Small", 1),
+        ("users", "directory=internal-authz", 1),
+        ("events", "time<yesterday", 0),
+        ("events", "event_vm=web and usrid=x", 0),
+    ],
+)
+def test_searches_by_the_words_of_the_engine(http: httpx.Client, path: str, search: str, found: int) -> None:
+    answer = http.get(path, params={"search": search}, headers=JSON)
+    assert answer.status_code == 200, answer.text
+    [(_, members)] = list(answer.json().items()) or [("", [])]
+    assert len(members) == found
+
+
+def test_events_name_what_they_are_about(lab: Any, http: httpx.Client) -> None:
+    http.put(f"vms/{lab.vm_id('db')}", json={"comment": "x"})
+    event = http.get("events", params={"search": "event_vm=db sortby time desc", "max": "1"}, headers=JSON).json()
+    [found] = event["event"]
+    assert (found["vm"]["name"], found["vm"]["id"]) == ("db", lab.vm_id("db"))
+    assert found["user"]["name"] == "admin@internal-authz"
+
+
 def test_services_need_no_login(lab: Any) -> None:
     base = f"{lab.url}/ovirt-engine/services"
     health = httpx.get(f"{base}/health")

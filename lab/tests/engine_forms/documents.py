@@ -113,7 +113,12 @@ class Judge:
         """Whether an element is a link to another object, or a list of such."""
         field = self.model.shapes[kind].fields.get(element.tag)
         members = [element] if field is None or field.kind == "one" else list(element)
-        return bool(members) and all(len(item) == 0 and {"id", "href"} <= item.attrib.keys() for item in members)
+        return bool(members) and all(map(_is_reference, members))
+
+
+def _is_reference(element: ET.Element) -> bool:
+    """Whether an element has no more than an id, an address and a name."""
+    return {"id", "href"} <= element.attrib.keys() and all(child.tag == "name" for child in element)
 
 
 def actions(element: ET.Element) -> Iterator[str]:

@@ -210,6 +210,7 @@ class Vm:
     origin: str = "ovirt"
     vm_type: str = "server"
     template_id: str = "00000000-0000-0000-0000-000000000000"
+    creator_id: str = ""
     custom_properties: dict[str, str] = field(default_factory=dict)
     delete_protected: bool = False
     level: tuple[int, int] | None = None

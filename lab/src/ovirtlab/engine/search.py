@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
 from ovirtlab.engine.faults import BadRequest
@@ -190,10 +190,18 @@ def _order(word: str | int | datetime, text: str) -> float:
     """Negative, zero or positive as the word stands before, at or after the text."""
     try:
         if isinstance(word, datetime):
-            moment = datetime.fromisoformat(text)
+            moment = _moment(text, word)
             return word.timestamp() - (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
         if isinstance(word, int):
             return word - float(text)
     except ValueError:
         raise _broken(text) from None
     return (word > text) - (word < text)
+
+
+def _moment(text: str, now: datetime) -> datetime:
+    """A date; `today` and `yesterday` begin at midnight."""
+    days = {"today": 0, "yesterday": 1}.get(text.lower())
+    if days is None:
+        return datetime.fromisoformat(text)
+    return datetime.now(now.tzinfo).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=days)

@@ -127,6 +127,7 @@ def _vm(state: State, plan: VmPlan, cluster_id: str, *, host_id: str) -> None:
         os_cmdline=f"lab.guest={plan.guest} lab.agent={int(plan.agent)}",
         os_kernel="/usr/share/ovirtlab/vmlinuz" if plan.guest == "linux" else "",
         creation_time=state.clock.now(),
+        creator_id=ADMIN_ID,
     )
     state.vms[vm.id] = vm
     domains = {domain.name: domain for domain in state.storage_domains.values()}

@@ -3,22 +3,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.entities import User
 from ovirtlab.engine.events import Event, Severity
 from ovirtlab.engine.faults import NotFound, incomplete, invalid, malformed
 from ovirtlab.engine.rest.bodies import Body, read_integer
-from ovirtlab.engine.rest.documents import COLLECTIONS, Collection, Entity, Value, link_to
+from ovirtlab.engine.rest.documents import Collection, Entity, Value, link_to
 from ovirtlab.engine.rest.listing import Kind
 from ovirtlab.engine.rest.routing import Call, Created, Done, Routes
 from ovirtlab.engine.rest.shapes import address
 from ovirtlab.engine.search import Word
-from ovirtlab.engine.state import SYSTEM
+from ovirtlab.engine.state import SYSTEM, State
 
 routes = Routes()
 
 EXTERNAL_CODES: dict[str, int] = {"normal": 9801, "warning": 9802, "error": 9803, "alert": 9804}
 LONGEST_MESSAGE = 10_000
+_ABOUT = ("cluster", "data_center", "host", "storage_domain", "template", "user", "vm")
+_SEARCHED = {"storage_domain": "storage", "data_center": "datacenter"}  # by these names in searches
 _EXTERNAL_STATUSES = ("ok", "info", "warning", "error", "failure")
 
 
@@ -89,30 +94,34 @@ def show(call: Call, event: Event) -> Entity:
         "time": event.time,
     }
     for name, value in event.ids.items():
-        if name in COLLECTIONS and name != "disk":
-            fields[name] = link_to(name, value)
+        if name in _ABOUT:
+            fields[name] = _link(call.context.state, name, value)
     return Entity("event", fields, id=str(event.index), href=address("events", str(event.index)))
+
+
+def _link(state: State, kind: str, key: str) -> Entity | None:
+    """An object that an event is about, by id and name."""
+    link = link_to(kind, key)
+    if link is not None:
+        link.fields = {"name": name_of(state, kind, key)}
+    return link
 
 
 def kind(context: Context) -> Kind[Event]:
     """How events are listed and found."""
     state = context.state
 
-    def vm_name(event: Event) -> Word:
-        vm = state.vms.get(event.ids.get("vm", ""))
-        return vm.name if vm else None
+    def named(about: str) -> Callable[[Event], Word]:
+        return lambda event: name_of(state, about, event.ids.get(about, ""))
 
-    def host_name(event: Event) -> Word:
-        host = state.hosts.get(event.ids.get("host", ""))
-        return host.name if host else None
-
-    def cluster_name(event: Event) -> Word:
-        cluster = state.clusters.get(event.ids.get("cluster", ""))
-        return cluster.name if cluster else None
-
-    def user(event: Event) -> Word:
-        found: User | None = state.users.get(event.ids.get("user", ""))
-        return found.login if found else None
+    def about(*names: str) -> dict[str, Callable[[Event], Word]]:
+        """The names and ids of objects, each under the words that clients use for it."""
+        found: dict[str, Callable[[Event], Word]] = {}
+        for name in names:
+            word = _SEARCHED.get(name, name)
+            found |= {f"event_{word}": named(name), f"{word}.name": named(name)}
+            found |= dict.fromkeys((f"event_{word}_id", f"{word}.id"), _key(name))
+        return found
 
     return Kind(
         tag="events",
@@ -126,14 +135,33 @@ def kind(context: Context) -> Kind[Event]:
             "origin": lambda event: event.origin,
             "custom_event_id": lambda event: event.custom_id,
             "time": lambda event: event.time,
-            "vm.name": vm_name,
-            "event_vm": vm_name,
-            "event_host": host_name,
-            "event_cluster": cluster_name,
-            "usrname": user,
-            "vm.id": lambda event: event.ids.get("vm"),
+            "deleted": lambda event: "false",
+            "usrname": named("user"),
+            "usrid": _key("user"),
+            **about("vm", "host", "template", "storage_domain", "data_center", "cluster"),
         },
     )
+
+
+def _key(name: str) -> Callable[[Event], Word]:
+    return lambda event: event.ids.get(name)
+
+
+def name_of(state: State, kind: str, key: str) -> str | None:
+    """What an object that an event is about is called; None when it is no more."""
+    if kind == "user":
+        found = state.person(key)
+        return f"{found.login}-authz" if found else None
+    tables: dict[str, Mapping[str, Any]] = {
+        "vm": state.vms,
+        "host": state.hosts,
+        "template": state.templates,
+        "storage_domain": state.storage_domains,
+        "data_center": state.data_centers,
+        "cluster": state.clusters,
+    }
+    item = tables.get(kind, {}).get(key)
+    return str(item.name) if item is not None else None
 
 
 def _event(call: Call) -> Event:

@@ -151,8 +151,9 @@ def _reassign(body: Body) -> bool:
 
 
 def _give_to_creator(call: Call, vm: Vm) -> None:
-    """A user without rights over the cluster gets those of a VM's owner, as the engine gives them."""
+    """Note who made a VM; a user without rights over the cluster gets those of its owner, as the engine gives them."""
     state = call.context.state
+    vm.creator_id = call.user.id
     role = next((role for role in state.roles.values() if role.name == "UserVmManager"), None)
     if role is None or call.may("delete_vm", ("vm", vm.id)):
         return

@@ -75,7 +75,7 @@ def show_user(call: Call, user: User) -> Entity:
         "namespace": "*",
         "principal": user.name,
         "user_name": f"{user.login}-authz",
-        "domain": show_domain(f"{user.domain}-authz"),
+        "domain": show_domain(f"{user.domain}-authz", linked=True),
     }
     links = ("groups", "permissions", "roles", "sshpublickeys", "tags")
     return Entity("user", fields, id=user.id, href=address("users", user.id), links=links)
@@ -84,15 +84,15 @@ def show_user(call: Call, user: User) -> Entity:
 def show_group(group: Group) -> Entity:
     fields: dict[str, Value] = {"name": group.name, "domain_entry_id": group.id.replace("-", ""), "namespace": "*"}
     if group.domain:
-        fields["domain"] = show_domain(group.domain)
+        fields["domain"] = show_domain(group.domain, linked=True)
     links = ("permissions", "roles", "tags")
     return Entity("group", fields, id=group.id, href=address("groups", group.id), links=links)
 
 
-def show_domain(name: str) -> Entity:
-    """A directory as users and groups have it; its id is its name in hexadecimal digits."""
+def show_domain(name: str, *, linked: bool = False) -> Entity:
+    """A directory, by itself or as users and groups have it; its id is its name in hexadecimal digits."""
     key = name.encode().hex().upper()
-    return Entity("domain", {"name": name}, id=key, href=address("domains", key))
+    return Entity("domain", {"name": name}, id=key, href=address("domains", key), reference=linked)
 
 
 USERS: Kind[User] = Kind(
@@ -103,6 +103,11 @@ USERS: Kind[User] = Kind(
         "name": lambda user: user.first_name or user.name,
         "usrname": lambda user: (user.login, f"{user.login}-authz"),
         "login": lambda user: user.name,
+        "lastname": lambda user: user.last_name,
+        "user_and_domain": lambda user: f"{user.login}-authz",
+        "directory": lambda user: f"{user.domain}-authz",
+        "department": lambda user: "",
+        "type": lambda user: "user",
         "id": lambda user: user.id,
         "email": lambda user: user.email,
     },

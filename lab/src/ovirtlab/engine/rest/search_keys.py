@@ -123,13 +123,24 @@ def _vms(state: State) -> Readers:
         "vcpus": lambda vm: vm.cores * vm.sockets * vm.threads,
         "bios_type": lambda vm: vm.bios_type.replace("_", ""),
         "creationdate": lambda vm: vm.creation_time,
-        "architecture": lambda vm: "x86_64",
+        "created_by_user_id": lambda vm: vm.creator_id or None,
+        "compatibility_level": lambda vm: _level(state.level_of(vm)),
+        "custom_compatibility_level": lambda vm: _level(vm.level) if vm.level else None,
+        "guaranteed_memory": lambda vm: vm.memory >> MIB,
+        "has_illegal_images": lambda vm: _word(any(disk.status == "illegal" for disk in state.disks_of(vm))),
+        "cpu_usage": lambda vm: 0,
+        "network_usage": lambda vm: 0,
+        **_none("apps", "fqdn", "ip", "loggedinuser", "pool", "quota"),
+        **_GENERAL,
     }
 
 
 def _hosts(state: State) -> Readers:
     def running(host: HostEntity) -> int:
         return sum(vm.host_id == host.id for vm in state.vms.values())
+
+    def migrating(host: HostEntity) -> int:
+        return sum(vm.host_id == host.id and vm.status == "migrating" for vm in state.vms.values())
 
     return {
         "name": lambda host: host.name,
@@ -143,8 +154,14 @@ def _hosts(state: State) -> Readers:
         "datacenter": lambda host: _center_of_cluster(state, host.cluster_id),
         "tag": lambda host: _tags(state, host.tags),
         "active_vms": running,
+        "migrating_vms": migrating,
         "type": lambda host: "rhel",
-        "architecture": lambda host: "x86_64",
+        "cpu_model": lambda host: state.clusters[host.cluster_id].cpu_type,
+        "cpu_usage": lambda host: 0,
+        "load": lambda host: 0,
+        "network_usage": lambda host: 0,
+        "update_available": lambda host: "false",
+        **_GENERAL,
     }
 
 
@@ -168,7 +185,9 @@ def _templates(state: State) -> Readers:
         "version_number": lambda item: item.version,
         "mem": lambda item: item.memory >> MIB,
         "creationdate": lambda item: item.creation_time,
-        "architecture": lambda item: "x86_64",
+        "childcount": lambda item: sum(vm.template_id == item.id for vm in state.vms.values()),
+        **_none("quota"),
+        **_GENERAL,
     }
 
 
@@ -188,14 +207,21 @@ def _disks(state: State) -> Readers:
         "number_of_vms": lambda disk: len(list(state.vms_of_disk(disk.id))),
         "provisioned_size": lambda disk: disk.provisioned_size >> GIB,
         "size": lambda disk: disk.provisioned_size >> GIB,
-        "shareable": lambda disk: str(disk.shareable).lower(),
-        "wipe_after_delete": lambda disk: str(disk.wipe_after_delete).lower(),
+        "actual_size": lambda disk: disk.actual_size >> GIB,
+        "allocation_policy": lambda disk: "thin" if disk.sparse else "preallocated",
+        "last_modified": lambda disk: disk.creation_date,
+        **_none("quota"),
+        "shareable": lambda disk: _word(disk.shareable),
+        "wipe_after_delete": lambda disk: _word(disk.wipe_after_delete),
         "disk_content_type": lambda disk: disk.content_type,
         "creation_date": lambda disk: disk.creation_date,
     }
 
 
 def _domains(state: State) -> Readers:
+    def used(domain: StorageDomain) -> int:
+        return sum(disk.actual_size for disk in state.disks.values() if disk.storage_domain_id == domain.id) >> GIB
+
     return {
         "name": lambda item: item.name,
         "id": lambda item: item.id,
@@ -204,7 +230,11 @@ def _domains(state: State) -> Readers:
         "status": lambda item: item.status,
         "external_status": lambda item: "ok",
         "type": lambda item: "nfs",
+        "shared_status": lambda item: item.status,
         "total_size": lambda item: item.size >> GIB,
+        "used_size": used,
+        "free_size": lambda item: (item.size >> GIB) - used(item),
+        "backup": lambda item: "false",
         "datacenter": lambda item: _name(state.data_centers, item.data_center_id),
     }
 
@@ -216,7 +246,8 @@ def _data_centers(state: State) -> Readers:
         "description": lambda item: item.description,
         "comment": lambda item: item.comment,
         "status": lambda item: item.status,
-        "local": lambda item: str(item.local).lower(),
+        "local": lambda item: _word(item.local),
+        "compatibility_version": lambda item: _level(item.level),
     }
 
 
@@ -228,6 +259,7 @@ def _clusters(state: State) -> Readers:
         "comment": lambda item: item.comment,
         "architecture": lambda item: "x86_64",
         "cpu_type": lambda item: item.cpu_type,
+        "compatibility_level": lambda item: _level(item.level),
         "datacenter": lambda item: _name(state.data_centers, item.data_center_id),
     }
 
@@ -241,8 +273,27 @@ def _networks(state: State) -> Readers:
         "vlanid": lambda item: item.vlan,
         "mtu": lambda item: item.mtu,
         "label": lambda item: item.label or None,
+        "stp": lambda item: "false",
+        "vm_network": lambda item: "true",
+        **_none("provider_name", "qos"),
         "datacenter": lambda item: _name(state.data_centers, item.data_center_id),
     }
+
+
+def _level(level: tuple[int, int]) -> str:
+    return f"{level[0]}.{level[1]}"
+
+
+def _word(value: bool) -> str:
+    return str(value).lower()
+
+
+def _none(*keys: str) -> Readers:
+    """Words that nothing in the lab has."""
+    return dict.fromkeys(keys, lambda item: None)
+
+
+_GENERAL: Readers = {"architecture": lambda item: "x86_64"}
 
 
 def _tags(state: State, tags: Iterable[str]) -> Word:

@@ -10,7 +10,7 @@ from ovirtlab.engine.faults import NotFound, conflict, incomplete
 from ovirtlab.engine.policies import Stored
 from ovirtlab.engine.rest.documents import Collection, Entity, Value
 from ovirtlab.engine.rest.kept import keep, reference
-from ovirtlab.engine.rest.listing import cut
+from ovirtlab.engine.rest.listing import Kind
 from ovirtlab.engine.rest.routing import Call, Created, Done, Routes
 from ovirtlab.engine.rest.shapes import address
 from ovirtlab.engine.state import SYSTEM, State
@@ -46,9 +46,17 @@ class StoredKind:
     def listing(self, call: Call) -> Collection:
         """Those that lie at the path of the call."""
         self.place(call)
-        state = call.context.state
-        shown = [self.show(state, item) for item in state.stored[self.member].values() if item.base == call.path]
-        return Collection(self.tag, self.member, cut(shown, call.integer("max")))
+        items = [item for item in call.context.state.stored[self.member].values() if item.base == call.path]
+        return self._kind.listing(call, items)
+
+    @property
+    def _kind(self) -> Kind[Stored]:
+        return Kind(
+            tag=self.tag,
+            member=self.member,
+            show=lambda call, item: self.show(call.context.state, item),
+            words={"id": lambda item: item.id, "name": lambda item: str(item.kept.get("name", ""))},
+        )
 
     def add(self, call: Call, *, base: str) -> Created:
         """Make one whose address is below `base`."""
