@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import random
 import tracemalloc
 from pathlib import Path
@@ -12,12 +14,16 @@ import pytest
 
 from overkeep.blocks.copy import copy
 from overkeep.blocks.ends import Extent
+from overkeep.blocks.errors import ImageDamaged
 from overkeep.blocks.memory import MemoryDisk
+from overkeep.blocks.qcow2.image import ImageFile
 from overkeep.blocks.qcow2.layout import COPIED, Header, pack_header
 from overkeep.blocks.qcow2.reader import ChainReader
+from overkeep.blocks.qcow2.runs import Kind
 from overkeep.units import GIB, KIB, MIB, TIB
 from tests.blocks.conftest import run
-from tests.blocks.qemu_images import SHAPES, Shape, content, make, make_chain
+from tests.blocks.damage import Words
+from tests.blocks.qemu_images import SHAPES, Shape, content, fill, make, make_chain
 
 
 @pytest.fixture
@@ -95,6 +101,66 @@ def test_what_else_qemu_img_can_do(folder: Path, options: str) -> None:
     run("qemu-img", "create", "-q", "-f", "qcow2", "-o", options, folder / "a.qcow2", "9M")
     run("qemu-io", "-c", "write -q -P 7 1M 70k", "-c", "write -q -P 8 8M 1M", folder / "a.qcow2")
     assert_reads_as_qemu(folder / "a.qcow2", rng)
+
+
+def assert_holds_what_qemu_maps(path: Path) -> None:
+    """What a file holds itself is what qemu-img maps at depth 0."""
+    image = ImageFile(path.parent, path.name)
+    held = [(run.start, min(run.stop, image.size), run.kind is Kind.ZERO) for runs in image.held() for run in runs]
+    unit = image.header.unit
+    image.close()
+    said = json.loads(run("qemu-img", "map", "--output=json", "-f", "qcow2", path))
+    mine = [entry for entry in said if entry["depth"] == 0 and entry["present"]]
+    expected = [(entry["start"], entry["start"] + entry["length"], not entry["data"]) for entry in mine]
+    assert painted(held, unit) == painted(expected, unit)
+
+
+def painted(runs: list[tuple[int, int, bool]], unit: int) -> dict[int, bool]:
+    """Whether a unit is zeroes, for those that there are."""
+    return {at: zero for start, stop, zero in runs for at in range(start // unit, -(-stop // unit))}
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_what_a_file_holds_itself(folder: Path, shape: Shape) -> None:
+    rng = random.Random(f"held {shape}")
+    make(folder, "base.qcow2", rng, shape=shape)
+    with contextlib.closing(ImageFile(folder, "base.qcow2")) as base:
+        size = base.size
+    below = ["-F", "qcow2", "-b", "base.qcow2"]
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-o", shape.options, *below, folder / "a.qcow2", str(size))
+    fill(folder / "a.qcow2", rng, shape=shape, size=size)
+    assert_holds_what_qemu_maps(folder / "base.qcow2")
+    assert_holds_what_qemu_maps(folder / "a.qcow2")
+
+
+def test_damage_is_only_where_it_is(folder: Path) -> None:
+    path = folder / "a.qcow2"
+    run("qemu-img", "create", "-q", "-f", "qcow2", path, "1M")
+    run("qemu-io", "-f", "qcow2", "-c", "write -q -P 7 0 1M", path)
+    words = Words(path)
+    words.put(words.l2()[5], words.get(words.l2()[5]) + 512)
+    words.save()
+    reader = ChainReader(folder, "a.qcow2")
+    for cluster in range(16):
+        buffer = bytearray(64 * KIB)
+        with pytest.raises(ImageDamaged) if cluster == 5 else contextlib.nullcontext():
+            reader.read_into(cluster * 64 * KIB, memoryview(buffer))
+            assert buffer == b"\7" * 64 * KIB
+    reader.close()
+
+
+def test_an_image_that_was_not_closed_is_read(folder: Path) -> None:
+    path = folder / "a.qcow2"
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-o", "lazy_refcounts=on", path, "1M")
+    run("qemu-io", "-f", "qcow2", "-c", "write -q -P 7 0 100k", path)
+    words = Words(path)
+    words.put(72, 1)  # dirty: its refcounts may be wrong, its data are not
+    words.save()
+    reader = ChainReader(folder, "a.qcow2")
+    buffer = bytearray(100 * KIB)
+    reader.read_into(0, memoryview(buffer))
+    reader.close()
+    assert buffer == b"\7" * 100 * KIB
 
 
 def sparse_image(folder: Path, *, size: int, data: int, step: int = 1) -> None:

@@ -12,16 +12,20 @@ Value = TypeVar("Value")
 
 
 class Cache(Generic[Value]):
-    """Values by key, for several threads; a value larger than `most` bytes is not kept."""
+    """Values by key, for several threads; `size_of` tells how many of the `most` bytes a value takes.
 
-    def __init__(self, most: int) -> None:
+    One that is larger is not kept.
+    """
+
+    def __init__(self, most: int, size_of: Callable[[Value], int]) -> None:
         self._most = most
+        self._size_of = size_of
         self._bytes = 0
         self._values: OrderedDict[Hashable, tuple[Value, int]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, key: Hashable, size: int, make: Callable[[], Value]) -> Value:
-        """Return the value of `key`; it is made if it is not there, and takes `size` bytes.
+    def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
+        """Return the value of `key`; it is made if it is not there.
 
         Two threads may make the same value at once; both get one that is right.
         """
@@ -31,7 +35,7 @@ class Cache(Generic[Value]):
                 self._values.move_to_end(key)
                 return found[0]
         value = make()
-        self._keep(key, value, size)
+        self._keep(key, value, self._size_of(value))
         return value
 
     def _keep(self, key: Hashable, value: Value, size: int) -> None:

@@ -65,7 +65,7 @@ class CompressedClusters:
             (place,) = self._places([entry])
             return self._inflated(place, memoryview(self._load(place)))
 
-        return self._cache.get((self._file.path.name, entry), self._cluster, make)
+        return self._cache.get((self._file.path.name, entry), make)
 
     def _places(self, entries: list[int]) -> list[_Place]:
         offsets, lengths = packed_places(np.array(entries, np.uint64), self._bits)

@@ -24,8 +24,10 @@ class Table:
     entries: Unsigned
     bitmaps: Unsigned | None = None
 
-    def __len__(self) -> int:
-        return len(self.entries)
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that it takes."""
+        return self.entries.nbytes + (0 if self.bitmaps is None else self.bitmaps.nbytes)
 
     def part(self, first: int, last: int) -> Table:
         """Some of the entries."""
@@ -148,6 +150,8 @@ def packed_places(entries: Unsigned, cluster_bits: int) -> tuple[Unsigned, Unsig
 
 def check_places(runs: Runs, header: Header, file_size: int) -> None:
     """Raise `BadEntry` unless everything that whole runs of one image name lies in its file."""
+    if not len(runs):
+        return
     cluster, end = np.uint64(header.cluster), np.uint64(file_size)
     data = runs.take(runs.kinds == _DATA)
     starts = data.starts.astype(np.uint64)

@@ -29,8 +29,8 @@ _BATCH_BYTES_SUBCLUSTERS = 64 * KIB  # each entry may become 32
 class Memory:
     """What the images of a chain keep in memory together: parts of tables, and clusters that were inflated."""
 
-    tables: Cache[Table] = field(default_factory=lambda: Cache(32 * MIB))
-    clusters: Cache[bytes] = field(default_factory=lambda: Cache(8 * MIB))
+    tables: Cache[Table] = field(default_factory=lambda: Cache(32 * MIB, lambda table: table.nbytes))
+    clusters: Cache[bytes] = field(default_factory=lambda: Cache(8 * MIB, len))
 
 
 class ImageFile:
@@ -162,7 +162,6 @@ class ImageFile:
         index, position = divmod(number * per_slice, self.header.table_entries)
         return self._memory.tables.get(
             (self.name, number),
-            size,
             lambda: native(self._read_table(index, position * self.header.entry_bytes, size), self.header),
         )
 

@@ -13,15 +13,17 @@ import numpy as np
 from overkeep.blocks.buffers import CLUSTER, ZEROES
 from overkeep.blocks.ends import UNLIMITED, Extent
 from overkeep.blocks.errors import BadRange, ImageDamaged, UnsafeImage
+from overkeep.blocks.qcow2.cache import Cache
 from overkeep.blocks.qcow2.image import ImageFile, Memory
 from overkeep.blocks.qcow2.raw import RawFile
-from overkeep.blocks.qcow2.runs import NOTHING, Kind, Run, Span, overlaid
+from overkeep.blocks.qcow2.runs import NOTHING, Kind, Run, Runs, Span, concatenated, overlaid
 from overkeep.model.points import LONGEST_CHAIN
-from overkeep.units import MIB
+from overkeep.units import KIB, MIB
 
 Layer = ImageFile | RawFile
 """A file of a chain; only the last may be raw."""
 
+_WINDOW = 32 * MIB  # of the disk: going through the tables of a long chain costs as much for one cluster as for many
 _MOST_L1_BYTES = 256 * MIB  # of a whole chain: as much as 256 images of a disk of 64 TiB have
 
 
@@ -102,8 +104,9 @@ class ChainReader:
         end = offset + len(buffer)
         if offset < 0 or end > self.size:
             raise BadRange(offset=offset, length=len(buffer), what="the disk", size=self.size)
-        for span in self._spans(0, offset, end):
-            self._read_span(span, buffer[span.start - offset : span.stop - offset])
+        for window in range(offset // _WINDOW, -(-end // _WINDOW)):
+            start, stop = max(offset, window * _WINDOW), min(end, (window + 1) * _WINDOW)
+            self._read_span(Span(start, stop, self._runs(start, stop)), buffer[start - offset : stop - offset])
 
     def clone(self) -> ChainReader:
         """Return another reader of the same chain."""
@@ -117,6 +120,21 @@ class ChainReader:
             self._closed = True
             self._files.release()
 
+    def _runs(self, start: int, stop: int) -> Runs:
+        """What makes up `start` to `stop`, which lie in one window."""
+        if start == stop:
+            return NOTHING
+        try:
+            return self._window(start // _WINDOW).clipped(start, stop)
+        except ImageDamaged:  # perhaps only elsewhere in the window
+            return concatenated([span.runs for span in self._spans(0, start, stop)])
+
+    def _window(self, number: int) -> Runs:
+        """What makes up a piece of the disk; kept, since the next read is likely to want it too."""
+        start, stop = number * _WINDOW, min(self.size, (number + 1) * _WINDOW)
+        spans = self._spans(0, start, stop)
+        return self._files.windows.get(number, lambda: concatenated([span.runs for span in spans]))
+
     def _spans(self, depth: int, start: int, stop: int) -> Iterator[Span]:
         """Yield what makes up `start` to `stop`, looking from layer `depth` downwards."""
         if depth == len(self._layers):
@@ -125,6 +143,9 @@ class ChainReader:
         layer = self._layers[depth]
         within = min(stop, layer.size)
         for span in layer.spans(start, within) if start < within else ():
+            if not len(span.runs):
+                yield from self._spans(depth + 1, span.start, span.stop)
+                continue
             runs = span.runs.at_layer(depth)
             if runs.fills(span.start, span.stop):
                 yield Span(span.start, span.stop, runs)
@@ -158,10 +179,11 @@ class ChainReader:
 
 
 class _Files:
-    """The open files of a chain, closed when nobody holds them any more."""
+    """The open files of a chain, closed when nobody holds them any more, and what is known of the disk they make."""
 
     def __init__(self, layers: tuple[Layer, ...]) -> None:
         self.layers = layers
+        self.windows: Cache[Runs] = Cache(8 * MIB, lambda runs: runs.nbytes + KIB)
         self._holders = 0
         self._lock = threading.Lock()
 

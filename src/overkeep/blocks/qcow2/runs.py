@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,13 +60,19 @@ class Runs:
         for start, stop, kind, place in zip(*columns, strict=True):
             yield Run(start, stop, Kind(kind), place)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that they take."""
+        columns = (self.starts, self.stops, self.kinds, self.places, self.layers)
+        return sum(column.nbytes for column in columns)
+
     def take(self, which: Indices | Bools | slice) -> Runs:
         """The runs at some positions."""
         return Runs(self.starts[which], self.stops[which], self.kinds[which], self.places[which], self.layers[which])
 
     def clipped(self, start: int, stop: int) -> Runs:
         """What lies between `start` and `stop`."""
-        if start >= stop:
+        if start >= stop or not len(self):
             return NOTHING
         first = int(np.searchsorted(self.stops, start, "right"))
         last = int(np.searchsorted(self.starts, stop, "left"))
@@ -138,11 +143,18 @@ def _between(top: Runs, below: Runs) -> Runs:
 
 def _joined(one: Runs, other: Runs) -> Runs:
     """All runs of both, which do not overlap, in order."""
+    both = concatenated([one, other])
+    return both.take(np.argsort(both.starts, kind="stable"))
 
-    def both(name: str) -> NDArray[Any]:
-        return np.concatenate((getattr(one, name), getattr(other, name)))
 
-    starts = both("starts")
-    order = np.argsort(starts, kind="stable")
-    columns = (both(name)[order] for name in ("stops", "kinds", "places", "layers"))
-    return Runs(starts[order], *columns)
+def concatenated(parts: Sequence[Runs]) -> Runs:
+    """The runs of all parts, one part after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    return Runs(
+        np.concatenate([part.starts for part in parts]),
+        np.concatenate([part.stops for part in parts]),
+        np.concatenate([part.kinds for part in parts]),
+        np.concatenate([part.places for part in parts]),
+        np.concatenate([part.layers for part in parts]),
+    )
