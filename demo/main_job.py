@@ -38,6 +38,7 @@ class MainJob:
     journal: Journal
     sums: dict[tuple[str, str], str] = field(default_factory=dict)
     points: dict[str, dict[str, Any]] = field(default_factory=dict)
+    raw_points: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def run(self) -> None:
         """Run all steps; raise at the first thing that is not as it must be."""
@@ -77,7 +78,7 @@ class MainJob:
             self.product.overkeep("backup", "demo", *options, show=sys.stdout)
             points = self.product.overkeep("points", "--workload", "demo", "--json").json()
             newest = {vm: [p for p in points if p["vm_name"] == vm][-1] for vm in ("web", "db")}
-            self.points[mode] = newest["web"]
+            self.points[mode], self.raw_points[mode] = newest["web"], newest["db"]
             images = [image for point in newest.values() for image in point["images"]]
             step.moved = sum(image["moved"] for image in images)
             step.stored = sum(image["stored"] for image in images)
@@ -99,6 +100,12 @@ class MainJob:
                     f"(at most {human_size(int(limit))})",
                     holds=image["covered"] > 0 and data <= limit,
                 )
+            [full], [image] = (self.raw_points[mode]["images"] for mode in ("full", "incremental"))
+            self.journal.check(
+                f"{image['name']} (raw): compared with the point before, {human_size(image['stored'])} kept "
+                f"(the full has {human_size(full['stored'])})",
+                holds=image["changes"] == "compared" and image["stored"] <= full["stored"] / 3,
+            )
 
     def restore(self, mode: str, name: str) -> None:
         """Restore web under a new name and start it."""

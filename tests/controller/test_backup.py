@@ -6,8 +6,9 @@ from overkeep.blocks.errors import NoChangedBlocks, TargetFull
 from overkeep.controller.records import JobState
 from overkeep.engine.errors import Busy, EngineUnreachable
 from overkeep.errors import Conflict
-from overkeep.model.points import Mode
-from overkeep.mover.orders import NO_CHANGED_BLOCKS, CopyOrder, CopyResult
+from overkeep.model.points import Changes, Mode
+from overkeep.mover.disk_copies import BackingMissing
+from overkeep.mover.orders import BACKING_MISSING, NO_CHANGED_BLOCKS, CopyOrder, CopyResult
 from tests.controller.world import World, disk, succeeded, vm
 
 
@@ -30,12 +31,20 @@ def test_the_second_is_an_overlay_and_one_checkpoint_stays(world: World) -> None
     assert succeeded(job), job.failure
     first, second = world.repository.points()
     modes = {image.name: image.mode for image in second.images}
-    assert modes == {"root": Mode.INCREMENTAL, "dump": Mode.FULL}
-    assert second.image("root-disk").backing == first.image("root-disk").file
+    assert modes == {"root": Mode.INCREMENTAL, "dump": Mode.INCREMENTAL}
+    changes = {image.name: image.changes for image in second.images}
+    assert changes == {"root": Changes.TRACKED, "dump": Changes.COMPARED}
+    assert {image.changes for image in first.images} == {Changes.ALL}
+    for disk_id in ("root-disk", "dump-disk"):
+        assert second.image(disk_id).backing == first.image(disk_id).file
+    asked = {order.sink.folder.rpartition("/")[2]: order for order in world.mover.received.values()}
+    assert (asked["root-disk"].dirty, asked["root-disk"].compare) == (True, False)
+    assert (asked["dump-disk"].dirty, asked["dump-disk"].compare) == (False, True)
     assert world.repository.chain(second, "root-disk") == (f"{second.id}.qcow2", f"{first.id}.qcow2")
     assert world.memory.checkpoints_made() == {"web-vm": (second.checkpoint_id,)}
     [progress] = job.vms
-    assert {d.name: d.reason for d in progress.disks}["dump"] == "the Manager does not track changes of raw disks"
+    reason = {d.name: d.reason for d in progress.disks}["dump"]
+    assert reason.startswith("the Manager does not track changes of raw disks, so it is compared")
 
 
 def test_full_is_full_when_it_is_asked_for(world: World) -> None:
@@ -54,20 +63,43 @@ def test_checkpoints_of_others_stay(world: World) -> None:
     assert world.memory.checkpoints_made() == {"web-vm": ("somebody-elses", newest)}
 
 
-def test_a_lost_checkpoint_makes_a_full_backup(world: World) -> None:
+def test_disks_are_compared_when_the_checkpoint_is_lost(world: World) -> None:
     world.add(vm("web", disk("root")))
     world.back_up()
     world.memory.lose_checkpoints("web-vm")
     job = world.back_up()
     assert succeeded(job)
-    assert (
-        world.repository.points()[-1]
-        .images[0]
-        .reason.endswith("no longer has the checkpoint of the last restore point")
-    )
+    [image] = world.repository.points()[-1].images
+    assert image.changes is Changes.COMPARED
+    assert "no longer has the checkpoint of the last restore point" in image.reason
+    assert world.back_up().state is JobState.SUCCEEDED
+    assert world.repository.points()[-1].images[0].changes is Changes.TRACKED, "the next is tracked again"
+    world.assert_checkpoints_sound()
 
 
-def test_an_incremental_that_the_manager_fails_becomes_full(world: World) -> None:
+def test_a_vm_of_raw_disks_is_compared_without_any_checkpoint(world: World) -> None:
+    world.add(vm("web", disk("dump", raw=True)))
+    for _ in range(2):
+        assert succeeded(world.back_up())
+    points = world.repository.points()
+    assert [point.checkpoint_id for point in points] == [None, None]
+    assert [point.images[0].changes for point in points] == [Changes.ALL, Changes.COMPARED]
+    assert world.memory.checkpoints_made() == {}
+    world.assert_nothing_open()
+
+
+def test_a_disk_whose_changes_the_manager_does_not_give_is_compared(world: World) -> None:
+    world.add(vm("web", disk("root"), disk("data")))
+    world.back_up()
+    world.memory.untrack("data-disk")
+    assert succeeded(world.back_up())
+    changes = {image.name: image.changes for image in world.repository.points()[-1].images}
+    assert changes == {"root": Changes.TRACKED, "data": Changes.COMPARED}
+    reason = world.repository.points()[-1].image("data-disk").reason
+    assert reason.startswith("the Manager does not have the changes of this disk, so it is compared")
+
+
+def test_an_incremental_that_the_manager_fails_is_compared(world: World) -> None:
     world.add(vm("web", disk("root")))
     world.back_up()
     world.mover.held = True
@@ -78,20 +110,21 @@ def test_an_incremental_that_the_manager_fails_becomes_full(world: World) -> Non
     world.mover.release()
     job = world.finish(job)
     assert succeeded(job), job.failure
-    assert "full backup is made instead" in world.texts(job)
-    assert world.repository.points()[-1].mode is Mode.FULL
+    assert "compared with the last restore point instead" in world.texts(job)
+    assert world.repository.points()[-1].images[0].changes is Changes.COMPARED
     world.assert_nothing_open()
 
 
 def test_a_chain_that_is_broken_is_not_built_on(world: World) -> None:
-    world.add(vm("web", disk("root")))
+    world.add(vm("web", disk("root"), disk("data")))
     world.back_up()
     [point] = world.repository.points()
-    image = world.repository.root / world.repository.folder(point, "root-disk") / point.images[0].file
+    image = world.repository.root / world.repository.folder(point, "root-disk") / f"{point.id}.qcow2"
     image.unlink()
     job = world.back_up()
     assert succeeded(job), job.failure
-    assert world.repository.points()[-1].mode is Mode.FULL
+    changes = {image.name: image.changes for image in world.repository.points()[-1].images}
+    assert changes == {"root": Changes.ALL, "data": Changes.TRACKED}
     assert "damaged" in world.texts(job)
 
 
@@ -104,7 +137,7 @@ def test_a_chain_as_long_as_chains_may_be_is_followed_by_a_full(world: World, mo
     assert world.repository.points()[-1].images[0].reason == "its chain has reached 2 images"
 
 
-def test_a_disk_that_does_not_tell_what_changed_is_backed_up_in_full(world: World) -> None:
+def test_a_disk_that_does_not_tell_what_changed_is_compared(world: World) -> None:
     def blind(order: CopyOrder) -> CopyResult:
         if order.dirty:
             raise NoChangedBlocks(url="nbd:unix:/x", reason="it has no dirty bitmap")
@@ -115,9 +148,50 @@ def test_a_disk_that_does_not_tell_what_changed_is_backed_up_in_full(world: Worl
     world.mover.outcome = blind
     job = world.back_up()
     assert succeeded(job), job.failure
-    assert world.repository.points()[-1].mode is Mode.FULL
+    [image] = world.repository.points()[-1].images
+    assert image.changes is Changes.COMPARED
+    assert image.reason.startswith("a disk did not tell what changed")
     assert NoChangedBlocks.code == NO_CHANGED_BLOCKS
     world.assert_nothing_open()
+    world.assert_checkpoints_sound()
+
+
+def test_a_restore_point_that_cannot_be_read_is_followed_by_a_full(world: World) -> None:
+    def unreadable(order: CopyOrder) -> CopyResult:
+        if order.compare:
+            raise BackingMissing(name="p2", backing="p1", reason="it ends before its data")
+        return world.write_image(order)
+
+    world.add(vm("web", disk("root")))
+    world.back_up()
+    world.memory.lose_checkpoints("web-vm")
+    world.mover.outcome = unreadable
+    job = world.back_up()
+    assert succeeded(job), job.failure
+    assert "A full backup is made instead" in world.texts(job)
+    assert world.repository.points()[-1].images[0].changes is Changes.ALL
+    assert BackingMissing.code == BACKING_MISSING
+    world.assert_nothing_open()
+    world.assert_checkpoints_sound()
+
+
+def test_both_the_checkpoint_and_the_restore_point_may_be_worthless(world: World) -> None:
+    def worthless(order: CopyOrder) -> CopyResult:
+        if order.dirty:
+            raise NoChangedBlocks(url="nbd:unix:/x", reason="it has no dirty bitmap")
+        if order.compare:
+            raise BackingMissing(name="p2", backing="p1", reason="it ends before its data")
+        return world.write_image(order)
+
+    world.add(vm("web", disk("root")))
+    world.back_up()
+    world.mover.outcome = worthless
+    job = world.back_up()
+    assert succeeded(job), job.failure
+    assert len(world.repository.points()) == 2
+    assert world.repository.points()[-1].images[0].changes is Changes.ALL
+    world.assert_nothing_open()
+    world.assert_checkpoints_sound()
 
 
 def test_a_vm_that_fails_does_not_fail_the_other(world: World) -> None:

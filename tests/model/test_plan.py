@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+from typing import Any
 
 import pytest
 
 from overkeep.model.inventory import Disk, DiskFormat, Vm, VmStatus
-from overkeep.model.plan import NothingToBackUp, VmNotReady, plan_backup
-from overkeep.model.points import DiskImage, Mode, RestorePoint
+from overkeep.model.plan import Basis, NothingToBackUp, VmNotReady, plan_backup
+from overkeep.model.points import Changes, DiskImage, Mode, RestorePoint
 from overkeep.units import GIB
 
 COW = Disk(id="d1", name="web_Disk1", size=10 * GIB, format=DiskFormat.COW)
@@ -57,47 +58,88 @@ def point(*images: DiskImage, checkpoint: str | None = "cp1") -> RestorePoint:
 
 LAST = point(image(COW), image(RAW))
 
+NO_POINT = Basis(last=None, checkpoints=())
+
+
+def basis(last: RestorePoint | None = LAST, *checkpoints: str, **more: Any) -> Basis:
+    return Basis(last=last, checkpoints=checkpoints or ("cp1",), **more)
+
+
+SPOILT = {"d1": "the last restore point is damaged"}
+
 FULL_CASES = {
-    "first backup": (COW, None, ["cp1"], False, "it is the first backup of this VM"),
-    "asked for": (COW, LAST, ["cp1"], True, "a full backup was asked for"),
-    "no checkpoint": (COW, point(image(COW), checkpoint=None), ["cp1"], False, "has no checkpoint"),
-    "checkpoint lost": (COW, LAST, ["cp0", "cp2"], False, "no longer has the checkpoint"),
-    "raw": (RAW, LAST, ["cp1"], False, "does not track changes of raw disks"),
-    "new disk": (COW, point(image(RAW)), ["cp1"], False, "does not hold this disk"),
-    "converted": (COW, point(image(COW, fmt=DiskFormat.RAW)), ["cp1"], False, "converted from raw"),
-    "shrunk": (COW, point(image(COW, size=11 * GIB)), ["cp1"], False, "smaller than in the last"),
+    "first backup": (COW, basis(None), False, "it is the first backup of this VM"),
+    "first backup of a raw disk": (RAW, basis(None), False, "it is the first backup of this VM"),
+    "asked for": (COW, basis(), True, "a full backup was asked for"),
+    "asked for a raw disk": (RAW, basis(), True, "a full backup was asked for"),
+    "asked for, and nothing else is possible": (COW, basis(None, spoilt=SPOILT), True, "a full backup was asked for"),
+    "spoilt": (COW, basis(spoilt=SPOILT), False, "the last restore point is damaged"),
+    "spoilt and the checkpoint is lost": (COW, basis(LAST, "cp0", spoilt=SPOILT), False, "is damaged"),
+    "new disk": (COW, basis(point(image(RAW))), False, "does not hold this disk"),
+    "new raw disk": (RAW, basis(point(image(COW))), False, "does not hold this disk"),
 }
 
-
-def test_a_point_that_is_spoilt_is_not_built_on() -> None:
-    plan = plan_backup(vm(COW), LAST, ["cp1"], full=False, spoilt="the last restore point is damaged")
-    assert [(p.mode, p.reason) for p in plan.disks] == [(Mode.FULL, "the last restore point is damaged")]
-    assert plan.from_checkpoint is None
+COMPARED_CASES = {
+    "raw": (RAW, basis(), "does not track changes of raw disks"),
+    "raw without a checkpoint": (RAW, basis(point(image(RAW), checkpoint=None)), "does not track changes of raw disks"),
+    "raw that shrank": (RAW, basis(point(image(RAW, size=6 * GIB))), "does not track changes of raw disks"),
+    "no checkpoint": (COW, basis(point(image(COW), checkpoint=None)), "has no checkpoint"),
+    "checkpoint lost": (COW, basis(LAST, "cp0", "cp2"), "no longer has the checkpoint"),
+    "converted": (COW, basis(point(image(COW, fmt=DiskFormat.RAW))), "converted from raw"),
+    "converted to raw": (RAW, basis(point(image(RAW, fmt=DiskFormat.COW))), "does not track changes of raw disks"),
+    "shrunk": (COW, basis(point(image(COW, size=11 * GIB))), "smaller than in the last"),
+    "not to be tracked": (COW, basis(untracked="a disk did not tell what changed"), "a disk did not tell what changed"),
+    "another disk is spoilt": (RAW, basis(spoilt=SPOILT), "does not track changes of raw disks"),
+}
 
 
 @pytest.mark.parametrize("case", FULL_CASES)
 def test_full(case: str) -> None:
-    disk, last, checkpoints, full, reason = FULL_CASES[case]
-    plan = plan_backup(vm(disk), last, checkpoints, full=full)
-    assert [(d.mode, d.backing) for d in plan.disks] == [(Mode.FULL, None)]
+    disk, given, full, reason = FULL_CASES[case]
+    plan = plan_backup(vm(disk), given, full=full)
+    assert [(d.mode, d.changes, d.backing) for d in plan.disks] == [(Mode.FULL, Changes.ALL, None)]
     assert reason in plan.disks[0].reason
     assert plan.mode is Mode.FULL
     assert plan.from_checkpoint is None
 
 
+@pytest.mark.parametrize("case", COMPARED_CASES)
+def test_compared(case: str) -> None:
+    disk, given, reason = COMPARED_CASES[case]
+    plan = plan_backup(vm(disk), given, full=False)
+    expected = (Mode.INCREMENTAL, Changes.COMPARED, f"p1-{disk.id}.qcow2")
+    assert [(d.mode, d.changes, d.backing) for d in plan.disks] == [expected]
+    assert reason in plan.disks[0].reason
+    assert "compared with the last restore point" in plan.disks[0].reason
+    assert plan.mode is Mode.INCREMENTAL
+    assert plan.from_checkpoint is None
+
+
 @pytest.mark.parametrize("size", [10 * GIB, 9 * GIB], ids=["same size", "grown"])
-def test_incremental(size: int) -> None:
-    plan = plan_backup(vm(COW), point(image(COW, size=size)), ["cp0", "cp1"], full=False)
-    assert [(d.mode, d.backing) for d in plan.disks] == [(Mode.INCREMENTAL, "p1-d1.qcow2")]
+def test_tracked(size: int) -> None:
+    plan = plan_backup(vm(COW), basis(point(image(COW, size=size)), "cp0", "cp1"), full=False)
+    assert [(d.mode, d.changes) for d in plan.disks] == [(Mode.INCREMENTAL, Changes.TRACKED)]
+    assert plan.disks[0].backing == "p1-d1.qcow2"
     assert "p1" in plan.disks[0].reason
     assert plan.from_checkpoint == "cp1"
 
 
-def test_raw_and_tracked_disks_in_one_backup() -> None:
-    plan = plan_backup(vm(COW, RAW), LAST, ["cp1"], full=False)
-    assert [d.mode for d in plan.disks] == [Mode.INCREMENTAL, Mode.FULL]
+def test_each_disk_is_decided_for_itself() -> None:
+    new = dataclasses.replace(COW, id="d3", name="web_Disk3")
+    spoilt = dataclasses.replace(COW, id="d4", name="web_Disk4")
+    last = point(image(COW), image(RAW), image(spoilt))
+    plan = plan_backup(
+        vm(COW, RAW, new, spoilt), basis(last, spoilt={"d4": "its chain has reached 256 images"}), full=False
+    )
+    assert [d.changes for d in plan.disks] == [Changes.TRACKED, Changes.COMPARED, Changes.ALL, Changes.ALL]
+    assert plan.disks[3].reason == "its chain has reached 256 images"
     assert plan.mode is Mode.INCREMENTAL
     assert plan.from_checkpoint == "cp1"
+
+
+def test_the_checkpoint_is_named_only_for_tracked_disks() -> None:
+    plan = plan_backup(vm(RAW), basis(), full=False)
+    assert (plan.mode, plan.from_checkpoint) == (Mode.INCREMENTAL, None)
 
 
 LEFT_OUT_CASES = {
@@ -111,40 +153,40 @@ LEFT_OUT_CASES = {
 @pytest.mark.parametrize("case", LEFT_OUT_CASES)
 def test_left_out(case: str) -> None:
     disk, reason = LEFT_OUT_CASES[case]
-    plan = plan_backup(vm(COW, disk), None, [], full=False)
+    plan = plan_backup(vm(COW, disk), NO_POINT, full=False)
     assert [d.disk.id for d in plan.disks] == ["d1"]
     assert [name for name, _ in plan.left_out] == [disk.name]
     assert reason in plan.left_out[0][1]
     with pytest.raises(NothingToBackUp, match=reason):
-        plan_backup(vm(disk), None, [], full=False)
+        plan_backup(vm(disk), NO_POINT, full=False)
 
 
 def test_a_locked_disk_that_is_left_out_does_not_hinder() -> None:
     lun = dataclasses.replace(COW, id="x", storage="lun", locked=True)
-    assert len(plan_backup(vm(COW, lun), None, [], full=False).disks) == 1
+    assert len(plan_backup(vm(COW, lun), NO_POINT, full=False).disks) == 1
 
 
 @pytest.mark.parametrize("status", [VmStatus.PAUSED, VmStatus.OTHER])
 def test_status_in_which_the_manager_refuses(status: VmStatus) -> None:
     with pytest.raises(VmNotReady, match=str(status)) as caught:
-        plan_backup(vm(COW, status=status), None, [], full=False)
+        plan_backup(vm(COW, status=status), NO_POINT, full=False)
     assert caught.value.retry
 
 
 def test_vm_that_is_down() -> None:
-    assert plan_backup(vm(COW, status=VmStatus.DOWN), LAST, ["cp1"], full=False).mode is Mode.INCREMENTAL
+    assert plan_backup(vm(COW, status=VmStatus.DOWN), basis(), full=False).mode is Mode.INCREMENTAL
 
 
 def test_locked_disk() -> None:
     with pytest.raises(VmNotReady, match="web_Disk1"):
-        plan_backup(vm(dataclasses.replace(COW, locked=True), RAW), None, [], full=False)
+        plan_backup(vm(dataclasses.replace(COW, locked=True), RAW), NO_POINT, full=False)
 
 
 def test_no_disks() -> None:
     with pytest.raises(NothingToBackUp, match="no disks"):
-        plan_backup(vm(), None, [], full=False)
+        plan_backup(vm(), NO_POINT, full=False)
 
 
 def test_hosted_engine() -> None:
     with pytest.raises(NothingToBackUp, match="its own VM"):
-        plan_backup(vm(COW, hosted_engine=True), None, [], full=False)
+        plan_backup(vm(COW, hosted_engine=True), NO_POINT, full=False)

@@ -272,6 +272,11 @@ class Nbd:
         wait_for(path.exists)
         return f"nbd:unix:{path}"
 
+    @property
+    def newest(self) -> subprocess.Popen[bytes]:
+        """The server that was started last."""
+        return self._servers[-1]
+
     def stop(self) -> None:
         """Kill all servers; their images may be written again."""
         while self._servers:
@@ -354,3 +359,20 @@ def disk(tmp_path: Path) -> Path:
 def bench(settings: MoverConfig, target: Any, tickets: Any, serve: Callable[..., Any]) -> Bench:
     _, client = serve(settings_for(settings, (target.config,), tickets))
     return Bench(client, target, tickets)
+
+
+@pytest.fixture
+def blind(settings: MoverConfig, target: Any, tickets: Any, serve: Callable[..., Any], tmp_path: Path) -> Bench:
+    """A mover that may not open the control socket."""
+    changed = settings_for(settings, (target.config,), tickets)
+    _, client = serve(changed.model_copy(update={"imageio_control_socket": str(tmp_path / "none")}))
+    return Bench(client, target, tickets)
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """A disk with 40 MiB of data: five seconds at `SPEED`."""
+    path = tmp_path / "large.qcow2"
+    tool("qemu-img", "create", "-q", "-f", "qcow2", path, SIZE)
+    write(path, "write -P 0x77 0 40M")
+    return path

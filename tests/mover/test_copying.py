@@ -6,25 +6,13 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from overkeep.config import MoverConfig, TargetConfig
 from overkeep.mover.orders import Access, CopyOrder, Image, OrderState
 from overkeep.units import KIB, MIB
 from tests.mover.bench import DEADLINE, FOLDER, SIZE, SPEED, Bench, assert_same, settings_for, tool, write
-
-
-@pytest.fixture
-def large(tmp_path: Path) -> Path:
-    """A disk with 40 MiB of data: five seconds at `SPEED`."""
-    path = tmp_path / "large.qcow2"
-    tool("qemu-img", "create", "-q", "-f", "qcow2", path, SIZE)
-    write(path, "write -P 0x77 0 40M")
-    return path
 
 
 def test_a_full_backup_is_the_disk(bench: Bench, disk: Path, nbd: Any) -> None:
@@ -70,14 +58,6 @@ def test_a_restore_is_the_disk(bench: Bench, disk: Path, nbd: Any, tmp_path: Pat
     assert bench.tickets.remove(ticket) == 204
     nbd.stop()  # killed: what was not flushed would be lost
     assert_same(disk, new)
-
-
-@pytest.fixture
-def blind(settings: MoverConfig, target: Any, tickets: Any, serve: Callable[..., Any], tmp_path: Path) -> Bench:
-    """A mover that may not open the control socket."""
-    changed = settings_for(settings, (target.config,), tickets)
-    _, client = serve(changed.model_copy(update={"imageio_control_socket": str(tmp_path / "none")}))
-    return Bench(client, target, tickets)
 
 
 def test_without_the_control_socket_the_images_api_serves(blind: Bench, disk: Path, nbd: Any, tmp_path: Path) -> None:

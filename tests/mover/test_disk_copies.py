@@ -146,7 +146,7 @@ def test_a_compared_overlay_is_as_small_as_a_tracked_one(tmp_path: Path, form: s
     for shelf in shelves:
         shelf.check(disk)
     tracked, compared = (shelf.stored() for shelf in shelves)
-    assert compared <= tracked
+    assert compared <= tracked + 2 * FORMS[form].cluster  # compressed clusters come in no fixed order
     assert compared <= 3 * MIB + 12 * FORMS[form].cluster
     assert results[1].covered == disk.size
     assert results[0].covered < disk.size

@@ -43,7 +43,14 @@ def test_full_and_incrementals_restore_to_each_point(lab: Lab, product: Deployme
         points.append(newest(product, "chain", "small"))
 
     modes = [(by_name(p, "small_cow")["mode"], by_name(p, "small_raw")["mode"]) for p in points]
-    assert modes == [("full", "full"), ("incremental", "full"), ("incremental", "full")]
+    assert modes == [("full", "full"), ("incremental", "incremental"), ("incremental", "incremental")]
+    changes = [(by_name(p, "small_cow")["changes"], by_name(p, "small_raw")["changes"]) for p in points]
+    assert changes == [("all", "all"), ("tracked", "compared"), ("tracked", "compared")]
+    for point in points[1:]:
+        raw_image = by_name(point, "small_raw")
+        assert "raw disks" in raw_image["reason"]
+        assert raw_image["covered"] == 64 * MIB, "a raw disk is looked at whole"
+        assert raw_image["stored"] <= MIB + 512 * KIB, "and only the MiB that changed is kept"
     assert len(manager.checkpoints("small")) == 1, "only the checkpoint of the last point is kept"
     assert by_name(points[1], "small_cow")["covered"] == 64 * KIB
     assert by_name(points[2], "small_cow")["moved"] == 0, "zeroes are not read"

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from overkeep.controller.records import Job, JobEvent, JobKind, JobState, Workload
 from overkeep.model.inventory import DiskFormat
-from overkeep.model.points import Mode, RestorePoint
+from overkeep.model.points import Changes, Mode, RestorePoint
 
 if TYPE_CHECKING:  # the command line reads these documents too, and should not wait for the whole controller
     from overkeep.controller.janitor import Leftover
@@ -138,6 +138,7 @@ class DiskImageOut(_Document):
     backing: str | None
     mode: Mode
     reason: str
+    changes: Changes | None
     virtual_size: int
     stored: int
     covered: int

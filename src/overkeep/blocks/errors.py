@@ -199,8 +199,8 @@ class NoChangedBlocks(OverkeepError):
 
     code = "no-changed-blocks"
     template = (
-        "The disk at {url} does not tell which blocks changed ({reason}); make a full backup of it, "
-        "and the next ones are incremental again."
+        "The disk at {url} does not tell which blocks changed ({reason}); compare it with its last restore point, "
+        "or back it up in full."
     )
     status = 409
 

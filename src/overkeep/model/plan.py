@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 
 from overkeep.errors import OverkeepError
 from overkeep.model.inventory import Disk, DiskFormat, Vm, VmStatus
-from overkeep.model.points import Mode, RestorePoint
+from overkeep.model.points import Changes, DiskImage, Mode, RestorePoint
 
 
 class NothingToBackUp(OverkeepError):
@@ -36,9 +36,14 @@ class DiskPlan:
     """What is done with one disk; `backing` is the file name of the parent image of an incremental."""
 
     disk: Disk
-    mode: Mode
+    changes: Changes
     reason: str
     backing: str | None = None
+
+    @property
+    def mode(self) -> Mode:
+        """Full when all of the disk is kept."""
+        return Mode.FULL if self.changes is Changes.ALL else Mode.INCREMENTAL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,13 +62,25 @@ class BackupPlan:
         return Mode.INCREMENTAL if Mode.INCREMENTAL in modes else Mode.FULL
 
 
-def plan_backup(
-    vm: Vm, last: RestorePoint | None, checkpoints: Collection[str], *, full: bool, spoilt: str = ""
-) -> BackupPlan:
-    """Decide for each disk of `vm`.
+@dataclass(frozen=True, kw_only=True)
+class Basis:
+    """What a backup of a VM may build on.
 
     `last` is the newest committed point of the VM, the only one whose checkpoint may be the base; `checkpoints` are
-    those the Manager still has for the VM; `full` is the user's wish; `spoilt` says why nothing may be built on `last`.
+    those the Manager still has for the VM. `spoilt` says, by disk, why nothing may be built on its image of `last`;
+    `untracked` says why the Manager's changes may not be used, empty when they may.
+    """
+
+    last: RestorePoint | None
+    checkpoints: Collection[str]
+    spoilt: Mapping[str, str] = field(default_factory=dict)
+    untracked: str = ""
+
+
+def plan_backup(vm: Vm, basis: Basis, *, full: bool) -> BackupPlan:
+    """Decide for each disk of `vm`; `full` is the user's wish.
+
+    Raises `NothingToBackUp` or `VmNotReady`.
     """
     if vm.hosted_engine:
         raise NothingToBackUp(vm=vm.name, reasons="the Manager cannot back up its own VM")
@@ -79,10 +96,9 @@ def plan_backup(
         raise VmNotReady(
             vm=vm.name, reason=f"the Manager has locked its disk {', '.join(locked)} for another operation"
         )
-    base, why_none = (None, spoilt) if spoilt and not full else _base(last, checkpoints, full=full)
-    plans = tuple(_plan_disk(disk, base, why_none) for disk in kept)
-    incremental = any(plan.mode is Mode.INCREMENTAL for plan in plans)
-    checkpoint = base.checkpoint_id if base and incremental else None
+    plans = tuple(_plan_disk(disk, basis, full=full) for disk in kept)
+    tracked = any(plan.changes is Changes.TRACKED for plan in plans)
+    checkpoint = basis.last.checkpoint_id if basis.last and tracked else None
     return BackupPlan(vm=vm, disks=plans, left_out=left_out, from_checkpoint=checkpoint)
 
 
@@ -98,35 +114,48 @@ def _why_left_out(disk: Disk) -> str:
     return ""
 
 
-def _base(last: RestorePoint | None, checkpoints: Collection[str], *, full: bool) -> tuple[RestorePoint | None, str]:
+def compared(plan: DiskPlan, why: str) -> DiskPlan:
+    """The plan for a disk whose changes nobody tells, because of `why`: it is read whole, and what differs is kept."""
+    return replace(plan, changes=Changes.COMPARED, reason=f"{why}, so it is compared with the last restore point")
+
+
+def _plan_disk(disk: Disk, basis: Basis, *, full: bool) -> DiskPlan:
+    parent = basis.last.image(disk.id) if basis.last else None
+    if why := _why_full(disk, basis, full=full):
+        return DiskPlan(disk=disk, changes=Changes.ALL, reason=why)
+    if basis.last is None or parent is None:
+        return DiskPlan(disk=disk, changes=Changes.ALL, reason="the last restore point does not hold this disk")
+    reason = f"changes since restore point {basis.last.id}"
+    plan = DiskPlan(disk=disk, changes=Changes.TRACKED, reason=reason, backing=parent.file)
+    why = _why_unknown(disk, parent) or _why_untracked(basis.last, basis)
+    return compared(plan, why) if why else plan
+
+
+def _why_full(disk: Disk, basis: Basis, *, full: bool) -> str:
     if full:
-        return None, "a full backup was asked for"
-    if last is None:
-        return None, "it is the first backup of this VM"
-    if last.checkpoint_id is None:
-        return None, "the last restore point has no checkpoint"
-    if last.checkpoint_id not in checkpoints:
-        return None, "the Manager no longer has the checkpoint of the last restore point"
-    return last, ""
+        return "a full backup was asked for"
+    if basis.last is None:
+        return "it is the first backup of this VM"
+    return basis.spoilt.get(disk.id, "")
 
 
-def _plan_disk(disk: Disk, base: RestorePoint | None, why_no_base: str) -> DiskPlan:
+def _why_unknown(disk: Disk, parent: DiskImage) -> str:
+    """Why the Manager cannot know what changed of this disk."""
     if disk.format is DiskFormat.RAW:
-        return DiskPlan(disk=disk, mode=Mode.FULL, reason="the Manager does not track changes of raw disks")
-    if base is None:
-        return DiskPlan(disk=disk, mode=Mode.FULL, reason=why_no_base)
-    parent = base.image(disk.id)
-    if parent is None:
-        return DiskPlan(disk=disk, mode=Mode.FULL, reason="the last restore point does not hold this disk")
+        return "the Manager does not track changes of raw disks"
     if parent.format is DiskFormat.RAW:
-        return DiskPlan(
-            disk=disk, mode=Mode.FULL, reason="the disk was converted from raw since the last restore point"
-        )
+        return "the disk was converted from raw since the last restore point"
     if parent.virtual_size > disk.size:
-        return DiskPlan(disk=disk, mode=Mode.FULL, reason="the disk is smaller than in the last restore point")
-    return DiskPlan(
-        disk=disk,
-        mode=Mode.INCREMENTAL,
-        reason=f"changes since restore point {base.id}",
-        backing=parent.file,
-    )
+        return "the disk is smaller than in the last restore point"
+    return ""
+
+
+def _why_untracked(last: RestorePoint, basis: Basis) -> str:
+    """Why the changes since `last` are not known of any disk."""
+    if basis.untracked:
+        return basis.untracked
+    if last.checkpoint_id is None:
+        return "the last restore point has no checkpoint"
+    if last.checkpoint_id not in basis.checkpoints:
+        return "the Manager no longer has the checkpoint of the last restore point"
+    return ""

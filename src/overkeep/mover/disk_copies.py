@@ -23,7 +23,7 @@ from overkeep.blocks.wrappers import Bandwidth, Beginning, Retrying, Throttled, 
 from overkeep.errors import OverkeepError
 from overkeep.model.points import Changes
 from overkeep.mover.copy_terms import Options, Place, Watch
-from overkeep.mover.orders import CopyResult, Progress
+from overkeep.mover.orders import BACKING_MISSING, CopyResult, Progress
 from overkeep.mover.reading_back import read_back
 from overkeep.units import align_down
 
@@ -31,7 +31,7 @@ from overkeep.units import align_down
 class BackingMissing(OverkeepError):
     """The parent of an incremental is not there, or is no sound image."""
 
-    code = "backing-missing"
+    code = BACKING_MISSING
     template = "The image {name} cannot be built upon {backing} ({reason}); back the disk up in full."
 
 

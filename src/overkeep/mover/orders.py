@@ -14,7 +14,10 @@ OrderId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+:[A-Za-z0-9._-]+:[0-9]+
 
 
 NO_CHANGED_BLOCKS = "no-changed-blocks"
-"""Error code of an order that asked for changes which the disk does not tell: a full backup of it works."""
+"""Error code of an order that asked for changes which the disk does not tell: comparing it works."""
+
+BACKING_MISSING = "backing-missing"
+"""Error code of an order whose backing image is not there or no sound one: a full backup works."""
 
 
 class _Wire(BaseModel):

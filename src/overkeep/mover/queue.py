@@ -187,6 +187,7 @@ class OrderQueue:
                 moved=result.moved,
                 stored=result.stored,
                 seconds=f"{result.seconds:.3f}",
+                stages=",".join(f"{name}:{seconds:.3f}" for name, seconds in result.stages.items()) or "none",
             ),
         )
 

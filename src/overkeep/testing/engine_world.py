@@ -120,6 +120,12 @@ class EngineWorld:
         """Forget the checkpoints of a VM, as a failed redefinition does."""
         self._checkpoints.pop(vm_id, None)
 
+    def untrack(self, disk_id: str) -> None:
+        """Let no checkpoint hold a disk any more, as detaching it and attaching it again does."""
+        for checkpoints in self._checkpoints.values():
+            for checkpoint_id, disks in checkpoints.items():
+                checkpoints[checkpoint_id] = disks - {disk_id}
+
     def set_phase(self, thing_id: str, phase: str) -> None:
         """Put a backup or transfer into a phase: `failed`, `paused_system`, `finished_failure`, ..."""
         thing = self._backups.get(thing_id) or self._transfers[thing_id]

@@ -10,26 +10,28 @@ from overkeep.blocks.buffers import aligned_buffer
 from overkeep.blocks.qcow2.layout import COMPRESSED, SECTOR
 from overkeep.units import MIB, align_up
 
-_REGION = 2 * MIB
+_LARGEST_REGION = 2 * MIB
 
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """Bytes that belong at `offset` of the file, in whole clusters."""
+    """Bytes that belong at `offset` of the file, in whole clusters; everything up to `end` was taken for them."""
 
     offset: int
     data: memoryview
+    end: int
 
 
 class Packing:
     """Packs payloads into regions of the file; the caller holds the lock and writes the regions that are full.
 
-    `allocate` gives the offset of the next free clusters of the file.
+    Regions begin small and double: a small image shall not have a large gap. `allocate` gives the offset of the next
+    free clusters of the file.
     """
 
     def __init__(self, cluster: int, allocate: Callable[[int], int]) -> None:
-        self.room = max(_REGION, cluster)  # bytes of the file that each region takes
         self._cluster = cluster
+        self._room = cluster  # bytes of the file that the next region takes
         self._allocate = allocate
         self._region: Region | None = None
         self._used = 0
@@ -39,18 +41,23 @@ class Packing:
         full = None
         if self._region is None or self._used + len(payload) > len(self._region.data):
             full = self.flush()
-            offset = self._allocate(self.room // self._cluster)
-            self._region = Region(offset, aligned_buffer(self.room))
+            self._region = self._begin()
         at = self._used
         self._region.data[at : at + len(payload)] = payload
         self._used = at + len(payload)
         return packed_entry(self._region.offset + at, len(payload), self._cluster), full
 
+    def _begin(self) -> Region:
+        room = self._room
+        self._room = max(room, min(2 * room, _LARGEST_REGION))
+        offset = self._allocate(room // self._cluster)
+        return Region(offset, aligned_buffer(room), offset + room)
+
     def flush(self) -> Region | None:
         """Begin a new region with the next payload; return the one so far, as far as it is used."""
         region, used = self._region, align_up(self._used, self._cluster)
         self._region, self._used = None, 0
-        return Region(region.offset, region.data[:used]) if region is not None and used else None
+        return Region(region.offset, region.data[:used], region.end) if region is not None and used else None
 
 
 def packed_entry(offset: int, length: int, cluster: int) -> int:

@@ -97,7 +97,7 @@ class ImageWriter:
                 last = self._packing.flush()
                 if last:
                     self._file.write(last.offset, [last.data])
-                    self._give_back(last.offset + len(last.data), last.offset + self._packing.room)
+                    self._give_back(last.offset + len(last.data), last.end)
                 self._tables.flush()
                 l1_offset = self._append(big_endian(self._tables.l1)) if self.size else 0
                 refcount_offset, refcount_clusters = self._append_refcounts()

@@ -9,21 +9,20 @@ from dataclasses import replace
 
 from overkeep.controller.records import DiskProgress
 from overkeep.engine.api import BackupSession
-from overkeep.model.plan import BackupPlan, DiskPlan
-from overkeep.model.points import DiskImage, Mode, RestorePoint
+from overkeep.model.plan import BackupPlan, DiskPlan, compared
+from overkeep.model.points import Changes, DiskImage, Mode, RestorePoint
 from overkeep.model.restore import DiskRestore
 from overkeep.mover.orders import CopyResult
 
 
 def as_given(plan: BackupPlan, session: BackupSession) -> BackupPlan:
-    """The plan as the Manager carries it out: it may give all of a disk where changes were planned."""
+    """The plan as the Manager carries it out: of a disk whose changes it does not give after all, they are found."""
     return replace(plan, disks=tuple(_disk_as_given(item, session) for item in plan.disks))
 
 
 def _disk_as_given(item: DiskPlan, session: BackupSession) -> DiskPlan:
-    if item.mode is Mode.INCREMENTAL and session.modes.get(item.disk.id) is not Mode.INCREMENTAL:
-        reason = "the Manager does not have the changes of this disk"
-        return replace(item, mode=Mode.FULL, reason=reason, backing=None)
+    if item.changes is Changes.TRACKED and session.modes.get(item.disk.id) is not Mode.INCREMENTAL:
+        return compared(item, "the Manager does not have the changes of this disk")
     return item
 
 
@@ -68,6 +67,7 @@ def _image(item: DiskPlan, result: CopyResult, file: str) -> DiskImage:
         format=disk.format,
         interface=disk.interface,
         bootable=disk.bootable,
+        changes=item.changes,
         sparse=disk.sparse,
         tracks_changes=disk.tracks_changes,
         storage_domain_id=disk.storage_domain_id,
@@ -77,7 +77,7 @@ def _image(item: DiskPlan, result: CopyResult, file: str) -> DiskImage:
 
 def backup_progress(item: DiskPlan, state: str) -> DiskProgress:
     """Where a disk of a backup is before its order runs."""
-    total = item.disk.size if item.mode is Mode.FULL else 0
+    total = 0 if item.changes is Changes.TRACKED else item.disk.size
     return DiskProgress(
         disk_id=item.disk.id, name=item.disk.name, mode=item.mode, reason=item.reason, state=state, total=total
     )

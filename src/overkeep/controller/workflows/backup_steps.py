@@ -6,6 +6,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from pydantic import TypeAdapter
 
@@ -21,8 +22,8 @@ from overkeep.engine.api import BackupRequest, BackupSession
 from overkeep.engine.errors import BackupFailed
 from overkeep.errors import OverkeepError
 from overkeep.logs import fields
-from overkeep.model.plan import BackupPlan, plan_backup
-from overkeep.model.points import LONGEST_CHAIN, RestorePoint, point_id
+from overkeep.model.plan import BackupPlan, Basis, plan_backup
+from overkeep.model.points import LONGEST_CHAIN, DiskImage, Mode, RestorePoint, point_id
 from overkeep.mover.orders import CopyResult
 from overkeep.repository.errors import ChainBroken
 from overkeep.repository.repository import Draft
@@ -33,6 +34,17 @@ _SESSION = TypeAdapter(BackupSession)
 _RESULTS = TypeAdapter(dict[str, CopyResult])
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What is asked of an attempt: a full backup, or one that does not rely on tracked changes, and why not."""
+
+    full: bool
+    untracked: str = ""
+
+
+_WISH = TypeAdapter(Wish)
 
 
 class BackupSteps:
@@ -56,14 +68,16 @@ class BackupSteps:
         self._phase("planning")
         self.watch.check()
         self.ports.ready_target()
+        wish = _WISH.validate_python(state["wish"])
         points = self.ports.repository.points(self.workload_id, self.vm_id)
         last = points[-1] if points else None
-        spoilt = self._why_spoilt(last) if last else ""
         engine = self.ports.engine
         vm, checkpoints = self.watch.persist(
             lambda: (engine.vm(self.vm_id), engine.checkpoints(self.vm_id)), seconds=self.ports.patience.retry
         )
-        plan = plan_backup(vm, last, checkpoints, full=state["full"], spoilt=spoilt)
+        spoilt = self._why_spoilt(last) if last and not wish.full else {}
+        basis = Basis(last=last, checkpoints=checkpoints, spoilt=spoilt, untracked=wish.untracked)
+        plan = plan_backup(vm, basis, full=wish.full)
         if vm.host_id:  # better to learn now that the mover is down than with the VM's disks locked
             mover = self.ports.movers.at(vm.host_id)
             self.watch.persist(mover.health, seconds=self.ports.patience.retry, on=PASSING)
@@ -75,7 +89,8 @@ class BackupSteps:
             "plan": _PLAN.dump_python(plan, mode="json"),
             "created": created.isoformat(),
             "point_id": point_id(created, self.job_id),
-            "incremental": plan.from_checkpoint is not None,
+            "tracked": plan.from_checkpoint is not None,
+            "incremental": plan.mode is Mode.INCREMENTAL,
         }
 
     def prepare(self, state: State) -> State:
@@ -156,9 +171,10 @@ class BackupSteps:
             self._drop_old_checkpoints(exposure, state["checkpoint"])
         return left
 
-    def say_full(self, state: State) -> State:
-        """Tell why a second, full backup follows."""
-        self._event("warning", f"A full backup is made instead of the incremental one: {state['error']}")
+    def say_instead(self, state: State) -> State:
+        """Tell why another attempt follows, and what it does otherwise."""
+        told = "A full backup is made" if state["full"] else "The disks are compared with the last restore point"
+        self._event("warning", f"{told} instead: {state['error']}")
         return {}
 
     def close(self, state: State) -> State:
@@ -177,15 +193,19 @@ class BackupSteps:
         _log.info("backup ended %s", fields(job=self.job_id, vm=self.vm_id, state=result, code=code or "none"))
         return {"state": result}
 
-    def _why_spoilt(self, last: RestorePoint) -> str:
-        """Why nothing may be built on a point: one of its chains is broken, or as long as chains may be."""
+    def _why_spoilt(self, last: RestorePoint) -> dict[str, str]:
+        """Why nothing may be built on images of a point, by disk: a chain is broken, or as long as chains may be."""
+        found = {image.disk_id: self._why_image_spoilt(last, image) for image in last.images}
+        return {disk_id: why for disk_id, why in found.items() if why}
+
+    def _why_image_spoilt(self, last: RestorePoint, image: DiskImage) -> str:
         try:
-            chains = [self.ports.repository.chain(last, image.disk_id) for image in last.images]
+            length = len(self.ports.repository.chain(last, image.disk_id))
         except ChainBroken as error:
-            self._event("warning", f"A full backup is made, because the last restore point is damaged: {error}")
+            told = f"Disk {image.name!r} is backed up in full, because its last restore point is damaged: {error}"
+            self._event("warning", told)
             return "the last restore point is damaged"
-        longest = max(map(len, chains), default=0)
-        return f"its chain has reached {longest} images" if longest >= LONGEST_CHAIN else ""
+        return f"its chain has reached {length} images" if length >= LONGEST_CHAIN else ""
 
     def _require_open(self, vm_name: str) -> None:
         engine = self.ports.engine

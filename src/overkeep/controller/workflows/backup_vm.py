@@ -5,17 +5,26 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from overkeep.controller.durable import Durable
 from overkeep.controller.ports import Ports
 from overkeep.controller.steps import State, failed
-from overkeep.controller.workflows.backup_steps import BackupSteps
+from overkeep.controller.workflows.backup_steps import BackupSteps, Wish
 from overkeep.engine.errors import BackupFailed, CheckpointInvalid
-from overkeep.mover.orders import NO_CHANGED_BLOCKS
+from overkeep.mover.orders import BACKING_MISSING, NO_CHANGED_BLOCKS
 
 NAME = "backup-vm"
 
-# The Manager lost the checkpoint, or the whole chain of them: the same backup works as a full one.
-_CURED_BY_FULL = (BackupFailed.code, CheckpointInvalid.code, NO_CHANGED_BLOCKS)
+# What made an attempt fail, and why the changes that the Manager tracked are not used in the next one.
+_CURED_BY_COMPARING = {
+    BackupFailed.code: "the Manager failed the backup from its checkpoint",
+    CheckpointInvalid.code: "the Manager refused the checkpoint of the last restore point",
+    NO_CHANGED_BLOCKS: "a disk did not tell what changed",
+}
+_CURED_BY_FULL = (BACKING_MISSING,)
+
+_WISH = TypeAdapter(Wish)
 
 
 def workflow_id(job_id: str, vm_id: str) -> str:
@@ -24,18 +33,33 @@ def workflow_id(job_id: str, vm_id: str) -> str:
 
 
 def body(ports: Ports, job_id: str, vm_id: str, asked: dict[str, Any]) -> State:
-    """Back one VM up; when its checkpoint turns out to be lost, once more in full.
+    """Back one VM up; once more without what turned out to be lost, its checkpoint or its last restore point.
 
     `asked` holds `workload_id` and `full`.
     """
-    steps = BackupSteps(ports, job_id, vm_id, workload_id=asked["workload_id"], attempt=1)
-    state = _run(steps, {"full": asked["full"]})
-    if state.get("code") in _CURED_BY_FULL and state.get("incremental") and "open" not in state:
-        Durable.step("go-full", steps.say_full, state)
-        again = BackupSteps(ports, job_id, vm_id, workload_id=asked["workload_id"], attempt=2)
-        state = _run(again, {"full": True})
+    attempt, wish = 1, Wish(full=asked["full"])
+    while True:
+        steps = BackupSteps(ports, job_id, vm_id, workload_id=asked["workload_id"], attempt=attempt)
+        state = _run(steps, {"wish": _WISH.dump_python(wish)})
+        cure = _cure(state, wish)
+        if cure is None:
+            break
+        Durable.step("go-on", steps.say_instead, {"error": state["error"], "full": cure.full})
+        attempt, wish = attempt + 1, cure
     closed: State = Durable.step("close", steps.close, state)
     return closed
+
+
+def _cure(state: State, wish: Wish) -> Wish | None:
+    """What to ask for instead after a failure; None when that would not help, or something is still open."""
+    code = state.get("code", "")
+    if "open" in state:
+        return None
+    if code in _CURED_BY_COMPARING and state.get("tracked"):
+        return Wish(full=wish.full, untracked=_CURED_BY_COMPARING[code])
+    if code in _CURED_BY_FULL and state.get("incremental"):
+        return Wish(full=True)
+    return None
 
 
 def _run(steps: BackupSteps, state: State) -> State:

@@ -8,7 +8,7 @@ from overkeep.controller.ports import Ports
 from overkeep.controller.workflows.assembly import backup_progress, restore_progress
 from overkeep.engine.api import Transfer, TransferRequest
 from overkeep.model.plan import DiskPlan
-from overkeep.model.points import Mode, RestorePoint
+from overkeep.model.points import Changes, RestorePoint
 from overkeep.model.restore import DiskRestore
 from overkeep.mover.orders import Access, CopyOrder, Image
 from overkeep.repository.repository import Draft
@@ -29,7 +29,8 @@ def backup_task(ports: Ports, item: DiskPlan, *, draft: Draft, backup_id: str) -
             host=host,
             source=Access(ticket=transfer.ticket),
             sink=sink,
-            dirty=item.mode is Mode.INCREMENTAL,
+            dirty=item.changes is Changes.TRACKED,
+            compare=item.changes is Changes.COMPARED,
             lease=ports.patience.lease,
             fence=fence,
         )
