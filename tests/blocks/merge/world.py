@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import subprocess
 from contextlib import closing
 from pathlib import Path
 
 from overkeep.blocks.buffers import CLUSTER
+from overkeep.blocks.compression import Compression
 from overkeep.blocks.digests import ABSENT, ZERO, Digests, digest_of, sums_name
 from overkeep.blocks.image import ImageSink
 from overkeep.blocks.merge.acts import MergeStats, merge_away
@@ -131,6 +133,12 @@ class World:
         self.dirty = set()
         return name
 
+    def at(self, folder: Path) -> World:
+        """The same world in another folder."""
+        twin = copy.copy(self)
+        twin.folder, twin.points, twin.chain = folder, dict(self.points), list(self.chain)
+        return twin
+
     # merging
 
     def forget(self, *names: str) -> None:
@@ -198,9 +206,33 @@ class World:
 
     def verify_tidy(self) -> None:
         """There is nothing in the folder but the images of the points and their digests."""
-        found = {path.name for path in self.folder.iterdir() if path.suffix != ".sums"}
+        found = {path.name for path in self.folder.iterdir() if path.suffix not in (".sums", ".partial", ".tmp")}
         assert found == set(self.points)
         assert {path.name for path in self.folder.glob("*.sums")} <= {sums_name(name) for name in self.points}
+
+
+FORMS = (PLAIN, Form(compression=Compression.ZSTD), Form(cluster=4 * CLUSTER), Form(compression=Compression.ZLIB))
+
+
+def random_world(folder: Path, seed: int) -> tuple[World, list[str]]:
+    """A small chain over several tables, and some points of it to be removed, at random."""
+    rng = random.Random(seed)
+    folder.mkdir()
+    size = rng.choice([40 * CLUSTER, 80 * CLUSTER + 512, 9000 * CLUSTER + 512, 20000 * CLUSTER])
+    world = World(folder, size, seed=seed)
+    places = [0, 1, 2, 3, 5, 20, 33, 8190, 8191, 8192, 17000]
+    points = rng.randint(2, 5)
+    form, heavy = rng.choice(FORMS), rng.choice([0, 0, 1])
+    for number in range(points):
+        if number and rng.random() < 0.2:
+            world.resize(size + rng.choice([512, CLUSTER, 70 * CLUSTER]))
+        for place in rng.sample(places, rng.randint(5, 9) if number == heavy else rng.randint(1, 4)):
+            act = world.zero if number and rng.random() < 0.3 else world.write
+            act(place + rng.randint(0, 2), rng.randint(1, 8 if number == heavy else 3))
+        world.point(form=form if rng.random() < 0.7 else rng.choice(FORMS))
+    below = rng.sample(list(world.points)[:-1], rng.randint(1, points - 1))
+    newest = list(world.points)[-1:] if points > 2 and len(below) < points - 1 and rng.random() < 0.2 else []
+    return world, sorted(below + newest)
 
 
 def composed(files: list[Digests], number: int) -> bytes:

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Merges that are stopped at any instant: every remaining point reads back exactly, and doing it again ends it."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import random
+import shutil
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from overkeep.blocks.merge import extend
+from overkeep.blocks.merge.acts import merge_away
+from overkeep.blocks.merge.making import Watch
+from overkeep.errors import OverkeepError
+from overkeep.repository.merging import MergeJournal
+from overkeep.units import KIB
+from tests.blocks.merge.effects import Counter, Failing, Gate, Killer, PowerCut, Recorder, Short, gated
+from tests.blocks.merge.world import World, random_world
+
+FORK = multiprocessing.get_context("forkserver")
+FORK.set_forkserver_preload([__name__])
+SMALL_BATCH = 128 * KIB
+DEADLINE = 30.0
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a small merge note how far it is several times."""
+    monkeypatch.setattr(extend, "BATCH", SMALL_BATCH)
+
+
+class Scene:
+    """A world of which copies are made, one for each crash, and what is merged there."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.world, self.names = random_world(folder / "before", seed)
+        self._folder = folder
+        self._copies = 0
+
+    def fresh(self) -> World:
+        """A copy of the world; its points to be removed have ended."""
+        folder = self.empty()
+        shutil.copytree(self.world.folder, folder.folder, dirs_exist_ok=True)
+        return folder
+
+    def empty(self) -> World:
+        """The world in a folder that is still to be filled."""
+        self._copies += 1
+        folder = self._folder / f"copy{self._copies}"
+        folder.mkdir()
+        twin = self.world.at(folder)
+        twin.forget(*self.names)
+        return twin
+
+    def settle(self, world: World, *, qemu: bool = False) -> None:
+        """What is there reads rightly, and the merge ends when it is done again."""
+        world.verify(qemu=False)
+        world.merge(*self.names)
+        world.verify(qemu=qemu)
+        world.verify_tidy()
+        for name in world.points if qemu else ():
+            world.verify_digests(name)
+        shutil.rmtree(world.folder)
+
+    def count_effects(self) -> int:
+        """How many effects the whole merge has."""
+        counter, world = Counter(), self.fresh()
+        merge(world, self.names, counter)
+        shutil.rmtree(world.folder)
+        return counter.count
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Scene]:
+    """Scenes by their seeds, each made once."""
+    return cache(lambda seed: Scene(tmp_path_factory.mktemp(f"scene{seed}"), seed))
+
+
+def merge(world: World, names: list[str], gate: Gate) -> None:
+    """Merge behind a gate."""
+    with gated(gate):
+        merge_away(world.folder, names, journal=MergeJournal(world.folder), watch=Watch())
+
+
+# power
+
+
+def cut_power(scene: Scene, *, every: int, choices: int) -> int:
+    """Let the power fail behind every so many effects; return how often."""
+    recorder, world = Recorder(), scene.fresh()
+    names = {path.name: path.stat().st_ino for path in world.folder.iterdir()}
+    merge(world, scene.names, recorder)
+    power = PowerCut(scene.world.folder, names, recorder.effects)
+    rng = random.Random(len(recorder.effects))
+    instants = [*range(rng.randrange(every), len(recorder.effects) + 1, every)] * choices
+    for number, instant in enumerate(instants):
+        after = scene.empty()
+        power.restore(after.folder, instant, rng)
+        scene.settle(after, qemu=number % 25 == 0)
+    return len(instants)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_power_fails(scenes: Callable[[int], Scene], seed: int) -> None:
+    assert cut_power(scenes(seed), every=6, choices=1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", range(4, 10))
+def test_power_fails_at_every_instant(scenes: Callable[[int], Scene], seed: int) -> None:
+    assert cut_power(scenes(seed), every=1, choices=2) > 20
+
+
+# kill -9
+
+
+def victim(world: World, names: list[str], gate: Gate) -> None:
+    """Body of a process that is killed."""
+    extend.BATCH = SMALL_BATCH
+    merge(world, names, gate)
+
+
+def die(scene: Scene, gate: Killer, *, qemu: bool) -> bool:
+    """Let a process be killed where `gate` says; whether it was."""
+    world = scene.fresh()
+    process = FORK.Process(target=victim, args=(world, scene.names, gate))
+    process.start()
+    process.join(DEADLINE)
+    assert process.exitcode in (0, -9)
+    scene.settle(world, qemu=qemu)
+    return process.exitcode == -9
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_killed_at_some_effects(scenes: Callable[[int], Scene], seed: int) -> None:
+    scene = scenes(seed)
+    for number, at in enumerate(range(1 + seed, scene.count_effects() + 1, 7)):
+        die(scene, Killer(at, after=bool(number % 2), half=number % 3 == 2), qemu=number % 10 == 0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", (11, 16, 17))
+def test_killed_at_every_effect(scenes: Callable[[int], Scene], seed: int) -> None:
+    scene = scenes(seed)
+    count = scene.count_effects()
+    killed = [
+        die(scene, Killer(at, after=bool(at % 2), half=at % 3 == 2), qemu=at % 10 == 0) for at in range(1, count + 1)
+    ]
+    assert sum(killed) >= count - 10, "what several threads do comes in another order, not in another number"
+
+
+def kill_at_random(scene: Scene, rng: random.Random, *, times: int) -> int:
+    """Kill processes after random times; return how many had not ended before."""
+    killed = 0
+    started = time.monotonic()
+    process = FORK.Process(target=victim, args=(world := scene.fresh(), scene.names, Counter()))
+    process.start()
+    process.join(DEADLINE)
+    whole = time.monotonic() - started
+    scene.settle(world)
+    for number in range(times):
+        world = scene.fresh()
+        process = FORK.Process(target=victim, args=(world, scene.names, Counter()))
+        process.start()
+        process.join(rng.uniform(0, whole))  # an instant of the merge, as far as the machine's pace is even
+        process.kill()
+        process.join(DEADLINE)
+        killed += process.exitcode == -9
+        scene.settle(world, qemu=number % 20 == 0)
+    return killed
+
+
+def test_killed_at_random(scenes: Callable[[int], Scene]) -> None:
+    kill_at_random(scenes(3), random.Random(), times=12)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", range(8, 12))
+def test_killed_at_many_random_instants(scenes: Callable[[int], Scene], seed: int) -> None:
+    assert kill_at_random(scenes(seed), random.Random(), times=50)
+
+
+# a target that fails
+
+
+def fail(scene: Scene, gate: Failing, *, qemu: bool) -> None:
+    """Let an effect fail: an error that the user understands, and nothing is lost."""
+    world = scene.fresh()
+    with pytest.raises((OverkeepError, OSError)):
+        merge(world, scene.names, gate)
+    scene.settle(world, qemu=qemu)
+
+
+ERRORS = (errno.ENOSPC, errno.EIO, errno.ESTALE, errno.EACCES, errno.EDQUOT)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_effect_fails(scenes: Callable[[int], Scene], seed: int) -> None:
+    scene = scenes(seed)
+    for number, at in enumerate(range(1 + seed, scene.count_effects() + 1, 4)):
+        fail(scene, Failing(at, ERRORS[number % len(ERRORS)], lasting=bool(number % 2)), qemu=number % 20 == 0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", range(4, 7))
+@pytest.mark.parametrize("lasting", [False, True])
+def test_every_effect_fails(scenes: Callable[[int], Scene], seed: int, lasting: bool) -> None:
+    scene = scenes(seed)
+    for at in range(1, scene.count_effects() + 1):
+        fail(scene, Failing(at, ERRORS[at % len(ERRORS)], lasting=lasting), qemu=at % 20 == 0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_writes_are_short(scenes: Callable[[int], Scene], seed: int) -> None:
+    scene = scenes(seed)
+    world = scene.fresh()
+    merge(world, scene.names, Short(seed))
+    world.verify()
+    world.verify_tidy()
