@@ -213,8 +213,8 @@ class PowerCut:
 
     `names` are the files of the folder in which that was done, by the numbers that they had.
 
-    What was synced is there. Of what was not, any part of the data may be, sector by sector, and the changes of names
-    up to any one of them.
+    What was synced is there. Of what was not, any part of the data may be, sector by sector, and any of the changes of
+    names.
     """
 
     def __init__(self, before: Path, names: dict[str, int], effects: list[Effect]) -> None:
@@ -228,7 +228,11 @@ class PowerCut:
         names = dict(self._names)
         kept = [effect for index, effect in enumerate(past) if effect.kind in NAMES and self._named(past, index)]
         loose = [effect for index, effect in enumerate(past) if effect.kind in NAMES and not self._named(past, index)]
-        for effect in kept + loose[: rng.randint(0, len(loose))]:
+        if rng.random() < 0.5:
+            loose = loose[: rng.randint(0, len(loose))]
+        else:
+            loose = [effect for effect in loose if rng.random() < 0.5]
+        for effect in kept + loose:
             _rename(names, effect)
         contents = {
             inode: bytearray((self._before / name).read_bytes())
@@ -245,6 +249,15 @@ class PowerCut:
                 (folder / name).write_bytes(contents.get(inode, b""))
             else:
                 shutil.copyfile(sources[inode], folder / name)
+
+    @property
+    def switches(self) -> list[int]:
+        """Numbers of the effects that write a header in place of another."""
+        return [
+            index
+            for index, effect in enumerate(self.effects)
+            if (effect.kind, effect.offset, effect.length) == ("write", 0, SECTOR)
+        ]
 
     def _named(self, past: list[Effect], index: int) -> bool:
         return any(later.kind == "sync names" for later in past[index:])

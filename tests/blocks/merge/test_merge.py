@@ -106,7 +106,7 @@ def test_a_large_disk_of_several_tables(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("sizes", [(4, 8, 8), (8, 8, 4), (4, 8, 16), (8, 4, 16), (16, 4, 8)])
-@pytest.mark.parametrize("odd", [0, 512, CLUSTER - 512])
+@pytest.mark.parametrize("odd", [0, CLUSTER - 512])
 @pytest.mark.parametrize("removed", ["0", "1", "01"])
 def test_disks_that_are_resized(folder: Path, sizes: tuple[int, ...], odd: int, removed: str) -> None:
     world = World(folder, sizes[0] * MIB + odd)
@@ -208,8 +208,14 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("above", FORMS)
-@pytest.mark.parametrize("below", FORMS)
+PAIRS = [
+    pytest.param(below, above, marks=() if "plain" in (below, above) or below == above else pytest.mark.slow)
+    for below in FORMS
+    for above in FORMS
+]
+
+
+@pytest.mark.parametrize(("below", "above"), PAIRS)
 def test_images_of_every_form(folder: Path, below: str, above: str) -> None:
     world = World(folder, 9 * MIB + 512)
     world.write(0, 60)

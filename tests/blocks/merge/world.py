@@ -155,12 +155,13 @@ class World:
     # what must hold
 
     def verify(self, *, qemu: bool = True) -> None:
-        """Every point reads as it did, with our reader and with QEMU's."""
+        """Every point reads as it did with our reader, the newest one with QEMU's too, which finds all images sound."""
         for name in self.points:
             self.verify_point(name)
             if qemu:
                 run("qemu-img", "check", "-q", self.folder / name)
-                self.compare(name)
+        if qemu and self.points:
+            self.compare(max(self.points))
 
     def verify_point(self, name: str) -> None:
         """A point reads as it did."""
