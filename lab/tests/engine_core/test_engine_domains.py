@@ -36,10 +36,10 @@ def test_a_domain_in_use_stays_active(system: Any, lab: Any) -> None:
         service.deactivate()
 
 
-def test_a_vm_is_not_suspended(system: Any, lab: Any) -> None:
-    service = system.vms_service().vm_service(lab.vm_id("db"))
-    with pytest.raises(ovirtsdk4.Error, match="not running"):
-        service.suspend()
-    lab.engine.state.vms[lab.vm_id("db")].status = "up"
-    with pytest.raises(ovirtsdk4.Error, match="not supported"):
-        service.suspend()
+def test_a_domain_is_changed(system: Any) -> None:
+    first, second = system.storage_domains_service().list()
+    service = system.storage_domains_service().storage_domain_service(first.id)
+    changed = service.update(types.StorageDomain(comment="ours", warning_low_space_indicator=7, wipe_after_delete=True))
+    assert (changed.comment, changed.warning_low_space_indicator, changed.wipe_after_delete) == ("ours", 7, True)
+    with pytest.raises(ovirtsdk4.Error, match="already in use"):
+        service.update(types.StorageDomain(name=second.name))

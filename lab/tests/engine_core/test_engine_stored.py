@@ -122,3 +122,9 @@ def test_levels_name_all_permits(system: Any) -> None:
     assert [level.id for level in levels.list()][-1] == "4.8"
     permits = {permit.name: permit.administrative for permit in levels.level_service("4.3").get().permits}
     assert (permits["backup_disk"], permits["run_vm"]) == (True, False)
+
+
+def test_instance_types_are_found_by_their_name(system: Any) -> None:
+    (large,) = system.instance_types_service().list(search="name=Large")
+    assert (large.memory, large.cpu.topology.sockets) == (8 << 30, 2)
+    assert system.instance_types_service().list(search='name="Huge"') == []

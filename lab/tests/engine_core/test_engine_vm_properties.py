@@ -102,3 +102,12 @@ def test_a_template_has_the_properties_of_its_vm_and_gives_them_on(system: Any, 
     assert made.get().cpu_shares == 1024
     with pytest.raises(ovirtsdk4.Error, match="already in use"):
         made.update(types.Template(name="Blank"))
+
+
+def test_a_snapshot_tells_what_the_vm_was(system: Any, lab: Any) -> None:
+    db = service(lab, system, "db")
+    snapshots = db.snapshots_service()
+    made = snapshots.add(types.Snapshot(description="s", persist_memorystate=False))
+    db.update(types.Vm(name="renamed", comment="later"))
+    found = snapshots.snapshot_service(made.id).get().vm
+    assert (found.id, found.name, found.comment, found.href) == (lab.vm_id("renamed"), "db", "", None)

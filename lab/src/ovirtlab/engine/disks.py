@@ -179,6 +179,8 @@ def check_removal(context: Context, disk: Disk) -> None:
     check_free(context, disk, REMOVE)
     if any(disk.id in template.attachments for template in context.state.templates.values()):
         raise conflict(f"{REMOVE}. The disk belongs to a Template.")
+    if any(disk.id in vm.memory_disks for vm in context.state.vms.values()):
+        raise conflict(f"{REMOVE}. The disk holds the memory of a suspended VM.")
     for vm in context.state.vms_of_disk(disk.id):
         if vm.status != "down" and vm.attachments[disk.id].active:
             raise conflict(f"{REMOVE}. At least one of the VMs is not down.")
@@ -199,8 +201,7 @@ async def delete(context: Context, disk: Disk, *, cause: Cause) -> None:
             text = f"Failed to remove disk {disk.alias} from storage domain {name} (User: {cause.name})."
             _tell(context, cause, disk, 2015, text, severity="warning")
             return
-    if disk.path.parent.is_dir() and not any(disk.path.parent.iterdir()):
-        disk.path.parent.rmdir()
+    drop_folder(disk)
     domain = state.storage_domains[disk.storage_domain_id].name
     _forget(state, disk)
     text = f"Disk {disk.alias} was successfully removed from domain {domain} (User {cause.name})."
@@ -214,6 +215,12 @@ def _forget(state: State, disk: Disk) -> None:
     state.disks.pop(disk.id, None)
     for key in [key for key, permission in state.permissions.items() if permission.on == ("disk", disk.id)]:
         del state.permissions[key]
+
+
+def drop_folder(disk: Disk) -> None:
+    """Remove the folder of a disk when its last volume has gone."""
+    if disk.path.parent.is_dir() and not any(disk.path.parent.iterdir()):
+        disk.path.parent.rmdir()
 
 
 async def convert(context: Context, disk: Disk, spec: DiskSpec, *, cause: Cause) -> None:

@@ -8,6 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from ovirtlab.host.api import VmDefinition
+
 DiskStatus = Literal["ok", "locked", "illegal"]
 DiskFormat = Literal["raw", "cow"]
 DiskBackup = Literal["none", "incremental"]
@@ -82,6 +84,7 @@ class StorageDomain:
     size: int = 1 << 42
     description: str = ""
     comment: str = ""
+    kept: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
@@ -227,6 +230,8 @@ class Vm:
     once: RunOnce | None = None
     migration_progress: int = 0  # percent
     migration_cancelled: bool = False
+    suspended: VmDefinition | None = None  # how it goes on where it was
+    memory_disks: tuple[str, ...] = ()  # ids of the disks that hold the memory of a suspended VM
     next_run: dict[str, Any] = field(default_factory=dict)  # changes that wait for the VM to go down, by attribute
     numa_nodes: list[NumaNode] = field(default_factory=list)
     consoles: list[str] = field(default_factory=lambda: list(CONSOLES))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from ovirtlab.engine.entities import DiskFormat, Nic
+from ovirtlab.engine.entities import DiskFormat, Nic, Vm
 from ovirtlab.engine.locks import Lock
 
 
@@ -95,6 +95,7 @@ class Snapshot:
     status: str = "ok"
     type: str = "regular"
     configuration: str = ""  # the OVF of the VM as it was
+    vm: Vm | None = None  # a copy of it as it was
     nics: tuple[Nic, ...] = ()
     volumes: dict[str, FrozenVolume] = field(default_factory=dict)  # by disk id
     illegal: set[str] = field(default_factory=set)  # ids of disks whose merge has failed

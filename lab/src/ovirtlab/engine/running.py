@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 
-from ovirtlab.engine import jobs, next_run, scheduling
+from ovirtlab.engine import hibernation, jobs, next_run, scheduling
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.entities import DiskAttachment, HostEntity, Vm
 from ovirtlab.engine.events import Severity
@@ -18,7 +18,19 @@ from ovirtlab.host.api import HostError, VmDefinition, VmDisk, VmState
 log = logging.getLogger(__name__)
 
 VM_LOCKED = "VM is locked. Please try again in a few minutes."
-ON = frozenset({"up", "powering_up", "wait_for_launch", "paused", "powering_down", "reboot_in_progress", "migrating"})
+ON = frozenset(
+    {
+        "up",
+        "powering_up",
+        "wait_for_launch",
+        "paused",
+        "powering_down",
+        "reboot_in_progress",
+        "migrating",
+        "saving_state",
+        "restoring_state",
+    }
+)
 _PREFIXES = {"virtio": "vd", "ide": "hd"}
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _UNTIL_UP = 1.0
@@ -117,28 +129,33 @@ async def start(context: Context, vm: Vm, *, cause: Cause, lock: Lock, wanted_ho
     """Bring a VM up; on failure it is down again, with an event. Releases the lock."""
     host = choose_host(context, vm, wanted=wanted_host)
     vm.status, vm.host_id = "wait_for_launch", host.id
-    for attachment in vm.hung:
-        attachment.target = ""
+    if vm.suspended is None:
+        for attachment in vm.hung:
+            attachment.target = ""
     vm.start_time, vm.stop_reason, vm.status_detail = context.clock.now(), "", ""
     _event(context, vm, cause, 153, f"VM {vm.name} was started by {cause.name} (Host: {host.name}).")
     with lock, jobs.job(context.state, f"Launching VM {vm.name}", cause=cause):
         try:
-            await context.hosts[host.id].start_vm(definition(context, vm))
+            await context.hosts[host.id].start_vm(vm.suspended or definition(context, vm))
         except HostError as error:
             _failed(context, vm, cause, error)
             return
         vm.clone = ""
-    if vm.status == "wait_for_launch":
-        vm.status = "powering_up"
+        if vm.status == "wait_for_launch":
+            vm.status = "restoring_state" if vm.suspended else "powering_up"
+        await hibernation.forget(context, vm)
     await context.clock.sleep(_UNTIL_UP)
-    if vm.status == "powering_up":
+    if vm.status in ("powering_up", "restoring_state"):
         vm.status = "up"
         _event(context, vm, cause, 32, f"VM {vm.name} started on Host {host.name}")
 
 
 def _failed(context: Context, vm: Vm, cause: Cause, error: HostError) -> None:
     log.warning("VM %s cannot be started: %s", vm.name, error)
-    went_down(context, vm)
+    if vm.suspended is None:
+        went_down(context, vm)
+    else:
+        vm.status, vm.host_id = "suspended", ""
     _event(context, vm, cause, 119, f"VM {vm.name} is down with error. Exit message: {error}.", severity="error")
     _event(context, vm, cause, 54, f"Failed to run VM {vm.name} (User: {cause.name}).", severity="error")
 

@@ -47,6 +47,7 @@ class VmDefinition:
     `guest`: `none` runs QEMU's block layer only (`-M none`), `linux` boots the small Linux from the first disk.
     `agent` says whether that Linux starts qemu-guest-agent. `clone` names a saved state the VM is resumed from when
     its disks still are the untouched copies that belong to it; the host falls back to a cold boot without it.
+    `memory` is a file from `suspend_vm`: the VM goes on where it was, or does not start.
     """
 
     vm_id: str
@@ -56,6 +57,7 @@ class VmDefinition:
     guest: Literal["none", "linux"] = "none"
     agent: bool = True
     clone: str = ""
+    memory: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +137,12 @@ class Host(Protocol):
 
     async def resume_vm(self, vm_id: str) -> None:
         """Let a VM go on that an I/O error has paused."""
+
+    async def suspend_vm(self, vm_id: str, memory: Path) -> VmDefinition:
+        """Write the memory of a running VM to a file and end it; return the VM as it goes on from there.
+
+        On `HostError` it still runs.
+        """
 
     async def make_guest_disks(
         self, disks: tuple[VmDisk, ...], sizes: tuple[int, ...], agent: bool, *, memory_mib: int = 128

@@ -107,6 +107,9 @@ class LocalHost:
     async def stop_vm(self, vm_id: str, *, force: bool) -> None:
         await self._vms.stop(vm_id, force=force)
 
+    async def suspend_vm(self, vm_id: str, memory: Path) -> VmDefinition:
+        return await self._vms.suspend(vm_id, memory)
+
     async def resume_vm(self, vm_id: str) -> None:
         await self._vms.machine(vm_id).resume()
 

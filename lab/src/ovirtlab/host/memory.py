@@ -125,15 +125,22 @@ class MemoryHost:
     async def start_vm(self, definition: VmDefinition) -> None:
         if definition.vm_id in self.machines:
             raise HostError("the VM runs already")
-        for disk in definition.disks:
-            if not disk.path.exists():
-                raise HostError(f"the volume {disk.path} does not exist")
+        memory = [definition.memory] if definition.memory else []
+        for path in (*memory, *(disk.path for disk in definition.disks)):
+            if not path.exists():
+                raise HostError(f"the volume {path} does not exist")
         disks = {disk.disk_id: disk for disk in definition.disks}
         self.machines[definition.vm_id] = _Machine(definition, "up", disks)
 
     async def stop_vm(self, vm_id: str, *, force: bool) -> None:
         self._machine(vm_id)
         del self.machines[vm_id]
+
+    async def suspend_vm(self, vm_id: str, memory: Path) -> VmDefinition:
+        described = await self.describe_vm(vm_id)
+        memory.write_text(described.name)
+        del self.machines[vm_id]
+        return replace(described, memory=memory)
 
     def vm_state(self, vm_id: str) -> VmState:
         return self.machines[vm_id].state if vm_id in self.machines else "down"

@@ -95,6 +95,15 @@ class Vms:
             images.mark_untouched(disk.path, saved.key)
         return saved.key
 
+    async def suspend(self, vm_id: str, memory: Path) -> VmDefinition:
+        """Write the memory of a VM to a file and end it; QEMU stores its bitmaps."""
+        vm = self._exclusive(vm_id)
+        async with vm.job:
+            described = await definitions.describe(vm.machine, vm_id)
+            await migration.save(vm.machine, memory)
+        await self.stop(vm_id, force=True)
+        return replace(described, memory=memory)
+
     async def describe(self, vm_id: str) -> VmDefinition:
         return await definitions.describe(self._exclusive(vm_id).machine, vm_id)
 
@@ -267,6 +276,8 @@ class Vms:
 
     async def _start_machine(self, definition: VmDefinition) -> Machine:
         spec = await self._spec(definition)
+        if definition.memory is not None:
+            return await Machine.start(replace(spec, state=definition.memory))
         if saved := self._state_for(definition):
             try:
                 return await _start_clone(spec, saved)

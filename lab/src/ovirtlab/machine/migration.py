@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ovirtlab.machine.errors import HostError
@@ -79,6 +80,17 @@ async def take_back(machine: Machine) -> None:
     machine.departing = False
     if machine.state == "up":
         await machine.resume()
+
+
+async def save(machine: Machine, state: Path) -> None:
+    """Write a machine's state to a file and stop it; when that fails it goes on, and there is no file."""
+    machine.departing = True
+    try:
+        await machine.save(state)
+    except HostError:
+        await take_back(machine)
+        state.unlink(missing_ok=True)
+        raise
 
 
 async def _watched(machine: Machine, stall: float, report: Callable[[int], None]) -> Mapping[str, Any]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Storage domains of a data centre put into maintenance, activated, and made the master."""
+"""Storage domains changed, and those of a data centre put into maintenance, activated, and made the master."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from ovirtlab.engine.context import Context
 from ovirtlab.engine.entities import StorageDomain
 from ovirtlab.engine.faults import NotFound, conflict, incomplete
 from ovirtlab.engine.jobs import Cause
-from ovirtlab.engine.rest.inventory import data_center_of
+from ovirtlab.engine.rest.documents import Entity
+from ovirtlab.engine.rest.inventory import data_center_of, domain_of, show_storage_domain
+from ovirtlab.engine.rest.kept import keep
+from ovirtlab.engine.rest.named import check_name, describe
 from ovirtlab.engine.rest.routing import Call, Done, Routes
 from ovirtlab.engine.rest.shapes import cause_of
 
@@ -18,6 +21,24 @@ _DEACTIVATE = "Cannot deactivate Storage"
 _ACTIVATE = "Cannot activate Storage"
 _SWITCH = "Cannot switch master storage domain"
 _DURATION = 2.0
+_KEPT = (
+    "backup", "critical_space_action_blocker", "discard_after_delete", "warning_low_space_indicator",
+    "wipe_after_delete",
+)  # fmt: skip
+
+
+@routes.put("storagedomains/{domain}")
+async def update_domain(call: Call) -> Entity:
+    """Name, description, comment, and the thresholds, which the lab keeps without looking at them."""
+    state, domain = call.context.state, domain_of(call)
+    call.require("edit_storage_domain_configuration", ("storage_domain", domain.id))
+    name = call.body.text("name")
+    if name and name != domain.name:
+        check_name(name, state.storage_domains.values(), "Cannot edit Storage")
+        domain.name = name
+    describe(call.body, domain)
+    keep(state, domain.kept, call.body, _KEPT)
+    return show_storage_domain(call, domain)
 
 
 @routes.action("datacenters/{data_center}/storagedomains/{domain}/deactivate")

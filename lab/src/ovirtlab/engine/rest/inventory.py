@@ -42,7 +42,7 @@ async def list_attached_domains(call: Call) -> Collection:
 
 @routes.get("datacenters/{data_center}/storagedomains/{domain}")
 async def get_attached_domain(call: Call) -> Entity:
-    data_center, domain = data_center_of(call), _domain(call)
+    data_center, domain = data_center_of(call), domain_of(call)
     if domain.data_center_id != data_center.id:
         raise NotFound(call.path)
     return show_attached_domain(call, domain)
@@ -88,7 +88,7 @@ async def list_storage_domains(call: Call) -> Collection:
 
 @routes.get("storagedomains/{domain}")
 async def get_storage_domain(call: Call) -> Entity:
-    return show_storage_domain(call, _domain(call))
+    return show_storage_domain(call, domain_of(call))
 
 
 def show_data_center(call: Call, item: DataCenter) -> Entity:
@@ -214,6 +214,7 @@ def show_storage_domain(call: Call, item: StorageDomain) -> Entity:
         "warning_low_space_indicator": 10,
         "wipe_after_delete": False,
         "data_centers": Items("data_center", [link_to("data_center", item.data_center_id)]),
+        **item.kept,
     }
     links = ("diskprofiles", "disks", "disksnapshots", "permissions", "templates", "vms")
     return Entity("storage_domain", fields, id=item.id, href=address("storagedomains", item.id), links=links)
@@ -289,7 +290,8 @@ def data_center_of(call: Call) -> DataCenter:
     return item
 
 
-def _domain(call: Call) -> StorageDomain:
+def domain_of(call: Call) -> StorageDomain:
+    """The storage domain of the path."""
     item = call.context.state.storage_domains.get(call.id("domain"))
     if item is None:
         raise NotFound(call.path)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ovirtlab.engine.entities import Cluster, DataCenter, Network
+from ovirtlab.engine.entities import Cluster, DataCenter, Network, StorageDomain
 from ovirtlab.engine.faults import NotFound, conflict, incomplete
 from ovirtlab.engine.rest.bodies import Body
 from ovirtlab.engine.rest.routing import Call
@@ -48,7 +48,7 @@ def find_reference(body: Body, name: str, table: dict[str, Any], entity: str) ->
     return str(found)
 
 
-def describe(body: Body, item: DataCenter | Cluster | Network) -> None:
+def describe(body: Body, item: DataCenter | Cluster | Network | StorageDomain) -> None:
     """Take over description and comment."""
     for name in ("description", "comment"):
         text = body.text(name)

@@ -16,6 +16,7 @@ from ovirtlab.engine.rest.documents import Collection, Entity, Value, link_to
 from ovirtlab.engine.rest.members import serve_members
 from ovirtlab.engine.rest.routing import Call, Created, Done, Routes
 from ovirtlab.engine.rest.shapes import address, cause_of, nothing, vm_of
+from ovirtlab.engine.rest.vms import describe
 from ovirtlab.engine.snapshots import creating, merging, reverting, rules, volumes
 from ovirtlab.engine.snapshots.creating import SnapshotRequest
 
@@ -158,11 +159,18 @@ def show(call: Call, snapshot: Snapshot) -> Entity:
         "persist_memorystate": False,
         "snapshot_status": snapshot.status,
         "snapshot_type": snapshot.type,
-        "vm": link_to("vm", snapshot.vm_id),
+        "vm": _vm_then(call, snapshot),
     }
     href = address("vms", snapshot.vm_id, "snapshots", snapshot.id)
     links = ("cdroms", "disks", "nics")
     return Entity("snapshot", fields, id=snapshot.id, href=href, links=links)
+
+
+def _vm_then(call: Call, snapshot: Snapshot) -> Entity | None:
+    """The VM as it was, which has no address; of the active one a link."""
+    if snapshot.vm is None:
+        return link_to("vm", snapshot.vm_id)
+    return Entity("vm", describe(call, snapshot.vm), id=snapshot.vm_id)
 
 
 def _initialization(call: Call, snapshot: Snapshot) -> Entity | None:

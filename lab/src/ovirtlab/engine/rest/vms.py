@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from ovirtlab.engine import machines, next_run, running
+from ovirtlab.engine import hibernation, machines, next_run, running
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.entities import Vm
 from ovirtlab.engine.faults import conflict
@@ -46,7 +46,7 @@ async def update_vm(call: Call) -> Entity:
     wanted = next_run.preview(vm)
     change(call.context, wanted, call.body)
     next_run.plan(vm, wanted)
-    if not vm.host_id:
+    if vm.status == "down":
         next_run.apply(vm)
     vm.generation += 1
     machines.tell(call.context, vm, cause_of(call), 35, f"VM {vm.name} configuration was updated by {call.user.login}.")
@@ -85,12 +85,15 @@ async def reboot_vm(call: Call) -> Done:
 
 @routes.action("vms/{vm}/suspend")
 async def suspend_vm(call: Call) -> Done:
-    """Refused always: the lab keeps no memory of VMs on its domains."""
-    vm = vm_of(call)
+    """Answers when the memory begins to be written; the client polls the status."""
+    context, vm = call.context, vm_of(call)
     call.require("hibernate_vm", ("vm", vm.id))
-    if vm.status not in running.ON:
-        raise conflict("Cannot hibernate VM. VM is not running.")
-    raise conflict("Cannot hibernate VM. Suspend is not supported by the cluster's hosts.")
+    hibernation.check(context, vm)
+    lock = running.take_vm(context, vm, action=hibernation.CANNOT)
+    vm.status = "saving_state"
+    work = hibernation.suspend(context, vm, cause=cause_of(call), lock=lock)
+    context.background.spawn(work, name=f"suspend VM {vm.name}")
+    return Done()
 
 
 async def _stop(call: Call, *, verb: str, power_off: bool) -> Done:
@@ -101,6 +104,9 @@ async def _stop(call: Call, *, verb: str, power_off: bool) -> Done:
         text = f"VM {vm.name} is already Down, {what} was skipped. User: {call.user.login}."
         machines.tell(context, vm, cause_of(call), 254, text)
         return Done()
+    if vm.status == "suspended" and power_off:
+        clearing = hibernation.power_off(context, vm, cause=cause_of(call))
+        return Done(work=context.background.spawn(clearing, name=f"{verb} suspended VM {vm.name}"))
     running.check_stop(context, vm, verb=verb, force=call.body.flag("force") or False)
     work = context.background.spawn(
         running.stop(context, vm, cause=cause_of(call), force=power_off), name=f"{verb} VM {vm.name}"
@@ -117,12 +123,18 @@ def kind(context: Context) -> Kind[Vm]:
 
 def show(call: Call, vm: Vm) -> Entity:
     """A VM as the API has it; with `all_content` also its OVF, unless that is withheld."""
-    fields: dict[str, Value] = {
+    fields = {**describe(call, vm), "initialization": _initialization(call, vm)}
+    return Entity("vm", fields, id=vm.id, href=address("vms", vm.id), links=LINKS)
+
+
+def describe(call: Call, vm: Vm) -> dict[str, Value]:
+    """What there is to tell of a VM, as it is now or was in a snapshot."""
+    return {
         "name": vm.name,
         "description": vm.description,
         "comment": vm.comment,
         "creation_time": vm.creation_time,
-        "initialization": _initialization(call, vm),
+        "initialization": initialization.show(vm),
         "next_run_configuration_exists": bool(vm.next_run),
         "origin": vm.origin,
         "run_once": vm.once is not None,
@@ -138,7 +150,6 @@ def show(call: Call, vm: Vm) -> Entity:
         **shown(call.context.state, vm),
         "use_latest_template_version": _follows_template(vm),
     }
-    return Entity("vm", fields, id=vm.id, href=address("vms", vm.id), links=LINKS)
 
 
 def _follows_template(vm: Vm) -> Value:

@@ -60,6 +60,7 @@ def begin(context: Context, vm: Vm, request: SnapshotRequest, *, cause: Cause) -
         date=context.clock.now(),
         status="locked",
         configuration=ovf.write(state, vm),
+        vm=replace(vm, status="down", host_id="", kept=dict(vm.kept), next_run={}),
         nics=tuple(replace(nic) for nic in vm.nics.values()),
         volumes={disk.id: FrozenVolume(image_id="", format=disk.format, size=disk.provisioned_size) for disk in disks},
     )
