@@ -11,7 +11,7 @@ from typing import Any
 
 from overkeep.config import MoverConfig, TargetConfig
 from overkeep.mover.client import MoverClient
-from overkeep.mover.orders import Access, CopyOrder, Image, OrderState, OrderStatus
+from overkeep.mover.orders import Access, CopyOrder, Image, Order, OrderState, OrderStatus
 from overkeep.units import MIB
 
 DEADLINE = 30.0
@@ -60,17 +60,17 @@ class Bench:
         sink = changes.pop("sink", None) or self.image(name, backing)
         return CopyOrder(host="host1", source=Access(ticket=ticket), sink=sink, **changes)
 
-    def run(self, order: CopyOrder, order_id: str = "j:d:1") -> OrderStatus:
+    def run(self, order: Order, order_id: str = "j:d:1") -> OrderStatus:
         """Order and follow to the end."""
         self.client.put(order_id, order)
         return self.follow(order_id)
 
-    def done(self, order: CopyOrder, order_id: str = "j:d:1") -> OrderStatus:
+    def done(self, order: Order, order_id: str = "j:d:1") -> OrderStatus:
         status = self.run(order, order_id)
         assert status.state is OrderState.DONE, status
         return status
 
-    def failed(self, order: CopyOrder, order_id: str = "j:d:1") -> OrderStatus:
+    def failed(self, order: Order, order_id: str = "j:d:1") -> OrderStatus:
         status = self.run(order, order_id)
         assert status.state is OrderState.FAILED, status
         return status

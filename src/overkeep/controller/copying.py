@@ -155,7 +155,7 @@ def _attempt(group: _Copying, task: Task, transfer: Transfer) -> CopyResult:
         raise
     group.watch.ports.store.held.release(item)
     _show(group, task, status)
-    if status.state is OrderState.DONE and status.result is not None:
+    if status.state is OrderState.DONE and isinstance(status.result, CopyResult):
         return status.result
     raise CopyFailed(
         disk=task.progress.name,
@@ -233,7 +233,7 @@ def _warn(group: _Copying, text: str) -> None:
 
 def _show(group: _Copying, task: Task, status: OrderStatus) -> None:
     far = status.progress
-    moved = status.result.moved if status.result else far.moved
+    moved = status.result.moved if isinstance(status.result, CopyResult) else far.moved
     total = max(far.total, far.done)
     progress = replace(task.progress, state=str(status.state), done=far.done, total=total, moved=moved)
     group.watch.ports.store.jobs.set_disk(group.watch.job_id, group.exposure.vm_id, progress)

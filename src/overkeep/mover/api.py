@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from overkeep.mover.orders import CopyOrder, OrderStatus
+from overkeep.mover.orders import Order, OrderStatus
 
 LONGEST_WAIT = 25.0  # seconds a long poll may last; shorter than the idle limits of proxies and firewalls
 
@@ -24,7 +24,7 @@ class Mover(Protocol):
 
     host: str
 
-    def put(self, order_id: str, order: CopyOrder) -> OrderStatus:
+    def put(self, order_id: str, order: Order) -> OrderStatus:
         """Give an order; repeating it returns its present status.
 
         Raises `OrderDiffers`, `FencedOff`, `WrongHost`, `OrderRefused`, `MoverBusy` or `MoverStopping`.

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from overkeep.errors import ConfigError
 from overkeep.mover.api import LONGEST_WAIT, Health
 from overkeep.mover.errors import MoverError, MoverUnreachable, MoverUntrusted
-from overkeep.mover.orders import CopyOrder, OrderStatus
+from overkeep.mover.orders import Order, OrderStatus
 from overkeep.mover.problems import error_of
 from overkeep.mover.signing import Call, Signer
 
@@ -51,7 +51,7 @@ class MoverClient:
         timeout = httpx.Timeout(ANSWER_TIMEOUT, connect=CONNECT_TIMEOUT)
         self._http = httpx.Client(base_url=self._url, verify=context, timeout=timeout, trust_env=False)
 
-    def put(self, order_id: str, order: CopyOrder) -> OrderStatus:
+    def put(self, order_id: str, order: Order) -> OrderStatus:
         """Give an order (`Mover.put`)."""
         body = order.model_dump_json().encode()
         return self._status(self._call("PUT", _path(order_id), body=body))

@@ -28,35 +28,38 @@ class Copier:
         self._targets = targets
         self._finished_fence = finished_fence
 
-    def run(self, work: Work) -> CopyResult:
+    def run(self, work: Work, order: CopyOrder) -> CopyResult:
         """Copy until the end, or until `work` is stopped; raises typed errors, with everything closed."""
-        source, sink = work.order.source, work.order.sink
         calls = Sockets()
         with work.on_stop(calls.interrupt):
             imageio = self._imageio.over(calls)
-            if isinstance(source, Access) and isinstance(sink, Image):
-                return self._back_up(work, imageio, source=source, sink=sink)
-            if isinstance(source, Image) and isinstance(sink, Access):
-                return self._restore(work, imageio, source=source, sink=sink)
-        raise AssertionError("admission refuses orders with two ends of one kind")
+            if isinstance(order.source, Access):
+                return self._back_up(work, order, imageio)
+            return self._restore(work, order, imageio)
 
-    def _back_up(self, work: Work, imageio: Imageio, *, source: Access, sink: Image) -> CopyResult:
-        changes, options = _changes(work.order), _options(work.order)
+    def _back_up(self, work: Work, order: CopyOrder, imageio: Imageio) -> CopyResult:
+        source, sink = order.source, order.sink
+        assert isinstance(source, Access)
+        assert isinstance(sink, Image)
+        changes, options = _changes(order), _options(order)
         dirty = changes is Changes.TRACKED
         folder = self._targets.writable_folder(sink)
-        require_replaceable(folder, sink, fence=work.order.fence, finished=self._finished_fence(work.sink))
+        require_replaceable(folder, sink, fence=order.fence, finished=self._finished_fence(work.sink))
         place = Place(folder=folder, name=sink.name, backing=sink.backing)
         ticket = access.look_up(imageio, source.ticket, op="read", dirty=dirty)
         with _using(ticket, work, imageio), closing(access.open_source(imageio, ticket, dirty=dirty)) as disk:
             return back_up(disk, place, changes=changes, options=options, watch=work)
 
-    def _restore(self, work: Work, imageio: Imageio, *, source: Image, sink: Access) -> CopyResult:
-        options = _options(work.order)
+    def _restore(self, work: Work, order: CopyOrder, imageio: Imageio) -> CopyResult:
+        source, sink = order.source, order.sink
+        assert isinstance(source, Image)
+        assert isinstance(sink, Access)
+        options = _options(order)
         place = Place(folder=self._targets.existing_folder(source), name=source.name)
         ticket = access.look_up(imageio, sink.ticket, op="write", dirty=False)
         with _using(ticket, work, imageio):
             only = None
-            if work.order.differential:  # closed before the disk is written, as its connections are counted
+            if order.differential:  # closed before the disk is written, as its connections are counted
                 with closing(access.open_source(imageio, ticket, dirty=False)) as present:
                     only = differing(place, present, options=options, watch=work)
             with closing(access.open_sink(imageio, ticket)) as disk:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 ImageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.qcow2$")]
 Folder = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$")]
@@ -18,6 +18,10 @@ NO_CHANGED_BLOCKS = "no-changed-blocks"
 
 BACKING_MISSING = "backing-missing"
 """Error code of an order whose backing image is not there or no sound one: a full backup works."""
+
+
+MOST_IMAGES = 256
+"""Images of one disk that an order names."""
 
 
 class _Wire(BaseModel):
@@ -42,17 +46,27 @@ class Image(_Wire):
     backing: ImageName | None = None
 
 
-class CopyOrder(_Wire):
+class _Order(_Wire):
+    """What all orders say: the host that is meant, and `lease` and `fence` as in docs/protocol/orders-1.md.
+
+    `lease` is in seconds: without contact for so long the mover stops. `fence` rises with each attempt at the same
+    sink.
+    """
+
+    host: str
+    lease: float = Field(default=60, gt=0, le=3600)
+    fence: int = Field(default=1, ge=1, le=2**53)
+
+
+class CopyOrder(_Order):
     """Copy one disk, access to image (backup) or image to access (restore).
 
     `dirty` asks for the extents that changed since the base, `compare` for the clusters that differ from the backing
     image; both need one. `differential` writes only what differs from what the disk holds. `bandwidth` is in bytes a
-    second, 0 for no limit; `read_back` is the share of a new image that is read again from the target. `lease` is in
-    seconds: without contact for so long the mover stops. `fence` rises with each attempt at the same sink.
+    second, 0 for no limit; `read_back` is the share of a new image that is read again from the target.
     """
 
     kind: Literal["copy"] = "copy"
-    host: str
     source: Access | Image = Field(discriminator="kind")
     sink: Access | Image = Field(discriminator="kind")
     dirty: bool = False
@@ -63,8 +77,35 @@ class CopyOrder(_Wire):
     cluster: Literal[65536, 131072, 262144, 524288, 1048576, 2097152] = 65536
     bandwidth: int = Field(default=0, ge=0)
     read_back: float = Field(default=0.01, ge=0, le=1)
-    lease: float = Field(default=60, gt=0, le=3600)
-    fence: int = Field(default=1, ge=1, le=2**53)
+
+
+class _Bookkeeping(_Order):
+    """Work inside the folder of a disk in the repository; `folder` is relative to the target's root."""
+
+    target: str
+    repository: str
+    folder: Folder
+
+
+class MergeOrder(_Bookkeeping):
+    """Remove the images `remove` of a disk, whose points must be gone; their data go into the images above them."""
+
+    kind: Literal["merge"] = "merge"
+    remove: tuple[ImageName, ...] = Field(max_length=MOST_IMAGES)
+
+
+class VerifyOrder(_Bookkeeping):
+    """Check `images` of a disk, each by itself: a `share` of their data, and for no longer than `seconds` in all."""
+
+    kind: Literal["verify"] = "verify"
+    images: tuple[ImageName, ...] = Field(min_length=1, max_length=MOST_IMAGES)
+    share: float = Field(default=1.0, gt=0, le=1)
+    seconds: float | None = Field(default=None, gt=0)
+
+
+Order = CopyOrder | MergeOrder | VerifyOrder
+ORDER: TypeAdapter[Order] = TypeAdapter(Annotated[Order, Field(discriminator="kind")])
+"""Reads an order of any kind."""
 
 
 def masked(ticket: str) -> str:
@@ -72,12 +113,37 @@ def masked(ticket: str) -> str:
     return f"{ticket[:8]}…"
 
 
-def sink_path(order: CopyOrder) -> str:
-    """Name what an order writes: `image:<target>/<folder>/<name>` or `access:<ticket>`."""
+def sink_path(order: Order) -> str:
+    """Name what an order works on.
+
+    `image:<target>/<folder>/<name>` or `access:<ticket>` for a copy, `merge:<target>/<folder>` or
+    `verify:<target>/<folder>` for the others.
+    """
+    if not isinstance(order, CopyOrder):
+        return f"{order.kind}:{order.target}/{order.folder}"
     sink = order.sink
     if isinstance(sink, Access):
         return f"access:{sink.ticket}"
     return f"image:{sink.target}/{sink.folder}/{sink.name}"
+
+
+def collide(one: Order, other: Order) -> bool:
+    """Whether two orders must not run at the same time.
+
+    Copies collide at the same sink. A merge has the folder of its disk for itself, a check shares it with restores.
+    """
+    if isinstance(one, CopyOrder) and isinstance(other, CopyOrder):
+        return sink_path(one) == sink_path(other)
+    alone = isinstance(one, MergeOrder) or isinstance(other, MergeOrder)
+    return bool(_folders(one, read=alone) & _folders(other, read=alone))
+
+
+def _folders(order: Order, *, read: bool) -> set[tuple[str, str]]:
+    """The folders that an order changes, and with `read` those that it reads."""
+    if not isinstance(order, CopyOrder):
+        return {(order.target, order.folder)}
+    ends = (order.source, order.sink) if read else (order.sink,)
+    return {(end.target, end.folder) for end in ends if isinstance(end, Image)}
 
 
 class OrderState(StrEnum):
@@ -118,6 +184,40 @@ class CopyResult(_Wire):
     stages: dict[str, float] = Field(default_factory=dict)
 
 
+class MergeResult(_Wire):
+    """What a finished merge did: bytes moved, bytes given back to the target, names of images removed."""
+
+    moved: int
+    freed: int
+    removed: tuple[ImageName, ...]
+    seconds: float
+
+
+class ImageFindings(_Wire):
+    """What a check of one image found (`overkeep.blocks.verify.Findings`); sizes in bytes, counts in clusters."""
+
+    image: ImageName
+    held: int
+    checked: int
+    damaged: int
+    named: tuple[int, ...]
+    undigested: int
+    leaked: int
+    errors: tuple[str, ...]
+
+
+class VerifyResult(_Wire):
+    """What a finished check found, image by image; those that were not reached in time are left out."""
+
+    images: tuple[ImageFindings, ...]
+    seconds: float
+
+
+Result = CopyResult | MergeResult | VerifyResult
+"""What an order of each kind comes to."""
+RESULT: TypeAdapter[Result] = TypeAdapter(Result)
+
+
 class OrderStatus(_Wire):
     """Answer to every call about an order; `seq` rises with each change and is what `after` compares."""
 
@@ -125,7 +225,7 @@ class OrderStatus(_Wire):
     state: OrderState
     seq: int
     progress: Progress = Progress()
-    result: CopyResult | None = None
+    result: Result | None = None
     error_code: str = ""
     error: str = ""
     retry: bool = False

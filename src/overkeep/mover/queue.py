@@ -14,7 +14,19 @@ from overkeep.errors import OverkeepError
 from overkeep.logs import fields
 from overkeep.mover.api import LONGEST_WAIT
 from overkeep.mover.errors import LeaseExpired, MoverBusy, MoverRestarted, MoverStopping, OrderCancelled
-from overkeep.mover.orders import Access, CopyOrder, CopyResult, Image, OrderState, OrderStatus, Progress, masked
+from overkeep.mover.orders import (
+    Access,
+    CopyOrder,
+    CopyResult,
+    Image,
+    Order,
+    OrderState,
+    OrderStatus,
+    Progress,
+    Result,
+    collide,
+    masked,
+)
 from overkeep.mover.table import Accepted, OrderTable
 from overkeep.mover.work import Work
 
@@ -33,12 +45,12 @@ class Limits:
 
 
 class OrderQueue:
-    """Runs orders with `execute`, each in a thread, one at a time per sink.
+    """Runs orders with `execute`, each in a thread, never two that `collide`.
 
     `execute` gets a `Work`, looks at its `stopped`, and raises `OverkeepError` when it cannot finish.
     """
 
-    def __init__(self, table: OrderTable, execute: Callable[[Work], CopyResult], *, host: str, limits: Limits) -> None:
+    def __init__(self, table: OrderTable, execute: Callable[[Work], Result], *, host: str, limits: Limits) -> None:
         self._table = table
         self._execute = execute
         self._host = host
@@ -81,7 +93,7 @@ class OrderQueue:
 
     # calls of the controller
 
-    def put(self, order_id: str, order: CopyOrder) -> Accepted:
+    def put(self, order_id: str, order: Order) -> Accepted:
         """Accept an order (`Mover.put`)."""
         with self._changed:
             if not self._table.knows(order_id):
@@ -143,13 +155,13 @@ class OrderQueue:
 
     def _dispatch(self) -> None:
         """Start what may start; the caller holds the lock."""
-        busy = {work.sink for work in self._running.values()}
+        started = [work.order for work in self._running.values()]
         for work in list(self._waiting.values()):
             if self._stopping or len(self._running) >= self._limits.at_once:
                 return
-            if work.sink in busy:
+            if any(collide(work.order, order) for order in started):
                 continue
-            busy.add(work.sink)
+            started.append(work.order)
             self._running[work.id] = self._waiting.pop(work.id)
             self._threads[work.id] = threading.Thread(
                 target=self._run, args=(work,), name=f"order-{work.id}", daemon=True
@@ -160,9 +172,7 @@ class OrderQueue:
         try:
             self._table.start(work.id)
             self._notify()
-            log.info(
-                "order begins %s", fields(order=work.id, source=_end(work.order.source), sink=_end(work.order.sink))
-            )
+            log.info("order begins %s", fields(order=work.id, kind=work.order.kind, **_told(work.order)))
             work.check()
             self._finish(work, self._execute(work))
         except OverkeepError as error:
@@ -177,19 +187,9 @@ class OrderQueue:
                 self._dispatch()
                 self._changed.notify_all()
 
-    def _finish(self, work: Work, result: CopyResult) -> None:
+    def _finish(self, work: Work, result: Result) -> None:
         self._table.finish(work.id, result)
-        log.info(
-            "order done %s",
-            fields(
-                order=work.id,
-                covered=result.covered,
-                moved=result.moved,
-                stored=result.stored,
-                seconds=f"{result.seconds:.3f}",
-                stages=",".join(f"{name}:{seconds:.3f}" for name, seconds in result.stages.items()) or "none",
-            ),
-        )
+        log.info("order done %s", fields(order=work.id, **_figures(result), seconds=f"{result.seconds:.3f}"))
 
     def _settle(self, work: Work, error: OverkeepError) -> None:
         state = OrderState.FAILED
@@ -227,6 +227,21 @@ class OrderQueue:
             if time.monotonic() - pruned > PRUNE_EVERY:
                 self._table.prune()
                 pruned = time.monotonic()
+
+
+def _told(order: Order) -> dict[str, str]:
+    """What an order works on, for the log."""
+    if isinstance(order, CopyOrder):
+        return {"source": _end(order.source), "sink": _end(order.sink)}
+    return {"disk": f"{order.target}/{order.folder}"}
+
+
+def _figures(result: Result) -> dict[str, int | str]:
+    """What an order came to, for the log."""
+    found: dict[str, int | str] = {key: value for key, value in result.model_dump().items() if isinstance(value, int)}
+    if isinstance(result, CopyResult):
+        found["stages"] = ",".join(f"{name}:{seconds:.3f}" for name, seconds in result.stages.items()) or "none"
+    return found
 
 
 def _end(end: Access | Image) -> str:

@@ -22,7 +22,7 @@ from overkeep.logs import fields
 from overkeep.mover.admission import admit
 from overkeep.mover.api import LONGEST_WAIT
 from overkeep.mover.errors import BodyTooLarge, MoverBusy, OrderMalformed
-from overkeep.mover.orders import CopyOrder, OrderId, OrderStatus
+from overkeep.mover.orders import ORDER, OrderId, OrderStatus
 from overkeep.mover.problems import MEDIA_TYPE, problem_of
 from overkeep.mover.queue import OrderQueue
 from overkeep.mover.signing import Call, Verifier
@@ -75,7 +75,7 @@ class OrderServer:
         body = await self._signed(request)
         order_id = _order_id(request)
         try:
-            order = CopyOrder.model_validate_json(body)
+            order = ORDER.validate_json(body)
         except ValidationError as error:
             raise OrderMalformed(order=order_id, reason=_faults(error)) from error
         admit(order_id, order, host=self._host, targets=self._targets)

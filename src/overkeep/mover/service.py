@@ -18,9 +18,11 @@ from overkeep import __version__
 from overkeep.config import MoverConfig
 from overkeep.errors import ConfigError, OverkeepError
 from overkeep.logs import fields
+from overkeep.mover.bookkeeping import Bookkeeper
 from overkeep.mover.copying import Copier
+from overkeep.mover.executing import Executor
 from overkeep.mover.imageio import Imageio
-from overkeep.mover.orders import CopyResult
+from overkeep.mover.orders import Result
 from overkeep.mover.queue import Limits, OrderQueue
 from overkeep.mover.server import OrderServer
 from overkeep.mover.signing import Verifier, load_public_key
@@ -50,7 +52,7 @@ class MoverService:
     `execute` replaces the copier in tests of everything around it.
     """
 
-    def __init__(self, config: MoverConfig, *, execute: Callable[[Work], CopyResult] | None = None) -> None:
+    def __init__(self, config: MoverConfig, *, execute: Callable[[Work], Result] | None = None) -> None:
         self._config = config
         self._mounts = Mounts(config.target)
         self._execute = execute
@@ -88,10 +90,11 @@ class MoverService:
             except OverkeepError as error:
                 log.warning("target unavailable %s", fields(target=name, code=error.code, error=repr(str(error))))
 
-    def _copier(self, table: OrderTable) -> Callable[[Work], CopyResult]:
+    def _executor(self, table: OrderTable) -> Callable[[Work], Result]:
         config = self._config
         imageio = Imageio(control=config.imageio_control_socket, local=config.imageio_local_socket)
-        return Copier(imageio, Targets(self._mounts), finished_fence=table.finished_fence).run
+        targets = Targets(self._mounts)
+        return Executor(Copier(imageio, targets, finished_fence=table.finished_fence), Bookkeeper(targets)).run
 
     def _start(self, stack: contextlib.ExitStack) -> None:
         config = self._config
@@ -99,7 +102,7 @@ class MoverService:
         table = OrderTable(config.state_dir / "orders.sqlite", host=config.host)
         stack.callback(table.close)
         limits = Limits(at_once=config.orders_at_once, waiting=WAITING)
-        execute = self._execute or self._copier(table)
+        execute = self._execute or self._executor(table)
         queue = OrderQueue(table, execute, host=config.host, limits=limits)
         verifier = Verifier(key, host=config.host, nonces=table)
         orders = OrderServer(queue, verifier, host=config.host, targets=self._mounts.names)

@@ -13,7 +13,20 @@ from pathlib import Path
 
 from overkeep.errors import ConfigError, OverkeepError
 from overkeep.mover.errors import FencedOff, MoverRestarted, OrderDiffers, OrderUnknown
-from overkeep.mover.orders import Access, CopyOrder, CopyResult, OrderState, OrderStatus, Progress, sink_path
+from overkeep.mover.orders import (
+    ORDER,
+    RESULT,
+    Access,
+    CopyOrder,
+    CopyResult,
+    MergeResult,
+    Order,
+    OrderState,
+    OrderStatus,
+    Progress,
+    Result,
+    sink_path,
+)
 
 KEEP = 7 * 24 * 3600.0  # seconds that final orders and fences are kept
 
@@ -86,7 +99,7 @@ class OrderTable:
 
     # orders
 
-    def accept(self, order_id: str, order: CopyOrder) -> Accepted:
+    def accept(self, order_id: str, order: Order) -> Accepted:
         """Keep a new order as `accepted`, or return the status of the same one; `OrderDiffers`, `FencedOff`."""
         body, sink = order.model_dump_json(), sink_path(order)
         with self._transaction() as db:
@@ -118,13 +131,13 @@ class OrderTable:
             rows = db.execute(f"SELECT {_COLUMNS} FROM orders ORDER BY number").fetchall()  # noqa: S608 - constant
         return tuple(_from_row(row) for row in rows)
 
-    def order(self, order_id: str) -> CopyOrder:
+    def order(self, order_id: str) -> Order:
         """The order as it came; `OrderUnknown`."""
         with self._transaction() as db:
             row = db.execute("SELECT body FROM orders WHERE id = ?", (order_id,)).fetchone()
         if row is None:
             raise OrderUnknown(host=self._host, order=order_id)
-        return CopyOrder.model_validate_json(row[0])
+        return ORDER.validate_json(row[0])
 
     # changes of state; each returns the new status
 
@@ -136,7 +149,7 @@ class OrderTable:
         """Keep how far the work is."""
         return self._change(order_id, progress=progress.model_dump_json())
 
-    def finish(self, order_id: str, result: CopyResult) -> OrderStatus:
+    def finish(self, order_id: str, result: Result) -> OrderStatus:
         """running → done."""
         with self._transaction() as db:
             db.execute(
@@ -144,7 +157,7 @@ class OrderTable:
                 "WHERE orders.id = ? AND orders.sink = fences.sink",
                 (order_id,),
             )
-            last = Progress(done=result.covered, total=result.covered, moved=result.moved).model_dump_json()
+            last = _passed(result).model_dump_json()
             return self._set(db, order_id, state=OrderState.DONE, result=result.model_dump_json(), progress=last)
 
     def fail(self, order_id: str, error: OverkeepError, *, state: OrderState = OrderState.FAILED) -> OrderStatus:
@@ -185,7 +198,7 @@ class OrderTable:
             done = db.execute("INSERT OR IGNORE INTO nonces VALUES (?, ?)", (nonce, expires))
             return done.rowcount == 1
 
-    def _raise_fence(self, db: sqlite3.Connection, order_id: str, order: CopyOrder) -> None:
+    def _raise_fence(self, db: sqlite3.Connection, order_id: str, order: Order) -> None:
         sink = sink_path(order)
         row = db.execute("SELECT seen FROM fences WHERE sink = ?", (sink,)).fetchone()
         if row and order.fence < row[0]:
@@ -222,8 +235,19 @@ class OrderTable:
             self._db.execute("COMMIT")
 
 
-def _shown(order: CopyOrder) -> str:
-    return "this disk" if isinstance(order.sink, Access) else sink_path(order)
+def _shown(order: Order) -> str:
+    restores = isinstance(order, CopyOrder) and isinstance(order.sink, Access)
+    return "this disk" if restores else sink_path(order)
+
+
+def _passed(result: Result) -> Progress:
+    """How far an order was when it was done."""
+    if isinstance(result, CopyResult):
+        return Progress(done=result.covered, total=result.covered, moved=result.moved)
+    if isinstance(result, MergeResult):
+        return Progress(done=result.moved, total=result.moved, moved=result.moved)
+    checked = sum(found.checked for found in result.images)
+    return Progress(done=checked, total=checked, moved=checked)
 
 
 def _status(db: sqlite3.Connection, order_id: str, host: str) -> OrderStatus:
@@ -240,7 +264,7 @@ def _from_row(row: tuple[str, str, int, str, str | None, str, str, int]) -> Orde
         state=OrderState(state),
         seq=seq,
         progress=Progress.model_validate_json(progress),
-        result=CopyResult.model_validate_json(result) if result else None,
+        result=RESULT.validate_json(result) if result else None,
         error_code=code,
         error=error,
         retry=bool(retry),

@@ -7,10 +7,13 @@ from pathlib import Path, PurePosixPath
 
 from overkeep.blocks.errors import on_target
 from overkeep.errors import OverkeepError
-from overkeep.mover.orders import Image
+from overkeep.mover.orders import Image, MergeOrder, VerifyOrder
 from overkeep.repository import layout
 from overkeep.repository.identity import read_identity
 from overkeep.repository.mounts import Mounts, require_writable
+
+Place = Image | MergeOrder | VerifyOrder
+"""What names a target, its repository and a folder in it."""
 
 
 class RepositoryDiffers(OverkeepError):
@@ -36,10 +39,16 @@ class Targets:
     def __init__(self, mounts: Mounts) -> None:
         self._mounts = mounts
 
-    def existing_folder(self, image: Image) -> Path:
-        """The folder of an image that is read."""
-        root = self._root(image)
-        return layout.located(root, PurePosixPath(image.folder))
+    def existing_folder(self, place: Place) -> Path:
+        """The folder of images that are read."""
+        root = self._root(place)
+        return layout.located(root, PurePosixPath(place.folder))
+
+    def changeable_folder(self, disk: Place) -> Path:
+        """The folder of images that are there and are changed."""
+        root = self._root(disk)
+        require_writable(root)
+        return layout.located(root, PurePosixPath(disk.folder))
 
     def writable_folder(self, image: Image) -> Path:
         """The folder of an image that is written, made with its parents when it is not there."""
@@ -48,12 +57,17 @@ class Targets:
         layout.located(root, folder)  # before anything is made: not one folder behind a link
         return layout.make_folders(root, folder)
 
-    def _root(self, image: Image) -> Path:
-        root = self._mounts.ensure(image.target)
+    def _root(self, place: Place) -> Path:
+        root = self._mounts.ensure(place.target)
         found = read_identity(root).id
-        if found != image.repository:
-            raise RepositoryDiffers(target=image.target, path=root, found=found, meant=image.repository)
+        if found != place.repository:
+            raise RepositoryDiffers(target=place.target, path=root, found=found, meant=place.repository)
         return root
+
+
+def manifest_of(folder: Path, image: str) -> Path:
+    """The manifest of the point that an image in the folder of a disk was made for."""
+    return folder.parent.parent / "points" / Path(image).stem / layout.MANIFEST
 
 
 def require_replaceable(folder: Path, image: Image, *, fence: int, finished: int) -> None:
@@ -63,7 +77,7 @@ def require_replaceable(folder: Path, image: Image, *, fence: int, finished: int
     the same job replaces what an earlier one wrote before a crash; an image of a committed point is never replaced.
     """
     path = folder / image.name
-    manifest = folder.parent.parent / "points" / path.stem / layout.MANIFEST
+    manifest = manifest_of(folder, image.name)
     with on_target(path):
         if not path.exists():
             return

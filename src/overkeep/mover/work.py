@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from overkeep.mover.orders import CopyOrder, Progress, sink_path
+from overkeep.mover.orders import Order, Progress, sink_path
 from overkeep.mover.stopping import Stoppable
 
 REPORT_EVERY = 1.0  # seconds between two reports of progress
@@ -20,7 +20,7 @@ class Work(Stoppable):
     def __init__(
         self,
         order_id: str,
-        order: CopyOrder,
+        order: Order,
         *,
         report: Callable[[str, Progress], None],
         clock: Callable[[], float] = time.monotonic,

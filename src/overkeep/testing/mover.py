@@ -24,10 +24,27 @@ from overkeep.mover.errors import (
     OrderDiffers,
     OrderUnknown,
 )
-from overkeep.mover.orders import CopyOrder, CopyResult, OrderState, OrderStatus, Progress, sink_path
+from overkeep.mover.orders import (
+    CopyOrder,
+    CopyResult,
+    MergeOrder,
+    MergeResult,
+    Order,
+    OrderState,
+    OrderStatus,
+    Progress,
+    Result,
+    VerifyOrder,
+    VerifyResult,
+    collide,
+    sink_path,
+)
 
 Outcome = Callable[[CopyOrder], CopyResult]
 """What a copy comes to: a result, or an `OverkeepError` that it raises."""
+
+Bookkeeping = Callable[[MergeOrder | VerifyOrder], MergeResult | VerifyResult]
+"""The same for a merge or a check."""
 
 SIZE = 1 << 30
 _LONGEST_HOLD = 20.0  # seconds for which a cancel that a test forgot is held
@@ -39,6 +56,13 @@ _R = TypeVar("_R")
 def instant(_: CopyOrder) -> CopyResult:
     """The usual outcome: a disk of 1 GiB that holds 1 MiB."""
     return CopyResult(virtual_size=SIZE, covered=SIZE, moved=1 << 20, stored=(1 << 20) + (1 << 18), seconds=0.5)
+
+
+def quiet(order: MergeOrder | VerifyOrder) -> MergeResult | VerifyResult:
+    """The usual outcome: everything is removed, or nothing is found to be wrong."""
+    if isinstance(order, MergeOrder):
+        return MergeResult(moved=1 << 20, freed=1 << 18, removed=order.remove, seconds=0.5)
+    return VerifyResult(images=(), seconds=0.5)
 
 
 def _alone(method: Callable[Concatenate[MemoryMover, _P], _R]) -> Callable[Concatenate[MemoryMover, _P], _R]:
@@ -54,7 +78,7 @@ def _alone(method: Callable[Concatenate[MemoryMover, _P], _R]) -> Callable[Conca
 
 @dataclass(kw_only=True)
 class _Entry:
-    order: CopyOrder
+    order: Order
     status: OrderStatus
     heard: float
 
@@ -73,15 +97,17 @@ class MemoryMover:
         *,
         targets: frozenset[str] = frozenset({"nfs1"}),
         outcome: Outcome = instant,
+        bookkeeping: Bookkeeping = quiet,
         at_once: int = 4,
         waiting: int = 64,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.host = host
         self.outcome = outcome
+        self.bookkeeping = bookkeeping
         self.held = False
         self.reachable = True
-        self.received: dict[str, CopyOrder] = {}
+        self.received: dict[str, Order] = {}
         self._targets = targets
         self._at_once = at_once
         self._waiting = waiting
@@ -95,7 +121,7 @@ class MemoryMover:
     # the port
 
     @_alone
-    def put(self, order_id: str, order: CopyOrder) -> OrderStatus:
+    def put(self, order_id: str, order: Order) -> OrderStatus:
         """As `Mover.put`."""
         self._arrive()
         known = self._entries.get(order_id)
@@ -186,7 +212,7 @@ class MemoryMover:
                 self._fail(entry, LeaseExpired(lease=f"{entry.order.lease:g}"))
         self._work()
 
-    def _accept(self, order_id: str, order: CopyOrder) -> _Entry:
+    def _accept(self, order_id: str, order: Order) -> _Entry:
         admit(order_id, order, host=self.host, targets=self._targets)
         waiting = sum(entry.status.state is OrderState.ACCEPTED for entry in self._entries.values())
         if waiting >= self._waiting:
@@ -221,19 +247,21 @@ class MemoryMover:
 
     def _next(self) -> _Entry | None:
         running = [entry for entry in self._entries.values() if entry.status.state is OrderState.RUNNING]
-        busy = {sink_path(entry.order) for entry in running}
         if len(running) >= self._at_once:
             return None
         waiting = (entry for entry in self._entries.values() if entry.status.state is OrderState.ACCEPTED)
-        return next((entry for entry in waiting if sink_path(entry.order) not in busy), None)
+        return next((one for one in waiting if not any(collide(one.order, entry.order) for entry in running)), None)
 
     def _end(self, entry: _Entry) -> None:
         try:
-            result = self.outcome(entry.order)
+            result = self._outcome(entry.order)
         except OverkeepError as error:
             self._fail(entry, error)
         else:
             self._change(entry, state=OrderState.DONE, result=result)
+
+    def _outcome(self, order: Order) -> Result:
+        return self.outcome(order) if isinstance(order, CopyOrder) else self.bookkeeping(order)
 
     def _fail(self, entry: _Entry, error: OverkeepError, *, state: OrderState = OrderState.FAILED) -> None:
         self._change(entry, state=state, error_code=error.code, error=str(error), retry=error.retry)

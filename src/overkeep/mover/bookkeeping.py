@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Carries out orders that work inside one folder of the repository: merging images away, and checking them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from overkeep.blocks.errors import on_target
+from overkeep.blocks.merge.acts import merge_away
+from overkeep.blocks.merge.making import Watch
+from overkeep.blocks.verify import Findings, Sample, verify_image
+from overkeep.errors import OverkeepError
+from overkeep.mover.orders import ImageFindings, MergeOrder, MergeResult, Progress, VerifyOrder, VerifyResult
+from overkeep.mover.targets import Targets, manifest_of
+from overkeep.mover.work import Work
+from overkeep.repository.merging import MergeJournal
+
+
+class PointExists(OverkeepError):
+    """An image should go whose restore point is still there."""
+
+    code = "point-exists"
+    template = (
+        "The image {path} belongs to a restore point that still exists, so nothing was merged; "
+        "remove the point first, then merge its images."
+    )
+
+
+class Bookkeeper:
+    """Executes merge and verify orders. Safe to use from several threads."""
+
+    def __init__(self, targets: Targets) -> None:
+        self._targets = targets
+
+    def merge(self, work: Work, order: MergeOrder) -> MergeResult:
+        """Remove images whose points are gone; stopped or failed, it can be ordered again and goes on."""
+        folder = self._targets.changeable_folder(order)
+        for name in order.remove:
+            _require_no_point(folder, name)
+        watch = Watch(
+            progress=lambda moved, total: work.progress(Progress(done=moved, total=total, moved=moved)),
+            cancelled=lambda: work.stopped,
+        )
+        stats = merge_away(folder, order.remove, journal=MergeJournal(folder), watch=watch)
+        return MergeResult(moved=stats.moved, freed=stats.freed, removed=stats.removed, seconds=stats.seconds)
+
+    def verify(self, work: Work, order: VerifyOrder) -> VerifyResult:
+        """Check images one after the other until the time is over; what is wrong is told, not raised."""
+        folder = self._targets.existing_folder(order)
+        began = time.monotonic()
+        found: list[ImageFindings] = []
+        for name in order.images:
+            work.check()
+            left = None if order.seconds is None else order.seconds - (time.monotonic() - began)
+            if left is not None and left <= 0:
+                break
+            findings = verify_image(
+                folder,
+                name,
+                sample=Sample(share=order.share, seconds=left),
+                progress=_teller(work, sum(one.checked for one in found)),
+                cancelled=lambda: work.stopped,
+            )
+            found.append(_on_the_wire(findings))
+        return VerifyResult(images=tuple(found), seconds=time.monotonic() - began)
+
+
+def _teller(work: Work, before: int) -> Callable[[int, int], None]:
+    """What tells how far a check is, after `before` bytes of other images."""
+    return lambda covered, _: work.progress(Progress(done=before + covered))
+
+
+def _require_no_point(folder: Path, name: str) -> None:
+    path = manifest_of(folder, name)
+    with on_target(path):
+        if path.exists():
+            raise PointExists(path=folder / name)
+
+
+def _on_the_wire(found: Findings) -> ImageFindings:
+    return ImageFindings(
+        image=found.image,
+        held=found.held,
+        checked=found.checked,
+        damaged=found.damaged,
+        named=found.named,
+        undigested=found.undigested,
+        leaked=found.leaked,
+        errors=found.errors,
+    )
