@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from overkeep import __version__
-from overkeep.api import jobs, points, service, workloads
+from overkeep.api import jobs, points, policies, scheduler, service, workloads
 from overkeep.api.asked import Backend
 from overkeep.api.documents import ProblemOut
 from overkeep.errors import BadRequest, NotFound, OverkeepError
@@ -36,7 +36,7 @@ def create_app(backend: Backend | None) -> FastAPI:
         responses={"default": problem},
     )
     app.state.backend = backend
-    for module in (service, workloads, jobs, points):
+    for module in (service, workloads, policies, scheduler, jobs, points):
         app.include_router(module.router)
     app.add_exception_handler(OverkeepError, _typed)
     app.add_exception_handler(RequestValidationError, _invalid)

@@ -19,11 +19,13 @@ if TYPE_CHECKING:  # the command line reads these documents too, and should not 
 Name = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f]+$")]
 
 
-class _Document(BaseModel):
+class Document(BaseModel):
+    """What all documents have in common: nothing but what is declared, and nothing is changed."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, from_attributes=True)
 
 
-class WorkloadIn(_Document):
+class WorkloadIn(Document):
     """A workload to be made or changed; VMs by name or id."""
 
     name: Name
@@ -31,14 +33,14 @@ class WorkloadIn(_Document):
     vms: tuple[Name, ...] = Field(min_length=1)
 
 
-class MemberOut(_Document):
+class MemberOut(Document):
     """A VM of a workload."""
 
     vm_id: str
     vm_name: str
 
 
-class WorkloadOut(_Document):
+class WorkloadOut(Document):
     """VMs that are backed up together."""
 
     id: str
@@ -48,13 +50,13 @@ class WorkloadOut(_Document):
     members: tuple[MemberOut, ...]
 
 
-class SnapshotIn(_Document):
+class SnapshotIn(Document):
     """A backup of a workload; `full` asks for all data although an incremental would do."""
 
     full: bool = False
 
 
-class RestoreIn(_Document):
+class RestoreIn(Document):
     """A VM to be restored under a new name; `vm` says which when the point's id is that of several VMs."""
 
     point: str
@@ -67,14 +69,14 @@ class RestoreIn(_Document):
     disks: tuple[Name, ...] | None = None
 
 
-class FailureOut(_Document):
+class FailureOut(Document):
     """Why something failed; both empty when nothing did."""
 
     code: str
     text: str
 
 
-class DiskProgressOut(_Document):
+class DiskProgressOut(Document):
     """How far one disk of a job is; sizes in bytes."""
 
     disk_id: str
@@ -87,7 +89,7 @@ class DiskProgressOut(_Document):
     moved: int
 
 
-class VmProgressOut(_Document):
+class VmProgressOut(Document):
     """How far one VM of a job is."""
 
     vm_id: str
@@ -99,7 +101,7 @@ class VmProgressOut(_Document):
     disks: tuple[DiskProgressOut, ...]
 
 
-class JobOut(_Document):
+class JobOut(Document):
     """A job."""
 
     id: str
@@ -118,7 +120,7 @@ class JobOut(_Document):
     vms: tuple[VmProgressOut, ...]
 
 
-class JobEventOut(_Document):
+class JobEventOut(Document):
     """Something that happened in a job; give `seq` as `after` to get what comes next."""
 
     seq: int
@@ -129,7 +131,7 @@ class JobEventOut(_Document):
     fields: dict[str, Any]
 
 
-class DiskImageOut(_Document):
+class DiskImageOut(Document):
     """One disk of a restore point; sizes in bytes."""
 
     disk_id: str
@@ -149,7 +151,7 @@ class DiskImageOut(_Document):
     storage_domain: str
 
 
-class PointOut(_Document):
+class PointOut(Document):
     """One VM at one time."""
 
     id: str
@@ -163,7 +165,7 @@ class PointOut(_Document):
     images: tuple[DiskImageOut, ...]
 
 
-class MoverOut(_Document):
+class MoverOut(Document):
     """Whether the mover of a host answers."""
 
     host: str
@@ -173,7 +175,7 @@ class MoverOut(_Document):
     error: str
 
 
-class LeftoverOut(_Document):
+class LeftoverOut(Document):
     """Something of ours that is open in the Manager without a living job."""
 
     kind: str
@@ -183,7 +185,7 @@ class LeftoverOut(_Document):
     disk_id: str
 
 
-class HealthOut(_Document):
+class HealthOut(Document):
     """The controller answers."""
 
     version: str

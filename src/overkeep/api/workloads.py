@@ -20,14 +20,14 @@ router = APIRouter(prefix="/v1/workloads", tags=["workloads"])
 @router.get("")
 def list_workloads(controller: TheController, caller: TheCaller) -> list[WorkloadOut]:
     """Workloads with at least one VM that the caller may back up."""
-    return [workload_out(workload) for workload in controller.workloads() if _visible(workload, caller)]
+    return [workload_out(workload) for workload in controller.workloads() if sees_workload(workload, caller)]
 
 
 @router.post("", status_code=201)
 def create_workload(asked: WorkloadIn, controller: TheController, caller: TheCaller) -> WorkloadOut:
     """Make a workload of VMs that the caller may back up."""
     members = controller.members(asked.vms, known=caller.knows)
-    _require(members, caller, act="make a workload of")
+    require_backup(members, caller, act="make a workload of")
     ids = [member.vm_id for member in members]
     return workload_out(controller.create_workload(asked.name, ids, description=asked.description))
 
@@ -35,15 +35,15 @@ def create_workload(asked: WorkloadIn, controller: TheController, caller: TheCal
 @router.get("/{workload}")
 def show_workload(workload: str, controller: TheController, caller: TheCaller) -> WorkloadOut:
     """One workload, by name or id."""
-    return workload_out(_find(workload, controller, caller))
+    return workload_out(find_workload(workload, controller, caller))
 
 
 @router.put("/{workload}")
 def change_workload(workload: str, asked: WorkloadIn, controller: TheController, caller: TheCaller) -> WorkloadOut:
     """Write name, description and members anew."""
-    found = _find(workload, controller, caller)
+    found = find_workload(workload, controller, caller)
     members = controller.members(asked.vms, known=caller.knows)
-    _require((*found.members, *members), caller, act="change the workload of")
+    require_backup((*found.members, *members), caller, act="change the workload of")
     changed = replace(found, name=asked.name, description=asked.description, members=members)
     return workload_out(controller.update_workload(changed))
 
@@ -51,8 +51,8 @@ def change_workload(workload: str, asked: WorkloadIn, controller: TheController,
 @router.delete("/{workload}", status_code=204)
 def delete_workload(workload: str, controller: TheController, caller: TheCaller) -> None:
     """Forget a workload; its restore points stay on the target."""
-    found = _find(workload, controller, caller)
-    _require(found.members, caller, act="delete the workload of")
+    found = find_workload(workload, controller, caller)
+    require_backup(found.members, caller, act="delete the workload of")
     controller.delete_workload(found)
 
 
@@ -61,24 +61,27 @@ def back_up(
     workload: str, asked: SnapshotIn, response: Response, controller: TheController, caller: TheCaller
 ) -> JobOut:
     """Start a backup of all VMs of a workload."""
-    found = _find(workload, controller, caller)
-    _require(found.members, caller, act="back up")
+    found = find_workload(workload, controller, caller)
+    require_backup(found.members, caller, act="back up")
     job = controller.start_backup(found, caller=caller.name, full=asked.full)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return job_out(job)
 
 
-def _find(name: str, controller: Controller, caller: Caller) -> Workload:
+def find_workload(name: str, controller: Controller, caller: Caller) -> Workload:
+    """The workload, which does not exist for a caller who may not see it."""
     found = controller.workload(name)
-    if not _visible(found, caller):
+    if not sees_workload(found, caller):
         raise NotFound(kind="workload", name=name, how="overkeep workload list")
     return found
 
 
-def _visible(workload: Workload, caller: Caller) -> bool:
+def sees_workload(workload: Workload, caller: Caller) -> bool:
+    """Whether the caller may see a workload."""
     return caller.may_see(member.vm_id for member in workload.members)
 
 
-def _require(members: tuple[Member, ...], caller: Caller, *, act: str) -> None:
+def require_backup(members: tuple[Member, ...], caller: Caller, *, act: str) -> None:
+    """Raise `Forbidden` unless the caller may back up all of the VMs."""
     for member in members:
         caller.require(BACKUP, member.vm_id, act=act, vm_name=member.vm_name)

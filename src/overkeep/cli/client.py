@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -50,13 +49,15 @@ class Client:
         asked = {name: value for name, value in query.items() if value is not None}
         return self._read(kind, "GET", path, params=asked)
 
-    def post(self, path: str, kind: type[_Document], body: BaseModel | None = None) -> _Document:
+    def post(self, path: str, kind: type[_Document], body: BaseModel | None = None, **query: Any) -> _Document:
         """POST a document and return the answer."""
-        return self._read(kind, "POST", path, json=body.model_dump(mode="json") if body else None)
+        asked = {name: value for name, value in query.items() if value is not None}
+        return self._read(kind, "POST", path, params=asked, json=body.model_dump(mode="json") if body else None)
 
-    def put(self, path: str, kind: type[_Document], body: BaseModel) -> _Document:
-        """PUT a document and return the answer."""
-        return self._read(kind, "PUT", path, json=body.model_dump(mode="json"))
+    def put(self, path: str, kind: type[_Document], body: BaseModel, *, version: int | None = None) -> _Document:
+        """PUT a document, in place of a version of it, and return the answer."""
+        headers = {} if version is None else {"If-Match": f'"{version}"'}
+        return self._read(kind, "PUT", path, json=body.model_dump(mode="json"), headers=headers)
 
     def delete(self, path: str) -> None:
         """DELETE."""
@@ -81,9 +82,9 @@ class Client:
         except ValidationError as error:
             raise self._unreachable("its answer is not that of a controller of this version") from error
 
-    def _call(self, method: str, path: str, *, params: Mapping[str, Any] | None = None, json: Any = None) -> Any:
+    def _call(self, method: str, path: str, **options: Any) -> Any:
         try:
-            answer = self._http.request(method, path, params=params, json=json)
+            answer = self._http.request(method, path, **options)
         except httpx.TransportError as error:
             raise self._unreachable(str(error) or type(error).__name__) from error
         if answer.is_success:

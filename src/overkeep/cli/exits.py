@@ -23,6 +23,7 @@ _BY_STATUS = {
     403: FORBIDDEN,
     404: NOT_FOUND,
     409: CONFLICT,
+    412: CONFLICT,
     422: USAGE,
 }
 _BY_CODE = {"controller-unreachable": UNREACHABLE, "engine-unreachable": UNREACHABLE}

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from overkeep import __version__
-from overkeep.cli import admin, exits, jobs, login, output, points, session, workloads
+from overkeep.cli import admin, exits, jobs, login, output, points, policies, scheduler, session, workloads
 from overkeep.errors import OverkeepError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
@@ -19,6 +19,8 @@ app.command()(login.login)
 app.command()(login.logout)
 app.add_typer(workloads.app, name="workload")
 app.command()(workloads.backup)
+app.add_typer(policies.app, name="policy")
+app.add_typer(scheduler.app, name="scheduler")
 app.command()(points.points)
 app.command()(points.restore)
 app.add_typer(jobs.app, name="job")

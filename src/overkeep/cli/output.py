@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -15,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from overkeep.api.documents import DiskProgressOut, JobOut
+from overkeep.api.policy_documents import PlannedOut
 from overkeep.units import human_size
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
@@ -52,6 +54,21 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         shown.add_row(*(Text(cell) for cell in row))
     wide = None if sys.stdout.isatty() else _UNLIMITED
     Console(file=sys.stdout, highlight=False, width=wide).print(shown)
+
+
+def planned(found: PlannedOut) -> str:
+    """What is planned for a workload, in one sentence."""
+    if not found.policy:
+        return f"Workload {found.workload} has no policy."
+    if found.paused:
+        return f"Workload {found.workload} has policy {found.policy}; it is paused."
+    when = instant(found.next_run) if found.next_run else "none"
+    return f"Workload {found.workload} has policy {found.policy}; next run: {when}."
+
+
+def instant(time: dt.datetime) -> str:
+    """A time, in UTC."""
+    return f"{time.astimezone(dt.UTC):%Y-%m-%d %H:%M:%S}Z"
 
 
 def disk_line(vm_name: str, disk: DiskProgressOut) -> str:

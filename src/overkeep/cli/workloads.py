@@ -9,10 +9,12 @@ from urllib.parse import quote
 import typer
 
 from overkeep.api.documents import JobOut, SnapshotIn, WorkloadIn, WorkloadOut
+from overkeep.api.policy_documents import GivenPolicyIn, PlannedOut
 from overkeep.cli import output
 from overkeep.cli.client import Client
 from overkeep.cli.follow import follow
 from overkeep.cli.output import AsJson
+from overkeep.errors import BadRequest
 
 app = typer.Typer(no_args_is_help=True, help="Workloads: VMs that are backed up together.")
 
@@ -53,12 +55,14 @@ def show(workload: Name, as_json: AsJson = False) -> None:
     """Show a workload."""
     with Client() as client:
         found = client.get(_path(workload), WorkloadOut)
+        planned = client.get(f"{_path(workload)}/schedule", PlannedOut)
     if as_json:
         output.documents(found)
         return
     output.say(f"{found.name} ({found.id})")
     if found.description:
         output.say(found.description)
+    output.say(output.planned(planned))
     output.table(("VM", "ID"), [(member.vm_name, member.vm_id) for member in found.members])
 
 
@@ -68,6 +72,35 @@ def delete(workload: Name) -> None:
     with Client() as client:
         client.delete(_path(workload))
     output.say(f"Workload {workload} is forgotten; its restore points stay on the target.")
+
+
+@app.command("set-policy")
+def set_policy(
+    workload: Name,
+    policy: Annotated[str | None, typer.Argument(metavar="POLICY", help="Name or id of the policy.")] = None,
+    none: Annotated[bool, typer.Option("--none", help="Take its policy away.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Give a workload a policy; its runs count from now on."""
+    if (policy is None) != none:
+        raise BadRequest(what="Either a policy or --none is needed", todo="give one of them")
+    with Client() as client:
+        planned = client.put(f"{_path(workload)}/policy", PlannedOut, GivenPolicyIn(policy=policy))
+    _tell_planned(planned, as_json=as_json)
+
+
+@app.command()
+def pause(workload: Name, as_json: AsJson = False) -> None:
+    """Plan no runs of a workload; one that runs goes on."""
+    with Client() as client:
+        _tell_planned(client.post(f"{_path(workload)}/pause", PlannedOut), as_json=as_json)
+
+
+@app.command()
+def resume(workload: Name, as_json: AsJson = False) -> None:
+    """Plan its runs again; those left out meanwhile are not made up for."""
+    with Client() as client:
+        _tell_planned(client.post(f"{_path(workload)}/resume", PlannedOut), as_json=as_json)
 
 
 def backup(
@@ -87,6 +120,10 @@ def backup(
 
 def _path(workload: str) -> str:
     return f"/v1/workloads/{quote(workload, safe='')}"
+
+
+def _tell_planned(planned: PlannedOut, *, as_json: bool) -> None:
+    output.documents(planned) if as_json else output.say(output.planned(planned))
 
 
 def _members(workload: WorkloadOut) -> str:

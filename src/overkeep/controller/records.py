@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from overkeep.model.policy import Policy
+
 
 class JobKind(StrEnum):
     """What a job does."""
@@ -62,6 +64,30 @@ class Workload:
     description: str
     created: str
     members: tuple[Member, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredPolicy:
+    """A policy with its id; `version` rises with each change."""
+
+    id: str
+    version: int
+    policy: Policy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """The policy of a workload, and how far the scheduler has looked.
+
+    Runs planned up to `planned_up_to` were begun or left out; `told` says what became of the last one. Times in
+    ISO 8601, UTC.
+    """
+
+    workload_id: str
+    policy_id: str
+    paused: bool
+    planned_up_to: str
+    told: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from overkeep.controller.durable import Durable
+from overkeep.controller.policies import PolicyDesk
 from overkeep.controller.ports import Ports
 from overkeep.controller.records import Job, JobEvent, JobKind, JobState, Member, Workload
 from overkeep.controller.workflows import backup, backup_vm, restore
@@ -55,6 +56,7 @@ class Controller:
         self.ports = ports
         self._durable = durable
         self._store = ports.store
+        self.policies = PolicyDesk(ports)
 
     # workloads
 

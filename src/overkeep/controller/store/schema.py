@@ -97,6 +97,24 @@ held = sa.Table(
     sa.Column("opened", sa.Text, nullable=False),
     sa.Column("released", sa.Text),
 )
+policy = sa.Table(
+    "policy",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("document", sa.Text, nullable=False),
+)
+assignment = sa.Table(
+    "assignment",
+    metadata,
+    sa.Column("workload_id", sa.Text, primary_key=True),
+    sa.Column("policy_id", sa.Text, nullable=False, index=True),
+    sa.Column("paused", sa.Boolean, nullable=False),
+    sa.Column("planned_up_to", sa.Text, nullable=False),
+    sa.Column("told", sa.Text, nullable=False),
+)
+switch = sa.Table("switch", metadata, sa.Column("name", sa.Text, primary_key=True))  # those that are on
 _version = sa.Table("schema_version", metadata, sa.Column("version", sa.Integer, primary_key=True))
 
 
@@ -107,9 +125,22 @@ class SchemaTooNew(OverkeepError):
     template = "The data base has schema {found}, this controller knows up to {known}; install the newer controller."
 
 
+def _add_policies(connection: sa.Connection) -> None:
+    """Step 1: policies, what workloads they belong to, and the switch of the scheduler."""
+    for statement in (
+        "CREATE TABLE policy (id TEXT NOT NULL PRIMARY KEY, name TEXT NOT NULL UNIQUE, version INTEGER NOT NULL,"
+        " document TEXT NOT NULL)",
+        "CREATE TABLE assignment (workload_id TEXT NOT NULL PRIMARY KEY, policy_id TEXT NOT NULL,"
+        " paused BOOLEAN NOT NULL, planned_up_to TEXT NOT NULL, told TEXT NOT NULL)",
+        "CREATE INDEX ix_assignment_policy_id ON assignment (policy_id)",
+        "CREATE TABLE switch (name TEXT NOT NULL PRIMARY KEY)",
+    ):
+        connection.exec_driver_sql(statement)
+
+
 # Step n turns a data base of version n into one of version n + 1. A step is never changed once it was released, and the
 # tables above are what all steps together lead to; a new data base gets them at once.
-UPGRADES: tuple[Callable[[sa.Connection], None], ...] = ()
+UPGRADES: tuple[Callable[[sa.Connection], None], ...] = (_add_policies,)
 VERSION = 1 + len(UPGRADES)
 
 

@@ -50,7 +50,8 @@ class Workloads:
     def delete(self, workload_id: str) -> None:
         """Forget a workload; its restore points stay on the target."""
         with self._engine.begin() as connection:
-            connection.execute(sa.delete(t.workload_vm).where(t.workload_vm.c.workload_id == workload_id))
+            for table in (t.workload_vm, t.assignment):
+                connection.execute(sa.delete(table).where(table.c.workload_id == workload_id))
             connection.execute(sa.delete(t.workload).where(t.workload.c.id == workload_id))
 
     def all(self) -> tuple[Workload, ...]:

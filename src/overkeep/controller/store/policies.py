@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Policies in the data base; each change has a version, and a change of what was changed meanwhile is refused."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any
+
+import sqlalchemy as sa
+from pydantic import TypeAdapter
+
+from overkeep.controller.records import StoredPolicy
+from overkeep.controller.store import schema as t
+from overkeep.errors import Conflict, NotFound, OverkeepError
+from overkeep.model.policy import Policy
+
+_POLICY = TypeAdapter(Policy)
+
+
+class ChangedMeanwhile(OverkeepError):
+    """Somebody else changed what was to be changed."""
+
+    code = "changed-meanwhile"
+    template = "The {kind} {name!r} was changed by somebody else meanwhile; look at it again and repeat the change."
+    status = 412
+
+
+class Policies:
+    """The table of policies."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    def create(self, policy: Policy) -> StoredPolicy:
+        """Add a policy; raise `Conflict` when the name is taken."""
+        made = StoredPolicy(id=str(uuid.uuid4()), version=1, policy=policy)
+        with self._engine.begin() as connection:
+            _check_name(connection, policy.name, but="")
+            connection.execute(sa.insert(t.policy).values(id=made.id, version=1, **_columns(policy)))
+        return made
+
+    def update(self, known: StoredPolicy, policy: Policy) -> StoredPolicy:
+        """Write a policy in place of the version that is `known`; raise `ChangedMeanwhile` when that is gone."""
+        where = (t.policy.c.id == known.id, t.policy.c.version == known.version)
+        with self._engine.begin() as connection:
+            _check_name(connection, policy.name, but=known.id)
+            values = {"version": known.version + 1, **_columns(policy)}
+            if connection.execute(sa.update(t.policy).where(*where).values(values)).rowcount == 0:
+                raise ChangedMeanwhile(kind="policy", name=known.policy.name)
+        return StoredPolicy(id=known.id, version=known.version + 1, policy=policy)
+
+    def delete(self, policy: StoredPolicy) -> None:
+        """Remove a policy; raise `Conflict` while a workload has it."""
+        with self._engine.begin() as connection:
+            users = connection.scalars(
+                sa.select(t.workload.c.name)
+                .join(t.assignment, t.assignment.c.workload_id == t.workload.c.id)
+                .where(t.assignment.c.policy_id == policy.id)
+                .order_by(t.workload.c.name)
+            ).all()
+            if users:
+                what = f"Policy {policy.policy.name!r} is that of workload {', '.join(users)}"
+                raise Conflict(what=what, todo="give it another policy first, with `overkeep workload set-policy`")
+            connection.execute(sa.delete(t.policy).where(t.policy.c.id == policy.id))
+
+    def all(self) -> tuple[StoredPolicy, ...]:
+        """All policies, by name."""
+        with self._engine.connect() as connection:
+            return tuple(_value(row) for row in connection.execute(sa.select(t.policy).order_by(t.policy.c.name)))
+
+    def get(self, name_or_id: str) -> StoredPolicy:
+        """One policy; raise `NotFound` when there is none of this id or name."""
+        named = (t.policy.c.id == name_or_id) | (t.policy.c.name == name_or_id)
+        with self._engine.connect() as connection:
+            row = connection.execute(sa.select(t.policy).where(named)).first()
+        if row is None:
+            raise NotFound(kind="policy", name=name_or_id, how="overkeep policy list")
+        return _value(row)
+
+
+def policy_document(policy: Policy) -> dict[str, Any]:
+    """A policy as JSON."""
+    return _POLICY.dump_python(policy, mode="json")  # type: ignore[no-any-return]
+
+
+def policy_value(document: Any) -> Policy:
+    """The policy of such a document."""
+    return _POLICY.validate_python(document)
+
+
+def _columns(policy: Policy) -> dict[str, Any]:
+    return {"name": policy.name, "document": json.dumps(policy_document(policy))}
+
+
+def _value(row: Any) -> StoredPolicy:
+    return StoredPolicy(id=row.id, version=row.version, policy=policy_value(json.loads(row.document)))
+
+
+def _check_name(connection: sa.Connection, name: str, *, but: str) -> None:
+    if connection.scalar(sa.select(t.policy.c.id).where(t.policy.c.name == name, t.policy.c.id != but)):
+        raise Conflict(what=f"There is a policy named {name!r} already", todo="choose another name")

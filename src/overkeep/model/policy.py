@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Policies: when workloads are backed up, how, and how long their restore points stay."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass, field
+from typing import Literal
+
+from overkeep.model.points import LONGEST_CHAIN
+from overkeep.model.retention import Retention
+from overkeep.model.schedule import Schedule
+
+Compression = Literal["none", "zstd"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Copying:
+    """How disks are copied into images.
+
+    `bandwidth` limits each disk, in bytes a second (0: no limit); `read_back` is the share of a new image, 0 to 1,
+    that is read from the target again and compared.
+    """
+
+    bandwidth: int = 0
+    compression: Compression = "none"
+    level: int = 2
+    read_back: float = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """What an administrator lays down for workloads.
+
+    `full_every` is the number of incrementals after which a full backup follows: None for never, 0 for always.
+    `longest_chain` is the number of images that the chain of a disk may have. A scheduled run that fails is tried again
+    `retries` times for the VMs that failed, `retry_wait` minutes after it ended, then after twice as long, and so on.
+    """
+
+    name: str
+    description: str = ""
+    schedules: tuple[Schedule, ...] = ()
+    retention: Retention = field(default_factory=Retention)
+    full_every: int | None = None
+    longest_chain: int = LONGEST_CHAIN
+    retries: int = 0
+    retry_wait: int = 10
+    copying: Copying = field(default_factory=Copying)
+
+    def retry_at(self, ended: dt.datetime, tries: int) -> dt.datetime | None:
+        """When to try again after `tries` runs of which the last ended at `ended`; None when it was tried enough."""
+        if tries > self.retries:
+            return None
+        return ended + dt.timedelta(minutes=self.retry_wait << (tries - 1))

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import json
+
+from tests.cli.conftest import Site
+
+
+def test_a_policy_from_its_making_to_its_end(site: Site) -> None:
+    made = site(
+        *("policy", "create", "nightly", "--schedule", "daily at 22:00", "--schedule", "monthly on last at 04:00"),
+        *("--zone", "Europe/Berlin", "--blackout", "sat 00:00-24:00", "--keep-daily", "7", "--keep-weekly", "4"),
+        *("--full-every", "30", "--compression", "zstd", "--level", "5", "--start", "2026-01-01", "--retries", "2"),
+    )
+    assert made == (0, "Policy nightly is made.\n", "")
+    _, out, _ = site("policy", "list")
+    assert "7 daily, 4 weekly" in out
+    _, out, _ = site("policy", "show", "nightly")
+    for told in ("daily at 22:00 (Europe/Berlin); from 2026-01-01; not sat 00:00-24:00", "after 30 incrementals"):
+        assert told in out
+    assert site("workload", "create", "shop", "--vm", "web")[0] == 0
+    _, out, _ = site("workload", "set-policy", "shop", "nightly")
+    assert out.startswith("Workload shop has policy nightly; next run: 20")
+    assert "Workload shop has policy nightly; next run: 20" in site("workload", "show", "shop")[1]
+    status, _, err = site("policy", "delete", "nightly")
+    assert (status, "workload shop" in err) == (5, True)
+    assert "it is paused" in site("workload", "pause", "shop")[1]
+    assert "next run" in site("workload", "resume", "shop")[1]
+    assert "is paused" in site("scheduler", "pause")[1]
+    assert "The scheduler runs." in site("scheduler", "resume")[1]
+    _, out, _ = site("scheduler", "status", "--json")
+    assert json.loads(out)["workloads"][0]["policy"] == "nightly"
+    assert "has no policy" in site("workload", "set-policy", "shop", "--none")[1]
+    assert site("policy", "delete", "nightly") == (0, "Policy nightly is removed.\n", "")
+
+
+def test_what_is_not_given_stays(site: Site) -> None:
+    site("policy", "create", "p", "--schedule", "hourly", "--zone", "Asia/Kolkata", "--window", "20:00-06:00")
+    site("policy", "edit", "p", "--keep-last", "5", "--full-every", "always", "--read-back", "0.5")
+    _, out, _ = site("policy", "edit", "p", "--schedule", "every 4 hours", "--name", "q", "--json")
+    changed = json.loads(out)
+    assert (changed["name"], changed["version"], changed["retention"]["last"]) == ("q", 3, 5)
+    assert [(s["when"], s["zone"], s["windows"]) for s in changed["schedules"]] == [
+        ("every 4 hours", "Asia/Kolkata", [])
+    ]
+    assert (changed["full_every"], changed["copying"]["read_back"]) == (0, 0.5)
+    _, out, _ = site("policy", "edit", "q", "--window", "mon 01:00-02:00", "--full-every", "never", "--json")
+    assert json.loads(out)["schedules"][0]["windows"] == ["mon 01:00-02:00"]
+    assert json.loads(out)["full_every"] is None
+    _, out, _ = site("policy", "edit", "q", "--window", "", "--json")
+    assert json.loads(out)["schedules"][0]["windows"] == []
+
+
+def test_what_cannot_be_is_said(site: Site) -> None:
+    for words, told in (
+        (("--full-every", "often"), "--full-every often"),
+        (("--start", "tomorrow"), "--start tomorrow"),
+        (("--level", "99"), "level"),
+        (("--schedule", "whenever"), "'whenever'"),
+    ):
+        status, out, err = site("policy", "create", "p", *words)
+        assert (status, out) == (2, "")
+        assert told in err
+    site("workload", "create", "shop", "--vm", "web")
+    assert site("workload", "set-policy", "shop")[0] == 2
+    assert site("workload", "set-policy", "shop", "nothing")[0] == 7
+
+
+def test_previews(site: Site) -> None:
+    site("policy", "create", "p", "--schedule", "daily at 22:00", "--keep-last", "2")
+    _, out, _ = site("policy", "preview", "p", "--days", "30")
+    assert "After 30 runs" in out
+    assert "never more than 2" in out
+    assert "last, 2 of 2" in out
+    site("workload", "create", "shop", "--vm", "web")
+    for _ in range(3):
+        assert site("backup", "shop")[0] == 0
+    _, out, _ = site("policy", "preview", "p", "--workload", "shop")
+    assert [line.split()[4] for line in out.splitlines()[1:]] == ["kept", "kept", "removed"]
+    assert len(site("points")[1].splitlines()) == 4
