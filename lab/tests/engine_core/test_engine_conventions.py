@@ -195,6 +195,49 @@ def test_events_name_what_they_are_about(lab: Any, http: httpx.Client) -> None:
     assert found["user"]["name"] == "admin@internal-authz"
 
 
+def test_objects_are_reached_by_every_list_they_are_in(lab: Any, http: httpx.Client) -> None:
+    [center] = http.get("datacenters", headers=JSON).json()["data_center"]
+    [cluster] = http.get(f"datacenters/{center['id']}/clusters", headers=JSON).json()["cluster"]
+    by_list = http.get(f"datacenters/{center['id']}/clusters/{cluster['id']}", headers=JSON)
+    assert by_list.json()["href"] == f"/ovirt-engine/api/clusters/{cluster['id']}"
+    below = http.get(f"datacenters/{center['id']}/clusters/{cluster['id']}/networks", headers=JSON)
+    assert [item["name"] for item in below.json()["network"]] == ["ovirtmgmt"]
+    nowhere = http.get(f"datacenters/{center['id']}/clusters/{lab.vm_id('web')}")
+    assert (nowhere.status_code, nowhere.content) == (404, b"")
+    assert http.get(f"datacenters/{center['id']}/clusters/{cluster['id']}/nonsense").status_code == 404
+    assert http.delete(f"datacenters/{center['id']}/clusters/{cluster['id']}").status_code == 404
+
+
+def test_what_lies_on_a_domain(lab: Any, http: httpx.Client) -> None:
+    data, data2 = http.get("storagedomains", headers=JSON).json()["storage_domain"]
+    assert [vm["name"] for vm in http.get(f"storagedomains/{data['id']}/vms", headers=JSON).json()["vm"]] == [
+        "web",
+        "db",
+    ]
+    assert http.get(f"storagedomains/{data['id']}/vms?unregistered=true", headers=JSON).json() == {}
+    assert http.get(f"storagedomains/{data2['id']}/vms", headers=JSON).json() == {}
+    [connection] = http.get(f"storagedomains/{data['id']}/storageconnections", headers=JSON).json()[
+        "storage_connection"
+    ]
+    assert (connection["path"], connection["type"]) == ("/data", "nfs")
+    assert len(http.get("storageconnections", headers=JSON).json()["storage_connection"]) == 2
+
+
+def test_lists_of_nothing_are_of_something_that_exists(http: httpx.Client) -> None:
+    for path in ("hosts/{}/hooks", "clusters/{}/glustervolumes", "vms/{}/sessions", "templates/{}/nics"):
+        assert http.get(path.format(uuid.uuid4())).status_code == 404
+
+
+def test_one_host_manages_the_storage(lab: Any, http: httpx.Client) -> None:
+    def managers() -> list[str]:
+        hosts = http.get("hosts", headers=JSON).json()["host"]
+        return [host["name"] for host in hosts if host["spm"]["status"] == "spm"]
+
+    assert managers() == ["host1"]
+    lab.engine.state.hosts[lab.hosts[0].id].status = "maintenance"
+    assert managers() == ["host2"]
+
+
 def test_services_need_no_login(lab: Any) -> None:
     base = f"{lab.url}/ovirt-engine/services"
     health = httpx.get(f"{base}/health")

@@ -27,6 +27,7 @@ class Judge:
 
     def __init__(self, model: Model) -> None:
         self.model = model
+        self.followed: frozenset[str] = frozenset()  # names of links that the document has followed
         self.faults: set[str] = set()
 
     def document(self, root: ET.Element) -> Any:
@@ -110,7 +111,9 @@ class Judge:
             self.faults.add(f"{kind} has its elements in the order {tags}")
 
     def _leads_elsewhere(self, element: ET.Element, kind: str) -> bool:
-        """Whether an element is a link to another object, or a list of such."""
+        """Whether an element is a link to another object, or a list of such; what was followed is one still."""
+        if element.tag in self.followed:
+            return True
         field = self.model.shapes[kind].fields.get(element.tag)
         members = [element] if field is None or field.kind == "one" else list(element)
         return bool(members) and all(map(_is_reference, members))

@@ -9,7 +9,6 @@ import httpx
 from lab.tests.engine_core.conftest import Lab
 
 JSON = {"Accept": "application/json"}
-RUNNING = {"phase": "ready"}
 
 
 class Furnisher:
@@ -47,6 +46,7 @@ def furnish(lab: Lab, http: httpx.Client) -> None:
     _policies(make, cluster, data_center, domain)
     _networks(make, cluster, data_center)
     _people(make, web)
+    _details(make, lab, data_center)
     _log(make, web)
 
 
@@ -94,6 +94,21 @@ def _people(make: Furnisher, web: str) -> None:
     role = make.post("roles", {"name": "Saver", "administrative": True, "permits": {"permit": permits}})
     everyone = next(item for item in make.get("groups")["group"] if item["name"] == "Everyone")
     make.post(f"vms/{web}/permissions", {"role": {"id": role["id"]}, "group": {"id": everyone["id"]}})
+
+
+def _details(make: Furnisher, lab: Lab, data_center: str) -> None:
+    """What an engine keeps of an object and does little with, and a transfer."""
+    make.post("bookmarks", {"name": "mine", "value": "Vms:status=up"})
+    make.post("externalhostproviders", {"name": "foreman", "url": "https://foreman.example", "username": "u"})
+    make.post(f"datacenters/{data_center}/qoss", {"name": "slow", "type": "storage", "max_iops": 100})
+    make.post(f"vms/{lab.vm_id('db')}/watchdogs", {"model": "i6300esb", "action": "reset"})
+    network = make.get("networks")["network"][0]["id"]
+    make.post(f"networks/{network}/networklabels", {"id": "blue"})
+    tag, host = make.get("tags")["tag"][-1]["id"], make.get("hosts")["host"][0]["id"]
+    make.post(f"hosts/{host}/tags", {"id": tag})
+    transfer = {"direction": "download", "format": "raw", "disk": {"id": lab.disk_id("db_system")}}
+    made = make.post("imagetransfers", transfer)
+    make.until(f"imagetransfers/{made['id']}", phase="transferring")
 
 
 def _log(make: Furnisher, web: str) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -16,13 +17,24 @@ _JSON = {"Accept": "application/json"}
 _PLACES = {"{query}": "", "{event_id}": "0"}
 
 
+# Besides the links: what is shown on demand.
+_MORE = (
+    "vms?all_content=true",
+    "vms?follow=disk_attachments.disk.storage_domains,nics.vnic_profile,snapshots.disks,tags,cluster.mac_pool,host",
+    "disks?follow=disk_snapshots,permissions.role,storage_domains.data_centers",
+    "clusters?follow=affinity_groups.vms,networks,data_center",
+    "jobs?follow=steps,owner",
+    "templates?follow=disk_attachments.disk",
+)
+
+
 class Walk:
     """`faults` gathers what is wrong on the way; `seen` are the addresses met."""
 
     def __init__(self, http: httpx.Client, judge: Judge) -> None:
         self._http = http
         self._judge = judge
-        self._todo = deque([ROOT])
+        self._todo = deque([ROOT, *(f"{ROOT}/{more}" for more in _MORE)])
         self.seen = {ROOT}
         self.actions: set[str] = set()
         self.faults: set[str] = set()
@@ -46,6 +58,7 @@ class Walk:
         if answer.status_code != 200:
             self.faults.add(f"{href} leads to {answer.status_code}")
             return
+        self._judge.followed = frozenset(re.split("[.,]", url.params.get("follow", "")))
         document = ET.fromstring(answer.content)
         expected = self._judge.document(document)
         given = self._http.get(url, headers=_JSON).json()

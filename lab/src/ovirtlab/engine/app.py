@@ -18,6 +18,7 @@ from ovirtlab.engine.context import Context, Proxy
 from ovirtlab.engine.faults import NotFound
 from ovirtlab.engine.reach import Line, Lines
 from ovirtlab.engine.rest import (
+    absent,
     administration,
     affinity,
     attachments,
@@ -31,6 +32,7 @@ from ovirtlab.engine.rest import (
     disks,
     domains,
     events,
+    host_nics,
     hosts,
     inventory,
     jobs,
@@ -48,6 +50,7 @@ from ovirtlab.engine.rest import (
     snapshots,
     ssh_keys,
     starts,
+    storage_connections,
     stored_kinds,
     tags,
     templates,
@@ -67,6 +70,7 @@ from ovirtlab.environment import Environment
 from ovirtlab.host.api import Host
 
 GROUPS = (
+    absent,
     administration,
     affinity,
     attachments,
@@ -79,6 +83,7 @@ GROUPS = (
     disks,
     domains,
     events,
+    host_nics,
     hosts,
     inventory,
     jobs,
@@ -95,6 +100,7 @@ GROUPS = (
     snapshots,
     ssh_keys,
     starts,
+    storage_connections,
     stored_kinds,
     tags,
     templates,

@@ -13,6 +13,7 @@ from ovirtlab.engine.context import Context
 from ovirtlab.engine.faults import Bare, Fault, InternalError, NotFound, Unauthorized
 from ovirtlab.engine.rest import json_form, negotiation, persistence, xml_form
 from ovirtlab.engine.rest.actions import name_actions
+from ovirtlab.engine.rest.aliases import find_by_lists
 from ovirtlab.engine.rest.asynchrony import finish_created, finish_done, is_creation, show_creation
 from ovirtlab.engine.rest.documents import Collection, Entity
 from ovirtlab.engine.rest.follow import follow
@@ -82,7 +83,7 @@ class Api:
 
     def _check(self, method: str, path: str, match: Match | None) -> None:
         """Raise 404 for an unknown path, and 405 for a method that is not for it."""
-        if is_creation(path):
+        if is_creation(path) or (match is None and method in ("GET", "HEAD")):
             return
         if match is None:
             raise NotFound(path)
@@ -94,7 +95,7 @@ class Api:
             return await match.route.handler(dataclasses.replace(call, segments=match.segments))
         if is_creation(call.path):
             return show_creation(call)
-        raise NotFound(call.path)
+        return await find_by_lists(call, self._router)
 
     async def _get(self, call: Call, path: str) -> Entity | Collection:
         """A GET of the same user from inside, for `follow`; it drops the parameters, `max` among them."""

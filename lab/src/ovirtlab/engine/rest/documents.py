@@ -44,6 +44,7 @@ class Items:
 
     tag: str
     members: Sequence[Value]
+    followed: bool = False  # whether a link was followed to these
 
 
 @dataclass(slots=True)
@@ -59,7 +60,8 @@ class Entity:
     href: str | None = None
     links: Sequence[str] = ()
     actions: Sequence[str] = ()
-    reference: bool = False
+    reference: bool = False  # whether this is a link to the object, no more
+    followed: bool = False  # whether a link was followed to it
 
 
 Scalar: TypeAlias = str | int | float | bool | datetime

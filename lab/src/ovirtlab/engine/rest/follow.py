@@ -47,10 +47,10 @@ async def _replace(entity: Entity, name: str, get: Get) -> list[Entity]:
 
 def _put(fields: dict[str, Value], name: str, answer: Entity | Collection) -> list[Entity]:
     if isinstance(answer, Collection):
-        fields[answer.tag] = Items(answer.member, list(answer.entities))
+        fields[answer.tag] = Items(answer.member, list(answer.entities), followed=True)
         return list(answer.entities)
-    fields[name] = answer
-    return [answer]
+    fields[name] = found = dataclasses.replace(answer, followed=True)
+    return [found]
 
 
 async def _replace_field(fields: dict[str, Value], name: str, get: Get) -> list[Entity]:
@@ -62,7 +62,7 @@ async def _replace_field(fields: dict[str, Value], name: str, get: Get) -> list[
         return [full]
     if isinstance(value, Items):
         members = [await _full(member, get) for member in value.members if isinstance(member, Entity)]
-        fields[name] = Items(value.tag, members)
+        fields[name] = Items(value.tag, members, followed=True)
         return members
     return []
 
@@ -75,7 +75,7 @@ async def _full(link: Entity, get: Get) -> Entity:
         answer = await get(link.href.removeprefix(f"{API}/"))
     except NotFound:
         return link
-    return dataclasses.replace(answer) if isinstance(answer, Entity) else link
+    return dataclasses.replace(answer, followed=True) if isinstance(answer, Entity) else link
 
 
 def _plain(name: str) -> str:

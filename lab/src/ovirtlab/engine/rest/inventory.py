@@ -105,7 +105,7 @@ def show_data_center(call: Call, item: DataCenter) -> Entity:
         "mac_pool": _first_mac_pool(call.context),
         **item.kept,
     }
-    links = ("clusters", "networks", "permissions", "qoss", "quotas", "storagedomains")
+    links = ("clusters", "iscsibonds", "networks", "permissions", "qoss", "quotas", "storagedomains")
     return Entity("data_center", fields, id=item.id, href=address("datacenters", item.id), links=links)
 
 
@@ -136,7 +136,10 @@ def show_cluster(call: Call, item: Cluster) -> Entity:
         "migration": _MIGRATION,
         **item.kept,
     }
-    links = ("affinitygroups", "cpuprofiles", "networkfilters", "networks", "permissions")
+    links = (
+        "affinitygroups", "cpuprofiles", "enabledfeatures", "externalnetworkproviders", "glusterhooks",
+        "glustervolumes", "networkfilters", "networks", "permissions",
+    )  # fmt: skip
     return Entity("cluster", fields, id=item.id, href=address("clusters", item.id), links=links)
 
 
@@ -153,7 +156,7 @@ def show_host(call: Call, item: HostEntity) -> Entity:
         "os": Entity("os", {"custom_kernel_cmdline": "", "type": "RHEL"}),
         "port": 54321,
         "protocol": "stomp",
-        "spm": Entity("spm", {"priority": 5, "status": "none"}),
+        "spm": Entity("spm", {"priority": 5, "status": "spm" if _is_spm(call.context, item) else "none"}),
         "status": item.status,
         "summary": summary,
         "type": "rhel",
@@ -174,8 +177,20 @@ def show_host(call: Call, item: HostEntity) -> Entity:
         "vgpu_placement": "consolidated",
         **item.kept,
     }
-    links = ("affinitylabels", "fenceagents", "nics", "permissions", "statistics", "storage", "tags")
+    links = (
+        "affinitylabels", "devices", "externalnetworkproviderconfigurations", "fenceagents", "hooks", "katelloerrata",
+        "networkattachments", "nics", "numanodes", "permissions", "statistics", "storage",
+        "storageconnectionextensions", "tags", "unmanagednetworks",
+    )  # fmt: skip
     return Entity("host", fields, id=item.id, href=address("hosts", item.id), links=links)
+
+
+def _is_spm(context: Context, item: HostEntity) -> bool:
+    """Whether a host manages the storage of its data centre: the first one that is up."""
+    state = context.state
+    center = state.clusters[item.cluster_id].data_center_id
+    up = (host for host in state.hosts.values() if host.status == "up")
+    return next((host for host in up if state.clusters[host.cluster_id].data_center_id == center), None) is item
 
 
 def _host_cpu(cluster: Cluster) -> Entity:
@@ -192,7 +207,6 @@ def show_storage_domain(call: Call, item: StorageDomain) -> Entity:
     committed = sum(
         disk.provisioned_size for disk in call.context.state.disks.values() if disk.storage_domain_id == item.id
     )
-    storage = Entity("storage", {"address": "storage.lab", "path": f"/{item.name}", "type": "nfs", "nfs_version": "v3"})
     fields: dict[str, Value] = {
         "name": item.name,
         "description": item.description,
@@ -205,7 +219,7 @@ def show_storage_domain(call: Call, item: StorageDomain) -> Entity:
         "discard_after_delete": False,
         "external_status": "ok",
         "master": item.master,
-        "storage": storage,
+        "storage": storage_of(item),
         "storage_format": "v5",
         "supports_discard": False,
         "supports_discard_zeroes_data": False,
@@ -216,8 +230,13 @@ def show_storage_domain(call: Call, item: StorageDomain) -> Entity:
         "data_centers": Items("data_center", [link_to("data_center", item.data_center_id)]),
         **item.kept,
     }
-    links = ("diskprofiles", "disks", "disksnapshots", "permissions", "templates", "vms")
+    links = ("diskprofiles", "disks", "disksnapshots", "permissions", "storageconnections", "templates", "vms")
     return Entity("storage_domain", fields, id=item.id, href=address("storagedomains", item.id), links=links)
+
+
+def storage_of(item: StorageDomain) -> Entity:
+    """Where a domain lies."""
+    return Entity("storage", {"address": "storage.lab", "path": f"/{item.name}", "type": "nfs", "nfs_version": "v3"})
 
 
 def show_attached_domain(call: Call, item: StorageDomain) -> Entity:

@@ -31,6 +31,8 @@ def links_of(entity: Entity) -> Iterator[tuple[str, str]]:
 
 def _leads_elsewhere(value: Value) -> bool:
     """Whether a field is a link to an object, or a list of such links."""
+    if isinstance(value, (Items, Entity)) and value.followed:
+        return True
     if isinstance(value, Items):
         return bool(value.members) and all(_leads_elsewhere(member) for member in value.members)
     return isinstance(value, Entity) and value.reference

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`/ovirt-engine/api` itself, and lists of what the lab's machines have none of."""
+"""`/ovirt-engine/api` itself."""
 
 from __future__ import annotations
 
 from ovirtlab.engine.access import is_admin
-from ovirtlab.engine.rest.documents import API, Collection, Entity, Value, link_to
+from ovirtlab.engine.rest.documents import API, Entity, Value, link_to
 from ovirtlab.engine.rest.inventory import VERSION
 from ovirtlab.engine.rest.routing import Call, Routes
-from ovirtlab.engine.rest.shapes import nothing
 from ovirtlab.engine.rest.tags import ROOT_TAG
 from ovirtlab.engine.state import BLANK
 
@@ -15,26 +14,18 @@ routes = Routes()
 
 LINKS = (
     "affinitylabels", "bookmarks", "clusterlevels", "clusters", "cpuprofiles", "datacenters", "diskprofiles", "disks",
-    "domains", "events", "externalhostproviders", "groups", "hosts", "imagetransfers", "instancetypes", "jobs",
-    "macpools", "networkfilters", "networks", "openstackimageproviders", "openstacknetworkproviders",
-    "openstackvolumeproviders", "operatingsystems", "permissions", "roles", "schedulingpolicies", "storagedomains",
+    "domains", "events", "externalhostproviders", "groups", "hosts", "icons", "imagetransfers", "instancetypes", "jobs",
+    "katelloerrata", "macpools", "networkfilters", "networks", "openstackimageproviders", "openstacknetworkproviders",
+    "openstackvolumeproviders", "operatingsystems", "permissions", "roles", "schedulingpolicies",
+    "schedulingpolicyunits", "storageconnections", "storagedomains",
     "tags", "templates", "users", "vmpools", "vms", "vnicprofiles",
 )  # fmt: skip
-SEARCHES = ("clusters", "datacenters", "disks", "events", "hosts", "networks", "storagedomains", "templates", "vms")
+SEARCHES = (
+    "clusters", "datacenters", "disks", "events", "groups", "hosts", "instancetypes", "networks", "storagedomains",
+    "templates", "users", "vmpools", "vms",
+)  # fmt: skip
 
-# Collections that clients ask for, and of which the lab's machines have nothing.
-_EMPTY = {
-    "vmpools": ("vm_pools", "vm_pool"),
-    "disks/{object}/statistics": ("statistics", "statistic"),
-    "jobs/{object}/steps/{step}/statistics": ("statistics", "statistic"),
-    "hosts/{object}/nics": ("host_nics", "host_nic"),
-    "hosts/{object}/storage": ("host_storages", "host_storage"),
-    "storagedomains/{object}/templates": ("templates", "template"),
-    "storagedomains/{object}/vms": ("vms", "vm"),
-    "vms/{object}/applications": ("applications", "application"),
-    "vms/{object}/hostdevices": ("host_devices", "host_device"),
-    "vms/{object}/nics/{nic}/statistics": ("statistics", "statistic"),
-}
+_FROM = {"events": ";from={event_id}"}
 
 
 @routes.get("")
@@ -59,20 +50,8 @@ async def get_api(call: Call) -> Entity:
         "effective_user": _user("effective_user", call.user.id),
     }
     links = [f"{name}={API}/{name}" for name in LINKS]
-    links += [f"{name}/search={API}/{name}?search={{query}}" for name in SEARCHES]
+    links += [f"{name}/search={API}/{name}{_FROM.get(name, '')}?search={{query}}" for name in SEARCHES]
     return Entity("api", fields, links=links)
-
-
-def _empty(pattern: str, tag: str, member: str) -> None:
-    @routes.get(pattern)
-    async def list_nothing(call: Call) -> Collection:
-        if pattern.startswith("vms/"):
-            call.context.state.vm(call.id("object"))
-        return nothing(tag, member)
-
-
-for _pattern, (_tag, _member) in _EMPTY.items():
-    _empty(_pattern, _tag, _member)
 
 
 def _summary(call: Call) -> Entity:

@@ -19,6 +19,8 @@ from ovirtlab.engine.rest.vm_properties import change, shown
 
 routes = Routes()
 
+LINKS = ("cdroms", "diskattachments", "graphicsconsoles", "nics", "permissions", "tags", "watchdogs")
+
 
 @routes.get("templates")
 async def list_templates(call: Call) -> Collection:
@@ -106,7 +108,7 @@ def show(call: Call, item: Template) -> Entity:
         "version": Entity("version", version),
         "cluster": link_to("cluster", item.cluster_id),
     }
-    return Entity("template", fields, id=item.id, href=address("templates", item.id), links=("diskattachments",))
+    return Entity("template", fields, id=item.id, href=address("templates", item.id), links=LINKS)
 
 
 def _settings(item: Template) -> Vm:

@@ -19,8 +19,8 @@ routes = Routes()
 
 LINKS = (
     "affinitylabels", "applications", "backups", "cdroms", "checkpoints", "diskattachments", "graphicsconsoles",
-    "hostdevices", "nics", "numanodes", "permissions", "reporteddevices", "snapshots", "statistics", "tags",
-    "watchdogs",
+    "hostdevices", "katelloerrata", "nics", "numanodes", "permissions", "reporteddevices", "sessions", "snapshots",
+    "statistics", "tags", "watchdogs",
 )  # fmt: skip
 
 
