@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from overkeep.blocks.errors import on_target
 from overkeep.blocks.merge.acts import merge_away
-from overkeep.blocks.merge.making import Watch
+from overkeep.blocks.merge.making import Watch as MergeWatch
 from overkeep.blocks.verify import Findings, Sample, verify_image
 from overkeep.errors import OverkeepError
+from overkeep.mover.copy_terms import Watch
 from overkeep.mover.orders import ImageFindings, MergeOrder, MergeResult, Progress, VerifyOrder, VerifyResult
 from overkeep.mover.targets import Targets, manifest_of
 from overkeep.mover.work import Work
@@ -36,15 +37,7 @@ class Bookkeeper:
 
     def merge(self, work: Work, order: MergeOrder) -> MergeResult:
         """Remove images whose points are gone; stopped or failed, it can be ordered again and goes on."""
-        folder = self._targets.changeable_folder(order)
-        for name in order.remove:
-            _require_no_point(folder, name)
-        watch = Watch(
-            progress=lambda moved, total: work.progress(Progress(done=moved, total=total, moved=moved)),
-            cancelled=lambda: work.stopped,
-        )
-        stats = merge_away(folder, order.remove, journal=MergeJournal(folder), watch=watch)
-        return MergeResult(moved=stats.moved, freed=stats.freed, removed=stats.removed, seconds=stats.seconds)
+        return merge_images(self._targets.changeable_folder(order), order.remove, watch=work)
 
     def verify(self, work: Work, order: VerifyOrder) -> VerifyResult:
         """Check images one after the other until the time is over; what is wrong is told, not raised."""
@@ -65,6 +58,25 @@ class Bookkeeper:
             )
             found.append(_on_the_wire(findings))
         return VerifyResult(images=tuple(found), seconds=time.monotonic() - began)
+
+
+def merge_images(folder: Path, remove: Collection[str], *, watch: Watch) -> MergeResult:
+    """Remove images of `folder`, none of which may belong to a point that exists; their data go into those above.
+
+    Raises `PointExists`, and what `merge_away` does.
+    """
+    for name in remove:
+        _require_no_point(folder, name)
+    stats = merge_away(
+        folder,
+        remove,
+        journal=MergeJournal(folder),
+        watch=MergeWatch(
+            progress=lambda moved, total: watch.progress(Progress(done=moved, total=total, moved=moved)),
+            cancelled=lambda: watch.stopped,
+        ),
+    )
+    return MergeResult(moved=stats.moved, freed=stats.freed, removed=stats.removed, seconds=stats.seconds)
 
 
 def _teller(work: Work, before: int) -> Callable[[int, int], None]:
