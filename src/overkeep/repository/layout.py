@@ -21,6 +21,7 @@ DRAFT = "draft.json"
 MERGE = "merge.json"
 VERIFICATION = "verification.json"
 
+_REMOVED = ".removed"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -69,6 +70,16 @@ def disks(workload_id: str, vm_id: str) -> PurePosixPath:
 def disk(workload_id: str, vm_id: str, disk_id: str) -> PurePosixPath:
     """Folder of the images of a disk."""
     return disks(workload_id, vm_id) / checked_id("disk", disk_id)
+
+
+def removed_name(point_id: str) -> str:
+    """Name that the folder of a point has once the point has ended, and until the folder is gone; not an id."""
+    return f".{checked_id('restore point', point_id)}{_REMOVED}"
+
+
+def is_removed(name: str) -> bool:
+    """Whether this is the name of the folder of a point that has ended."""
+    return name.startswith(".") and name.endswith(_REMOVED)
 
 
 def image_name(point_id: str) -> str:

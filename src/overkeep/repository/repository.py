@@ -27,6 +27,7 @@ from overkeep.repository.manifest import (
     workload_document,
     workload_value,
 )
+from overkeep.repository.removal import remove_point, unnamed_images
 from overkeep.units import utc_now
 
 __all__ = ["DamagedPoint", "Draft", "Member", "Repository", "StoredConfiguration", "WorkloadRecord"]
@@ -189,6 +190,19 @@ class Repository:
             reason = f"its image has {reader.size} bytes, the manifest says {image.virtual_size}"
             raise ChainBroken(disk=image.name, point=point.id, reason=reason)
         return reader.names
+
+    def remove_point(self, workload_id: str, vm_id: str, *, point_id: str) -> None:
+        """Let a point end (`removal.remove_point`)."""
+        remove_point(self.root, workload_id, vm_id, point_id=point_id)
+
+    def unnamed_images(self, workload_id: str, vm_id: str) -> Mapping[str, tuple[str, ...]]:
+        """The images of each disk of a VM that are to be merged away, by disk (`removal.unnamed_images`).
+
+        Disks without such images are left out.
+        """
+        disks = layout.folder_names(layout.located(self.root, layout.disks(workload_id, vm_id)))
+        found = {disk: unnamed_images(self.root, workload_id, vm_id, disk_id=disk) for disk in disks}
+        return {disk: images for disk, images in found.items() if images}
 
     def drafts(self) -> tuple[Draft, ...]:
         """Find all drafts, whoever's they are; `abandon` those whose job is dead."""
