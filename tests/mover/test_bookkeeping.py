@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from overkeep.blocks.errors import TargetFailed
+from overkeep.blocks.merge import acts
 from overkeep.config import MoverConfig
 from overkeep.mover.orders import MergeOrder, MergeResult, OrderState, VerifyOrder, VerifyResult
 from overkeep.units import KIB, MIB
@@ -75,6 +78,29 @@ def test_an_image_whose_point_exists_stays(bench: Bench, chain: Path) -> None:
     assert status.error_code == "point-exists"
     assert len(bench.files()) == 6
     assert_same(chain, bench.folder / "p3.qcow2")
+
+
+def test_a_merge_that_was_left_is_finished_by_any_order(
+    bench: Bench, chain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(folder: Path, run: object) -> None:
+        raise TargetFailed(path=folder, reason="told to")
+
+    monkeypatch.setattr(acts, "unlink_merged", fail)
+    status = bench.failed(merge(bench, "p1.qcow2", "p2.qcow2"), "m:d:1")
+    assert (status.error_code, status.retry) == ("target-failed", True)
+    assert "merge.json" in bench.files()
+    assert_same(chain, bench.folder / "p3.qcow2")
+    monkeypatch.undo()
+    bench.done(merge(bench), "m:d:2")
+    assert bench.files() == ["p3.qcow2", "p3.sums"]
+    assert_same(chain, bench.folder / "p3.qcow2")
+
+
+def test_an_image_that_several_others_need_stays(bench: Bench, chain: Path) -> None:
+    shutil.copy(bench.folder / "p2.qcow2", bench.folder / "other.qcow2")
+    assert bench.failed(merge(bench, "p1.qcow2"), "m:d:1").error_code == "image-shared"
+    assert len(bench.files()) == 7
 
 
 def test_a_check_tells_what_is_damaged_and_where(bench: Bench, chain: Path) -> None:

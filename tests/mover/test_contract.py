@@ -234,6 +234,25 @@ def test_bookkeeping_has_the_folder_of_a_disk_for_itself(rig: Rig, kind: str) ->
         rig.mover.put("j:d:1", kept.model_copy(update={"fence": 2}))
 
 
+def test_merges_of_one_disk_by_several_jobs_need_no_fence(rig: Rig) -> None:
+    disk = {"target": IMAGE.target, "repository": IMAGE.repository, "folder": IMAGE.folder}
+    merge = ORDER.validate_python({"kind": "merge", "host": HOST, **disk, "remove": ["p0.qcow2"], "fence": 3})
+    rig.mover.put("j:d:3", merge)
+    assert follow(rig.mover, "j:d:3").state is OrderState.DONE
+    rig.mover.put("k:d:1", merge.model_copy(update={"fence": 1}))
+    assert follow(rig.mover, "k:d:1").state is OrderState.DONE
+
+
+def test_a_cancelled_merge_says_that_its_work_is_kept(rig: Rig) -> None:
+    rig.hold()
+    disk = {"target": IMAGE.target, "repository": IMAGE.repository, "folder": IMAGE.folder}
+    rig.mover.put("j:d:1", ORDER.validate_python({"kind": "merge", "host": HOST, **disk, "remove": ["p0.qcow2"]}))
+    follow(rig.mover, "j:d:1", until=OrderState.RUNNING)
+    status = rig.mover.cancel("j:d:1")
+    assert (status.state, status.error_code) == (OrderState.CANCELLED, "cancelled")
+    assert "is kept" in status.error
+
+
 def test_a_waiting_order_is_cancelled_without_running(rig: Rig) -> None:
     rig.hold()
     rig.mover.put("j:d:1", order())

@@ -113,6 +113,12 @@ class OrderCancelled(Cancelled):
     template = "{what} was cancelled; nothing of it was kept."
 
 
+class MergeCancelled(OrderCancelled):
+    """The controller cancelled a merge, of which nothing is undone."""
+
+    template = "{what} was cancelled; what it has done is kept, and the next merge of the disk goes on with it."
+
+
 class LeaseExpired(OverkeepError):
     """The controller was silent for too long."""
 
@@ -127,3 +133,8 @@ class MoverRestarted(OverkeepError):
     code = "mover-restarted"
     template = "The data mover of host {host} was restarted before the order was finished; it is tried again."
     retry = True
+
+
+def cancellation(order_id: str, *, kind: str) -> OrderCancelled:
+    """What cancelling an order of a kind means for the user."""
+    return (MergeCancelled if kind == "merge" else OrderCancelled)(what=f"The order {order_id}")

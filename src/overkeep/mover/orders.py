@@ -57,6 +57,11 @@ class _Order(_Wire):
     lease: float = Field(default=60, gt=0, le=3600)
     fence: int = Field(default=1, ge=1, le=2**53)
 
+    @property
+    def fenced(self) -> bool:
+        """Whether an order with a lower fence than the highest one seen for its sink is refused."""
+        return True
+
 
 class CopyOrder(_Order):
     """Copy one disk, access to image (backup) or image to access (restore).
@@ -85,6 +90,11 @@ class _Bookkeeping(_Order):
     target: str
     repository: str
     folder: Folder
+
+    @property
+    def fenced(self) -> bool:
+        """No: orders of many jobs have the same folder as their sink, and whoever works on a merge owns it there."""
+        return False
 
 
 class MergeOrder(_Bookkeeping):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from overkeep.errors import OverkeepError
 from overkeep.logs import fields
 from overkeep.mover.api import LONGEST_WAIT
-from overkeep.mover.errors import LeaseExpired, MoverBusy, MoverRestarted, MoverStopping, OrderCancelled
+from overkeep.mover.errors import LeaseExpired, MoverBusy, MoverRestarted, MoverStopping, OrderCancelled, cancellation
 from overkeep.mover.orders import (
     Access,
     CopyOrder,
@@ -114,13 +114,12 @@ class OrderQueue:
 
     def cancel(self, order_id: str, *, timeout: float = LONGEST_WAIT) -> OrderStatus:
         """Cancel an order (`Mover.cancel`)."""
-        error = OrderCancelled(what=f"The order {order_id}")
         with self._changed:
             waiting, running = self._waiting.pop(order_id, None), self._running.get(order_id)
             if waiting:
-                self._settle(waiting, error)
+                self._settle(waiting, cancellation(order_id, kind=waiting.order.kind))
         if running:
-            running.stop(error)
+            running.stop(cancellation(order_id, kind=running.order.kind))
         with self._contact(order_id):
             return self._until(lambda _: False, order_id, timeout=timeout)
 

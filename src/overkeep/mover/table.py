@@ -108,7 +108,8 @@ class OrderTable:
                 if row[0] != body:
                     raise OrderDiffers(order=order_id)
                 return Accepted(status=_status(db, order_id, self._host), new=False)
-            self._raise_fence(db, order_id, order)
+            if order.fenced:
+                self._raise_fence(db, order_id, order)
             db.execute(
                 "INSERT INTO orders (id, body, sink, state, seq, progress, changed) VALUES (?, ?, ?, ?, 1, ?, ?)",
                 (order_id, body, sink, OrderState.ACCEPTED, Progress().model_dump_json(), self._clock()),

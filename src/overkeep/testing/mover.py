@@ -20,9 +20,9 @@ from overkeep.mover.errors import (
     MoverBusy,
     MoverRestarted,
     MoverUnreachable,
-    OrderCancelled,
     OrderDiffers,
     OrderUnknown,
+    cancellation,
 )
 from overkeep.mover.orders import (
     CopyOrder,
@@ -147,7 +147,7 @@ class MemoryMover:
         with self._lock:
             self._arrive()
             entry = self._entry(order_id)
-            self._fail(entry, OrderCancelled(what=f"The order {order_id}"), state=OrderState.CANCELLED)
+            self._fail(entry, cancellation(order_id, kind=entry.order.kind), state=OrderState.CANCELLED)
             self._work()
             return entry.status
 
@@ -219,7 +219,7 @@ class MemoryMover:
             raise MoverBusy(host=self.host, waiting=waiting, seconds=10)
         sink = sink_path(order)
         seen = self._fences.get(sink, 0)
-        if order.fence < seen:
+        if order.fenced and order.fence < seen:
             raise FencedOff(order=order_id, fence=order.fence, seen=seen, sink=sink)
         self._fences[sink] = order.fence
         self.received[order_id] = order
