@@ -204,6 +204,10 @@ def test_objects_are_reached_by_every_list_they_are_in(lab: Any, http: httpx.Cli
     assert [item["name"] for item in below.json()["network"]] == ["ovirtmgmt"]
     nowhere = http.get(f"datacenters/{center['id']}/clusters/{lab.vm_id('web')}")
     assert (nowhere.status_code, nowhere.content) == (404, b"")
+    [profile] = http.get(f"clusters/{cluster['id']}/cpuprofiles", headers=JSON).json()["cpu_profile"]
+    assert (
+        http.get(f"datacenters/{center['id']}/clusters/{cluster['id']}/cpuprofiles/{profile['id']}").status_code == 200
+    )
     assert http.get(f"datacenters/{center['id']}/clusters/{cluster['id']}/nonsense").status_code == 404
     assert http.delete(f"datacenters/{center['id']}/clusters/{cluster['id']}").status_code == 404
 
@@ -233,6 +237,8 @@ def test_one_host_manages_the_storage(lab: Any, http: httpx.Client) -> None:
         hosts = http.get("hosts", headers=JSON).json()["host"]
         return [host["name"] for host in hosts if host["spm"]["status"] == "spm"]
 
+    host = http.get("hosts", headers=JSON).json()["host"][0]
+    assert (host["version"]["major"], host["version"]["minor"], host["cpu"]["speed"]) == ("4", "50", 2200)
     assert managers() == ["host1"]
     lab.engine.state.hosts[lab.hosts[0].id].status = "maintenance"
     assert managers() == ["host2"]

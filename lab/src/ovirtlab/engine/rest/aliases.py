@@ -39,6 +39,8 @@ async def _go_on(call: Call, router: Router, entity: Entity, rest: list[str]) ->
     assert entity.href is not None
     path = "/".join((entity.href.removeprefix(f"{API}/"), *rest))
     found = router.find("GET", path)
-    if path == call.path or found is None or found.route is None:
-        raise NotFound(call.path)
+    if path == call.path:
+        raise NotFound(path)
+    if found is None or found.route is None:
+        return await find_by_lists(dataclasses.replace(call, path=path), router)
     return await found.route.handler(dataclasses.replace(call, path=path, segments=found.segments))

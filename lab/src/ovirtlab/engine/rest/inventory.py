@@ -3,14 +3,12 @@
 
 from __future__ import annotations
 
-import os
-import platform
-
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.entities import Cluster, DataCenter, HostEntity, StorageDomain
 from ovirtlab.engine.faults import NotFound
 from ovirtlab.engine.rest import search_keys
 from ovirtlab.engine.rest.documents import Collection, Entity, Items, Value, link_to
+from ovirtlab.engine.rest.host_facts import facts
 from ovirtlab.engine.rest.listing import Kind
 from ovirtlab.engine.rest.routing import Call, Routes
 from ovirtlab.engine.rest.shapes import address, check_seen, version
@@ -152,29 +150,22 @@ def show_host(call: Call, item: HostEntity) -> Entity:
         "address": item.address,
         "comment": item.comment,
         "external_status": item.external_status,
-        "hardware_information": Entity("hardware_information", {"uuid": item.hw_id}),
-        "os": Entity("os", {"custom_kernel_cmdline": "", "type": "RHEL"}),
         "port": 54321,
         "protocol": "stomp",
         "spm": Entity("spm", {"priority": 5, "status": "spm" if _is_spm(call.context, item) else "none"}),
         "status": item.status,
         "summary": summary,
         "type": "rhel",
-        "version": VERSION,
         "cluster": link_to("cluster", item.cluster_id),
         "memory": HOST_MEMORY,
         "max_scheduling_memory": HOST_MEMORY,
-        "power_management": Entity("power_management", {"enabled": False, "kdump_detection": False}),
+        "power_management": Entity(
+            "power_management", {"automatic_pm_enabled": True, "enabled": False, "kdump_detection": False}
+        ),
         "update_available": False,
-        "auto_numa_status": "unknown",
-        "cpu": _host_cpu(call.context.state.clusters[item.cluster_id]),
-        "device_passthrough": Entity("device_passthrough", {"enabled": False}),
-        "kdump_status": "unknown",
-        "ksm": Entity("ksm", {"enabled": False}),
-        "numa_supported": False,
-        "reinstallation_required": False,
         "ssh": Entity("ssh", {"port": 22}),
         "vgpu_placement": "consolidated",
+        **facts(item, call.context.state.clusters[item.cluster_id]),
         **item.kept,
     }
     links = (
@@ -191,14 +182,6 @@ def _is_spm(context: Context, item: HostEntity) -> bool:
     center = state.clusters[item.cluster_id].data_center_id
     up = (host for host in state.hosts.values() if host.status == "up")
     return next((host for host in up if state.clusters[host.cluster_id].data_center_id == center), None) is item
-
-
-def _host_cpu(cluster: Cluster) -> Entity:
-    """The machine that the lab runs on, which emulates the cluster's type of CPU."""
-    topology = Entity("topology", {"cores": os.cpu_count() or 1, "sockets": 1, "threads": 1})
-    return Entity(
-        "cpu", {"name": platform.processor() or platform.machine(), "topology": topology, "type": cluster.cpu_type}
-    )
 
 
 def show_storage_domain(call: Call, item: StorageDomain) -> Entity:
