@@ -7,11 +7,13 @@ import contextlib
 import json
 import random
 import tracemalloc
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from overkeep.blocks.buffers import CLUSTER
 from overkeep.blocks.copy import copy
 from overkeep.blocks.ends import Extent
 from overkeep.blocks.errors import ImageDamaged
@@ -45,8 +47,13 @@ def assert_reads_as_qemu(path: Path, rng: random.Random, *, cached: bool = True)
     reader = ChainReader(path.parent, path.name, cached=cached)
     try:
         assert reader.size == len(expected)
+        extents = list(reader.extents(dirty=False))
+        assert [extent.start for extent in extents] == [0, *(extent.end for extent in extents[:-1])]
+        assert all(extent.start % CLUSTER == 0 for extent in extents)
+        assert all(one.zero != other.zero for one, other in pairwise(extents))
+        assert extents[-1].end == reader.size
         disk = MemoryDisk(reader.size)
-        copy(reader, disk, reader.extents(dirty=False), chunk=MIB)
+        copy(reader, disk, iter(extents), chunk=MIB)
         assert disk.content == expected
         whole = bytearray(reader.size)
         reader.read_into(0, memoryview(whole))
