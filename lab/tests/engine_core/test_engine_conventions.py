@@ -250,6 +250,7 @@ def test_services_need_no_login(lab: Any) -> None:
     assert health.text == "DB Up!Welcome to Health Status!"
     assert health.headers["content-type"].startswith("text/html")
     assert httpx.get(f"{base}/pki-resource", params={"resource": "ca-certificate"}).status_code == 200
+    assert "Welcome" in httpx.get(f"{lab.url}/ovirt-engine", follow_redirects=True).text
     for query in ({}, {"resource": "x"}, {"resource": "ca-certificate", "format": "x"}):
         assert httpx.get(f"{base}/pki-resource", params=query).status_code == 400
 
