@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import inspect
 import json
@@ -22,6 +23,8 @@ import overkeep
 from overkeep.cli.exits import Problem
 from overkeep.cli.main import app
 from overkeep.config import ControllerConfig, MoverConfig
+from overkeep.daemons.mover import add_json
+from overkeep.daemons.mover_commands import COMMANDS
 from overkeep.errors import OverkeepError
 
 GUIDE = Path(__file__).parent / "guide"
@@ -203,6 +206,29 @@ def _has_default(parameter: Any) -> bool:
     return not parameter.required and not parameter.is_flag and isinstance(parameter.default, int | Path)
 
 
+# commands of the mover
+
+
+def mover_commands() -> str:
+    """A section for each subcommand of `overkeep-mover`, with its arguments and options."""
+    parts = []
+    for command in COMMANDS:
+        parser: Any = argparse.ArgumentParser(add_help=False)
+        command.add_arguments(parser)
+        add_json(parser)
+        rows = [_action_row(action) for action in parser._actions]
+        parts.append(f"### `{command.NAME}`\n\n{command.HELP}\n\n{table(('', '', 'meaning'), rows)}")
+    return "\n".join(parts)
+
+
+def _action_row(action: Any) -> tuple[str, str, str]:
+    needed = "needed" if action.required else ""
+    words = list(action.option_strings)
+    if action.metavar:
+        words.append(f"[={action.metavar}]" if action.nargs == "?" else action.metavar)
+    return f"`{' '.join(words).replace(' [', '[')}`", needed, f"{action.help[0].upper()}{action.help[1:]}."
+
+
 # Markdown
 
 
@@ -218,6 +244,7 @@ PARTS: Mapping[str, Callable[[], str]] = MappingProxyType(
         "mover-settings": lambda: settings(MoverConfig),
         "errors": errors,
         "commands": commands,
+        "mover-commands": mover_commands,
     }
 )
 

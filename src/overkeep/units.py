@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -19,6 +20,18 @@ def human_size(count: int) -> str:
             return f"{count} B" if unit == "B" else f"{size:.1f} {unit}"
         size /= KIB
     return f"{size:.1f} TiB"
+
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) *([KMGT]?)(?:i?B)?", re.IGNORECASE)
+_FACTORS = {"": 1, "K": KIB, "M": MIB, "G": GIB, "T": TIB}
+
+
+def read_size(text: str) -> int:
+    """Read a size as people write it (`65536`, `64K`, `1.5 MiB`); units are binary. Raises `ValueError`."""
+    found = _SIZE.fullmatch(text.strip())
+    if not found:
+        raise ValueError(f"{text!r} is not a size such as 65536, 64K or 1.5 MiB")
+    return int(float(found[1]) * _FACTORS[found[2].upper()])
 
 
 def align_down(value: int, step: int) -> int:

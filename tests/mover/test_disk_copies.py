@@ -9,114 +9,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import IO, Any
 
 import pytest
 
 from overkeep.blocks.buffers import CLUSTER
-from overkeep.blocks.compression import Compression
-from overkeep.blocks.digests import digests_of, sums_name
+from overkeep.blocks.digests import sums_name
 from overkeep.blocks.errors import ImageDamaged, SizesDiffer
-from overkeep.blocks.expected import ChainDigests
 from overkeep.blocks.memory import MemoryDisk
-from overkeep.blocks.qcow2.form import Form
-from overkeep.blocks.qcow2.reader import ChainReader
 from overkeep.errors import Cancelled
 from overkeep.model.points import Changes
 from overkeep.mover.copy_terms import Options, Place
 from overkeep.mover.disk_copies import BackingMissing, back_up, differing, restore
-from overkeep.mover.orders import CopyResult, Progress
 from overkeep.mover.reading_back import ReadBackDiffers, read_back
-from overkeep.mover.stopping import Stoppable
 from overkeep.units import KIB, MIB
 from tests.mover.bench import tool
-
-FORMS = {
-    "plain": Form(),
-    "large": Form(cluster=512 * KIB),
-    "largest": Form(cluster=2 * MIB),
-    "zstd": Form(compression=Compression.ZSTD),
-    "large zstd": Form(cluster=MIB, compression=Compression.ZSTD, level=1),
-}
-
-
-class Watching(Stoppable):
-    """A watch that remembers what it heard."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.heard: list[Progress] = []
-
-    def progress(self, progress: Progress) -> None:
-        self.heard.append(progress)
-
-
-class Shelf:
-    """Points of one disk in a folder: `p1.qcow2` and so on, each upon the one before."""
-
-    def __init__(self, folder: Path, *, form: Form = FORMS["plain"]) -> None:
-        self.folder = folder
-        self.form = form
-        self.count = 0
-        self.watch = Watching()
-
-    @property
-    def newest(self) -> str:
-        return f"p{self.count}.qcow2"
-
-    @property
-    def place(self) -> Place:
-        return Place(folder=self.folder, name=self.newest)
-
-    def back_up(self, disk: MemoryDisk, changes: Changes, **options: Any) -> CopyResult:
-        """Make the next point."""
-        backing = self.newest if self.count and changes is not Changes.ALL else None
-        place = Place(folder=self.folder, name=f"p{self.count + 1}.qcow2", backing=backing)
-        made = Options(**{"form": self.form, **options})
-        result = back_up(disk, place, changes=changes, options=made, watch=self.watch)
-        self.count += 1
-        return result
-
-    def check(self, disk: MemoryDisk) -> None:
-        """Compare the newest point with `disk`, read by us and by qemu-img, and by its digests."""
-        with closing(ChainReader(self.folder, self.newest)) as chain:
-            found = bytearray(chain.size)
-            chain.read_into(0, memoryview(found))
-        assert found == disk.content
-        with closing(ChainDigests(self.folder, self.newest)) as digests:
-            made = digests.range(0, -(-disk.size // CLUSTER)).tobytes()
-        assert made == digests_of(memoryview(bytes(disk.content)))
-        tool("qemu-img", "check", "-q", self.folder / self.newest)
-        raw = self.folder / "raw"
-        raw.write_bytes(disk.content)
-        tool("qemu-img", "compare", "-q", "-f", "raw", "-F", "qcow2", raw, self.folder / self.newest)
-
-    def stored(self) -> int:
-        return (self.folder / self.newest).stat().st_size
-
-
-def scribble(disk: MemoryDisk, rng: random.Random, count: int) -> None:
-    """Write, zero and write the same again at places chosen by chance."""
-    for _ in range(count):
-        start = rng.randrange(disk.size)
-        length = min(disk.size - start, rng.choice((1, 512, CLUSTER, 3 * CLUSTER, 300_000)))
-        kind = rng.randrange(4)
-        if kind == 0:
-            disk.zero(start, length)
-        elif kind == 1:
-            disk.write(start, memoryview(bytes(disk.content[start : start + length])))
-        else:
-            disk.write(start, memoryview(rng.randbytes(length)))
-
-
-def resized(disk: MemoryDisk, size: int) -> MemoryDisk:
-    """The disk with another size, as a guest sees it."""
-    new = MemoryDisk(size)
-    kept = min(size, disk.size)
-    new.content[:kept] = disk.content[:kept]
-    return new
+from tests.mover.shelf import FORMS, Shelf, resized, scribble
 
 
 def a_disk(size: int = 8 * MIB, seed: int = 1) -> MemoryDisk:

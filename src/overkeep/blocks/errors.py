@@ -116,7 +116,7 @@ class DigestsDamaged(OverkeepError):
     """A file of digests is not a sound one."""
 
     code = "digests-damaged"
-    template = "The digests in {file} cannot be used: {reason}; verify the disk by reading it, which makes them anew."
+    template = "The digests in {file} cannot be used: {reason}; make them anew with `overkeep-mover digest`."
 
 
 class BadRange(OverkeepError):

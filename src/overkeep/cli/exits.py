@@ -1,32 +1,39 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The one table from errors to exit statuses, and the errors that only the command line has."""
+"""Exit statuses of the command line, and the errors that only it has."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from overkeep import exits
 from overkeep.errors import OverkeepError
+from overkeep.exits import (
+    CONFLICT,
+    FAILED,
+    FORBIDDEN,
+    INTERRUPTED,
+    NOT_FOUND,
+    NOT_LOGGED_IN,
+    OK,
+    UNREACHABLE,
+    USAGE,
+)
 
-OK = 0
-FAILED = 1
-USAGE = 2
-NOT_LOGGED_IN = 3
-UNREACHABLE = 4
-CONFLICT = 5
-FORBIDDEN = 6
-NOT_FOUND = 7
-INTERRUPTED = 130
-
-_BY_STATUS = {
-    400: USAGE,
-    401: NOT_LOGGED_IN,
-    403: FORBIDDEN,
-    404: NOT_FOUND,
-    409: CONFLICT,
-    412: CONFLICT,
-    422: USAGE,
-}
-_BY_CODE = {"controller-unreachable": UNREACHABLE, "engine-unreachable": UNREACHABLE}
+__all__ = [
+    "CONFLICT",
+    "FAILED",
+    "FORBIDDEN",
+    "INTERRUPTED",
+    "NOT_FOUND",
+    "NOT_LOGGED_IN",
+    "OK",
+    "UNREACHABLE",
+    "USAGE",
+    "ControllerUnreachable",
+    "NotLoggedIn",
+    "Problem",
+    "of",
+]
 
 
 class ControllerUnreachable(OverkeepError):
@@ -64,9 +71,7 @@ class Problem(OverkeepError):
 
 
 def of(error: OverkeepError) -> int:
-    """The exit status for an error."""
+    """The exit status for an error, also for one that the controller answered."""
     if isinstance(error, Problem):
-        code, status = str(error.fields["code"]), int(error.fields["status"])
-    else:
-        code, status = error.code, error.status
-    return _BY_CODE.get(code) or _BY_STATUS.get(status, FAILED)
+        return exits.status_for(str(error.fields["code"]), int(error.fields["status"]))
+    return exits.of(error)

@@ -5,9 +5,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
-import select
-import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -29,6 +26,7 @@ from overkeep.controller.service import JOB_QUEUE, Controller, make_durable
 from overkeep.controller.store import Store
 from overkeep.controller.target import Target
 from overkeep.controller.workflows.backup import VM_QUEUE
+from overkeep.daemons.signals import stop_signals
 from overkeep.engine.access import OvirtAccess
 from overkeep.engine.ovirt.engine import OvirtEngine
 from overkeep.errors import OverkeepError
@@ -51,8 +49,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         settings = config.load(ControllerConfig, options.config)
         logs.setup(settings.log_level)
-        with _stop_signals() as stopped, serving(settings) as server:
-            while not _came(stopped, 1.0):
+        with stop_signals() as signals, serving(settings) as server:
+            while not signals.wait(1.0):
                 if not server.alive:
                     _log.error("controller broke %s", fields(reason="the HTTPS server ended"))
                     return 1
@@ -126,30 +124,3 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE", help="default: %(default)s")
     parser.add_argument("--version", action="version", version=f"overkeep-controller {__version__}")
     return parser
-
-
-@contextmanager
-def _stop_signals() -> Iterator[int]:
-    """Turn SIGTERM and SIGINT into bytes of a pipe: the one thing a signal handler may do without a dead-lock."""
-    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.signal(number, lambda *_: _poke(writer)) for number in numbers]
-    try:
-        yield reader
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
-        os.close(reader)
-        os.close(writer)
-
-
-def _came(reader: int, timeout: float) -> bool:
-    ready, _, _ = select.select([reader], [], [], timeout)
-    return bool(ready)
-
-
-def _poke(writer: int) -> None:
-    try:
-        os.write(writer, b"x")
-    except BlockingIOError:  # the pipe is full of the same word
-        return

@@ -1,20 +1,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`overkeep-mover`: the data mover of a host, from its settings file to its clean end."""
+"""`overkeep-mover`: the data mover of a host, from its settings file to its clean end, and its subcommands."""
 
 from __future__ import annotations
 
 import argparse
 import logging
-import os
-import select
-import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
-from overkeep import __version__, config, logs
+from overkeep import __version__, config, exits, logs
+from overkeep.daemons.mover_commands import COMMANDS, running
+from overkeep.daemons.signals import stop_signals
 from overkeep.errors import OverkeepError
 from overkeep.logs import fields
 from overkeep.mover.service import MoverService
@@ -30,58 +28,52 @@ def run() -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Serve until SIGTERM or SIGINT. Returns 0 after a clean stop, 1 when the server broke, 2 for bad settings."""
-    options = _parser().parse_args(arguments)
+    """Run a subcommand, or serve without one; return the exit status (`overkeep.exits`)."""
     try:
-        settings = config.load(config.MoverConfig, options.config)
+        options = _parser().parse_args(arguments)
+    except OverkeepError as error:  # an argument that is not what it should be
+        return _complain(error)
+    command = next((command for command in COMMANDS if options.command == command.NAME), None)
+    return _serve(options.config) if command is None else running.run(command, options)
+
+
+def _serve(path: Path) -> int:
+    """Serve until SIGTERM or SIGINT. Returns 0 after a clean stop, 1 when the server broke, 2 for bad settings."""
+    try:
+        settings = config.load(config.MoverConfig, path)
         logs.setup(settings.log_level)
-        with _stop_signals() as stopped, MoverService(settings) as mover:
+        with stop_signals() as signals, MoverService(settings) as mover:
             # beside the server: a dead NFS server holds the mount command for minutes
             threading.Thread(target=mover.try_mounts, name="mounts", daemon=True).start()
-            while not stopped(1.0):
+            while not signals.wait(1.0):
                 if not mover.alive:
                     log.error("mover broke %s", fields(reason="the HTTPS server ended"))
-                    return 1
+                    return exits.FAILED
     except OverkeepError as error:
-        print(f"overkeep-mover: {error}", file=sys.stderr)  # noqa: T201 - a terminal or the journal reads it
-        return 2
-    return 0
+        _complain(error)
+        return exits.USAGE
+    return exits.OK
+
+
+def _complain(error: OverkeepError) -> int:
+    print(f"overkeep-mover: {error}", file=sys.stderr)  # noqa: T201 - a terminal or the journal reads it
+    return exits.of(error)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="overkeep-mover", description="Data mover of one host.")
+    parser = argparse.ArgumentParser(
+        prog="overkeep-mover", description="Data mover of one host. Without a command it serves orders."
+    )
     parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE", help="default: %(default)s")
     parser.add_argument("--version", action="version", version=f"overkeep-mover {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for command in COMMANDS:
+        made = commands.add_parser(command.NAME, help=command.HELP, description=command.HELP)
+        command.add_arguments(made)
+        add_json(made)
     return parser
 
 
-class _Stopped:
-    def __init__(self, reader: int) -> None:
-        self._reader = reader
-
-    def __call__(self, timeout: float) -> bool:
-        """Wait at most `timeout` seconds for a signal to stop; whether one came."""
-        ready, _, _ = select.select([self._reader], [], [], timeout)
-        return bool(ready)
-
-
-@contextmanager
-def _stop_signals() -> Iterator[_Stopped]:
-    """Turn SIGTERM and SIGINT into bytes of a pipe: the one thing a signal handler may do without a dead-lock."""
-    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.signal(number, lambda *_: _poke(writer)) for number in numbers]
-    try:
-        yield _Stopped(reader)
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
-        os.close(reader)
-        os.close(writer)
-
-
-def _poke(writer: int) -> None:
-    try:
-        os.write(writer, b"x")
-    except BlockingIOError:  # the pipe is full of the same word
-        return
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add the option that all commands have."""
+    parser.add_argument("--json", action="store_true", help="print what was done as JSON")

@@ -99,14 +99,20 @@ def restore(place: Place, disk: Sink, *, only: Difference | None = None, options
 
     Raises `SizesDiffer` when the disk is too small, and the errors of both ends.
     """
-    run = _Run(options=options, watch=watch, stages=only.stages if only else Stages())
     # past the page cache: what is read once should not push out what the host's VMs read again and again
-    with closing(ChainReader(place.folder, place.name, cached=False)) as chain, _interrupted(disk, watch):
-        _require_room(chain.size, disk.size)
-        with closing(run.careful(chain)) as source:
+    with closing(ChainReader(place.folder, place.name, cached=False)) as chain:
+        return pour(chain, disk, only=only, options=options, watch=watch)
+
+
+def pour(source: Source, disk: Sink, *, only: Difference | None = None, options: Options, watch: Watch) -> CopyResult:
+    """Write what `source` holds to `disk`: all of it, or `only` what was found to differ. Errors as of `restore`."""
+    run = _Run(options=options, watch=watch, stages=only.stages if only else Stages())
+    with _interrupted(source, watch), _interrupted(disk, watch):
+        _require_room(source.size, disk.size)
+        with closing(run.careful(source)) as careful:
             sink = TimedSink(disk, run.stages)
-            stats = run.copy(source, sink, only.extents if only else None, before=only.compared if only else 0)
-        return run.result(chain.size, stats, stored=0)
+            stats = run.copy(careful, sink, only.extents if only else None, before=only.compared if only else 0)
+        return run.result(source.size, stats, stored=0)
 
 
 def _require_room(needed: int, size: int) -> None:

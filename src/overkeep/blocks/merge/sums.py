@@ -12,8 +12,9 @@ import numpy as np
 
 from overkeep.blocks.buffers import CLUSTER
 from overkeep.blocks.copy import copy
-from overkeep.blocks.digests import ABSENT, ZERO, Digests, DigestWriter, Row, digests_of, row, runs, sums_name
-from overkeep.blocks.ends import UNLIMITED, Extent
+from overkeep.blocks.digesting import DigestSink
+from overkeep.blocks.digests import ABSENT, ZERO, Digests, DigestWriter, Row, row, runs, sums_name
+from overkeep.blocks.ends import Extent
 from overkeep.blocks.errors import DigestsDamaged
 from overkeep.blocks.expected import open_digests
 from overkeep.blocks.qcow2.held import HOLE, STRETCH, ZEROES
@@ -34,7 +35,7 @@ def write_digests(folder: Path, view: View, cancelled: Callable[[], bool]) -> No
         known = [_known(folder, image, stack) for image in view.images]
         writer = stack.enter_context(closing(DigestWriter(folder / sums_name(view.images[0].name), size=view.size)))
         reader = stack.enter_context(closing(ChainReader(folder, view.images[0].name)))
-        copy(reader, _Hashing(writer, view.size), _compose(view, known, writer), cancelled=cancelled)
+        copy(reader, DigestSink(writer, view.size), _compose(view, known, writer), cancelled=cancelled)
         writer.finish()
 
 
@@ -86,31 +87,3 @@ def _extents(stretch: int, chosen: Bools, size: int) -> Iterator[Extent]:
     for first, last in runs(chosen):
         start = stretch * STRETCH + first * CLUSTER
         yield Extent(start, min(stretch * STRETCH + last * CLUSTER, size) - start, False)
-
-
-class _Hashing:
-    """A sink that keeps the digests of what is written to it."""
-
-    parallel = UNLIMITED
-
-    def __init__(self, writer: DigestWriter, size: int) -> None:
-        self.size = size
-        self._writer = writer
-
-    def write(self, offset: int, data: memoryview) -> None:
-        """Keep the digests of `data`."""
-        self._writer.put(offset // CLUSTER, digests_of(data))
-
-    def zero(self, offset: int, length: int) -> None:
-        """Zeroes are known without being written."""
-        raise NotImplementedError
-
-    def clone(self) -> _Hashing:
-        """Return this sink: it is safe for several threads."""
-        return self
-
-    def finish(self) -> None:
-        """The writer is finished by whoever made it."""
-
-    def close(self) -> None:
-        """Nothing is held here."""

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Making the digests of an image by reading what it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+from overkeep.blocks.buffers import CLUSTER
+from overkeep.blocks.copy import WORKERS, CopyStats, Progress, copy
+from overkeep.blocks.digests import DigestWriter, digests_of, sums_name
+from overkeep.blocks.ends import UNLIMITED
+from overkeep.blocks.extents import PackedExtents, Status, dirty_clusters
+from overkeep.blocks.image import ChainReader
+from overkeep.blocks.qcow2.image import ImageFile
+from overkeep.blocks.qcow2.runs import Kind
+
+
+class DigestSink:
+    """A sink that gives the digests of what is written to it to `writer`, which its maker finishes."""
+
+    parallel = UNLIMITED
+
+    def __init__(self, writer: DigestWriter, size: int) -> None:
+        self.size = size
+        self._writer = writer
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Keep the digests of `data`."""
+        self._writer.put(offset // CLUSTER, digests_of(data))
+
+    def zero(self, offset: int, length: int) -> None:
+        """Keep that a run reads as zeroes."""
+        self._writer.put_zeroes(offset // CLUSTER, -(-length // CLUSTER))
+
+    def clone(self) -> DigestSink:
+        """Return this sink: it is safe for several threads."""
+        return self
+
+    def finish(self) -> None:
+        """The writer is finished by whoever made it."""
+
+    def close(self) -> None:
+        """Nothing is held here."""
+
+
+def make_digests(
+    folder: Path,
+    name: str,
+    *,
+    workers: int = WORKERS,
+    progress: Callable[[int], Progress] = lambda total: lambda covered, moved: None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> CopyStats:
+    """Make the digests of image `name` anew, whatever the present ones say; they replace those at the end.
+
+    `progress` is given the bytes to be read and returns what is then told. What the image leaves to its backing image
+    has no digest. Whoever calls this trusts the image: damage that it has becomes what is expected of it.
+
+    Raises what `ChainReader` raises, `Cancelled`, and the typed errors of the target.
+    """
+    with closing(ChainReader(folder, name, cached=False)) as chain:
+        with closing(ImageFile(folder, name)) as image:
+            extents = PackedExtents(dirty_clusters(_held(image)))
+        with closing(DigestWriter(folder / sums_name(name), size=chain.size)) as writer:
+            stats = copy(
+                chain,
+                DigestSink(writer, chain.size),
+                extents,
+                workers=workers,
+                progress=progress(extents.total),
+                cancelled=cancelled,
+            )
+            writer.finish()
+    return stats
+
+
+def _held(image: ImageFile) -> Iterator[Status]:
+    """What of its disk an image holds; zeroes of a full image count as not held."""
+    overlay = image.header.backing is not None
+    position = 0
+    for runs in image.held():
+        for run in runs:
+            zero = run.kind is Kind.ZERO
+            if run.start > position:
+                yield Status(run.start - position, False, False)
+            yield Status(run.stop - run.start, overlay or not zero, zero)
+            position = run.stop
+    if position < image.size:
+        yield Status(image.size - position, False, False)

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The ends of a copy as they are written on a command line: an NBD server, an image, or a raw file or device."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from overkeep.blocks.ends import Sink, Source
+from overkeep.blocks.errors import on_target
+from overkeep.blocks.files import PARTIAL, sync_folder
+from overkeep.blocks.image import ChainReader
+from overkeep.blocks.nbd import NbdSink, NbdSource, parse_url
+from overkeep.blocks.rawfile import RawSink, RawSource
+from overkeep.errors import BadRequest
+
+IMAGE_SUFFIX = ".qcow2"
+HELP = (
+    f"an NBD server (nbd:unix:/PATH[:exportname=NAME], nbd+unix:///NAME?socket=/PATH, nbd://HOST[:PORT]/NAME), "
+    f"a QCOW2 image (its name ends in {IMAGE_SUFFIX}), or a raw file or block device"
+)
+
+
+@dataclass(frozen=True)
+class Nbd:
+    """An NBD server."""
+
+    url: str
+
+    def __str__(self) -> str:
+        return self.url
+
+
+@dataclass(frozen=True)
+class Image:
+    """A QCOW2 image: a bare name in a folder."""
+
+    folder: Path
+    name: str
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return self.folder / self.name
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A raw file or block device."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+End = Nbd | Image | Raw
+
+
+def read_end(text: str) -> End:
+    """Understand an end; what it is depends on the text alone, never on what a file holds."""
+    if text.startswith(("nbd:", "nbd+unix:")):
+        parse_url(text)
+        return Nbd(text)
+    path = Path(text)
+    return Image(path.parent, path.name) if path.suffix == IMAGE_SUFFIX else Raw(path)
+
+
+def read_image(text: str) -> Image:
+    """Understand an end that must be an image."""
+    end = read_end(text)
+    if not isinstance(end, Image):
+        raise BadRequest(what=f"{text!r} is not an image", todo=f"name a file that ends in {IMAGE_SUFFIX}")
+    return end
+
+
+def open_source(end: End, *, dirty: bool = False) -> Source:
+    """Open an end that is read."""
+    if isinstance(end, Nbd):
+        return NbdSource(end.url, dirty=dirty)
+    if isinstance(end, Image):
+        return ChainReader(end.folder, end.name, cached=False)
+    return RawSource(end.path)
+
+
+@contextmanager
+def opened_sink(end: Nbd | Raw, *, size: int) -> Iterator[Sink]:
+    """Open a disk that is written; a raw file that does not exist is made, `size` bytes large, whole or not at all."""
+    if isinstance(end, Raw) and not end.path.exists():
+        with _new_file(end.path, size) as sink:
+            yield sink
+        return
+    with closing(NbdSink(end.url) if isinstance(end, Nbd) else RawSink(end.path)) as sink:
+        yield sink
+
+
+@contextmanager
+def _new_file(path: Path, size: int) -> Iterator[Sink]:
+    partial = path.with_name(path.name + PARTIAL)
+    with on_target(partial):
+        partial.unlink(missing_ok=True)
+        handle = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            os.ftruncate(handle, size)
+        finally:
+            os.close(handle)
+    try:
+        with closing(RawSink(partial)) as sink:
+            yield sink
+        with on_target(path):
+            partial.rename(path)
+        sync_folder(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)

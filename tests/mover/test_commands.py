@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The subcommands of `overkeep-mover`, as processes, on real NBD servers, files and images."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from overkeep import exits
+from overkeep.daemons.mover import main
+from overkeep.units import KIB, MIB
+from tests.mover.bench import SIZE, SPEED, assert_same, tool, write
+from tests.mover.conftest import wait_for
+
+DEADLINE = 60.0
+COMMAND = (sys.executable, "-c", "from overkeep.daemons.mover import run; run()")
+
+
+def start(*words: object, **options: Any) -> subprocess.Popen[str]:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
+    return subprocess.Popen([*COMMAND, *(str(word) for word in words)], **pipes)
+
+
+class Command:
+    """The command within this process, which begins sooner."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, *words: object, expect: int = exits.OK) -> tuple[str, str]:
+        """Run it; return what it wrote to standard output and standard error."""
+        try:
+            status: object = main([str(word) for word in words])
+        except SystemExit as error:  # so ends argparse
+            status = error.code
+        out, err = self._capsys.readouterr()
+        assert status == expect, (words, out, err)
+        return out, err
+
+    def copy(self, *words: object) -> dict[str, Any]:
+        """Copy, and return what was done."""
+        out, err = self("copy", "--json", *words)
+        assert err == ""
+        found: dict[str, Any] = json.loads(out)
+        return found
+
+
+@pytest.fixture
+def mover(capsys: pytest.CaptureFixture[str]) -> Command:
+    return Command(capsys)
+
+
+@pytest.fixture
+def points(tmp_path: Path) -> Path:
+    folder = tmp_path / "points"
+    folder.mkdir()
+    return folder
+
+
+def test_backups_and_restores_by_hand(mover: Command, disk: Path, nbd: Any, points: Path, tmp_path: Path) -> None:
+    first = mover.copy("--from", nbd(disk), "--to", points / "p1.qcow2", "--read-back", 1)
+    assert_same(disk, points / "p1.qcow2")
+    assert (first["virtual_size"], first["covered"]) == (SIZE, SIZE)
+    assert first["stored"] == (points / "p1.qcow2").stat().st_size
+    assert {"source", "digest", "target", "read_back"} == set(first["stages"])
+    nbd.stop()
+    write(disk, "write -P 0x44 1M 128k", "write -z 12M 64k")
+    url = nbd(disk, "--bitmap=cp1").removeprefix("nbd:unix:")
+    dirty = mover.copy(
+        "--from", f"nbd+unix:///?socket={url}", "--to", points / "p2.qcow2", "--base", "p1.qcow2", "--dirty"
+    )
+    assert dirty["covered"] == 192 * KIB
+    assert_same(disk, points / "p2.qcow2")
+    words = ("--compare", "--base", points / "p1.qcow2", "--compress", "--cluster", "128K")
+    compared = mover.copy("--from", f"nbd:unix:{url}", "--to", points / "p3.qcow2", *words)
+    assert compared["covered"] == SIZE
+    assert compared["stored"] <= 8 * 128 * KIB
+    assert_same(disk, points / "p3.qcow2")
+
+    restored, expected = tmp_path / "restored.raw", tmp_path / "expected.raw"
+    tool("qemu-img", "convert", "-O", "raw", disk, expected)
+    mover.copy("--from", points / "p3.qcow2", "--to", restored, "--bandwidth", "1G")
+    assert restored.read_bytes() == expected.read_bytes()
+    assert restored.stat().st_blocks * 512 < SIZE / 2, "zeroes are holes"
+    nbd.stop()
+    write(disk, "write -P 0x55 1M 64k")
+    differential = mover.copy("--from", points / "p2.qcow2", "--to", nbd(disk, write=True), "--differential")
+    assert differential["covered"] == 64 * KIB
+    nbd.stop()
+    assert_same(disk, points / "p2.qcow2")
+
+
+def test_from_disk_to_disk_and_from_image_to_image(
+    mover: Command, disk: Path, nbd: Any, points: Path, tmp_path: Path
+) -> None:
+    raw, other = tmp_path / "disk.raw", tmp_path / "other.qcow2"
+    mover.copy("--from", nbd(disk), "--to", raw)
+    tool("qemu-img", "create", "-q", "-f", "qcow2", other, SIZE + MIB)
+    mover.copy("--from", raw, "--to", nbd(other, write=True))
+    nbd.stop()
+    tool("qemu-img", "resize", "--shrink", "-q", other, str(SIZE))
+    assert_same(disk, other)
+    mover.copy("--from", raw, "--to", points / "p1.qcow2")
+    mover.copy("--from", points / "p1.qcow2", "--to", points / "small.qcow2", "--compress=9", "--cluster", "1M")
+    assert_same(disk, points / "small.qcow2")
+    info = json.loads(tool("qemu-img", "info", "--output=json", points / "small.qcow2"))
+    assert (info["cluster-size"], info["format-specific"]["data"]["compression-type"]) == (MIB, "zstd")
+
+
+def test_people_get_one_line(mover: Command, disk: Path, nbd: Any, points: Path) -> None:
+    out, err = mover("copy", "--from", nbd(disk), "--to", points / "p1.qcow2")
+    assert err == "", "progress is for terminals"
+    [line] = out.splitlines()
+    assert line.startswith("64.0 MiB disk: 64.0 MiB copied, 7.0 MiB read, ")
+    assert line.endswith("/s)")
+
+
+def test_progress_is_shown_on_a_terminal(large: Path, nbd: Any, points: Path) -> None:
+    ours, theirs = pty.openpty()
+    with start("copy", "--from", nbd(large, speed=SPEED), "--to", points / "p1.qcow2", stderr=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        while True:
+            try:
+                piece = os.read(ours, 4096)
+            except OSError:  # the other side is closed
+                break
+            if not piece:
+                break
+            shown += piece
+        out, _ = process.communicate(timeout=DEADLINE)
+    os.close(ours)
+    assert process.returncode == exits.OK
+    assert b"% " in shown
+    assert b"of 64.0 MiB" in shown
+    assert shown.endswith(b"\r\x1b[K"), "the line is taken away at the end"
+    assert len(out.splitlines()) == 1
+
+
+def test_digests_are_made_anew(mover: Command, disk: Path, nbd: Any, points: Path) -> None:
+    mover.copy("--from", nbd(disk), "--to", points / "p1.qcow2")
+    sums = points / "p1.sums"
+    before = sums.read_bytes()
+    sums.write_bytes(b"nonsense")
+    out, _ = mover("digest", points / "p1.qcow2", "--json")
+    assert json.loads(out)["moved"] >= 7 * MIB
+    assert len(sums.read_bytes()) == len(before)
+    mover.copy("--from", nbd(disk), "--to", points / "p2.qcow2", "--base", "p1.qcow2", "--compare")
+    assert (points / "p2.qcow2").stat().st_size <= 6 * 64 * KIB
+    assert mover("digest", points / "p1.qcow2")[0].startswith(f"{sums}: digests of 7.0 MiB")
+
+
+def test_what_is_wrong_is_one_sentence(mover: Command, disk: Path, nbd: Any, points: Path, tmp_path: Path) -> None:
+    def refused(status: int, *words: object) -> None:
+        out, err = mover(*words, expect=status)
+        assert out == ""
+        assert err.splitlines()[-1].startswith("overkeep-mover"), err
+        assert "Traceback" not in err
+
+    url, image = nbd(disk), points / "p1.qcow2"
+    odd = tmp_path / "odd.raw"
+    odd.write_bytes(b"x" * 1000)
+    mover.copy("--from", url, "--to", image)
+    new = points / "p2.qcow2"
+    cases: list[tuple[int, tuple[object, ...]]] = [
+        (exits.CONFLICT, ("--from", url, "--to", image)),
+        (exits.USAGE, ("--from", url, "--to", new, "--compare")),
+        (exits.USAGE, ("--from", odd, "--to", new)),
+        (exits.USAGE, ("--from", image, "--to", new, "--base", "p1.qcow2", "--dirty")),
+        (exits.USAGE, ("--from", url, "--to", new, "--base", tmp_path / "p1.qcow2")),
+        (exits.USAGE, ("--from", url, "--to", tmp_path / "raw", "--base", "p1.qcow2")),
+        (exits.USAGE, ("--from", url, "--to", tmp_path / "raw", "--differential")),
+        (exits.USAGE, ("--from", url, "--to", new, "--differential")),
+        (exits.USAGE, ("--from", url, "--to", new, "--read-back", 2)),
+        (exits.USAGE, ("--from", url, "--to", new, "--compress=99")),
+        (exits.USAGE, ("--from", url, "--to", new, "--cluster", "100K")),
+        (exits.USAGE, ("--from", url, "--to", new, "--cluster", "many")),
+        (exits.UNREACHABLE, ("--from", "nbd:nonsense", "--to", new)),
+        (exits.UNREACHABLE, ("--from", f"nbd:unix:{tmp_path}/nobody", "--to", new)),
+        (exits.UNREACHABLE, ("--from", f"{url}:exportname=other", "--to", new)),
+        (exits.CONFLICT, ("--from", url, "--to", new, "--base", "p1.qcow2", "--dirty")),  # no bitmap
+        (exits.NOT_FOUND, ("--from", url, "--to", new, "--base", "p0.qcow2", "--compare")),
+        (exits.NOT_FOUND, ("--from", points / "p9.qcow2", "--to", new)),
+        (exits.NOT_FOUND, ("--from", tmp_path / "no.raw", "--to", new)),
+        (exits.FORBIDDEN, ("--from", image, "--to", url)),  # open for reading only
+        (exits.CONFLICT, ("--from", image, "--to", odd)),  # too small
+    ]
+    for status, words in cases:
+        refused(status, "copy", *words)
+    assert sorted(path.name for path in points.iterdir()) == ["p1.qcow2", "p1.sums"]
+    assert not (tmp_path / "raw").exists()
+    refused(exits.NOT_FOUND, "digest", points / "p9.qcow2")
+    refused(exits.USAGE, "digest", tmp_path / "no.raw")
+    refused(exits.USAGE, "nonsense")
+
+
+@pytest.mark.parametrize("kind", ["image", "raw"])
+@pytest.mark.parametrize("hangs", [False, True], ids=["moving", "hanging"])
+def test_ctrl_c_leaves_nothing(large: Path, nbd: Any, points: Path, kind: str, hangs: bool) -> None:
+    url = nbd(large, speed=SPEED)
+    sink = points / ("p1.qcow2" if kind == "image" else "disk.raw")
+    with start("copy", "--from", url, "--to", sink) as process:
+        wait_for(lambda: any(path.stat().st_blocks > 2048 for path in points.glob("*.partial")))
+        if hangs:
+            nbd.newest.send_signal(signal.SIGSTOP)
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=DEADLINE)
+        seconds = time.monotonic() - began
+        if hangs:
+            nbd.newest.send_signal(signal.SIGCONT)
+    assert process.returncode == exits.INTERRUPTED, err
+    assert out == ""
+    assert err == "overkeep-mover: overkeep-mover copy was cancelled; nothing of it was kept.\n"
+    assert list(points.iterdir()) == []
+    assert seconds < DEADLINE / 3, "it waited for the disk"
+
+
+def test_a_reader_that_has_seen_enough(disk: Path, nbd: Any, points: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with start("copy", "--from", nbd(disk), "--to", points / "p1.qcow2", stdout=writer) as process:
+        os.close(writer)
+        _, err = process.communicate(timeout=DEADLINE)
+    assert (process.returncode, err) == (exits.OK, "")
