@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from overkeep.daemons.mover_commands import copy, digest
+from overkeep.daemons.mover_commands import copy, digest, merge, verify
 from overkeep.daemons.mover_commands.command import Command
 
-COMMANDS: tuple[Command, ...] = (copy, digest)
+COMMANDS: tuple[Command, ...] = (copy, digest, merge, verify)
 """All of them, in the order of the help."""
