@@ -22,6 +22,7 @@ from overkeep.controller.enrolment import Pki
 from overkeep.controller.guard import Guard
 from overkeep.controller.janitor import Janitor
 from overkeep.controller.ports import Patience, Ports
+from overkeep.controller.scheduler import Scheduler
 from overkeep.controller.service import JOB_QUEUE, Controller, make_durable
 from overkeep.controller.store import Store
 from overkeep.controller.target import Target
@@ -92,6 +93,9 @@ def serving(settings: ControllerConfig) -> Iterator[ApiServer]:
         janitor = Janitor(controller, durable)
         janitor.start()
         stack.callback(janitor.stop)
+        scheduler = Scheduler(controller)
+        scheduler.start()
+        stack.callback(scheduler.stop)
         app = create_app(Backend(controller=controller, access=access, janitor=janitor))
         server = ApiServer(app, listen=settings.listen, port=settings.port, cert=pki.api_cert, key=pki.api_key)
         stack.enter_context(server)

@@ -44,6 +44,11 @@ class Assignments:
         paused = (_is(workload_id), t.assignment.c.paused)
         self._update(sa.update(t.assignment).where(*paused).values(paused=False, planned_up_to=_stamp(now)))
 
+    def mark(self, workload_id: str, planned_up_to: dt.datetime, *, told: str | None = None) -> None:
+        """Write down how far the runs of a workload were looked at, and what became of the last."""
+        values = {"planned_up_to": _stamp(planned_up_to), **({} if told is None else {"told": told})}
+        self._update(sa.update(t.assignment).where(_is(workload_id)).values(values))
+
     def plan_anew(self, policy_id: str, *, now: dt.datetime) -> None:
         """Count the runs of all workloads of a policy from now on."""
         mine = t.assignment.c.policy_id == policy_id

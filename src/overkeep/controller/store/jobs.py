@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from overkeep.controller.records import DiskProgress, Failure, Job, JobEvent, JobState, Member
+from overkeep.controller.records import DiskProgress, Failure, Job, JobEvent, JobKind, JobState, Member
 from overkeep.controller.store import schema as t
 from overkeep.controller.store.rows import disk_row, event_value, job_row, job_value, vm_row, vms_of
 from overkeep.errors import Conflict, NotFound
@@ -30,12 +30,20 @@ class Jobs:
     def create(self, job: Job, members: Sequence[Member], *, exclusive: bool) -> None:
         """Add a queued job; `exclusive` refuses with `Conflict` when another job works on one of the VMs."""
         with self._engine.begin() as connection:
-            if exclusive:
-                _check_free(connection, members)
-            connection.execute(sa.insert(t.job).values(job_row(job)))
-            for member in members:
-                row = vm_row(job.id, member, busy=exclusive)
-                connection.execute(sa.insert(t.job_vm).values(row))
+            _insert(connection, job, members, exclusive=exclusive)
+
+    def create_once(self, job: Job, members: Sequence[Member]) -> bool:
+        """Add a queued job for itself alone on its VMs; False when there is a job of this id."""
+        try:
+            with self._engine.begin() as connection:
+                if connection.scalar(sa.select(t.job.c.id).where(t.job.c.id == job.id)):
+                    return False
+                _insert(connection, job, members, exclusive=True)
+        except sa.exc.IntegrityError:  # another controller was quicker
+            if self._is_known(job.id):
+                return False
+            raise
+        return True
 
     def get(self, job_id: str) -> Job:
         """One job with its VMs and disks; raise `NotFound`."""
@@ -52,6 +60,13 @@ class Jobs:
             query = query.where(t.job.c.state.in_(_LIVE))
         with self._engine.connect() as connection:
             return tuple(job_value(row, vms_of(connection, row.id)) for row in connection.execute(query).all())
+
+    def newest(self, workload_id: str, kind: JobKind) -> Job | None:
+        """The newest job of a kind that works on a workload."""
+        mine = (t.job.c.workload_id == workload_id, t.job.c.kind == kind)
+        with self._engine.connect() as connection:
+            row = connection.execute(sa.select(t.job).where(*mine).order_by(t.job.c.created.desc()).limit(1)).first()
+            return None if row is None else job_value(row, vms_of(connection, row.id))
 
     def start(self, job_id: str) -> None:
         """Mark a queued job as running; one that runs already stays as it is."""
@@ -124,6 +139,10 @@ class Jobs:
             with self._news:
                 self._news.wait(min(left, 1.0))  # another process may write as well
 
+    def _is_known(self, job_id: str) -> bool:
+        with self._engine.connect() as connection:
+            return connection.scalar(sa.select(t.job.c.id).where(t.job.c.id == job_id)) is not None
+
     def _set(self, job_id: str, values: Mapping[str, Any], *, only: JobState | None = None) -> None:
         where = [t.job.c.id == job_id]
         if only:
@@ -137,6 +156,14 @@ class Jobs:
             self._news.notify_all()
 
 
+def _insert(connection: sa.Connection, job: Job, members: Sequence[Member], *, exclusive: bool) -> None:
+    if exclusive:
+        _check_free(connection, members)
+    connection.execute(sa.insert(t.job).values(job_row(job)))
+    for member in members:
+        connection.execute(sa.insert(t.job_vm).values(vm_row(job.id, member, busy=exclusive)))
+
+
 def _check_free(connection: sa.Connection, members: Sequence[Member]) -> None:
     ids = [member.vm_id for member in members]
     query = sa.select(t.job_vm.c.vm_name, t.job_vm.c.job_id).where(t.job_vm.c.busy, t.job_vm.c.vm_id.in_(ids))
@@ -146,6 +173,7 @@ def _check_free(connection: sa.Connection, members: Sequence[Member]) -> None:
         raise Conflict(
             what=f"Job {job_id} works on VM {vm_name!r}",
             todo=f"wait until it has ended or cancel it with `overkeep job cancel {job_id}`",
+            job_id=job_id,
         )
 
 

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The scheduler: once a minute it begins the runs that the policies of workloads plan, each of them once."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+
+from overkeep.controller.records import Assignment, Job, JobKind, JobState, Member, StoredPolicy, Workload
+from overkeep.controller.service import Controller
+from overkeep.errors import Conflict, NotFound, OverkeepError
+from overkeep.logs import fields
+from overkeep.model.policy import Policy
+from overkeep.model.schedule import due
+from overkeep.units import utc_now
+
+CALLER = "scheduler"
+_NAMESPACE = uuid.UUID("6d1a3a1e-0b0c-5e0e-8d5a-5a9d6c2f7b11")  # of the ids of planned jobs; must never change
+
+_log = logging.getLogger(__name__)
+
+
+class Scheduler:
+    """Runs in a thread of its own; `clock` tells the time.
+
+    The id of a job is made of workload, policy and planned minute: a tick that is repeated, after a crash or by another
+    controller, finds the job there. The data base says how far each workload was looked at.
+    """
+
+    def __init__(self, controller: Controller, *, clock: Callable[[], dt.datetime] = utc_now) -> None:
+        self._controller = controller
+        self._store = controller.ports.store
+        self._clock = clock
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
+
+    def start(self) -> None:
+        """Begin to tick."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the present tick."""
+        self._wake.set()
+        self._thread.join()
+
+    def tick(self) -> None:
+        """Begin what is due now; what fails for one workload is logged, and due again in the next minute."""
+        if self._store.assignments.all_paused:
+            return
+        for assignment in self._store.assignments.all():
+            if assignment.paused:
+                continue
+            try:
+                self._look_at(assignment)
+            except OverkeepError as error:
+                _log.warning("scheduler: workload %s: %s", assignment.workload_id, error)
+
+    def _look_at(self, assignment: Assignment) -> None:
+        try:
+            workload = self._store.workloads.get(assignment.workload_id)
+            policy = self._store.policies.get(assignment.policy_id)
+        except NotFound:  # deleted since the tick began
+            return
+        now = self._clock()
+        mark = dt.datetime.fromisoformat(assignment.planned_up_to)
+        if mark > now:  # the clock was set back: what is planned again finds its jobs there
+            self._store.assignments.mark(workload.id, now)
+            mark = now
+        planned = due(policy.policy.schedules, mark, now)
+        if planned is not None:
+            self._begin(workload, policy, planned)
+        elif failed := self._to_be_retried(workload, policy.policy, now):
+            self._retry(workload, policy, failed)
+
+    def _begin(self, workload: Workload, policy: StoredPolicy, planned: dt.datetime) -> None:
+        job = self._job(workload, policy, planned=planned.isoformat(), tries=1)
+        try:
+            if self._give(job, workload.members):
+                late = (self._clock() - planned).total_seconds()
+                if late >= 120:
+                    text = f"This run was planned for {planned:%Y-%m-%d %H:%M}Z and is made up for now"
+                    self._store.jobs.add_event(job.id, "warning", text)
+            told = f"{planned:%Y-%m-%d %H:%M}Z: job {job.id}"
+        except Conflict as busy:
+            told = f"{planned:%Y-%m-%d %H:%M}Z: left out, because {busy.fields['what']}"
+            self._tell_left_out(busy, workload, planned)
+        self._store.assignments.mark(workload.id, planned, told=told)
+
+    def _tell_left_out(self, busy: Conflict, workload: Workload, planned: dt.datetime) -> None:
+        text = f"The run of workload {workload.name!r} planned for {planned:%Y-%m-%d %H:%M}Z is left out: this job runs"
+        if job_id := busy.fields.get("job_id"):
+            self._store.jobs.add_event(job_id, "warning", text)
+        _log.warning("run left out %s", fields(workload=workload.name, reason=busy.fields["what"]))
+
+    def _to_be_retried(self, workload: Workload, policy: Policy, now: dt.datetime) -> Job | None:
+        """The last job of a workload, if it was planned, has failed, and the time for another try has come."""
+        last = self._store.jobs.newest(workload.id, JobKind.BACKUP)
+        if last is None or last.state is not JobState.FAILED or "planned" not in last.request or last.ended is None:
+            return None
+        when = policy.retry_at(dt.datetime.fromisoformat(last.ended), int(last.request["tries"]))
+        is_open = any(schedule.allows(now) for schedule in policy.schedules)
+        return last if when is not None and when <= now and is_open else None
+
+    def _retry(self, workload: Workload, policy: StoredPolicy, failed: Job) -> None:
+        """Back up once more the VMs that failed and are still in the workload."""
+        bad = {vm.vm_id for vm in failed.vms if vm.state is not JobState.SUCCEEDED}
+        members = tuple(member for member in workload.members if member.vm_id in bad)
+        if not members:
+            return
+        tries = int(failed.request["tries"]) + 1
+        job = self._job(workload, policy, planned=failed.request["planned"], tries=tries)
+        try:
+            if self._give(job, members):
+                text = f"Try {tries} of at most {policy.policy.retries + 1}, because job {failed.id} failed"
+                self._store.jobs.add_event(job.id, "info", text)
+        except Conflict as busy:
+            _log.info("try put off %s", fields(workload=workload.name, reason=busy.fields["what"]))
+
+    def _give(self, job: Job, members: Sequence[Member]) -> bool:
+        """Write the job down and give it to the engine; False when it was written down before.
+
+        A crash in between loses nothing: the janitor gives the engine what it does not know.
+        """
+        if not self._store.jobs.create_once(job, members):
+            return False
+        _log.info("run begins %s", fields(workload=job.subject, job=job.id, planned=job.request["planned"]))
+        self._controller.submit_again(job)
+        return True
+
+    def _job(self, workload: Workload, policy: StoredPolicy, *, planned: str, tries: int) -> Job:
+        return Job(
+            id=str(uuid.uuid5(_NAMESPACE, f"{workload.id}/{policy.id}/{planned}/{tries}")),
+            kind=JobKind.BACKUP,
+            state=JobState.QUEUED,
+            workload_id=workload.id,
+            subject=workload.name,
+            caller=CALLER,
+            request={"full": False, "planned": planned, "tries": tries},
+            created=self._clock().isoformat(timespec="milliseconds"),
+        )
+
+    def _run(self) -> None:
+        while not self._wake.is_set():
+            try:
+                self.tick()
+            except Exception:  # noqa: BLE001 - the outermost loop of a thread: logged, and the next minute comes
+                _log.exception("the scheduler's tick failed")
+            self._wake.wait(60 - self._clock().timestamp() % 60)
