@@ -129,7 +129,7 @@ def test_a_chain_that_is_broken_is_not_built_on(world: World) -> None:
 
 
 def test_a_chain_as_long_as_chains_may_be_is_followed_by_a_full(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("overkeep.controller.workflows.backup_steps.LONGEST_CHAIN", 2)
+    monkeypatch.setattr("overkeep.model.policy.LONGEST_CHAIN", 2)
     world.add(vm("web", disk("root")))
     for _ in range(3):
         assert succeeded(world.back_up())

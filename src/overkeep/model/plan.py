@@ -33,12 +33,16 @@ class VmNotReady(OverkeepError):
 
 @dataclass(frozen=True, kw_only=True)
 class DiskPlan:
-    """What is done with one disk; `backing` is the file name of the parent image of an incremental."""
+    """What is done with one disk.
+
+    `backing` is the file name of the parent image of an incremental, `since_full` the number of incrementals with it.
+    """
 
     disk: Disk
     changes: Changes
     reason: str
     backing: str | None = None
+    since_full: int | None = None
 
     @property
     def mode(self) -> Mode:
@@ -126,7 +130,8 @@ def _plan_disk(disk: Disk, basis: Basis, *, full: bool) -> DiskPlan:
     if basis.last is None or parent is None:
         return DiskPlan(disk=disk, changes=Changes.ALL, reason="the last restore point does not hold this disk")
     reason = f"changes since restore point {basis.last.id}"
-    plan = DiskPlan(disk=disk, changes=Changes.TRACKED, reason=reason, backing=parent.file)
+    since = None if parent.since_full is None else parent.since_full + 1
+    plan = DiskPlan(disk=disk, changes=Changes.TRACKED, reason=reason, backing=parent.file, since_full=since)
     why = _why_unknown(disk, parent) or _why_untracked(basis.last, basis)
     return compared(plan, why) if why else plan
 

@@ -37,7 +37,8 @@ class DiskImage:
 
     `file` and `backing` are bare names in the disk's folder. `stored` is the size of the file's data in bytes,
     `covered` what the extents that were copied cover of the disk (zeroes included),
-    `moved` what was read of it. `changes` is None when the point's writer did not tell.
+    `moved` what was read of it. `since_full` is the number of incremental backups of the disk since its
+    last full one, this one among them. `changes` and `since_full` are None when the point's writer did not tell.
     """
 
     disk_id: str
@@ -54,6 +55,7 @@ class DiskImage:
     interface: str
     bootable: bool
     changes: Changes | None = None
+    since_full: int | None = None
     sparse: bool = True
     tracks_changes: bool = False
     storage_domain_id: str = ""

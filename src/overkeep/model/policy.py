@@ -29,6 +29,33 @@ class Copying:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What of a policy a backup carries out; these are those of a workload that has none."""
+
+    copying: Copying = field(default_factory=Copying)
+    full_every: int | None = None
+    longest_chain: int = LONGEST_CHAIN
+    retention: Retention = field(default_factory=Retention)
+
+    def why_full(self, *, chain: int, since_full: int | None) -> str:
+        """Why a disk is backed up in full; empty when an incremental will do.
+
+        `chain` is the number of images of the last point's chain. Where nobody told how many incrementals there were
+        since the last full backup, it is taken for their number.
+        """
+        longest = min(self.longest_chain, LONGEST_CHAIN)
+        if chain >= longest:
+            return f"its chain has reached {chain} images"
+        since = chain - 1 if since_full is None else since_full
+        if self.full_every is not None and since >= self.full_every:
+            return f"the policy asks for a full backup after {since} incrementals" if since else _ALWAYS_FULL
+        return ""
+
+
+_ALWAYS_FULL = "the policy asks for full backups"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Policy:
     """What an administrator lays down for workloads.
 
@@ -46,6 +73,16 @@ class Policy:
     retries: int = 0
     retry_wait: int = 10
     copying: Copying = field(default_factory=Copying)
+
+    @property
+    def terms(self) -> Terms:
+        """What a backup carries out."""
+        return Terms(
+            copying=self.copying,
+            full_every=self.full_every,
+            longest_chain=self.longest_chain,
+            retention=self.retention,
+        )
 
     def retry_at(self, ended: dt.datetime, tries: int) -> dt.datetime | None:
         """When to try again after `tries` runs of which the last ended at `ended`; None when it was tried enough."""

@@ -13,9 +13,10 @@ from pydantic import TypeAdapter
 from overkeep.controller.records import StoredPolicy
 from overkeep.controller.store import schema as t
 from overkeep.errors import Conflict, NotFound, OverkeepError
-from overkeep.model.policy import Policy
+from overkeep.model.policy import Policy, Terms
 
 _POLICY = TypeAdapter(Policy)
+_TERMS = TypeAdapter(Terms)
 
 
 class ChangedMeanwhile(OverkeepError):
@@ -82,6 +83,16 @@ class Policies:
 def policy_document(policy: Policy) -> dict[str, Any]:
     """A policy as JSON."""
     return _POLICY.dump_python(policy, mode="json")  # type: ignore[no-any-return]
+
+
+def terms_document(terms: Terms) -> dict[str, Any]:
+    """The terms of a backup as JSON, as its workflows carry them."""
+    return _TERMS.dump_python(terms, mode="json")  # type: ignore[no-any-return]
+
+
+def terms_value(document: Any) -> Terms:
+    """The terms of such a document; of a workflow that began before there were policies, those without one."""
+    return _TERMS.validate_python(document or {})
 
 
 def policy_value(document: Any) -> Policy:

@@ -68,6 +68,7 @@ def _image(item: DiskPlan, result: CopyResult, file: str) -> DiskImage:
         interface=disk.interface,
         bootable=disk.bootable,
         changes=item.changes,
+        since_full=0 if item.mode is Mode.FULL else item.since_full,
         sparse=disk.sparse,
         tracks_changes=disk.tracks_changes,
         storage_domain_id=disk.storage_domain_id,

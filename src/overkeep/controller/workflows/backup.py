@@ -9,8 +9,10 @@ from overkeep.controller.durable import Durable
 from overkeep.controller.ports import Ports
 from overkeep.controller.records import Failure, JobState, VmProgress
 from overkeep.controller.steps import State, Watch, failed, outcome
+from overkeep.controller.store.policies import policy_document, terms_document
 from overkeep.controller.workflows import backup_vm
 from overkeep.errors import OverkeepError
+from overkeep.model.policy import Policy, Terms
 
 NAME = "backup"
 VM_QUEUE = "vms"
@@ -35,9 +37,18 @@ def _open(ports: Ports, job_id: str) -> State:
     job = jobs.get(job_id)
     ports.ready_target()
     workload = ports.store.workloads.get(job.workload_id)
-    ports.repository.put_workload(workload.id, name=workload.name, members=_members(job.vms))
-    asked = {"workload_id": workload.id, "full": bool(job.request.get("full"))}
+    members = {member.vm_id: member.vm_name for member in workload.members} | _members(job.vms)
+    policy = _policy(ports, workload.id)
+    kept = {} if policy is None else policy_document(policy)
+    ports.repository.put_workload(workload.id, name=workload.name, members=members, policy=kept)
+    terms = terms_document(Terms() if policy is None else policy.terms)
+    asked = {"workload_id": workload.id, "full": bool(job.request.get("full")), "terms": terms}
     return {"vms": [vm.vm_id for vm in job.vms], "asked": asked}
+
+
+def _policy(ports: Ports, workload_id: str) -> Policy | None:
+    given = ports.store.assignments.of(workload_id)
+    return None if given is None else ports.store.policies.get(given.policy_id).policy
 
 
 def _members(vms: Sequence[VmProgress]) -> dict[str, str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -16,6 +17,7 @@ from overkeep.controller.ports import Ports, backup_id
 from overkeep.controller.records import HeldKind, JobState
 from overkeep.controller.release import drop_old_checkpoints, patiently, release_backup, watch_release
 from overkeep.controller.steps import PASSING, State, Watch, cancelled, failed, outcome
+from overkeep.controller.store.policies import terms_value
 from overkeep.controller.workflows.assembly import as_given, backup_progress, make_point
 from overkeep.controller.workflows.orders import backup_task
 from overkeep.engine.api import BackupRequest, BackupSession
@@ -23,7 +25,7 @@ from overkeep.engine.errors import BackupFailed
 from overkeep.errors import OverkeepError
 from overkeep.logs import fields
 from overkeep.model.plan import BackupPlan, Basis, plan_backup
-from overkeep.model.points import LONGEST_CHAIN, DiskImage, Mode, RestorePoint, point_id
+from overkeep.model.points import DiskImage, Mode, RestorePoint, point_id
 from overkeep.mover.orders import CopyResult
 from overkeep.repository.errors import ChainBroken
 from overkeep.repository.repository import Draft
@@ -50,11 +52,12 @@ _WISH = TypeAdapter(Wish)
 class BackupSteps:
     """The effects. Each takes what the steps before it found out and returns what it adds; each may be repeated."""
 
-    def __init__(self, ports: Ports, job_id: str, vm_id: str, *, workload_id: str, attempt: int) -> None:
+    def __init__(self, ports: Ports, job_id: str, vm_id: str, *, asked: Mapping[str, Any], attempt: int) -> None:
         self.ports = ports
         self.job_id = job_id
         self.vm_id = vm_id
-        self.workload_id = workload_id
+        self.workload_id: str = asked["workload_id"]
+        self.terms = terms_value(asked.get("terms"))
         self.backup_id = backup_id(job_id, vm_id, attempt)
         self.watch = Watch(ports=ports, job_id=job_id)
         self.exposure = Exposure(watch=self.watch, vm_id=vm_id)
@@ -135,7 +138,10 @@ class BackupSteps:
         self._phase("copying")
         plan = _PLAN.validate_python(state["plan"])
         draft = self._draft(state)
-        tasks = [backup_task(self.ports, item, draft=draft, backup_id=self.backup_id) for item in plan.disks]
+        tasks = [
+            backup_task(self.ports, item, draft=draft, backup_id=self.backup_id, copying=self.terms.copying)
+            for item in plan.disks
+        ]
         results = copy_all(self.exposure, tasks)
         return {"results": _RESULTS.dump_python(dict(results), mode="json")}
 
@@ -194,7 +200,7 @@ class BackupSteps:
         return {"state": result}
 
     def _why_spoilt(self, last: RestorePoint) -> dict[str, str]:
-        """Why nothing may be built on images of a point, by disk: a chain is broken, or as long as chains may be."""
+        """Why nothing may be built on images of a point, by disk: a chain is broken, or the policy says so."""
         found = {image.disk_id: self._why_image_spoilt(last, image) for image in last.images}
         return {disk_id: why for disk_id, why in found.items() if why}
 
@@ -205,7 +211,7 @@ class BackupSteps:
             told = f"Disk {image.name!r} is backed up in full, because its last restore point is damaged: {error}"
             self._event("warning", told)
             return "the last restore point is damaged"
-        return f"its chain has reached {length} images" if length >= LONGEST_CHAIN else ""
+        return self.terms.why_full(chain=length, since_full=image.since_full)
 
     def _require_open(self, vm_name: str) -> None:
         engine = self.ports.engine

@@ -35,11 +35,11 @@ def workflow_id(job_id: str, vm_id: str) -> str:
 def body(ports: Ports, job_id: str, vm_id: str, asked: dict[str, Any]) -> State:
     """Back one VM up; once more without what turned out to be lost, its checkpoint or its last restore point.
 
-    `asked` holds `workload_id` and `full`.
+    `asked` holds `workload_id`, `full`, and the `terms` of the policy.
     """
     attempt, wish = 1, Wish(full=asked["full"])
     while True:
-        steps = BackupSteps(ports, job_id, vm_id, workload_id=asked["workload_id"], attempt=attempt)
+        steps = BackupSteps(ports, job_id, vm_id, asked=asked, attempt=attempt)
         state = _run(steps, {"wish": _WISH.dump_python(wish)})
         cure = _cure(state, wish)
         if cure is None:

@@ -9,12 +9,13 @@ from overkeep.controller.workflows.assembly import backup_progress, restore_prog
 from overkeep.engine.api import Transfer, TransferRequest
 from overkeep.model.plan import DiskPlan
 from overkeep.model.points import Changes, RestorePoint
+from overkeep.model.policy import Copying
 from overkeep.model.restore import DiskRestore
 from overkeep.mover.orders import Access, CopyOrder, Image
 from overkeep.repository.repository import Draft
 
 
-def backup_task(ports: Ports, item: DiskPlan, *, draft: Draft, backup_id: str) -> Task:
+def backup_task(ports: Ports, item: DiskPlan, *, draft: Draft, backup_id: str, copying: Copying) -> Task:
     """The copy of one disk of a VM, exposed by a backup, into an image of a draft."""
     sink = Image(
         target=ports.target,
@@ -31,6 +32,10 @@ def backup_task(ports: Ports, item: DiskPlan, *, draft: Draft, backup_id: str) -
             sink=sink,
             dirty=item.changes is Changes.TRACKED,
             compare=item.changes is Changes.COMPARED,
+            compression=copying.compression,
+            level=copying.level,
+            bandwidth=copying.bandwidth,
+            read_back=copying.read_back,
             lease=ports.patience.lease,
             fence=fence,
         )
