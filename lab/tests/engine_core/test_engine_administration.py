@@ -59,7 +59,7 @@ def test_an_affinity_group_keeps_its_vms(system: Any, lab: Any) -> None:
     group = groups.add(types.AffinityGroup(name="apart", positive=False, enforcing=True))
     vms = groups.group_service(group.id).vms_service()
     vms.add(types.Vm(id=lab.vm_id("web")))
-    assert [vm.id for vm in vms.list()] == [lab.vm_id("web")]
+    assert [(vm.id, vm.name) for vm in vms.list()] == [(lab.vm_id("web"), "web")]
     vms.vm_service(lab.vm_id("web")).remove()
     assert vms.list() == []
     assert groups.list()[0].enforcing is True
@@ -148,6 +148,7 @@ def test_an_affinity_group_has_a_rule_for_vms_and_one_for_hosts(system: Any, lab
     made = group.get()
     assert [item.id for item in made.hosts] == [host.id]
     assert (made.vms_rule.enabled, made.positive, made.hosts_rule.positive) == (False, None, True)
+    assert [item.name for item in group.hosts_service().list()] == [host.name]
     assert made.broken is True  # the VM runs on host1
     group.update(types.AffinityGroup(hosts_rule=types.AffinityRule(enabled=False)))
     assert group.get().broken is False

@@ -20,8 +20,11 @@ def template(system: Any, lab: Any) -> Any:
     return service
 
 
-def add(system: Any, lab: Any, *, clone: bool = False) -> Any:
+def add(system: Any, lab: Any, *, clone: bool = False, **disk: Any) -> Any:
+    """A VM of the template, whose disk is to be made with `disk` instead of as it is."""
     wanted = types.Vm(name="new", cluster=types.Cluster(name="Default"), template=types.Template(name="gold"))
+    if disk:
+        wanted.disk_attachments = [types.DiskAttachment(disk=types.Disk(**disk))]
     vm = system.vms_service().vm_service(system.vms_service().add(wanted, clone=clone).id)
     lab.wait(lambda: vm.get().status == types.VmStatus.DOWN)
     return vm
@@ -53,6 +56,36 @@ def test_a_template_in_use_stays(system: Any, lab: Any, template: Any) -> None:
 def test_a_clone_does_not_hold_the_template(system: Any, lab: Any, template: Any) -> None:
     assert add(system, lab, clone=True).get().template.id == "00000000-0000-0000-0000-000000000000"
     template.remove()
+
+
+def test_a_clone_has_its_disks_as_they_are_asked_for(system: Any, lab: Any, template: Any) -> None:
+    [held] = template.disk_attachments_service().list()
+    raw: dict[str, Any] = {"id": held.disk.id, "format": types.DiskFormat.RAW, "alias": "other"}
+    with pytest.raises(ovirtsdk4.Error, match=r"Cannot add VM. Disk configuration \(RAW Sparse backup-Incremental\)"):
+        add(system, lab, clone=True, **raw)
+    place = {"storage_domains": [types.StorageDomain(name="data2")], "backup": types.DiskBackup.NONE}
+    vm = add(system, lab, clone=True, **raw, **place)
+    [attachment] = vm.disk_attachments_service().list(follow="disk")
+    disk = attachment.disk
+    assert (disk.format, disk.alias) == (types.DiskFormat.RAW, "other")
+    assert disk.storage_domains[0].id == system.storage_domains_service().list(search="name=data2")[0].id
+    assert len(list(lab.engine.state.disks[disk.id].path.parent.glob(disk.image_id))) == 1
+
+
+def test_disks_that_a_template_holds_are_layers_on_its_domain(system: Any, lab: Any, template: Any) -> None:
+    [held] = template.disk_attachments_service().list()
+    for refusal, disk in (
+        ("can not be defined as Raw", {"format": types.DiskFormat.RAW}),
+        ("does not contain the VM Template", {"storage_domains": [types.StorageDomain(name="data2")]}),
+    ):
+        with pytest.raises(ovirtsdk4.Error, match=refusal):
+            add(system, lab, id=held.disk.id, **disk)
+    with pytest.raises(ovirtsdk4.NotFoundError):
+        add(system, lab, id=lab.disk_id("db_system"))
+    assert not system.vms_service().list(search="name=new")
+    vm = add(system, lab, id=held.disk.id, alias="layer")
+    disk = vm.disk_attachments_service().list(follow="disk")[0].disk
+    assert (disk.alias, disk.format, disk.sparse) == ("layer", types.DiskFormat.COW, True)
 
 
 def test_versions_share_a_name(system: Any, lab: Any, template: Any) -> None:

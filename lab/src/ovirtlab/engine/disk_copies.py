@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from contextlib import suppress
 from pathlib import Path
@@ -37,20 +38,24 @@ def check_domain(context: Context, domain_id: str, *, action: str) -> None:
 
 def register_copy(context: Context, disk: Disk, *, alias: str, domain_id: str, disk_id: str = "") -> Disk:
     """The record of a copy, locked until `copy` has made its volume."""
-    spec = DiskSpec(
-        alias=alias or disk.alias,
+    spec = dataclasses.replace(spec_of_copy(disk), alias=alias or disk.alias, storage_domain_id=domain_id, id=disk_id)
+    disks.check_new(context, spec)
+    return disks.register(context, spec)
+
+
+def spec_of_copy(disk: Disk) -> DiskSpec:
+    """What a copy on the same domain is made of."""
+    return DiskSpec(
+        alias=disk.alias,
         size=disk.provisioned_size,
         format=disk.format,
-        storage_domain_id=domain_id,
-        id=disk_id,
+        storage_domain_id=disk.storage_domain_id,
         description=disk.description,
         sparse=disk.sparse,
         backup=disk.backup,
         content_type=disk.content_type,
         wipe_after_delete=disk.wipe_after_delete,
     )
-    disks.check_new(context, spec)
-    return disks.register(context, spec)
 
 
 async def copy(context: Context, source: Disk, sink: Disk, *, cause: Cause) -> None:

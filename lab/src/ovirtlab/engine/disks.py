@@ -47,28 +47,28 @@ class DiskSpec:
     kept: dict[str, Any] = field(default_factory=dict)
 
 
-def check_new(context: Context, spec: DiskSpec) -> None:
+def check_new(context: Context, spec: DiskSpec, *, action: str = ADD) -> None:
     """Refuse what the engine refuses to make."""
     state = context.state
     if spec.size <= 0:
-        raise invalid(f"{ADD}. Disk's provisioned size has to be greater than 0.")
+        raise invalid(f"{action}. Disk's provisioned size has to be greater than 0.")
     if spec.size > LARGEST:
         raise invalid(f"Cannot create disk more than {LARGEST >> 30} GiB")
     if spec.id in state.disks:
         alias = state.disks[spec.id].alias
         raise conflict(
-            f"{ADD}. The selected disk ID: {spec.id} is already used by the following existing disk: {alias}."
+            f"{action}. The selected disk ID: {spec.id} is already used by the following existing disk: {alias}."
         )
     if spec.image_id and any(spec.image_id in (disk.image_id, *disk.volumes) for disk in state.disks.values()):
-        raise conflict(f"{ADD}. The selected image ID: {spec.image_id} is already in use.")
+        raise conflict(f"{action}. The selected image ID: {spec.image_id} is already in use.")
     if not _fits(spec):
         raise conflict(
-            f"{ADD}. Disk configuration ({spec.format.upper()} {'Sparse' if spec.sparse else 'Preallocated'} "
+            f"{action}. Disk configuration ({spec.format.upper()} {'Sparse' if spec.sparse else 'Preallocated'} "
             f"backup-{spec.backup.capitalize()}) is incompatible with the storage domain type."
         )
     if spec.shareable and spec.format == "cow":
-        raise conflict(f"{ADD}. The disk's volume format is not supported for shareable disk.")
-    _check_domain(state.storage_domains[spec.storage_domain_id])
+        raise conflict(f"{action}. The disk's volume format is not supported for shareable disk.")
+    _check_domain(state.storage_domains[spec.storage_domain_id], action)
 
 
 def _fits(spec: DiskSpec) -> bool:
@@ -77,10 +77,10 @@ def _fits(spec: DiskSpec) -> bool:
     return spec.sparse or spec.backup == "incremental"
 
 
-def _check_domain(domain: StorageDomain) -> None:
+def _check_domain(domain: StorageDomain, action: str) -> None:
     if domain.status != "active":
         raise conflict(
-            f"{ADD}. The relevant Storage Domain's status is {domain.status.capitalize()}.",
+            f"{action}. The relevant Storage Domain's status is {domain.status.capitalize()}.",
         )
 
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 from ovirtlab.engine import disk_copies, disks, jobs
 from ovirtlab.engine.context import Context
-from ovirtlab.engine.entities import Disk, DiskAttachment, Template, Vm
-from ovirtlab.engine.faults import conflict
+from ovirtlab.engine.disks import DiskSpec
+from ovirtlab.engine.entities import Disk, DiskAttachment, DiskBackup, DiskFormat, Template, Vm
+from ovirtlab.engine.faults import NotFound, conflict
 from ovirtlab.engine.jobs import Cause
 from ovirtlab.engine.state import BLANK
 
 ADD = "Cannot add Template"
+ADD_VM = "Cannot add VM"
 REMOVE = "Cannot remove Template"
 _SETTINGS = (
     "bios_type", "boot_devices", "boot_menu", "cores", "custom_properties", "kept", "level", "machine", "os_cmdline",
@@ -22,6 +26,20 @@ _SETTINGS = (
 )  # fmt: skip
 
 Copies = list[tuple[Disk, Disk, DiskAttachment]]  # (source, copy, how the copy hangs)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How a copy of a disk is to differ from it."""
+
+    domain_id: str = ""
+    alias: str = ""
+    format: DiskFormat | None = None
+    sparse: bool | None = None
+    backup: DiskBackup | None = None
+
+
+Wishes: TypeAlias = Mapping[str, Wish]  # by the id of the disk that is copied
 
 
 def check_source(context: Context, vm: Vm) -> None:
@@ -37,11 +55,11 @@ def settings_of(vm: Vm) -> dict[str, Any]:
     return {name: copy.copy(getattr(vm, name)) for name in _SETTINGS}
 
 
-def register(context: Context, vm: Vm, template: Template, *, places: dict[str, str]) -> Copies:
+def register(context: Context, vm: Vm, template: Template, *, wishes: Wishes) -> Copies:
     """Put a template of a checked VM into the state, locked until `fill_template`."""
     template.settings = settings_of(vm)
     template.memory, template.status, template.creation_time = vm.memory, "locked", context.clock.now()
-    copies = _plan(context, vm.attachments, owner="", places=places)
+    copies = _plan(context, vm.attachments, owner="", wishes=wishes)
     template.attachments = {copy.id: attachment for _, copy, attachment in copies}
     context.state.templates[template.id] = template
     return copies
@@ -61,9 +79,25 @@ async def fill_template(context: Context, template: Template, copies: Copies, *,
     _tell(context, cause, template, 52, f"Failed to complete creation of {name}.", failed=True)
 
 
-def plan_disks(context: Context, vm: Vm, template: Template, *, places: dict[str, str]) -> Copies:
-    """Register copies of a template's disks for a VM that is about to be made."""
-    return _plan(context, template.attachments, owner=vm.id, places=places)
+def plan_disks(context: Context, vm: Vm, template: Template, *, wishes: Wishes, clone: bool) -> Copies:
+    """Register copies of a template's disks for a VM that is about to be made.
+
+    Those of a VM that is no clone are layers over the template's in an engine: qcow2, and on the same domain.
+    """
+    unknown = wishes.keys() - template.attachments.keys()
+    if unknown and (clone or template.id != BLANK):
+        raise NotFound(unknown.pop())
+    if clone:
+        return _plan(context, template.attachments, owner=vm.id, wishes=wishes)
+    layers = {}
+    for disk_id in template.attachments:
+        wish, disk = wishes.get(disk_id, Wish()), context.state.disks[disk_id]
+        if disk_id in wishes and (wish.format or disk.format) != "cow":
+            raise conflict(f"{ADD_VM}. Thin provisioned template disks can not be defined as Raw.")
+        if wish.domain_id not in ("", disk.storage_domain_id):
+            raise conflict(f"{ADD_VM}. The selected Storage Domain does not contain the VM Template.")
+        layers[disk_id] = dataclasses.replace(wish, format="cow", sparse=True)
+    return _plan(context, template.attachments, owner=vm.id, wishes=layers)
 
 
 async def fill_vm(context: Context, vm: Vm, template: Template, copies: Copies, *, cause: Cause) -> None:
@@ -103,15 +137,30 @@ async def remove(context: Context, template: Template, *, cause: Cause) -> None:
     _tell(context, cause, template, 251, f"Removal of Template {template.name} has been completed.")
 
 
-def _plan(context: Context, attached: dict[str, DiskAttachment], *, owner: str, places: dict[str, str]) -> Copies:
-    copies: Copies = []
+def _plan(context: Context, attached: dict[str, DiskAttachment], *, owner: str, wishes: Wishes) -> Copies:
+    specs = []
     for attachment in attached.values():
         source = context.state.disks[attachment.disk_id]
-        domain_id = places.get(source.id, source.storage_domain_id)
-        sink = disk_copies.register_copy(context, source, alias=source.alias, domain_id=domain_id)
-        hung = dataclasses.replace(attachment, disk_id=sink.id, vm_id=owner, target="")
-        copies.append((source, sink, hung))
+        specs.append((attachment, source, _wanted(source, wishes.get(source.id, Wish()))))
+    for _, _, spec in specs:
+        disks.check_new(context, spec, action=ADD_VM if owner else ADD)
+    copies: Copies = []
+    for attachment, source, spec in specs:
+        sink = disks.register(context, spec)
+        copies.append((source, sink, dataclasses.replace(attachment, disk_id=sink.id, vm_id=owner, target="")))
     return copies
+
+
+def _wanted(source: Disk, wish: Wish) -> DiskSpec:
+    spec = disk_copies.spec_of_copy(source)
+    return dataclasses.replace(
+        spec,
+        storage_domain_id=wish.domain_id or spec.storage_domain_id,
+        alias=wish.alias or spec.alias,
+        format=wish.format or spec.format,
+        sparse=spec.sparse if wish.sparse is None else wish.sparse,
+        backup=wish.backup or spec.backup,
+    )
 
 
 async def _copy_all(context: Context, copies: Copies, cause: Cause) -> bool:

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
+from ovirtlab.engine.entities import HostEntity, Vm
 from ovirtlab.engine.faults import NotFound, conflict, incomplete, invalid
 from ovirtlab.engine.policies import AffinityGroup, AffinityLabel, AffinityRule
 from ovirtlab.engine.rest.bodies import Body
@@ -109,13 +111,14 @@ async def remove_group(call: Call) -> Done:
     return Done()
 
 
-def _member_routes(pattern: str, kind: str, members_of: Callable[[Call], Members], *, tag: str) -> None:
-    """The VMs, hosts or labels in a label or a group."""
+def _member_routes(
+    pattern: str, kind: str, members_of: Callable[[Call], Members], *, tag: str, named: bool = True
+) -> None:
+    """The VMs, hosts or labels in a label or a group; those in a group come with their names."""
 
     @routes.get(pattern)
     async def list_members(call: Call) -> Collection:
-        links = [link_to(kind, key) for key in members_of(call)]
-        return Collection(tag, kind, [link for link in links if link is not None])
+        return Collection(tag, kind, [_link(call, kind, key, named=named) for key in members_of(call)])
 
     serve_members(routes, f"{pattern}/{{member}}", list_members)
 
@@ -139,12 +142,27 @@ def _member_routes(pattern: str, kind: str, members_of: Callable[[Call], Members
 
 
 _GROUP = "clusters/{cluster}/affinitygroups/{group}"
-_member_routes("affinitylabels/{label}/vms", "vm", lambda call: _label(call).vms, tag="vms")
-_member_routes("affinitylabels/{label}/hosts", "host", lambda call: _label(call).hosts, tag="hosts")
+_member_routes("affinitylabels/{label}/vms", "vm", lambda call: _label(call).vms, tag="vms", named=False)
+_member_routes("affinitylabels/{label}/hosts", "host", lambda call: _label(call).hosts, tag="hosts", named=False)
 _member_routes(f"{_GROUP}/vms", "vm", lambda call: _group(call).vms, tag="vms")
 _member_routes(f"{_GROUP}/hosts", "host", lambda call: _group(call).hosts, tag="hosts")
 _member_routes(f"{_GROUP}/vmlabels", _LABEL, lambda call: _group(call).vm_labels, tag="affinity_labels")
 _member_routes(f"{_GROUP}/hostlabels", _LABEL, lambda call: _group(call).host_labels, tag="affinity_labels")
+
+
+def _link(call: Call, kind: str, key: str, *, named: bool) -> Entity:
+    link = link_to(kind, key) or Entity(kind)
+    return dataclasses.replace(link, fields={"name": _place(call, kind)[key].name}) if named else link
+
+
+def _place(call: Call, kind: str) -> Mapping[str, AffinityLabel | Vm | HostEntity]:
+    state = call.context.state
+    places: dict[str, Mapping[str, AffinityLabel | Vm | HostEntity]] = {
+        _LABEL: state.affinity_labels,
+        "vm": state.vms,
+        "host": state.hosts,
+    }
+    return places[kind]
 
 
 @routes.get("vms/{vm}/affinitylabels")
@@ -236,8 +254,7 @@ def _known(call: Call, body: Body, kind: str) -> str:
     key = body.id
     if key is None:
         raise incomplete(kind.title().replace("_", ""), "id", "add")
-    state = call.context.state
-    if key not in (state.affinity_labels if kind == _LABEL else state.vms if kind == "vm" else state.hosts):
+    if key not in _place(call, kind):
         raise invalid(f"Cannot edit affinity label. The {kind.replace('_', ' ')} does not exist.")
     return key
 

@@ -103,10 +103,10 @@ async def convert_disk(call: Call) -> Done:
     spec = DiskSpec(
         alias=disk.alias,
         size=disk.provisioned_size,
-        format=_format(body.text("format") or disk.format),
+        format=read_format(body.text("format") or disk.format),
         storage_domain_id=disk.storage_domain_id,
         sparse=disk.sparse if sparse is None else sparse,
-        backup=_backup(body.text("backup") or disk.backup),
+        backup=read_backup(body.text("backup") or disk.backup),
     )
     disks.check_new(call.context, spec)
     work = disks.convert(call.context, disk, spec, cause=cause_of(call))
@@ -127,7 +127,7 @@ def read_spec(call: Call, body: Body, *, disk_id: str, default_alias: str) -> Di
         raise incomplete("Disk", "provisionedSize, format", "add")
     domain_id = find_domain(call.context, body)
     call.require("create_disk", ("storage_domain", domain_id))
-    disk_format = _format(text)
+    disk_format = read_format(text)
     sparse = body.flag("sparse")
     image_id = body.text("image_id")
     return DiskSpec(
@@ -139,7 +139,7 @@ def read_spec(call: Call, body: Body, *, disk_id: str, default_alias: str) -> Di
         image_id=read_guid(image_id) if image_id else "",
         description=body.text("description") or "",
         sparse=True if sparse is None else sparse,
-        backup=_backup(body.text("backup") or "none"),
+        backup=read_backup(body.text("backup") or "none"),
         content_type=body.text("content_type") or "data",
         shareable=body.flag("shareable") or False,
         wipe_after_delete=body.flag("wipe_after_delete") or False,
@@ -175,9 +175,9 @@ async def change(call: Call, disk: Disk, body: Body) -> None:
     disks.check_free(call.context, disk, disks.EDIT)
     backup = body.text("backup")
     if backup is not None:
-        if _backup(backup) == "incremental" and disk.format == "raw":
+        if read_backup(backup) == "incremental" and disk.format == "raw":
             raise invalid(RAW_INCREMENTAL)
-        disk.backup = _backup(backup)
+        disk.backup = read_backup(backup)
     alias = body.text("alias") or body.text("name")
     disk.alias = alias or disk.alias
     description = body.text("description")
@@ -265,13 +265,13 @@ def _vms(call: Call, disk: Disk) -> Items | None:
     return Items("vm", [link_to("vm", vm.id) for vm in call.context.state.vms_of_disk(disk.id)])
 
 
-def _format(text: str) -> DiskFormat:
+def read_format(text: str) -> DiskFormat:
     if text not in ("cow", "raw"):
         raise malformed(f"The value '{text}' isn't a valid disk format, it must be one of 'cow', 'raw'.")
     return cast(DiskFormat, text)
 
 
-def _backup(text: str) -> DiskBackup:
+def read_backup(text: str) -> DiskBackup:
     if text not in ("none", "incremental"):
         raise malformed(f"The value '{text}' isn't a valid disk backup, it must be one of 'incremental', 'none'.")
     return cast(DiskBackup, text)

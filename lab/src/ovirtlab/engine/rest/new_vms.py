@@ -11,12 +11,13 @@ from ovirtlab.engine.entities import Template, Vm
 from ovirtlab.engine.faults import Conflict, Fault, conflict, incomplete, invalid
 from ovirtlab.engine.machines import ImportOptions
 from ovirtlab.engine.rest.bodies import Body
-from ovirtlab.engine.rest.disks import find_domain
+from ovirtlab.engine.rest.disks import find_domain, read_backup, read_format
 from ovirtlab.engine.rest.routing import Call, Created, Routes
 from ovirtlab.engine.rest.shapes import cause_of
 from ovirtlab.engine.rest.vm_properties import change
 from ovirtlab.engine.rest.vms import show
 from ovirtlab.engine.state import BLANK
+from ovirtlab.engine.templates import Wish
 
 routes = Routes()
 
@@ -42,9 +43,10 @@ def _add(call: Call) -> Created:
         setattr(vm, name, copy.copy(value))
     machines.check_name(context, body.text("name") or "")
     change(context, vm, body)
-    copies = templates.plan_disks(context, vm, template, places=read_places(context, body))
+    clone, wishes = bool(call.flag("clone")), read_wishes(context, body)
+    copies = templates.plan_disks(context, vm, template, wishes=wishes, clone=clone)
     machines.add(context, vm, cause=cause_of(call))
-    vm.template_id = BLANK if call.flag("clone") else template.id
+    vm.template_id = BLANK if clone else template.id
     _give_to_creator(call, vm)
     if not copies:
         return Created(lambda: show(call, vm))
@@ -113,14 +115,26 @@ def find_template(context: Context, body: Body) -> Template:
     return template
 
 
-def read_places(context: Context, body: Body) -> dict[str, str]:
-    """The storage domains that a request wants disks on, by id of the disk they are copied from."""
-    places = {}
+def read_wishes(context: Context, body: Body) -> dict[str, Wish]:
+    """What a request wants of the copies of disks, by id of the disk they are copied from."""
+    wishes = {}
     for attachment in body.list("disk_attachments", "disk_attachment"):
         disk = attachment.child("disk") or Body()
-        if disk.id is not None and ("storage_domains" in disk or "storage_domain" in disk):
-            places[disk.id] = find_domain(context, disk)
-    return places
+        if disk.id is None:
+            continue
+        form, backup, placed = (
+            disk.text("format"),
+            disk.text("backup"),
+            "storage_domains" in disk or "storage_domain" in disk,
+        )
+        wishes[disk.id] = Wish(
+            domain_id=find_domain(context, disk) if placed else "",
+            alias=disk.text("alias") or disk.text("name") or "",
+            format=None if form is None else read_format(form),
+            sparse=disk.flag("sparse"),
+            backup=None if backup is None else read_backup(backup),
+        )
+    return wishes
 
 
 def _profiles(body: Body) -> dict[tuple[str, str], str]:

@@ -12,7 +12,7 @@ from ovirtlab.engine.rest.bodies import Body
 from ovirtlab.engine.rest.documents import Collection, Entity, Value, link_to
 from ovirtlab.engine.rest.listing import Kind
 from ovirtlab.engine.rest.members import serve_members
-from ovirtlab.engine.rest.new_vms import read_places
+from ovirtlab.engine.rest.new_vms import read_wishes
 from ovirtlab.engine.rest.routing import Call, Created, Done, Routes
 from ovirtlab.engine.rest.shapes import address, cause_of
 from ovirtlab.engine.rest.vm_properties import change, shown
@@ -43,8 +43,8 @@ async def add_template(call: Call) -> Created:
     templates.check_source(context, vm)
     template = Template(id=context.state.new_id(), name=name, cluster_id=vm.cluster_id)
     _set_version(context, template, body)
-    places = read_places(context, body.child("vm") or Body())
-    copies = templates.register(context, vm, template, places=places)
+    wishes = read_wishes(context, body.child("vm") or Body())
+    copies = templates.register(context, vm, template, wishes=wishes)
     _change(context, template, body)
     work = templates.fill_template(context, template, copies, source=vm, cause=cause_of(call))
     task = context.background.spawn(work, name=f"add template {name}")
