@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench.datapath import ours
 from bench.datapath.disks import CLUSTER, change, scattered
-from bench.datapath.measure import Act, Pairs, Row, in_turn, limit_row, processor_row, wall_row
+from bench.datapath.measure import Pairs, Row, Task, in_turn, limit_row, processor_row, wall_row
 from bench.datapath.servers import Host, Served, served
 from overkeep.blocks.compression import Compression
 from overkeep.blocks.qcow2.form import Form
@@ -41,7 +41,12 @@ class _Ours:
         self._url, self._image, self._how = url, image, how
         self.result: CopyResult | None = None
 
-    def __call__(self) -> None:
+    @property
+    def task(self) -> Task:
+        """The backup as it is measured; what an earlier run made is removed before."""
+        return Task(self._run, prepare=lambda: ours.remove(self._image))
+
+    def _run(self) -> None:
         self.result = ours.backup(self._url, self._image, **self._how)  # type: ignore[arg-type]
 
     @property
@@ -55,14 +60,9 @@ def run(*command: object) -> None:
     subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL)
 
 
-def _tool(result: Path, *command: object) -> Act:
-    """Run a tool that makes `result`, removing first what an earlier run made."""
-
-    def act() -> None:
-        result.unlink(missing_ok=True)
-        run(*command)
-
-    return act
+def _tool(result: Path, *command: object) -> Task:
+    """A tool that makes `result`; what an earlier run made is removed before."""
+    return Task(lambda: run(*command), prepare=lambda: result.unlink(missing_ok=True))
 
 
 def full(bench: Bench, host: Host) -> Iterator[Row]:
@@ -70,7 +70,7 @@ def full(bench: Bench, host: Host) -> Iterator[Row]:
     theirs = bench.folder / "theirs.qcow2"
     with served(bench.disk, "--read-only") as disk:
         mine = _Ours(disk.url, bench.folder / "ours.qcow2")
-        pairs = in_turn(mine, _tool(theirs, *_CONVERT, disk.url, theirs), rounds=bench.rounds, servers=[disk.pid])
+        pairs = in_turn(mine.task, _tool(theirs, *_CONVERT, disk.url, theirs), rounds=bench.rounds, servers=[disk.pid])
         yield wall_row("full backup", "qemu-img convert", pairs, 1.15, **mine.stages)
         yield processor_row("full backup", "qemu-img convert", pairs, round(1 / 1.3, 2))
         for how, required in (("unix", 1.8), ("TLS", 2.2)):
@@ -88,19 +88,21 @@ def _against_imageio(bench: Bench, host: Host, disk: Served, how: str) -> Pairs:
     act = _tool(theirs, *(host.enter if how == "unix" else []), *client)
     mine = _Ours(disk.url, bench.folder / "ours.qcow2")
     # the server of the disk works the same for both: what is compared is the client and the daemon with our copy
-    return in_turn(mine, act, rounds=bench.rounds, servers=[host.imageio_pid])
+    return in_turn(mine.task, act, rounds=bench.rounds, servers=[host.imageio_pid])
 
 
 def _against_nbdcopy(bench: Bench, disk: Served) -> Pairs:
     theirs = bench.folder / "theirs.qcow2"
 
-    def act() -> None:
+    def prepare() -> None:
         theirs.unlink(missing_ok=True)
         run("qemu-img", "create", "-f", "qcow2", theirs, bench.size)
+
+    def act() -> None:
         with served(theirs, form="qcow2") as target:
             run("nbdcopy", "--flush", _standard(disk.url), _standard(target.url))
 
-    return in_turn(_Ours(disk.url, bench.folder / "ours.qcow2"), act, rounds=bench.rounds)
+    return in_turn(_Ours(disk.url, bench.folder / "ours.qcow2").task, Task(act, prepare), rounds=bench.rounds)
 
 
 def _standard(url: str) -> str:
@@ -111,7 +113,7 @@ def _standard(url: str) -> str:
 def _onto_nfs(bench: Bench, host: Host, disk: Served) -> Row:
     theirs, image = host.target / "theirs.qcow2", host.target / "ours.qcow2"
     mine = _Ours(disk.url, image)
-    pairs = in_turn(mine, _tool(theirs, *_CONVERT, disk.url, theirs), rounds=bench.rounds)
+    pairs = in_turn(mine.task, _tool(theirs, *_CONVERT, disk.url, theirs), rounds=bench.rounds)
     theirs.unlink()
     ours.remove(image)
     return wall_row("full backup onto NFS", "qemu-img convert", pairs, 1.3, **mine.stages)
@@ -124,7 +126,7 @@ def compressed(bench: Bench) -> Iterator[Row]:
     with served(bench.disk, "--read-only") as disk:
         mine = _Ours(disk.url, image, options=Options(form=Form(compression=Compression.ZSTD)))
         act = _tool(theirs, *command, disk.url, theirs)
-        pairs = in_turn(mine, act, rounds=max(1, bench.rounds // 2 + 1))
+        pairs = in_turn(mine.task, act, rounds=max(1, bench.rounds // 2 + 1))
         yield wall_row("zstd backup", "qemu-img convert -c", pairs, 2.5, **mine.stages)
     size, limit = image.stat().st_size, theirs.stat().st_size * 1.05
     yield limit_row("zstd backup, size", "qemu-img convert -c + 5 %", size / MIB, limit / MIB, "MiB")
@@ -148,7 +150,7 @@ def incremental(bench: Bench, host: Host) -> Iterator[Row]:
         url = host.ticket(changed.url, size=bench.size, dirty=True)
         mine = _Ours(changed.url, image, backing=base.name, changes=Changes.TRACKED)
         client = [sys.executable, "-m", "bench.datapath.imageio", url, theirs, host.ca_file, base.name]
-        pairs = in_turn(mine, _tool(theirs, *host.enter, *client), rounds=bench.rounds)
+        pairs = in_turn(mine.task, _tool(theirs, *host.enter, *client), rounds=bench.rounds)
     yield wall_row("incremental, 1 % at random", "ovirt-imageio client, unix", pairs, 2.5, **mine.stages)
     stored, limit = image.stat().st_size, 1.02 * len(places) * CLUSTER + MIB
     yield limit_row("incremental, bytes written", "1.02 x changed + 1 MiB", stored / MIB, limit / MIB, "MiB")
@@ -166,7 +168,7 @@ def compared(bench: Bench) -> Iterator[Row]:
     change(bench.disk, places)
     with served(bench.disk, "--read-only") as disk:
         mine = _Ours(disk.url, image, backing=base.name, changes=Changes.COMPARED)
-        pairs = in_turn(mine, lambda: run("nbdcopy", _standard(disk.url), "null:"), rounds=bench.rounds)
+        pairs = in_turn(mine.task, Task(lambda: run("nbdcopy", _standard(disk.url), "null:")), rounds=bench.rounds)
     yield wall_row("compare mode, 1 % changed", "nbdcopy to nothing", pairs, 0.8, **mine.stages)
     stored, limit = image.stat().st_size, 1.02 * len(places) * CLUSTER + MIB
     yield limit_row("compare mode, bytes written", "1.02 x changed + 1 MiB", stored / MIB, limit / MIB, "MiB")

@@ -11,7 +11,7 @@ from pathlib import Path
 from bench.datapath import ours
 from bench.datapath.backups import Bench, run
 from bench.datapath.disks import CLUSTER, change, scattered
-from bench.datapath.measure import Act, Pairs, Row, cost, in_turn, limit_row, processor_row, wall_row
+from bench.datapath.measure import Act, Pairs, Row, Task, cost, in_turn, limit_row, processor_row, wall_row
 from bench.datapath.servers import served
 from overkeep.blocks.merge.acts import MergeStats, merge_away
 from overkeep.blocks.merge.making import Watch
@@ -37,14 +37,11 @@ def restore(bench: Bench) -> Iterator[Row]:
     with served(target, "--discard=unmap", "--detect-zeroes=unmap") as disk:
         results: list[CopyResult] = []
 
-        def mine() -> None:
+        def unread() -> None:
             ours.forget(base, top)
-            results.append(ours.restored(top, disk.url))
 
-        def theirs() -> None:
-            ours.forget(base, top)
-            run(*command, top, disk.url)
-
+        mine = Task(lambda: results.append(ours.restored(top, disk.url)), unread)
+        theirs = Task(lambda: run(*command, top, disk.url), unread)
         pairs = in_turn(mine, theirs, rounds=bench.rounds, servers=[disk.pid])
     yield wall_row("restore", "qemu-img convert -n", pairs, 1.0, **results[-1].stages)
     yield processor_row("restore", "qemu-img convert -n", pairs, 0.0)
@@ -101,14 +98,8 @@ def verify(bench: Bench) -> Iterator[Row]:
         ours.backup(disk.url, image)
     found: list[Findings] = []
 
-    def mine() -> None:
-        ours.forget(image)
-        found.append(verify_image(image.parent, image.name))
-
-    def theirs() -> None:
-        ours.forget(image)
-        run("sha256sum", image)
-
+    mine = Task(lambda: found.append(verify_image(image.parent, image.name)), lambda: ours.forget(image))
+    theirs = Task(lambda: run("sha256sum", image), lambda: ours.forget(image))
     pairs = in_turn(mine, theirs, rounds=bench.rounds)
     if not all(each.sound for each in found):
         raise RuntimeError(f"the image is not sound: {found[-1]}")

@@ -17,6 +17,14 @@ Act = Callable[[], object]
 
 
 @dataclass(frozen=True)
+class Task:
+    """What is measured, and what is done before each run without being measured."""
+
+    act: Act
+    prepare: Act = lambda: None
+
+
+@dataclass(frozen=True)
 class Cost:
     """Seconds on the clock, and of processors: of this process, its children and the servers involved."""
 
@@ -59,12 +67,13 @@ class Pairs:
         return float(statistics.median(getattr(their, measure) / getattr(our, measure) for our, their in pairs))
 
 
-def in_turn(ours: Act, theirs: Act, *, rounds: int, servers: Collection[int] = ()) -> Pairs:
+def in_turn(ours: Task, theirs: Task, *, rounds: int, servers: Collection[int] = ()) -> Pairs:
     """Run both `rounds` times, every other time in the other order: what comes second finds the disk busy."""
     pairs = Pairs([], [])
     for number in range(rounds):
-        for whose, act in ((pairs.ours, ours), (pairs.theirs, theirs))[:: -1 if number % 2 else 1]:
-            whose.append(cost(act, servers))
+        for whose, task in ((pairs.ours, ours), (pairs.theirs, theirs))[:: -1 if number % 2 else 1]:
+            task.prepare()
+            whose.append(cost(task.act, servers))
     return pairs
 
 

@@ -40,8 +40,7 @@ def backup(
     changes: Changes = Changes.ALL,
     options: Options | None = None,
 ) -> CopyResult:
-    """Make `image` from the disk at `url`, and remove what an earlier run made."""
-    remove(image)
+    """Make `image` from the disk at `url`."""
     place = Place(folder=image.parent, name=image.name, backing=backing)
     with closing(NbdSource(url, dirty=changes is Changes.TRACKED)) as disk:
         return back_up(disk, place, changes=changes, options=options or Options(), watch=Unwatched())
