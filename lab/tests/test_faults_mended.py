@@ -115,9 +115,8 @@ def abandoned(lab: Lab, backup: str, transfer: str, since: int) -> bool:
 
 
 def without_ticket(lab: Lab, backup: str, transfer: str, since: int) -> bool:
-    """The transfer fails, or waits to fail until the host can be asked to take its ticket away."""
-    failed = lab.phase(transfer) in ("cancelled_system", "finalizing_failure", "finished_failure")
-    return failed and 1065 in lab.codes(since) and lab.phase(backup) == "ready"
+    """The transfer fails, and the backup goes on."""
+    return lab.phase(transfer) == "finished_failure" and 1065 in lab.codes(since) and lab.phase(backup) == "ready"
 
 
 def unknown(lab: Lab, backup: str, transfer: str, since: int) -> bool:

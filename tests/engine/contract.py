@@ -399,7 +399,7 @@ def transferring(engine: Engine, transfer_id: str) -> Transfer:
 
 
 def ended_transfer(engine: Engine, transfer_id: str) -> Transfer:
-    wait_until(lambda: engine.transfer(transfer_id).phase.startswith("finished"))
+    wait_until(lambda: engine.transfer(transfer_id).over)
     return engine.transfer(transfer_id)
 
 

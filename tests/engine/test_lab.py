@@ -29,6 +29,7 @@ from ovirtlab.engine.app import create_engine
 from ovirtlab.engine.entities import User
 from ovirtlab.environment import Disk, Environment, Host, StorageDomain, Vm
 from ovirtlab.host.memory import MemoryHost, Storage
+from ovirtlab.machine.errors import HostError
 
 from .contract import EngineContract, World, backed_up, disk_spec, new_id, transferring, wait_until
 
@@ -152,14 +153,31 @@ def test_a_transfer_whose_ticket_is_lost_is_made_anew(world: World, lab: Lab) ->
         transferring(engine, first)
         for host in lab.engine.context.hosts.values():
             host.tickets.clear()  # type: ignore[attr-defined]
-        wait_until(lambda: engine.transfer(first).phase.startswith("finished"))
+        wait_until(lambda: engine.transfer(first).over)
         assert engine.transfer(first).phase == "finished_failure"
         assert engine.explain(first, request.disk_id)
         second = engine.start_transfer(request)
         assert second != first
         assert transferring(engine, second).ticket
         engine.cancel_transfer(second)
-        wait_until(lambda: engine.transfer(second).phase.startswith("finished"))
+        wait_until(lambda: engine.transfer(second).over)
+
+
+def test_a_transfer_that_gets_no_session_tells_why(world: World, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Manager refuses the order without a word, and keeps a transfer that fails."""
+
+    async def broken(*args: object, **kwargs: object) -> str:
+        raise HostError("no such bitmap")
+
+    for host in lab.engine.context.hosts.values():
+        monkeypatch.setattr(host, "add_ticket", broken)
+    engine = world.engine
+    with backed_up(world, new_id()) as ready:
+        request = TransferRequest(disk_id=next(iter(ready.modes)), upload=False, backup_id=ready.id)
+        transfer_id = engine.start_transfer(request)
+        wait_until(lambda: engine.transfer(transfer_id).over)
+        assert engine.transfer(transfer_id).phase == "finished_failure"
+        assert "failed to add host image ticket" in engine.explain(transfer_id, request.disk_id)
 
 
 def test_the_configuration_document_is_whole(world: World) -> None:

@@ -13,7 +13,7 @@ from ovirtsdk4 import types
 
 from demo.deployment import Lab, wait_until
 
-TRANSFER_OVER = ("finished_success", "finished_failure", "finished_cleanup")
+TRANSFER_OVER = ("finished_success", "finished_failure")
 
 
 class Manager:

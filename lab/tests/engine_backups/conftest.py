@@ -386,10 +386,19 @@ class World:
         assert transfer.phase.value != "initializing"
         return self.wait_transfer(transfer.id, "transferring")
 
+    def start_broken_transfer(self, **fields: Any) -> types.ImageTransfer:
+        """Start a transfer that gets no session: the engine tells nothing of why, and keeps the transfer."""
+        known = set(self.state.transfers)
+        with pytest.raises(sdk.Error, match=r'Fault detail is "\[\]"') as caught:
+            self.start_transfer(**fields)
+        assert caught.value.code == 400
+        (transfer_id,) = set(self.state.transfers) - known
+        return self.transfer(transfer_id).get()
+
     def wait_transfer(self, transfer_id: str, phase: str) -> types.ImageTransfer:
         def reached() -> types.ImageTransfer | None:
             transfer = self.transfer(transfer_id).get()
-            ended = transfer.phase.value == phase or transfer.phase.value.startswith("finished")
+            ended = transfer.phase.value in (phase, "finished_success", "finished_failure")
             return transfer if ended else None
 
         return wait_until(reached)  # type: ignore[no-any-return]

@@ -183,6 +183,6 @@ def test_cancel_transfer(world: Any, examples: Path, tmp_path: Path) -> None:
         [sys.executable, str(program), *argv, upload.id], cwd=tmp_path, capture_output=True, text=True, timeout=60
     )
     assert done.stdout == "Transfer cancelled\n", done.stderr
-    assert world.wait_transfer(upload.id, "finished_cleanup").phase.value == "finished_cleanup"
+    assert world.wait_transfer(upload.id, "").phase.value == "finished_failure"
     assert disk.id not in world.state.disks
     assert not disk.path.exists()

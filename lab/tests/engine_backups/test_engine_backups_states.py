@@ -104,8 +104,11 @@ def test_finalize_is_refused(world: Any) -> None:
     service = world.backups(vm).backup_service(backup.id)
     transfer = world.start_transfer(disk=types.Disk(id=disk.id), backup=types.Backup(id=backup.id))
     refused(service.finalize, 409, "There is an active image transfer for VM backup")
+    assert disk.status == "locked"
     world.finalize_transfer(transfer)
-    assert disk.status == "locked"  # by the backup, still
+    assert disk.status == "ok"  # the end of a transfer unlocks its disk, whatever the backup thinks of it
+    aside = {"disk": types.Disk(id=disk.id)}
+    refused(lambda: world.start_transfer(**aside), 409, "Cannot transfer Virtual Disk: Disk is locked. Please try")
     service.finalize()
     refused(service.finalize, 400, "phase, no need to stop the backup again")  # FINALIZING, or already SUCCEEDED
     world.wait_backup(vm, backup.id, "succeeded")

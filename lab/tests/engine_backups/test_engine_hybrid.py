@@ -149,13 +149,7 @@ def test_a_checkpoint_of_no_use_shows_at_the_transfer(hybrid: Any) -> None:
     hybrid.call(hybrid.host.remove_bitmap, disk.path, full.to_checkpoint_id)
     backup = hybrid.start_backup(vm, disk, from_checkpoint_id=full.to_checkpoint_id)
     assert backup.phase.value == "ready"
-    asked = types.ImageTransfer(
-        backup=types.Backup(id=backup.id),
-        disk=types.Disk(id=disk.id),
-        direction=types.ImageTransferDirection.DOWNLOAD,
-        format=types.DiskFormat.RAW,
-    )
-    transfer = hybrid.system.image_transfers_service().add(asked)
+    transfer = hybrid.start_broken_transfer(backup=types.Backup(id=backup.id), disk=types.Disk(id=disk.id))
     assert hybrid.wait_transfer(transfer.id, "finished_failure").phase.value == "finished_failure"
     assert 1068 in hybrid.codes()
     hybrid.finalize_backup(vm, backup)

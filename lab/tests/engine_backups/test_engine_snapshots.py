@@ -157,9 +157,23 @@ def test_disk_snapshots_are_downloaded_whole_and_as_one_layer(world: Any) -> Non
         assert world.finalize_transfer(transfer).phase.value == "finished_success"
     transfer = world.start_transfer(snapshot=upper, format=types.DiskFormat.COW)
     assert fetch(world, transfer) == disk.path.with_name(disk.volumes[1]).read_bytes()
-    text = "VM is locked"
-    refused(lambda: remove(world, vm, service(world, vm).list()[1]), 409, text)
     world.finalize_transfer(transfer)
+
+
+def test_disk_snapshots_are_locked_while_they_are_downloaded(world: Any) -> None:
+    disk = world.add_disk()
+    vm = world.add_vm(disk)
+    snapshot, _ = take(world, vm, "first"), take(world, vm, "second")
+    lower, upper = (types.DiskSnapshot(id=image_id) for image_id in disk.volumes)
+    begun = [world.start_transfer(snapshot=lower), world.start_transfer(snapshot=upper)]
+    assert [item.status.value for item in disk_snapshots(world, disk)] == ["locked", "locked", "ok"]
+    text = f"Cannot remove Snapshot. Disk {disk.alias} is being transferred."
+    refused(lambda: remove(world, vm, snapshot), 409, text)
+    refused(lambda: world.start_transfer(snapshot=upper), 409, f"The following disks are locked: {disk.alias}")
+    for transfer in begun:
+        world.finalize_transfer(transfer)
+    assert [item.status.value for item in disk_snapshots(world, disk)] == ["ok", "ok", "ok"]
+    remove(world, vm, snapshot)
 
 
 def test_a_merge_that_fails_leaves_illegal_images_until_it_is_tried_again(world: Any, tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ from ovirtlab.engine import upkeep
 from ovirtlab.engine.context import Proxy
 from ovirtlab.engine.transfers import audit, commands
 from ovirtlab.engine.transfers.rules import TransferRequest
+from ovirtlab.faults import recovery
+from ovirtlab.host.api import HostError
 from ovirtlab.host.tickets import TicketClient
 
 UPLOAD = types.ImageTransferDirection.UPLOAD
@@ -104,7 +106,12 @@ def test_requests_that_are_refused(world: Any) -> None:
     with world.log_in("other@internal") as connection:
         service = connection.system_service().image_transfers_service().image_transfer_service(first.id)
         refused(service.cancel, 403, "not authorized")
-    refused(lambda: add(world, disk=types.Disk(id=disk.id)), 409, "Cannot transfer Virtual Disk: Disk is locked")
+    refused(
+        lambda: add(world, disk=types.Disk(id=disk.id), direction=UPLOAD),
+        409,
+        f"Cannot transfer Virtual Disk. Disk {disk.alias} is being transferred.",
+    )
+    refused(lambda: add(world, disk=types.Disk(id=disk.id)), 409, "The following disks are locked")  # a shared lock
     world.finalize_transfer(first)
     assert len(world.state.transfers) == 1
 
@@ -168,12 +175,59 @@ def test_cancel(world: Any) -> None:
     for transfer in (download, upload):
         world.transfer(transfer.id).cancel()
     for transfer in (download, upload):
-        assert world.wait_transfer(transfer.id, "").phase.value == "finished_cleanup"
+        assert world.wait_transfer(transfer.id, "").phase.value == "finished_failure"
     assert source.status == "ok"
     assert target.id not in world.state.disks
     assert not vm.attachments
     assert not target.path.exists()
     assert world.codes().count(1033) == 2
+
+
+def test_cancel_takes_its_time(world: Any) -> None:
+    """Poll by poll: the disk of an upload is illegal while its transfer is `finished_cleanup`, which is no end yet."""
+    target = world.add_disk()
+    upload = world.start_transfer(disk=types.Disk(id=target.id), direction=UPLOAD)
+    world.state.settings.poll_first = 10
+    world.transfer(upload.id).cancel()
+    seen = []
+
+    def ended() -> bool:
+        disk = world.state.disks.get(target.id)
+        now = (world.transfer(upload.id).get().phase.value, disk.status if disk else "")
+        if now not in seen:
+            seen.append(now)
+        return now[0] == "finished_failure"
+
+    world.until(ended)
+    assert [now for now in seen if now[0] == "finished_cleanup"] == [("finished_cleanup", "illegal")]
+    assert seen[-1] == ("finished_failure", "")
+
+
+def test_what_is_held_is_free_one_poll_after_the_disk(world: Any) -> None:
+    """The disk is ok again while the transfer is still `finalizing_success` and holds its locks."""
+    disk = world.add_disk()
+    transfer = world.start_transfer(disk=types.Disk(id=disk.id), direction=UPLOAD)
+    world.state.settings.poll_first = 20
+    world.transfer(transfer.id).finalize()
+    world.until(lambda: disk.status == "ok")
+    assert world.transfer(transfer.id).get().phase.value == "finalizing_success"
+    refused(lambda: add(world, disk=types.Disk(id=disk.id)), 409, f"Disk {disk.alias} is being transferred.")
+    world.wait_transfer(transfer.id, "finished_success")
+
+
+def test_a_session_that_does_not_stop(world: Any) -> None:
+    """A transfer that is given up is over all the same; its ticket and the lock stay until faults are cleared."""
+    disk = world.add_disk()
+    transfer = world.start_transfer(disk=types.Disk(id=disk.id), inactivity_timeout=1)
+    world.host.broken = frozenset({"remove_ticket"})
+    assert world.wait_transfer(transfer.id, "").phase.value == "finished_failure"
+    assert disk.status == "locked"
+    assert world.ticket(transfer)
+    world.host.broken = frozenset()
+    world.call(recovery.stop_sessions, world.context)
+    assert disk.status == "ok"
+    with pytest.raises(HostError):
+        world.ticket(transfer)
 
 
 def test_inactivity(world: Any) -> None:
@@ -229,7 +283,7 @@ def test_lost_tickets(world: Any) -> None:
     again = world.start_transfer(disk=types.Disk(id=source.id))
     world.finalize_transfer(again)
     world.transfer(upload.id).cancel()
-    world.wait_transfer(upload.id, "finished_cleanup")
+    world.wait_transfer(upload.id, "")
     assert target.id not in world.state.disks
 
 
@@ -242,7 +296,6 @@ def test_lost_ticket_within_a_backup(world: Any) -> None:
     first = world.start_transfer(**asked)
     world.call(world.host.remove_ticket, world.state.transfers[first.id].ticket_id)
     assert world.wait_transfer(first.id, "").phase.value == "finished_failure"
-    assert disk.status == "locked"
     second = world.start_transfer(**asked)
     assert world.ticket(second)["url"] == f"nbd:unix:{world.run}/backup/{backup.id}:exportname=sda"
     world.finalize_transfer(second)
@@ -300,10 +353,12 @@ def test_the_first_answer_has_the_addresses(world: Any) -> None:
 
 @pytest.mark.parametrize(("verb", "code"), [("start_nbd_server", 1068), ("add_ticket", 1069)])
 def test_session_that_cannot_start(world: Any, verb: str, code: int) -> None:
+    """The order fails with no word of why, and its transfer is paused or comes to its end."""
     world.host.broken = frozenset({verb})
     source, target = world.add_disk(), world.add_disk()
-    download = add(world, disk=types.Disk(id=source.id))
-    upload = add(world, disk=types.Disk(id=target.id), direction=UPLOAD)
+    download = world.start_broken_transfer(disk=types.Disk(id=source.id))
+    upload = world.start_broken_transfer(disk=types.Disk(id=target.id), direction=UPLOAD)
+    assert world.codes()[:2] == [code, 1031]
     assert world.wait_transfer(download.id, "").phase.value == "finished_failure"
     assert world.wait_transfer(upload.id, "paused_system").phase.value == "paused_system"
     assert world.codes().count(code) == 2
@@ -314,7 +369,7 @@ def test_session_that_cannot_start(world: Any, verb: str, code: int) -> None:
 def test_no_host_is_up(world: Any) -> None:
     disk = world.add_disk()
     world.state.hosts[world.host.id].status = "maintenance"
-    transfer = add(world, disk=types.Disk(id=disk.id))
+    transfer = world.start_broken_transfer(disk=types.Disk(id=disk.id))
     assert world.wait_transfer(transfer.id, "").phase.value == "finished_failure"
     assert 1067 in world.codes()
     assert disk.status == "ok"
@@ -328,7 +383,7 @@ def test_missing_bitmap_of_a_cold_backup(world: Any) -> None:
     world.call(world.host.remove_bitmap, disk.path, full.to_checkpoint_id)
     second = world.start_backup(vm, disk, from_checkpoint_id=full.to_checkpoint_id)
     assert second.phase.value == "ready"
-    transfer = add(world, disk=types.Disk(id=disk.id), backup=types.Backup(id=second.id))
+    transfer = world.start_broken_transfer(disk=types.Disk(id=disk.id), backup=types.Backup(id=second.id))
     assert world.wait_transfer(transfer.id, "").phase.value == "finished_failure"
     assert 1068 in world.codes()
     world.finalize_backup(vm, second)

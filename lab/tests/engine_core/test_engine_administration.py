@@ -10,6 +10,8 @@ import ovirtsdk4
 import pytest
 from ovirtsdk4 import types
 
+from ovirtlab.engine.records import ImageTransfer
+
 
 def find(collection: Any, name: str) -> Any:
     return next(item for item in collection if item.name == name)
@@ -113,6 +115,23 @@ def test_a_host_goes_into_maintenance_when_its_last_vm_has_gone(system: Any, lab
     lab.wait(lambda: service.get().status == types.HostStatus.MAINTENANCE)
     service.activate()
     lab.wait(lambda: service.get().status == types.HostStatus.UP)
+
+
+def test_a_domain_with_transfers_stays_active(system: Any, lab: Any) -> None:
+    disk = next(iter(lab.engine.state.disks.values()))
+    domain = next(item for item in system.storage_domains_service().list() if item.id == disk.storage_domain_id)
+    data_center = system.data_centers_service().data_center_service(domain.data_centers[0].id)
+    service = data_center.storage_domains_service().storage_domain_service(domain.id)
+    transfer = ImageTransfer(id=lab.engine.state.new_id(), disk_id=disk.id, direction="download", phase="transferring")
+    lab.engine.state.transfers[transfer.id] = transfer
+    try:
+        with pytest.raises(
+            ovirtsdk4.Error, match="Please pause or cancel all active disk uploads and downloads"
+        ) as caught:
+            service.deactivate()
+        assert caught.value.code == 409
+    finally:
+        del lab.engine.state.transfers[transfer.id]
 
 
 def test_what_the_lab_does_not_do_is_kept_and_shown(system: Any, lab: Any) -> None:

@@ -82,11 +82,11 @@ def test_busy_vm_is_not_shut_down_unless_forced(lab: Any, system: Any) -> None:
     why = "The VM is during a backup operation."
     lock = lab.engine.state.locks.take(exclusive=[("vm", lab.vm_id("web"))], why=why, action="test")
     web = service(lab, system, "web")
-    with pytest.raises(sdk.Error, match="Cannot stop VM: The VM is during a backup operation"):
+    with pytest.raises(sdk.Error, match=r"Cannot stop VM\. The VM is during a backup operation"):
         web.stop()
     web.stop(force=True)
     assert web.get().status == types.VmStatus.DOWN
-    with pytest.raises(sdk.Error, match="Cannot remove VM: The VM is during a backup operation"):
+    with pytest.raises(sdk.Error, match=r"Cannot remove VM\. The VM is during a backup operation"):
         web.remove()
     lock.release()
 

@@ -115,7 +115,7 @@ class Exposure:
 
     def _ask_to_end(self, item: Held, *, success: bool) -> None:
         engine = self.ports.engine
-        if not over(engine.transfer(item.ref)):
+        if not engine.transfer(item.ref).over:
             (engine.finalize_transfer if success else engine.cancel_transfer)(item.ref)
 
     def _await_end(self, item: Held) -> Transfer:
@@ -134,7 +134,7 @@ class Exposure:
         engine = self.ports.engine
         if backup_id and engine.backup(self.vm_id, backup_id).phase in BACKUP_OVER:
             return ()
-        return tuple(t for t in engine.transfers() if t.disk_id == disk_id and not over(t))
+        return tuple(t for t in engine.transfers() if t.disk_id == disk_id and not t.over)
 
     def end_backup(self, item: Held) -> BackupSession:
         """Finalise a backup and wait until it is over; return how the Manager saw it before."""
@@ -159,18 +159,13 @@ class Exposure:
         return seen
 
 
-def over(transfer: Transfer) -> bool:
-    """Whether the Manager is done with a transfer."""
-    return transfer.phase.startswith("finished") or transfer.phase == "gone"
-
-
 def lost(transfer: Transfer) -> bool:
     """Whether a transfer will never be usable again."""
     return transfer.phase.startswith(_ACCESS_LOST)
 
 
 def _if_over(transfer: Transfer) -> Transfer | None:
-    return transfer if over(transfer) else None
+    return transfer if transfer.over else None
 
 
 def _if_settled(session: BackupSession) -> BackupSession | None:

@@ -68,6 +68,11 @@ class Transfer:
     host_id: str = ""
     ticket: str = ""
 
+    @property
+    def over(self) -> bool:
+        """Whether the Manager is done with it; after `finished_cleanup` there is still something to do."""
+        return self.phase in ("finished_success", "finished_failure", "gone")
+
 
 @dataclass(frozen=True, kw_only=True)
 class DiskSpec:

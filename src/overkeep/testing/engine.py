@@ -46,6 +46,7 @@ _NEXT_TRANSFER = {
     "resuming": "transferring",
     "finalizing_success": "finished_success",
     "finalizing_cleanup": "finished_cleanup",
+    "finished_cleanup": "finished_failure",
 }
 
 

@@ -136,7 +136,7 @@ def take_for_removal(state: State, checkpoint: Checkpoint) -> Lock:
     vm_id = checkpoint.vm_id
     holder = state.locks.holder([("vm", vm_id)])
     if holder is not None:
-        raise conflict(f"{CANNOT}. {holder.why}")
+        raise conflict(holder.refusal(CANNOT))
     if any(b.vm_id == vm_id and b.phase not in ("succeeded", "failed") for b in state.backups.values()):
         raise conflict(f"{CANNOT}. The VM is during a backup operation.")
     disks = [state.disks[disk_id] for disk_id in checkpoint.disk_ids if disk_id in state.disks]

@@ -169,7 +169,7 @@ def check_free(context: Context, disk: Disk, action: str) -> None:
     """Refuse a disk that is locked, by its status or in the lock table."""
     holder = context.state.locks.holder([("disk", disk.id)])
     if holder is not None:
-        raise conflict(f"{action}: {holder.why}")
+        raise conflict(holder.refusal(action))
     if disk.status == "locked":
         raise conflict(f"{action}: {DISK_LOCKED}")
 

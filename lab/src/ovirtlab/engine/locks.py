@@ -8,6 +8,8 @@ from types import TracebackType
 
 from ovirtlab.engine.faults import Conflict
 
+_IS_LOCKED = " is locked. Please try again"  # in texts that the engine puts after a colon
+
 Key = tuple[str, str]  # (kind such as "vm", "disk", "template", id)
 
 
@@ -19,6 +21,10 @@ class Lock:
         self.exclusive = exclusive
         self.shared = shared
         self.why = why
+
+    def refusal(self, action: str) -> str:
+        """What others are told; some texts follow the action after a colon, others after a full stop."""
+        return f"{action}{':' if _IS_LOCKED in self.why else '.'} {self.why}"
 
     def release(self) -> None:
         self._table.forget(self)
@@ -39,13 +45,13 @@ class LockTable:
     def take(self, *, exclusive: Iterable[Key] = (), shared: Iterable[Key] = (), why: str, action: str) -> Lock:
         """Take all or none; raise `Conflict` with the holder's words when something is busy.
 
-        `why` is what others are told while it is held (`VM is during a backup operation.`), `action` begins the
-        refusal (`Cannot run VM`): `[Cannot run VM: VM is during a backup operation.]`.
+        `why` is what others are told while it is held (`The VM is during a backup operation.`), `action` begins the
+        refusal (`Cannot run VM`): `[Cannot run VM. The VM is during a backup operation.]`.
         """
         lock = Lock(self, exclusive=frozenset(exclusive), shared=frozenset(shared), why=why)
         holder = self.holder(lock.exclusive, lock.shared)
         if holder is not None:
-            raise Conflict(f"[{action}: {holder.why}]")
+            raise Conflict(f"[{holder.refusal(action)}]")
         self._held.append(lock)
         return lock
 

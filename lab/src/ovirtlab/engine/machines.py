@@ -172,7 +172,7 @@ def check_removal(context: Context, vm: Vm, *, with_disks: bool) -> None:
         )
     holder = context.state.locks.holder([("vm", vm.id)])
     if holder is not None:
-        raise conflict(f"Cannot remove VM: {holder.why}")
+        raise conflict(holder.refusal("Cannot remove VM"))
     if vm.image_locked:
         raise conflict(f"Cannot remove VM: {VM_LOCKED}")
     if vm.status != "down":

@@ -63,7 +63,7 @@ def begin(context: Context, vm: Vm, request: MigrationRequest, *, cause: Cause) 
         _check_host(context, request.host_id)
     holder = state.locks.holder([("vm", vm.id)])
     if holder is not None:
-        raise conflict(f"{CANNOT}: {holder.why}")
+        raise conflict(holder.refusal(CANNOT))
     _check_vm(context, vm, request)
     sink = _choose(context, vm, request)
     why = f"VM {vm.name} is being migrated."

@@ -117,7 +117,7 @@ def check_boot(context: Context, vm: Vm, attachment: DiskAttachment) -> None:
 def _check_vm(context: Context, vm: Vm, action: str) -> None:
     holder = context.state.locks.holder([("vm", vm.id)])
     if holder is not None:
-        raise conflict(f"{action}: {holder.why}")
+        raise conflict(holder.refusal(action))
     if vm.status not in ("up", "down", "paused"):
         raise conflict(f"{action}. VM {vm.name} must be in status Down, Up or Paused.")
 

@@ -108,6 +108,7 @@ class ImageTransfer:
 
     `backend` is what serves the data: the VM's own QEMU, `qemu-nbd`, or the file itself. `expires` is when the ticket
     ends, in engine seconds; `outcome` is the code of the event that tells how it ended, the first cause wins.
+    `result` is how the engine's command went, which the next poll makes the transfer's last phase.
     """
 
     id: str
@@ -130,10 +131,16 @@ class ImageTransfer:
     backend: Literal["live", "nbd", "file"] = "nbd"
     expires: float = 0
     renewal_missed: bool = False
-    paused_told: bool = False
+    result: Literal["", "succeeded", "failed"] = ""
+    image_locked: bool = False  # the volume of `image_id`; of any other transfer the disk is locked
     outcome: int = 0
     origin: Origin = field(default_factory=Origin)
     locks: list[Lock] = field(default_factory=list, repr=False)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is over, well or not; `finished_cleanup` is not its end yet."""
+        return self.phase in ("finished_success", "finished_failure")
 
 
 @dataclass(kw_only=True)

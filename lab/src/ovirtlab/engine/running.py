@@ -177,7 +177,7 @@ def check_stop(context: Context, vm: Vm, *, verb: str, force: bool) -> None:
         raise conflict(f"Cannot {verb} VM. VM is not running.")
     holder = context.state.locks.holder([("vm", vm.id)])
     if holder is not None and not force and vm.status != "migrating":
-        raise conflict(f"Cannot {verb} VM: {holder.why}")
+        raise conflict(holder.refusal(f"Cannot {verb} VM"))
 
 
 async def stop(context: Context, vm: Vm, *, cause: Cause, force: bool) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ovirtlab.fabric.commands import CommandError
 from ovirtlab.fabric.processes import StartError
-from ovirtlab.faults import bitmaps, daemons, engine, machines, network, space
+from ovirtlab.faults import bitmaps, daemons, engine, machines, network, recovery, space
 from ovirtlab.faults.base import Fault, FaultError, Lab, Undo
 from ovirtlab.host.api import HostError
 
@@ -120,6 +120,7 @@ class ActiveFaults:
     async def _mend(self, key: str) -> list[str]:
         one = self._active[key]
         stays = await one.undo()
+        await recovery.stop_sessions(self._lab.engine.context)
         del self._active[key]
         return ([_remains(one.fault)] if one.fault.lasting else []) + ([stays] if stays else [])
 

@@ -15,7 +15,7 @@ from ovirtlab.engine.entities import Vm
 from ovirtlab.engine.jobs import Cause
 from ovirtlab.engine.records import Backup, Snapshot
 from ovirtlab.engine.snapshots import merging
-from ovirtlab.engine.transfers import polling
+from ovirtlab.engine.transfers import polling, session
 from ovirtlab.faults.base import FaultError, Lab
 
 LIMIT = 60.0  # real seconds for work of the engine that is under way
@@ -44,6 +44,13 @@ async def merge_illegal(lab: Lab, vm_id: str = "") -> str:
     left = [item for item in context.state.snapshots.values() if item.illegal and vm_id in ("", item.vm_id)]
     said = [await _merge(context, snapshot) for snapshot in left]
     return " ".join(filter(None, said))
+
+
+async def stop_sessions(context: Context) -> None:
+    """Stop what transfers that were given up have left behind: tickets, NBD servers, locked disks."""
+    for transfer in list(context.state.transfers.values()):
+        if transfer.has_ended and transfer.ticket_id and await session.stop(context, transfer):
+            polling.set_status(context, transfer, "illegal" if transfer.direction == "upload" else "ok")
 
 
 async def _merge(context: Context, snapshot: Snapshot) -> str:
@@ -91,7 +98,7 @@ async def _end(context: Context, backup: Backup) -> None:
     ours = [item for item in context.state.transfers.values() if item.backup_id == backup.id]
     for transfer in ours:
         polling.enter(context, transfer, "cancelled_user")
-    await _until(lambda: all(item.phase in polling.FINISHED for item in ours), f"the transfers of backup {backup.id}")
+    await _until(lambda: all(item.has_ended for item in ours), f"the transfers of backup {backup.id}")
     with contextlib.suppress(faults.Fault):  # said to whoever finalizes a backup without a VM, which then fails
         await commands.finalize(context, backup)
     await _until(lambda: backup.has_ended, f"the end of backup {backup.id}")

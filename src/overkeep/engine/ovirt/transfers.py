@@ -7,6 +7,7 @@ import logging
 from typing import Any
 from urllib.parse import urlsplit
 
+import ovirtsdk4 as sdk
 from ovirtsdk4 import types
 
 from overkeep.engine.api import Transfer, TransferRequest
@@ -36,9 +37,10 @@ class Transfers:
         act, what = f"open access to disk {request.disk_id}", f"disk {request.disk_id}"
         with self._session.system(act, what=what) as system:
             service = system.image_transfers_service()
-            ours = next((found for found in service.list() if _is_ours(found, request)), None)
+            known = service.list()
+            ours = next((found for found in known if _is_alive(found) and _is_ours(found, request)), None)
             if ours is None:
-                ours = service.add(_body(request), headers={"Correlation-Id": request.disk_id})
+                ours = _add(service, request, known={found.id for found in known})
                 _log.info("transfer opened %s", fields(transfer=ours.id, disk=request.disk_id, upload=request.upload))
             elif request.upload and values.word(ours.phase) in _PAUSED:
                 service.image_transfer_service(ours.id).resume()
@@ -80,6 +82,17 @@ class Transfers:
         _log.info("transfer ended %s", fields(transfer=transfer_id, action=action))
 
 
+def _add(service: Any, request: TransferRequest, *, known: set[str]) -> Any:
+    """Open a transfer; of one that got no session the order is refused without a word, and its events tell why."""
+    try:
+        return service.add(_body(request), headers={"Correlation-Id": request.disk_id})
+    except sdk.Error:
+        for found in service.list():
+            if found.id not in known and _is_ours(found, request):
+                return found
+        raise
+
+
 def _is_ended(phase: str) -> bool:
     return phase == "gone" or phase.startswith(("finalizing", "finished", "cancelled"))
 
@@ -104,11 +117,14 @@ def _policy(request: TransferRequest) -> Any:
     return types.ImageTransferTimeoutPolicy.PAUSE if request.upload else types.ImageTransferTimeoutPolicy.CANCEL
 
 
+def _is_alive(found: Any) -> bool:
+    return values.word(found.phase) in _ALIVE
+
+
 def _is_ours(found: Any, request: TransferRequest) -> bool:
     """Tell our own transfer from another client's: the Manager keeps no mark, but it tells how it was asked for."""
     return (
-        values.word(found.phase) in _ALIVE
-        and _disk_id(found) == request.disk_id
+        _disk_id(found) == request.disk_id
         and found.direction == _direction(request)
         and found.timeout_policy in (None, _policy(request))
         and found.inactivity_timeout == request.inactivity_timeout

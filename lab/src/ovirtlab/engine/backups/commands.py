@@ -86,7 +86,7 @@ async def finalize(context: Context, backup: Backup) -> None:
     yet, or when the host cannot stop it; in the last two cases it then fails. A hybrid one is only marked as stopped,
     also before it is ready, and goes on from there at its next poll.
     """
-    if any(t.backup_id == backup.id and not t.phase.startswith("finished") for t in context.state.transfers.values()):
+    if any(item.backup_id == backup.id and not item.has_ended for item in context.state.transfers.values()):
         raise conflict("Cannot stop VM backup. There is an active image transfer for VM backup")
     async with backup.guard:
         _check_running(context, backup)

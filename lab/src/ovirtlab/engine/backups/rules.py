@@ -46,12 +46,9 @@ def running(state: State, vm_id: str) -> Backup | None:
 def check_busy(state: State, request: BackupRequest) -> None:
     """Refuse a VM or a disk that something else holds; the engine takes its locks before it validates."""
     vm: Key = ("vm", request.vm_id)
-    holder = state.locks.holder([vm])
-    if holder is not None and holder.why == DURING_BACKUP:
-        raise conflict(f"{CANNOT}. {DURING_BACKUP}")
-    holder = holder or state.locks.holder([("disk", disk_id) for disk_id in request.disk_ids])
+    holder = state.locks.holder([vm]) or state.locks.holder([("disk", disk_id) for disk_id in request.disk_ids])
     if holder is not None:
-        raise conflict(f"{CANNOT}: {holder.why}")
+        raise conflict(holder.refusal(CANNOT))
 
 
 def check(state: State, request: BackupRequest) -> None:

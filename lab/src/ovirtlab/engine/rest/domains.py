@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from ovirtlab.engine import jobs
 from ovirtlab.engine.context import Context
-from ovirtlab.engine.entities import StorageDomain
+from ovirtlab.engine.entities import Disk, StorageDomain
 from ovirtlab.engine.faults import NotFound, conflict, incomplete
 from ovirtlab.engine.jobs import Cause
 from ovirtlab.engine.rest.documents import Entity
@@ -20,6 +20,12 @@ routes = Routes()
 _DEACTIVATE = "Cannot deactivate Storage"
 _ACTIVATE = "Cannot activate Storage"
 _SWITCH = "Cannot switch master storage domain"
+_VMS_RUN = (
+    'VMs in a state other than "Down" or "Suspended" were detected.\n-Please ensure all VMs associated with this '
+    "Storage Domain are stopped and in the Down or Suspended state first."
+)
+_WAIT = "-Please wait until tasks will finish and try again."
+_TRANSFERRING = ("transferring", "resuming", "finalizing_success", "finalizing_failure", "finalizing_cleanup")
 _DURATION = 2.0
 _KEPT = (
     "backup", "critical_space_action_blocker", "discard_after_delete", "warning_low_space_indicator",
@@ -43,14 +49,12 @@ async def update_domain(call: Call) -> Entity:
 
 @routes.action("datacenters/{data_center}/storagedomains/{domain}/deactivate")
 async def deactivate_domain(call: Call) -> Done:
-    """Maintenance; refused while disks on it are busy or plugged to VMs that run."""
+    """Maintenance; refused while disks on it are transferred, busy, or plugged to VMs that run."""
     context, domain = call.context, _domain(call)
     call.require("manipulate_storage_domain", ("storage_domain", domain.id))
     if domain.status != "active":
         raise conflict(f"{_DEACTIVATE}. The relevant Storage Domain's status is {domain.status.capitalize()}.")
-    for disk in context.state.disks.values():
-        if disk.storage_domain_id == domain.id:
-            _check_idle(context, disk.id, disk.status)
+    _check_idle(context, [disk for disk in context.state.disks.values() if disk.storage_domain_id == domain.id])
     domain.status = "preparing_for_maintenance"
     work = _change(context, domain, status="maintenance", what="Deactivating", cause=cause_of(call))
     context.background.spawn(work, name=f"deactivate domain {domain.name}")
@@ -112,12 +116,16 @@ async def _change(context: Context, domain: StorageDomain, *, status: str, what:
     )
 
 
-def _check_idle(context: Context, disk_id: str, status: str) -> None:
-    if status == "locked":
-        raise conflict(f"{_DEACTIVATE}. There are running tasks on it.")
-    for vm in context.state.vms_of_disk(disk_id):
-        if vm.status != "down" and vm.attachments[disk_id].active:
-            raise conflict(f"{_DEACTIVATE}. The following VMs are running on it: {vm.name}.")
+def _check_idle(context: Context, disks: list[Disk]) -> None:
+    ids = {disk.id for disk in disks}
+    if any(item.disk_id in ids and item.phase in _TRANSFERRING for item in context.state.transfers.values()):
+        raise conflict(f"{_DEACTIVATE}. Please pause or cancel all active disk uploads and downloads first.")
+    for disk_id in ids:
+        for vm in context.state.vms_of_disk(disk_id):
+            if vm.status != "down" and vm.attachments[disk_id].active:
+                raise conflict(f"{_DEACTIVATE}. {_VMS_RUN}")
+    if any(disk.status == "locked" for disk in disks):
+        raise conflict(f"{_DEACTIVATE} while there are running tasks on this Storage.\n{_WAIT}")
 
 
 def _domain(call: Call) -> StorageDomain:

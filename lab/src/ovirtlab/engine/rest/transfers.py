@@ -104,7 +104,7 @@ def show(context: Context, transfer: ImageTransfer) -> Entity:
 
 def _urls(context: Context, transfer: ImageTransfer) -> dict[str, str]:
     """Where clients reach the data, as long as there is a ticket."""
-    if not transfer.ticket_id or not transfer.expires:
+    if not transfer.ticket_id:
         return {}
     host = context.state.hosts[transfer.host_id]
     engine = urlsplit(context.base_url).hostname or "localhost"

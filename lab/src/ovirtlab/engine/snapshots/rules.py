@@ -101,7 +101,7 @@ def take(context: Context, vm: Vm, *, why: str, action: str) -> Lock:
 def _check_vm(context: Context, vm: Vm, action: str, *, alive: bool) -> None:
     holder = context.state.locks.holder([("vm", vm.id)])
     if holder is not None:
-        raise conflict(f"{action}: {holder.why}")
+        raise conflict(holder.refusal(action))
     if vm.status == "image_locked":
         raise conflict(f"{action}: VM is locked. Please try again in a few minutes.")
     if vm.status != "down" and not (alive and is_alive(vm)):

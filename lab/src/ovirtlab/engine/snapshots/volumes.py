@@ -19,12 +19,13 @@ from ovirtlab.host.api import BackingVolume, VolumeFormat
 
 @dataclass(frozen=True, kw_only=True)
 class DiskSnapshot:
-    """A volume of a disk as the API lists it; `snapshot` is None for the active one."""
+    """A volume of a disk as the API lists it; `snapshot` is None for the active one, `in_use` tells of a transfer."""
 
     disk: Disk
     volume: FrozenVolume
     parent_id: str
     snapshot: Snapshot | None
+    in_use: bool = False
 
     @property
     def path(self) -> Path:
@@ -35,7 +36,7 @@ class DiskSnapshot:
         """As clients see it."""
         if self.snapshot is None:
             return self.disk.status
-        if self.snapshot.status == "locked":
+        if self.in_use or self.snapshot.status == "locked":
             return "locked"
         return "illegal" if self.disk.id in self.snapshot.illegal else "ok"
 
@@ -43,11 +44,13 @@ class DiskSnapshot:
 def chain(state: State, disk: Disk) -> list[DiskSnapshot]:
     """All volumes of a disk, the oldest first and the active one last."""
     found, parent = [], ""
+    transferred = {item.image_id for item in state.transfers.values() if item.image_locked}
     for image_id in disk.volumes:
         snapshot = freezer(state, disk, image_id)
         if snapshot is not None:
             volume = snapshot.volumes[disk.id]
-            found.append(DiskSnapshot(disk=disk, volume=volume, parent_id=parent, snapshot=snapshot))
+            in_use = image_id in transferred
+            found.append(DiskSnapshot(disk=disk, volume=volume, parent_id=parent, snapshot=snapshot, in_use=in_use))
             parent = image_id
     active = FrozenVolume(image_id=disk.image_id, format=disk.format, size=disk.provisioned_size)
     return [*found, DiskSnapshot(disk=disk, volume=active, parent_id=parent, snapshot=None)]

@@ -11,7 +11,6 @@ INITIATED = 1031
 SUCCEEDED = 1032
 CANCELLED = 1033
 FAILED = 1034
-CLEANED_UP = 1053
 RENEWAL_FAILED = 1064
 TICKET_MISSING = 1065
 NO_HOST = 1067
@@ -31,7 +30,6 @@ _TEXTS: dict[int, tuple[Severity, str]] = {
     SUCCEEDED: ("normal", "Image {type} with disk {disk} succeeded."),
     CANCELLED: ("normal", "Image {type} with disk {disk} was cancelled."),
     FAILED: ("error", "Image {type} with disk {disk} failed."),
-    CLEANED_UP: ("normal", "Image {type} with disk {disk} was cleaned up."),
     RENEWAL_FAILED: ("error", f"{_STOPPED}failure in transfer image ticket renewal."),
     TICKET_MISSING: ("error", f"{_STOPPED}missing transfer image ticket."),
     NO_HOST: ("error", f"{_STOPPED}Could not find a suitable host for image data transfer."),

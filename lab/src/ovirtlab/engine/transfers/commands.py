@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 
 from ovirtlab.engine.context import Context
-from ovirtlab.engine.faults import conflict, invalid
+from ovirtlab.engine.faults import BadRequest, conflict, invalid
 from ovirtlab.engine.locks import Lock
 from ovirtlab.engine.records import ImageTransfer
 from ovirtlab.engine.state import State
@@ -15,7 +15,10 @@ from ovirtlab.engine.transfers.rules import TransferRequest
 
 
 async def start(context: Context, request: TransferRequest) -> ImageTransfer:
-    """Begin a transfer and set up its session; clients that count on it find the addresses in the first answer."""
+    """Begin a transfer and set up its session; clients that count on it find the addresses in the first answer.
+
+    Without a session the order fails with no word of why, and the transfer goes on to where trouble leads it.
+    """
     state = context.state
     locks = _take_locks(state, request)
     try:
@@ -26,13 +29,14 @@ async def start(context: Context, request: TransferRequest) -> ImageTransfer:
         raise
     transfer = _record(context, request)
     transfer.locks = locks
-    if not transfer.backup_id and not transfer.image_id:
-        state.disks[transfer.disk_id].status = "locked"
-    audit.tell(context, transfer, audit.INITIATED)
+    polling.set_status(context, transfer, "locked")
     opened = asyncio.Event()
     work = polling.begin(context, transfer, preferred_host=request.host_id, opened=opened)
     context.background.spawn(work, name=f"transfer {transfer.id}")
     await opened.wait()
+    audit.tell(context, transfer, audit.INITIATED)
+    if not transfer.expires:
+        raise BadRequest("[]")
     return transfer
 
 
@@ -68,7 +72,7 @@ def continue_all(context: Context) -> None:
     for transfer in context.state.transfers.values():
         if transfer.phase == "initializing":
             work = polling.begin(context, transfer, preferred_host=transfer.host_id, opened=asyncio.Event())
-        elif transfer.phase not in polling.FINISHED:
+        elif not transfer.has_ended:
             work = polling.run(context, transfer)
         else:
             continue
@@ -77,18 +81,10 @@ def continue_all(context: Context) -> None:
 
 def _take_locks(state: State, request: TransferRequest) -> list[Lock]:
     exclusive, shared = rules.needed_locks(state, request)
-    if not exclusive:
+    if not exclusive and not shared:
         return []
-    why = rules.VM_LOCKED if shared else rules.DISK_LOCKED
+    why = f"Disk {state.disks[request.disk_id].alias} is being transferred."
     return [state.locks.take(exclusive=exclusive, shared=shared, why=why, action=rules.CANNOT)]
-
-
-def _frozen_image(state: State, request: TransferRequest) -> str:
-    """The volume that a hybrid backup's snapshot has frozen; empty for any other transfer."""
-    backup = state.backups.get(request.backup_id)
-    snapshot = state.snapshots.get(backup.snapshot_id) if backup is not None else None
-    volume = snapshot.volumes.get(request.disk_id) if snapshot is not None else None
-    return volume.image_id if volume is not None else ""
 
 
 def _record(context: Context, request: TransferRequest) -> ImageTransfer:
@@ -103,7 +99,7 @@ def _record(context: Context, request: TransferRequest) -> ImageTransfer:
         inactivity_timeout=state.settings.client_inactivity_timeout if timeout is None else timeout,
         shallow=request.shallow,
         backup_id=request.backup_id,
-        image_id=request.image_id or _frozen_image(state, request),
+        image_id=rules.image_of(state, request),
         backend=session.backend(state, request),
         created=state.clock.now(),
         origin=request.origin,

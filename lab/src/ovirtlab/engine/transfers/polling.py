@@ -10,6 +10,7 @@ from typing import Any
 
 from ovirtlab.engine import disks, jobs
 from ovirtlab.engine.context import Context
+from ovirtlab.engine.entities import DiskStatus
 from ovirtlab.engine.records import ImageTransfer
 from ovirtlab.engine.timers import Pace
 from ovirtlab.engine.transfers import audit, session
@@ -19,25 +20,26 @@ log = logging.getLogger(__name__)
 
 Step = Callable[[Context, ImageTransfer], Awaitable[None]]
 
-FINISHED = frozenset({"finished_success", "finished_failure", "finished_cleanup"})
 PAUSED = frozenset({"paused_system", "paused_user"})
 _RUNNING = frozenset({"initializing", "transferring", "resuming"})
 
 
 def enter(context: Context, transfer: ImageTransfer, phase: str) -> None:
     """Change the phase; a finished transfer stays as it is."""
-    if transfer.phase in FINISHED:
+    if transfer.has_ended:
         return
     log.info("Transfer %s of disk %s: %s -> %s", transfer.id, transfer.disk_id, transfer.phase, phase)
     transfer.phase = phase
 
 
 async def run(context: Context, transfer: ImageTransfer) -> None:
-    """Poll a transfer until it has ended."""
+    """Poll a transfer until it has ended; the poll after the one that gave it its result ends it."""
     pace = Pace(context.state.settings)
-    while transfer.phase not in FINISHED:
+    while not transfer.result:
         await context.clock.sleep(pace.next())
         await advance(context, transfer)
+    await context.clock.sleep(context.state.settings.poll_first)
+    await _end(context, transfer)
 
 
 async def advance(context: Context, transfer: ImageTransfer) -> None:
@@ -62,7 +64,9 @@ async def _open(context: Context, transfer: ImageTransfer, *, preferred_host: st
     except session.SessionError as error:
         log.info("Transfer %s has no session: %s", transfer.id, error)
         if error.code == audit.NO_HOST:
-            await _end_without_session(context, transfer)
+            audit.tell(context, transfer, error.code)
+            set_status(context, transfer, "ok")
+            _fail(transfer)
             return
         stopped_by_system(context, transfer, error.code)
     if transfer.phase == "initializing":
@@ -132,7 +136,7 @@ def _time_out(context: Context, transfer: ImageTransfer) -> None:
 
 
 async def _resuming(context: Context, transfer: ImageTransfer) -> None:
-    transfer.paused_told = False
+    set_status(context, transfer, "locked")
     audit.tell(context, transfer, audit.RESUMED_BY_USER)
     await _renew_if_due(context, transfer)
     if transfer.phase == "resuming":
@@ -140,9 +144,8 @@ async def _resuming(context: Context, transfer: ImageTransfer) -> None:
 
 
 async def _paused_by_user(context: Context, transfer: ImageTransfer) -> None:
-    if not transfer.paused_told:
-        transfer.paused_told = True
-        audit.tell(context, transfer, audit.PAUSED_BY_USER)
+    """Said at each poll."""
+    audit.tell(context, transfer, audit.PAUSED_BY_USER)
 
 
 async def _cancelled_by_user(context: Context, transfer: ImageTransfer) -> None:
@@ -160,33 +163,37 @@ async def _finalize_success(context: Context, transfer: ImageTransfer) -> None:
     if not await session.stop(context, transfer):
         return
     if transfer.direction == "upload" and not await _verified(context, transfer):
-        _set_status(context, transfer, "illegal")
+        set_status(context, transfer, "illegal")
         enter(context, transfer, "finalizing_failure")
         return
-    _set_status(context, transfer, "ok")
-    _outcome(transfer, audit.SUCCEEDED)
-    _finish(context, transfer, "finished_success")
+    set_status(context, transfer, "ok")
+    transfer.result = "succeeded"
 
 
 async def _finalize_failure(context: Context, transfer: ImageTransfer) -> None:
-    if await session.stop(context, transfer):
-        await _undo(context, transfer)
-        _outcome(transfer, audit.FAILED)
-        _finish(context, transfer, "finished_failure")
+    """Give up, for good even when the session does not stop: then its ticket, its server and the locked disk stay."""
+    await _clean_up(context, transfer)
+    _fail(transfer)
 
 
 async def _finalize_cleanup(context: Context, transfer: ImageTransfer) -> None:
-    if await session.stop(context, transfer):
-        await _undo(context, transfer)
-        _outcome(transfer, audit.CLEANED_UP)
-        _finish(context, transfer, "finished_cleanup")
+    if await _clean_up(context, transfer):
+        enter(context, transfer, "finished_cleanup")
 
 
-async def _end_without_session(context: Context, transfer: ImageTransfer) -> None:
-    audit.tell(context, transfer, audit.NO_HOST)
-    await _undo(context, transfer)
-    _outcome(transfer, audit.FAILED)
-    _finish(context, transfer, "finished_failure")
+async def _cleaned_up(context: Context, transfer: ImageTransfer) -> None:
+    _fail(transfer)
+
+
+async def _clean_up(context: Context, transfer: ImageTransfer) -> bool:
+    if not await session.stop(context, transfer):
+        return False
+    set_status(context, transfer, "illegal" if transfer.direction == "upload" else "ok")
+    return True
+
+
+def _fail(transfer: ImageTransfer) -> None:
+    transfer.result = "failed"
 
 
 async def _verified(context: Context, transfer: ImageTransfer) -> bool:
@@ -201,20 +208,12 @@ async def _verified(context: Context, transfer: ImageTransfer) -> bool:
     return True
 
 
-async def _undo(context: Context, transfer: ImageTransfer) -> None:
-    """Free the disk of a download; remove the disk of an upload, even when it had been there before."""
-    if transfer.direction == "download":
-        _set_status(context, transfer, "ok")
-        return
+def set_status(context: Context, transfer: ImageTransfer, status: DiskStatus) -> None:
+    """Change the status of what is transferred. A disk is `ok` again while the backup that it is read for goes on."""
     disk = context.state.disks.get(transfer.disk_id)
-    if disk is not None:
-        await disks.delete(context, disk, cause=jobs.cause_of(context.state, transfer.origin))
-
-
-def _set_status(context: Context, transfer: ImageTransfer, status: Any) -> None:
-    """Change the disk's status, unless a backup has it, which unlocks its disks itself, or only a snapshot is read."""
-    disk = context.state.disks.get(transfer.disk_id)
-    if disk is not None and not transfer.backup_id and not transfer.image_id:
+    if transfer.image_id:
+        transfer.image_locked = status == "locked"
+    elif disk is not None:
         disk.status = status
 
 
@@ -222,13 +221,19 @@ def _outcome(transfer: ImageTransfer, code: int) -> None:
     transfer.outcome = transfer.outcome or code
 
 
-def _finish(context: Context, transfer: ImageTransfer, phase: str) -> None:
+async def _end(context: Context, transfer: ImageTransfer) -> None:
+    """Free the locks and tell the outcome. The disk of a failed upload goes, even one that had been there before."""
+    disk = context.state.disks.get(transfer.disk_id)
+    failed = transfer.result == "failed"
+    if failed and transfer.direction == "upload" and disk is not None and disk.status != "locked":
+        await disks.delete(context, disk, cause=jobs.cause_of(context.state, transfer.origin))
+    _outcome(transfer, audit.FAILED if failed else audit.SUCCEEDED)
     for lock in transfer.locks:
         lock.release()
     transfer.locks.clear()
     transfer.active = False
     transfer.ended = context.clock.now()
-    enter(context, transfer, phase)
+    enter(context, transfer, "finished_failure" if failed else "finished_success")
     audit.tell(context, transfer, transfer.outcome)
 
 
@@ -241,4 +246,5 @@ _STEPS: dict[str, Step] = {
     "finalizing_success": _finalize_success,
     "finalizing_failure": _finalize_failure,
     "finalizing_cleanup": _finalize_cleanup,
+    "finished_cleanup": _cleaned_up,
 }

@@ -10,11 +10,10 @@ from ovirtlab.engine.entities import Disk
 from ovirtlab.engine.faults import Fault, InternalError, conflict, invalid
 from ovirtlab.engine.locks import Key
 from ovirtlab.engine.records import Origin
+from ovirtlab.engine.snapshots import volumes
 from ovirtlab.engine.state import State
 
 CANNOT = "Cannot transfer Virtual Disk"
-DISK_LOCKED = "Disk is locked. Please try again later."
-VM_LOCKED = "VM is locked. Please try again in a few minutes."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +34,19 @@ class TransferRequest:
 
 def needed_locks(state: State, request: TransferRequest) -> tuple[list[Key], list[Key]]:
     """What the transfer holds, exclusive and shared; a transfer of a backup relies on the locks of that."""
-    if request.backup_id:
+    if request.backup_id or request.disk_id not in state.disks:
         return [], []
     vms: list[Key] = [("vm", vm.id) for vm in state.vms_of_disk(request.disk_id)] if request.image_id else []
-    return [("disk", request.disk_id)], vms
+    disks: list[Key] = [("disk", request.disk_id)]
+    return (disks, vms) if request.direction == "upload" else ([], disks + vms)
+
+
+def image_of(state: State, request: TransferRequest) -> str:
+    """The frozen volume that is read: of a disk snapshot, or of a hybrid backup's snapshot; empty for a disk."""
+    backup = state.backups.get(request.backup_id)
+    snapshot = state.snapshots.get(backup.snapshot_id) if backup is not None else None
+    volume = snapshot.volumes.get(request.disk_id) if snapshot is not None else None
+    return volume.image_id if volume is not None else request.image_id
 
 
 def check(state: State, request: TransferRequest) -> None:
@@ -46,15 +54,15 @@ def check(state: State, request: TransferRequest) -> None:
     if request.disk_id not in state.disks:
         raise invalid(f"{CANNOT}. The specified disk does not exist.")
     disk = state.disks[request.disk_id]
-    fault = _unusable(state, disk) or (
+    fault = _unusable(state, request, disk) or (
         _backup_unusable(state, request) if request.backup_id else _disk_in_use(state, request, disk)
     )
     if fault is not None:
         raise fault
 
 
-def _unusable(state: State, disk: Disk) -> Fault | None:
-    if disk.status == "illegal":
+def _unusable(state: State, request: TransferRequest, disk: Disk) -> Fault | None:
+    if _status(state, request, disk) == "illegal":
         return InternalError(
             f"[{CANNOT}. The following attached disks are in ILLEGAL status: {disk.alias}"
             " - please remove them and try again.]"
@@ -65,10 +73,17 @@ def _unusable(state: State, disk: Disk) -> Fault | None:
     return None
 
 
+def _status(state: State, request: TransferRequest, disk: Disk) -> str:
+    volume = volumes.find(state, disk, image_of(state, request) or disk.image_id)
+    return volume.status if volume is not None else disk.status
+
+
 def _backup_unusable(state: State, request: TransferRequest) -> Fault | None:
     backup = state.backups.get(request.backup_id)
     if backup is None:
         return invalid(f"{CANNOT}. The specified VM backup does not exist.")
+    if backup.kind == "hybrid" and backup.snapshot_id not in state.snapshots:
+        return invalid(f"{CANNOT}. VM's Snapshot does not exist.")
     if backup.phase != "ready":
         return conflict(f"{CANNOT}. The VM backup is not in READY phase, backup phase is {backup.phase.upper()}.")
     if request.format == "cow":
@@ -85,6 +100,6 @@ def _disk_in_use(state: State, request: TransferRequest, disk: Disk) -> Fault | 
         ]
         if names:
             return conflict(f"{CANNOT}. The disk {disk.alias} is plugged to non-Down VMs: {', '.join(names)}")
-    if disk.status == "locked":
+    if _status(state, request, disk) == "locked":
         return conflict(f"{CANNOT}: The following disks are locked: {disk.alias}. Please try again in a few minutes.")
     return None

@@ -87,13 +87,12 @@ async def stop(context: Context, transfer: ImageTransfer) -> bool:
     if not transfer.ticket_id:
         return True
     host = context.hosts[transfer.host_id]
-    if not await proxy.remove(context, transfer):
-        return False
     try:
         await host.remove_ticket(transfer.ticket_id)
     except HostError as error:
         log.info("Ticket %s of transfer %s was not removed: %s", transfer.ticket_id, transfer.id, error)
         return False
+    await proxy.remove(context, transfer)
     if transfer.backend == "nbd":
         try:
             await host.stop_nbd_server(transfer.id)
