@@ -11,6 +11,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from overkeep.blocks.merge.acts import merge_away
+from overkeep.blocks.merge.making import Watch
 from overkeep.controller.durable import Durable, Stopping
 from overkeep.controller.janitor import Janitor
 from overkeep.controller.ports import Patience, Ports
@@ -23,10 +25,11 @@ from overkeep.errors import NotFound
 from overkeep.model.inventory import Disk, DiskFormat, Nic, Vm, VmStatus
 from overkeep.model.restore import RestoreRequest
 from overkeep.mover.api import Mover
-from overkeep.mover.orders import CopyOrder, CopyResult, Image
+from overkeep.mover.orders import CopyOrder, CopyResult, Image, MergeOrder, MergeResult, VerifyOrder, VerifyResult
+from overkeep.repository.merging import MergeJournal
 from overkeep.repository.repository import Repository
 from overkeep.testing.engine import MemoryEngine
-from overkeep.testing.mover import SIZE, MemoryMover
+from overkeep.testing.mover import SIZE, MemoryMover, quiet
 
 HASTE = Patience(poll=0.02, ready=5.0, retry=0.2, release=3.0, mover=0.3, lease=0.2, attempts=3, ticket=0.5)
 
@@ -118,7 +121,7 @@ class World:
         self.engine = Mortal(self.memory)
         (folder / "target").mkdir(parents=True)
         self.repository = Repository(folder / "target").create()
-        self.mover = MemoryMover("host1", outcome=self.write_image)
+        self.mover = MemoryMover("host1", outcome=self.write_image, bookkeeping=self.merge_images)
         self.mortal_mover = Mortal(self.mover)
         self.store = Store(f"sqlite:///{folder / 'controller.sqlite'}")
         self.running = False
@@ -132,6 +135,14 @@ class World:
             subprocess.run(["qemu-img", "create", "-q", *options, path, str(SIZE)], check=True, timeout=30)
         covered = 1 << 20 if order.dirty else SIZE
         return CopyResult(virtual_size=SIZE, covered=covered, moved=1 << 20, stored=1 << 18, seconds=0.1)
+
+    def merge_images(self, order: MergeOrder | VerifyOrder) -> MergeResult | VerifyResult:
+        """What a mover does in the folder of a disk, with the same hands."""
+        if isinstance(order, VerifyOrder):
+            return quiet(order)
+        folder = self.repository.root / order.folder
+        done = merge_away(folder, order.remove, journal=MergeJournal(folder), watch=Watch())
+        return MergeResult(moved=done.moved, freed=done.freed, removed=done.removed, seconds=done.seconds)
 
     def start(self) -> None:
         self.durable = Durable(self.folder, queues={JOB_QUEUE: 0, VM_QUEUE: 4})

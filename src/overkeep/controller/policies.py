@@ -7,11 +7,12 @@ import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from overkeep.controller.expiry import marks
 from overkeep.controller.ports import Ports
 from overkeep.controller.records import Assignment, StoredPolicy, Workload
 from overkeep.errors import Conflict
 from overkeep.model.policy import Policy
-from overkeep.model.retention import Candidate, Foresight, Mark, Retention, decide, foresee
+from overkeep.model.retention import Foresight, Mark, Retention, foresee
 from overkeep.model.schedule import next_run
 from overkeep.units import utc_now
 
@@ -146,11 +147,7 @@ class PolicyDesk:
             VmMarks(
                 vm_id=vm_id,
                 vm_name=name,
-                marks=decide(
-                    (Candidate(id=p.id, created=p.created) for p in points if p.vm_id == vm_id),
-                    retention,
-                    now=self._clock(),
-                ),
+                marks=marks(self._ports, tuple(p for p in points if p.vm_id == vm_id), retention, now=self._clock()),
             )
             for vm_id, name in sorted(names.items(), key=lambda item: item[1])
         )

@@ -46,6 +46,9 @@ def body(ports: Ports, job_id: str, vm_id: str, asked: dict[str, Any]) -> State:
             break
         Durable.step("go-on", steps.say_instead, {"error": state["error"], "full": cure.full})
         attempt, wish = attempt + 1, cure
+    if "committed" in state and "open" not in state:
+        Durable.step("expire", steps.expire, state)
+        Durable.step("merge", steps.merge, state)
     closed: State = Durable.step("close", steps.close, state)
     return closed
 

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Points that end, and the merges by which their images go: first the manifests, durably, then the data, by a mover."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Iterator, Mapping
+
+from overkeep.controller.exposure import Exposure
+from overkeep.controller.ports import Ports
+from overkeep.controller.records import HeldKind, Job, JobKind
+from overkeep.controller.release import watch_release
+from overkeep.controller.steps import PASSING
+from overkeep.errors import OverkeepError
+from overkeep.model.points import RestorePoint
+from overkeep.model.retention import Candidate, Mark, Retention, decide
+from overkeep.mover.api import Mover
+from overkeep.mover.errors import MoverUnreachable
+from overkeep.mover.orders import MOST_IMAGES, MergeOrder, MergeResult, OrderState, OrderStatus
+from overkeep.repository import layout
+
+_FOLLOW = 1.5  # seconds a long poll lasts here: a cancel is to be seen within two
+
+
+class RetentionWaits(OverkeepError):
+    """Points of a VM must not be removed now."""
+
+    code = "retention-waits"
+    template = "No restore point of VM {vm!r} is removed now: {reason}."
+    retry = True
+    status = 409
+
+
+class MergeFailed(OverkeepError):
+    """A mover could not merge images of removed points; the sentence is the mover's."""
+
+    code = "merge-failed"
+    template = "The images of removed restore points of disk {disk} are still there: {reason}"
+    retry = True
+    status = 502
+
+
+def marks(
+    ports: Ports, points: tuple[RestorePoint, ...], retention: Retention, *, now: dt.datetime
+) -> tuple[Mark, ...]:
+    """What a retention decides about the points of one VM, with what holds some of them."""
+    candidates = (Candidate(id=point.id, created=point.created) for point in points)
+    return decide(candidates, retention, now=now, held=holds(ports, points))
+
+
+def holds(ports: Ports, points: tuple[RestorePoint, ...]) -> Mapping[str, str]:
+    """Why points must stay whatever a retention says, by point."""
+    vms = {(point.workload_id, point.vm_id) for point in points}
+    return {
+        job.request["point_id"]: f"job {job.id} restores it"
+        for job in _restores(ports)
+        if (job.request["workload_id"], job.request["vm_id"]) in vms
+    }
+
+
+def expire(ports: Ports, workload_id: str, vm_id: str, *, retention: Retention, now: dt.datetime) -> tuple[Mark, ...]:
+    """End the points that a retention does not keep, oldest first; their images stay. May be repeated.
+
+    Nothing is removed when it is not known for sure what is there. Raises `RetentionWaits`, and the errors of the
+    target.
+    """
+    if retention.keeps_all:
+        return ()
+    damaged = ports.repository.damaged(workload_id, vm_id)
+    points = ports.repository.points(workload_id, vm_id)
+    gone = [mark for mark in marks(ports, points, retention, now=now) if not mark.kept]
+    if not gone:
+        return ()
+    name = points[-1].vm_name
+    if damaged:
+        raise RetentionWaits(vm=name, reason=f"the manifest of point {damaged[0].point_id} cannot be read")
+    require_unread(ports, workload_id, vm_id, vm_name=name)
+    for mark in reversed(gone):
+        ports.repository.remove_point(workload_id, vm_id, point_id=mark.id)
+    return tuple(gone)
+
+
+def require_unread(ports: Ports, workload_id: str, vm_id: str, *, vm_name: str) -> None:
+    """Raise `RetentionWaits` while a job reads points of a VM: files must not go from under it."""
+    for job in _restores(ports):
+        if (job.request["workload_id"], job.request["vm_id"]) == (workload_id, vm_id):
+            raise RetentionWaits(vm=vm_name, reason=f"job {job.id} restores from its points")
+
+
+def _restores(ports: Ports) -> Iterator[Job]:
+    return (job for job in ports.store.jobs.all(live=True, limit=1000) if job.kind is JobKind.RESTORE)
+
+
+class Merging:
+    """Has a mover merge away what removed points of a VM left. May be repeated: what is merged is not merged again."""
+
+    def __init__(self, exposure: Exposure, workload_id: str, *, host_id: str) -> None:
+        self._exposure = exposure
+        self._ports = exposure.ports
+        self._workload_id = workload_id
+        self._host_id = host_id  # where it is done best; empty when the VM runs nowhere
+
+    def run(self) -> tuple[MergeResult, ...]:
+        """Merge the images of all disks, one after the other; raise the first error.
+
+        A cancel stops the merge, which loses nothing, and is raised as well.
+        """
+        ending = watch_release(self._ports, self._exposure.watch.job_id, self._exposure.vm_id)
+        ending.end_orders()  # of a controller that died: they may name what is gone by now
+        try:
+            return self._merge_all()
+        except OverkeepError:
+            ending.end_orders()
+            raise
+
+    def _merge_all(self) -> tuple[MergeResult, ...]:
+        found = self._ports.repository.unnamed_images(self._workload_id, self._exposure.vm_id)
+        if not found:
+            return ()
+        require_unread(self._ports, self._workload_id, self._exposure.vm_id, vm_name=self._exposure.vm_id)
+        host_id, mover = self._mover()
+        return tuple(self._merge(disk_id, images, host_id, mover) for disk_id, images in found.items())
+
+    def _mover(self) -> tuple[str, Mover]:
+        """The mover of the VM's host, else the first that answers."""
+        hosts = [host.id for host in self._ports.engine.hosts() if host.status == "up"]
+        last: OverkeepError = RetentionWaits(vm=self._exposure.vm_id, reason="no host is up")
+        for host_id in sorted(hosts, key=lambda host_id: host_id != self._host_id):
+            mover = self._ports.movers.at(host_id)
+            try:
+                mover.health()
+            except OverkeepError as error:
+                last = error
+            else:
+                return host_id, mover
+        raise last
+
+    def _merge(self, disk_id: str, images: tuple[str, ...], host_id: str, mover: Mover) -> MergeResult:
+        exposure, held = self._exposure, self._ports.store.held
+        prefix = f"{exposure.watch.job_id}-{exposure.vm_id[:8]}-merge:{disk_id}:"
+        earlier = [item for item in held.orders(exposure.watch.job_id, disk_id) if item.ref.startswith(prefix)]
+        order_id = f"{prefix}{len(earlier) + 1}"
+        item = exposure.note(HeldKind.ORDER, order_id, disk_id=disk_id, host_id=host_id)
+        order = MergeOrder(
+            host=mover.host,
+            target=self._ports.target,
+            repository=self._ports.repository.id,
+            folder=str(layout.disk(self._workload_id, exposure.vm_id, disk_id)),
+            remove=images[:MOST_IMAGES],
+            lease=self._ports.patience.lease,
+        )
+        status = exposure.watch.persist(
+            lambda: mover.put(order_id, order), seconds=self._ports.patience.retry, on=PASSING
+        )
+        status = self._follow(mover, status)
+        held.release(item)
+        if status.state is OrderState.DONE and isinstance(status.result, MergeResult):
+            return status.result
+        raise MergeFailed(disk=disk_id, reason=status.error or f"the order ended as {status.state}.")
+
+    def _follow(self, mover: Mover, status: OrderStatus) -> OrderStatus:
+        """Follow an order to its end; a mover that is silent for longer than its lease has stopped."""
+        watch, patience = self._exposure.watch, self._ports.patience
+        heard = time.monotonic()
+        while not status.state.terminal:
+            watch.check()
+            asked = time.monotonic()
+            try:
+                seen, status = status.seq, mover.wait(status.id, after=status.seq, timeout=_FOLLOW)
+                if status.seq == seen and time.monotonic() - asked < _FOLLOW / 2:  # it answers at once without news
+                    watch.pause(patience.poll)
+                heard = time.monotonic()
+            except MoverUnreachable:
+                if time.monotonic() - heard > max(patience.mover, patience.lease * 1.5):
+                    raise
+                watch.pause(patience.poll)
+        return status
