@@ -54,6 +54,7 @@ from ovirtlab.engine.entities import (
 from ovirtlab.engine.rest import (
     attachments,
     backups,
+    disk_actions,
     disk_snapshots,
     disks,
     events,
@@ -61,6 +62,7 @@ from ovirtlab.engine.rest import (
     jobs,
     snapshots,
     starts,
+    templates,
     transfers,
     vms,
 )
@@ -81,13 +83,18 @@ MIB = 1 << 20
 SCALE = 20
 DEADLINE = 20.0
 ADMIN = "fdfc627c-d875-11e0-90f0-83df133b58cc"
-MODULES = (attachments, backups, disk_snapshots, disks, events, inventory, jobs, snapshots, starts, transfers, vms)
+MODULES = (
+    attachments, backups, disk_actions, disk_snapshots, disks, events, inventory, jobs, snapshots, starts, templates,
+    transfers, vms,
+)  # fmt: skip
 PERMITS = frozenset(
     {
         "login",
         "attach_disk",
         "backup_disk",
+        "configure_disk_storage",
         "configure_vm_storage",
+        "create_template",
         "edit_disk_properties",
         "create_disk",
         "manipulate_vm_snapshots",
@@ -170,14 +177,42 @@ def wait_until(condition: Callable[[], Any], *, timeout: float = DEADLINE) -> An
 
 
 class FaultyHost(LocalHost):
-    """A host whose verbs fail when their names are in `broken`."""
+    """A host whose verbs fail when their names are in `broken`, and come to a `halt`."""
 
     broken: frozenset[str] = frozenset()
+    halt: Halt | None = None
 
     def __getattribute__(self, name: str) -> Any:
         if name in object.__getattribute__(self, "broken"):
             return _fail
-        return super().__getattribute__(name)
+        halt = object.__getattribute__(self, "halt")
+        verb = super().__getattribute__(name)
+        return halt.at(verb) if halt is not None and name == halt.verb else verb
+
+
+class Halt:
+    """A verb of the host that waits, before its work or when that is done; `calls` are those that have come so far."""
+
+    def __init__(self, verb: str, *, when: str) -> None:
+        self.verb, self.when = verb, when
+        self.calls = 0
+        self.reached, self.over = asyncio.Event(), asyncio.Event()
+
+    def at(self, verb: Callable[..., Coroutine[Any, Any, T]]) -> Callable[..., Coroutine[Any, Any, T]]:
+        async def halting(*args: Any, **kwargs: Any) -> T:
+            self.calls += 1
+            if self.when == "before":
+                await self._wait()
+            result = await verb(*args, **kwargs)
+            if self.when == "after":
+                await self._wait()
+            return result
+
+        return halting
+
+    async def _wait(self) -> None:
+        self.reached.set()
+        await self.over.wait()
 
 
 async def _fail(*args: Any, **kwargs: Any) -> None:
@@ -266,11 +301,20 @@ class World:
         while not self._server.started:
             await asyncio.sleep(0.01)
 
+    @contextmanager
+    def halted(self, verb: str, *, when: str) -> Iterator[Halt]:
+        """What the block begins waits in a verb of the host until the end of the block."""
+        halt = self.host.halt = Halt(verb, when=when)
+        try:
+            yield halt
+        finally:
+            self.loop.call_soon_threadsafe(halt.over.set)
+
     def restart_engine(self) -> None:
         """What stopping and starting the engine does to its work."""
 
         async def again() -> None:
-            await self.background.stop()
+            await self.background.interrupt()
             upkeep.begin(self.context)
 
         self.call(again)

@@ -19,6 +19,7 @@ import uvicorn
 
 from ovirtlab.engine.app import Engine, create_engine
 from ovirtlab.environment import Environment, parse
+from ovirtlab.host.api import HostError
 from ovirtlab.host.memory import MemoryHost, Storage
 
 T = TypeVar("T")
@@ -48,6 +49,25 @@ vms:
 """
 CA = "-----BEGIN CERTIFICATE-----\nbGFi\n-----END CERTIFICATE-----\n"
 DEADLINE = 15.0
+
+
+class Hold:
+    """Calls of a host's verb that wait; `calls` is how many have come, after the end too."""
+
+    def __init__(self, *, failing: bool) -> None:
+        self.failing = failing
+        self.calls = 0
+        self.over = asyncio.Event()
+
+    def before(self, verb: Callable[..., Coroutine[Any, Any, T]]) -> Callable[..., Coroutine[Any, Any, T]]:
+        async def wait(*args: Any, **kwargs: Any) -> T:
+            self.calls += 1
+            await self.over.wait()
+            if self.failing:
+                raise HostError("the host has failed")
+            return await verb(*args, **kwargs)
+
+        return wait
 
 
 @dataclass
@@ -81,6 +101,19 @@ class Lab:
         while not condition():
             assert time.monotonic() < end, "the condition did not come true in time"
             time.sleep(0.01)
+
+    @contextmanager
+    def hold(self, verb: str, *, failing: bool = False) -> Iterator[Hold]:
+        """Let calls of a verb of the hosts wait until the end of the block; then they are done, or fail."""
+        hold = Hold(failing=failing)
+        for host in self.hosts:
+            setattr(host, verb, hold.before(getattr(host, verb)))
+        try:
+            yield hold
+        finally:
+            for host in self.hosts:
+                delattr(host, verb)
+            self.loop.call_soon_threadsafe(hold.over.set)
 
     def codes(self) -> list[int]:
         """The codes of all events, oldest first."""

@@ -140,11 +140,12 @@ class Engine:
         await self.context.background.stop()
 
     async def restart(self) -> None:
-        """What a restart of the engine does to its clients and its work: logins end, what ran is given up.
+        """What a restart of the engine does to its clients and its work.
 
-        Locks of what was given up may stay, as they do on a real engine.
+        Logins end, backups are marked failed, and what they had locked may stay so, as on a real engine. Transfers are
+        taken up again, and so are acts on disks, snapshots, templates and VMs.
         """
-        await self.context.background.stop()
+        await self.context.background.interrupt()
         self.sessions.end_all()
         running.take_over(self.context)
         upkeep.begin(self.context)

@@ -118,7 +118,7 @@ async def leave_host(context: Context, host: HostEntity, *, cause: Cause) -> Non
             log.info("VM %s does not leave host %s: %s", vm.name, host.name, refusal)
             _tell_failure(context, vm, host, None, refusal.detail, cause=cause)
             continue
-        context.background.spawn(run(context, move), name=f"migration of VM {vm.name}")
+        context.background.undertake(run(context, move), name=f"migration of VM {vm.name}")
 
 
 def _check_host(context: Context, host_id: str) -> None:

@@ -31,6 +31,9 @@ ON = frozenset(
         "restoring_state",
     }
 )
+_ON_ITS_WAY = frozenset(
+    {"migrating", "wait_for_launch", "powering_up", "powering_down", "saving_state", "restoring_state"}
+)
 _PREFIXES = {"virtio": "vd", "ide": "hd"}
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _UNTIL_UP = 1.0
@@ -224,9 +227,9 @@ def watch(context: Context) -> None:
 
 
 def take_over(context: Context) -> None:
-    """Believe the hosts about VMs after the engine was away; what it was doing to them has been lost."""
+    """Believe the hosts about VMs after the engine was away; what becomes of one that is on its way, its act tells."""
     for vm in context.state.vms.values():
-        if vm.host_id and not _is_lost(context, vm.host_id):
+        if vm.host_id and vm.status not in _ON_ITS_WAY and not _is_lost(context, vm.host_id):
             believe(context, vm)
 
 

@@ -18,7 +18,7 @@ Count = Annotated[int, "How many calls from that one on; 0 is all."]
 
 @dataclass(frozen=True, kw_only=True)
 class EngineRestart(Fault):
-    """The engine restarts: logins end, backups are marked failed, transfers are taken up again."""
+    """The engine restarts: logins end, backups are marked failed, transfers and acts on disks are taken up again."""
 
     name = "engine-restart"
     mended = "What backups that were marked failed still held is given back: locked disks, QEMU's job, scratch disks."

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from ovirtlab.engine import jobs
@@ -31,7 +32,7 @@ def begin(context: Context, vm: Vm, backup: Backup) -> None:
     )
     creation = creating.begin(context, vm, request, cause=_cause(context, backup))
     backup.snapshot_id = creation.snapshot.id
-    context.background.spawn(creating.finish(context, creation), name=f"snapshot of backup {backup.id}")
+    context.background.undertake(creating.run(context, creation), name=f"snapshot of backup {backup.id}")
 
 
 def tell_refused(context: Context, backup: Backup) -> None:
@@ -59,7 +60,8 @@ async def remove(context: Context, backup: Backup) -> None:
         return
     try:
         removal = merging.begin(context, state.vm(backup.vm_id), snapshot, cause=_cause(context, backup))
-        removed = await merging.run(context, removal)
+        act = context.background.undertake(merging.run(context, removal), name=f"removal of snapshot {snapshot.id}")
+        removed = await asyncio.shield(act)
     except Fault as fault:
         log.info("Snapshot %s of backup %s stays: %s", snapshot.id, backup.id, fault)
         removed = False

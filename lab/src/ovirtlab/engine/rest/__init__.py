@@ -14,7 +14,7 @@ How to write a handler (see `routing`, `documents`, `bodies`):
     async def add_backup(call: Call) -> Created:
         disks = [disk.id for disk in call.body.list("disks", "disk")]
         call.require("backup_disk", ("disk", disks[0]))      # Forbidden -> 403
-        task = call.context.background.spawn(start(...), name="backup ...")
+        task = call.context.background.undertake(start(...), name="backup ...")
         return Created(lambda: show(backup), work=task)      # 202 now; with `Expect: 201-created` after the work
 
     @routes.action("vms/{vm}/backups/{backup}/finalize")

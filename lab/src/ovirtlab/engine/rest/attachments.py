@@ -71,7 +71,7 @@ async def _add_new(call: Call, vm: Vm, body: Body) -> Created:
         if active and not attachment.active and disk.id in vm.attachments:
             await plugging.plug(context, vm, attachment)
 
-    task = context.background.spawn(work(), name=f"add disk {disk.alias}")
+    task = context.background.undertake(work(), name=f"add disk {disk.alias}")
     return Created(lambda: show(vm, attachment, fresh=True), work=task)
 
 
@@ -111,7 +111,7 @@ async def remove_attachment(call: Call) -> Done:
     disk = context.state.disk(attachment.disk_id)
     disks.check_removal(context, disk)
     work = disks.delete(context, disk, cause=cause_of(call))
-    return Done(work=context.background.spawn(work, name=f"remove disk {disk.alias}"))
+    return Done(work=context.background.undertake(work, name=f"remove disk {disk.alias}"))
 
 
 def show(vm: Vm, attachment: DiskAttachment, *, fresh: bool = False) -> Entity:

@@ -107,7 +107,7 @@ async def remove_checkpoint(call: Call) -> Done:
     _require(call, call.context.state.vm(checkpoint.vm_id), checkpoint.disk_ids)
     lock = checkpoints.take_for_removal(call.context.state, checkpoint)
     work = _remove(call.context, checkpoint, lock, origin=read_origin(call))
-    call.context.background.spawn(work, name=f"removal of checkpoint {checkpoint.id}")
+    call.context.background.undertake(work, name=f"removal of checkpoint {checkpoint.id}")
     return Done()
 
 

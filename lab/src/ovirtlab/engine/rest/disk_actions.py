@@ -29,7 +29,7 @@ async def copy_disk(call: Call) -> Done:
     sink = disk_copies.register_copy(context, disk, alias=alias, domain_id=domain_id)
     disk.status = "locked"
     work = disk_copies.copy(context, disk, sink, cause=cause_of(call))
-    context.background.spawn(work, name=f"copy disk {disk.alias}")
+    context.background.undertake(work, name=f"copy disk {disk.alias}")
     return Done()
 
 
@@ -45,7 +45,7 @@ async def move_disk(call: Call) -> Done:
     disk_copies.check_domain(context, domain_id, action=MOVE)
     disk.status = "locked"
     work = disk_copies.move(context, disk, domain_id=domain_id, cause=cause_of(call))
-    context.background.spawn(work, name=f"move disk {disk.alias}")
+    context.background.undertake(work, name=f"move disk {disk.alias}")
     return Done()
 
 
@@ -58,7 +58,7 @@ async def sparsify_disk(call: Call) -> Done:
         raise conflict(f"{SPARSIFY}. Preallocated disks cannot be sparsified.")
     disk.status = "locked"
     work = disk_copies.sparsify(context, disk, cause=cause_of(call))
-    context.background.spawn(work, name=f"sparsify disk {disk.alias}")
+    context.background.undertake(work, name=f"sparsify disk {disk.alias}")
     return Done()
 
 

@@ -59,7 +59,9 @@ async def remove(call: Call) -> Done:
     call.require(rules.PERMIT, ("vm", vm.id))
     rules.check_no_backup(context, vm, rules.REMOVE)
     removal = merging.begin(context, vm, found.snapshot, cause=cause_of(call), disk_ids=(found.disk.id,))
-    context.background.spawn(merging.finish(context, removal), name=f"removal of disk snapshot {found.volume.image_id}")
+    context.background.undertake(
+        merging.run(context, removal), name=f"removal of disk snapshot {found.volume.image_id}"
+    )
     return Done()
 
 

@@ -57,7 +57,7 @@ async def add_disk(call: Call) -> Created:
     disks.check_new(context, spec)
     disk = disks.register(context, spec)
     work = disks.make(context, disk, cause=cause_of(call))
-    task = context.background.spawn(work, name=f"add disk {disk.alias}")
+    task = context.background.undertake(work, name=f"add disk {disk.alias}")
     return Created(lambda: show(call, disk), work=task)
 
 
@@ -87,7 +87,7 @@ async def remove_disk(call: Call) -> Done:
     call.require("delete_disk", ("disk", disk.id))
     disks.check_removal(call.context, disk)
     work = disks.delete(call.context, disk, cause=cause_of(call))
-    return Done(work=call.context.background.spawn(work, name=f"remove disk {disk.alias}"))
+    return Done(work=call.context.background.undertake(work, name=f"remove disk {disk.alias}"))
 
 
 @routes.action("disks/{disk}/convert")
@@ -110,7 +110,7 @@ async def convert_disk(call: Call) -> Done:
     )
     disks.check_new(call.context, spec)
     work = disks.convert(call.context, disk, spec, cause=cause_of(call))
-    call.context.background.spawn(work, name=f"convert disk {disk.alias}")
+    call.context.background.undertake(work, name=f"convert disk {disk.alias}")
     return Done()
 
 
@@ -194,7 +194,7 @@ async def change(call: Call, disk: Disk, body: Body) -> None:
         disks.check_extend(call.context, disk, size)
         disk.status = "locked"
         work = disks.extend(call.context, disk, size, cause=cause_of(call))
-        call.context.background.spawn(work, name=f"extend disk {disk.alias}")
+        call.context.background.undertake(work, name=f"extend disk {disk.alias}")
 
 
 def _check_shareable(disk: Disk, shareable: bool | None) -> None:

@@ -57,7 +57,7 @@ async def deactivate_domain(call: Call) -> Done:
     _check_idle(context, [disk for disk in context.state.disks.values() if disk.storage_domain_id == domain.id])
     domain.status = "preparing_for_maintenance"
     work = _change(context, domain, status="maintenance", what="Deactivating", cause=cause_of(call))
-    context.background.spawn(work, name=f"deactivate domain {domain.name}")
+    context.background.undertake(work, name=f"deactivate domain {domain.name}")
     return Done()
 
 
@@ -69,7 +69,7 @@ async def activate_domain(call: Call) -> Done:
         raise conflict(f"{_ACTIVATE}. The relevant Storage Domain's status is {domain.status.capitalize()}.")
     domain.status = "activating"
     work = _change(context, domain, status="active", what="Activating", cause=cause_of(call))
-    context.background.spawn(work, name=f"activate domain {domain.name}")
+    context.background.undertake(work, name=f"activate domain {domain.name}")
     return Done()
 
 

@@ -82,7 +82,7 @@ async def deactivate_host(call: Call) -> Done:
     host.status = "preparing_for_maintenance"
     await migrations.leave_host(call.context, host, cause=cause_of(call))
     work = _enter_maintenance(call.context, host, cause_of(call))
-    call.context.background.spawn(work, name=f"maintenance of host {host.name}")
+    call.context.background.undertake(work, name=f"maintenance of host {host.name}")
     return Done()
 
 
@@ -130,7 +130,7 @@ async def activate_host(call: Call) -> Done:
     if host.status not in ("maintenance", "preparing_for_maintenance"):
         raise conflict(f"Cannot activate Host. Host is in {host.status} status.")
     host.status = "unassigned"
-    call.context.background.spawn(_activate(call.context, host, cause_of(call)), name=f"activate host {host.name}")
+    call.context.background.undertake(_activate(call.context, host, cause_of(call)), name=f"activate host {host.name}")
     return Done()
 
 
@@ -151,7 +151,7 @@ async def install_host(call: Call) -> Done:
     if host.status != "maintenance":
         raise conflict("Cannot install Host. Host must be in maintenance mode.")
     host.status = "installing"
-    call.context.background.spawn(_install(call.context, host), name=f"install host {host.name}")
+    call.context.background.undertake(_install(call.context, host), name=f"install host {host.name}")
     return Done()
 
 

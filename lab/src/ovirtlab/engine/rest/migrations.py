@@ -21,7 +21,7 @@ async def migrate_vm(call: Call) -> Done:
         host_id=_named(call, "host"), cluster_id=_named(call, "cluster"), force=call.body.flag("force") or False
     )
     move = migrations.begin(context, vm, request, cause=cause_of(call))
-    context.background.spawn(migrations.run(context, move), name=f"migration of VM {vm.name}")
+    context.background.undertake(migrations.run(context, move), name=f"migration of VM {vm.name}")
     return Done()
 
 

@@ -51,7 +51,7 @@ def _add(call: Call) -> Created:
     if not copies:
         return Created(lambda: show(call, vm))
     work = templates.fill_vm(context, vm, template, copies, cause=cause_of(call))
-    task = context.background.spawn(work, name=f"disks of VM {vm.name}")
+    task = context.background.undertake(work, name=f"disks of VM {vm.name}")
     return Created(lambda: show(call, vm), work=task)
 
 
@@ -75,7 +75,7 @@ def _import(call: Call, configuration: str) -> Created:
     vm = machines.import_vm(context, source, options, cause=cause_of(call))
     _give_to_creator(call, vm)
     work = machines.finish_import(context, vm, cause=cause_of(call))
-    context.background.spawn(work, name=f"import VM {vm.name}")
+    context.background.undertake(work, name=f"import VM {vm.name}")
     return Created(lambda: show(call, vm))
 
 

@@ -34,7 +34,7 @@ async def add_snapshot(call: Call) -> Created:
     context, vm = call.context, vm_of(call)
     call.require(rules.PERMIT, ("vm", vm.id))
     creation = creating.begin(context, vm, _read(call), cause=cause_of(call))
-    task = context.background.spawn(creating.finish(context, creation), name=f"snapshot of VM {vm.name}")
+    task = context.background.undertake(creating.run(context, creation), name=f"snapshot of VM {vm.name}")
     return Created(lambda: show(call, creation.snapshot), work=task)
 
 
@@ -51,7 +51,7 @@ async def remove_snapshot(call: Call) -> Done:
     call.require(rules.PERMIT, ("vm", vm.id))
     rules.check_no_backup(context, vm, rules.REMOVE)
     removal = merging.begin(context, vm, snapshot, cause=cause_of(call))
-    context.background.spawn(merging.finish(context, removal), name=f"removal of snapshot {snapshot.id}")
+    context.background.undertake(merging.run(context, removal), name=f"removal of snapshot {snapshot.id}")
     return Done()
 
 
@@ -63,7 +63,7 @@ async def restore_snapshot(call: Call) -> Done:
     call.require(rules.PERMIT, ("vm", vm.id))
     lock = reverting.take(context, vm, snapshot, action=rules.REVERT)
     work = reverting.restore(context, vm, snapshot, cause=cause_of(call), lock=lock)
-    return Done(work=context.background.spawn(work, name=f"restore of VM {vm.name}"))
+    return Done(work=context.background.undertake(work, name=f"restore of VM {vm.name}"))
 
 
 @routes.action("vms/{vm}/previewsnapshot")
@@ -76,7 +76,7 @@ async def preview_snapshot(call: Call) -> Done:
     snapshot = _known(call, vm, wanted)
     lock = reverting.take(context, vm, snapshot, action=rules.PREVIEW)
     work = reverting.preview(context, vm, snapshot, cause=cause_of(call), lock=lock)
-    return Done(work=context.background.spawn(work, name=f"preview of VM {vm.name}"))
+    return Done(work=context.background.undertake(work, name=f"preview of VM {vm.name}"))
 
 
 @routes.action("vms/{vm}/commitsnapshot")
@@ -94,7 +94,7 @@ def _end_preview(call: Call, act: Callable[..., Coroutine[Any, Any, None]]) -> D
     call.require(rules.PERMIT, ("vm", vm.id))
     lock = reverting.take_previewing(context, vm, action=rules.REVERT)
     work = act(context, vm, cause=cause_of(call), lock=lock)
-    return Done(work=context.background.spawn(work, name=f"end of the preview of VM {vm.name}"))
+    return Done(work=context.background.undertake(work, name=f"end of the preview of VM {vm.name}"))
 
 
 @routes.get("vms/{vm}/snapshots/{snapshot}/disks")

@@ -35,7 +35,7 @@ async def start_vm(call: Call) -> Done:
     lock = running.take_vm(context, vm, action="Cannot run VM")
     vm.once = once
     work = running.start(context, vm, cause=cause_of(call), lock=lock, wanted_host=wanted)
-    context.background.spawn(work, name=f"start VM {vm.name}")
+    context.background.undertake(work, name=f"start VM {vm.name}")
     vm.status = "wait_for_launch"
     return Done({"vm": link_to("vm", vm.id)})
 

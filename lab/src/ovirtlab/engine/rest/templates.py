@@ -47,7 +47,7 @@ async def add_template(call: Call) -> Created:
     copies = templates.register(context, vm, template, wishes=wishes)
     _change(context, template, body)
     work = templates.fill_template(context, template, copies, source=vm, cause=cause_of(call))
-    task = context.background.spawn(work, name=f"add template {name}")
+    task = context.background.undertake(work, name=f"add template {name}")
     return Created(lambda: show(call, template), work=task)
 
 
@@ -79,7 +79,7 @@ async def remove_template(call: Call) -> Done:
     call.require("delete_template", ("template", template.id))
     templates.check_removal(call.context, template)
     work = templates.remove(call.context, template, cause=cause_of(call))
-    return Done(work=call.context.background.spawn(work, name=f"remove template {template.name}"))
+    return Done(work=call.context.background.undertake(work, name=f"remove template {template.name}"))
 
 
 @routes.get("templates/{template}/diskattachments")

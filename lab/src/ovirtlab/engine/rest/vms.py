@@ -60,7 +60,7 @@ async def remove_vm(call: Call) -> Done:
     detach_only = call.flag("detach_only") or bool(call.body.flag("vm", "disks", "detach_only"))
     machines.check_removal(call.context, vm, with_disks=not detach_only)
     work = machines.remove(call.context, vm, cause=cause_of(call), with_disks=not detach_only)
-    return Done(work=call.context.background.spawn(work, name=f"remove VM {vm.name}"))
+    return Done(work=call.context.background.undertake(work, name=f"remove VM {vm.name}"))
 
 
 @routes.action("vms/{vm}/stop")
@@ -79,7 +79,7 @@ async def reboot_vm(call: Call) -> Done:
     context, vm = call.context, vm_of(call)
     call.require("reboot_vm", ("vm", vm.id))
     running.check_stop(context, vm, verb="reboot", force=call.body.flag("force") or False)
-    context.background.spawn(running.reboot(context, vm, cause=cause_of(call)), name=f"reboot VM {vm.name}")
+    context.background.undertake(running.reboot(context, vm, cause=cause_of(call)), name=f"reboot VM {vm.name}")
     return Done()
 
 
@@ -108,7 +108,7 @@ async def _stop(call: Call, *, verb: str, power_off: bool) -> Done:
         clearing = hibernation.power_off(context, vm, cause=cause_of(call))
         return Done(work=context.background.spawn(clearing, name=f"{verb} suspended VM {vm.name}"))
     running.check_stop(context, vm, verb=verb, force=call.body.flag("force") or False)
-    work = context.background.spawn(
+    work = context.background.undertake(
         running.stop(context, vm, cause=cause_of(call), force=power_off), name=f"{verb} VM {vm.name}"
     )
     return Done(work=work if power_off else None)

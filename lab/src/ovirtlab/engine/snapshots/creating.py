@@ -94,11 +94,6 @@ async def run(context: Context, creation: Creation) -> bool:
     return made
 
 
-async def finish(context: Context, creation: Creation) -> None:
-    """`run` for those who learn the outcome from events and the list of snapshots."""
-    await run(context, creation)
-
-
 def _disks(context: Context, vm: Vm, request: SnapshotRequest) -> list[Disk]:
     if request.disk_ids is None:
         mine = context.state.disks_of(vm)

@@ -91,11 +91,6 @@ async def run(context: Context, removal: Removal) -> bool:
     return done
 
 
-async def finish(context: Context, removal: Removal) -> None:
-    """`run` for those who learn the outcome from events and the list of snapshots."""
-    await run(context, removal)
-
-
 def _names(context: Context, disk_ids: Iterable[str]) -> str:
     return ", ".join(context.state.disks[disk_id].alias for disk_id in disk_ids if disk_id in context.state.disks)
 
