@@ -54,12 +54,14 @@ from ovirtlab.engine.entities import (
 from ovirtlab.engine.rest import (
     attachments,
     backups,
+    clones,
     disk_actions,
     disk_snapshots,
     disks,
     events,
     inventory,
     jobs,
+    new_vms,
     snapshots,
     starts,
     templates,
@@ -84,8 +86,8 @@ SCALE = 20
 DEADLINE = 20.0
 ADMIN = "fdfc627c-d875-11e0-90f0-83df133b58cc"
 MODULES = (
-    attachments, backups, disk_actions, disk_snapshots, disks, events, inventory, jobs, snapshots, starts, templates,
-    transfers, vms,
+    attachments, backups, clones, disk_actions, disk_snapshots, disks, events, inventory, jobs, new_vms, snapshots,
+    starts, templates, transfers, vms,
 )  # fmt: skip
 PERMITS = frozenset(
     {
@@ -97,6 +99,7 @@ PERMITS = frozenset(
         "create_template",
         "edit_disk_properties",
         "create_disk",
+        "create_vm",
         "manipulate_vm_snapshots",
         "run_vm",
         "delete_vm",

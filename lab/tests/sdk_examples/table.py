@@ -365,6 +365,11 @@ EXAMPLES = (
             and [event.origin for event in world.state.events].count("mybackup") == 2
         ),
     ),
+    Example(
+        program="clone_vm_from_snapshot.py",
+        before=snapped,
+        holds=lambda world: len(world.record("myclonedvm").attachments) == len(world.record("myvm").attachments) > 0,
+    ),
     Example(program="add_vm_snapshot.py", holds=lambda world: len(world.state.snapshots) == 1),
     Example(
         program="add_template.py",
@@ -420,7 +425,6 @@ LEFT_OUT = {
     "attach_nfs_data_storage_domain.py": "a domain on an NFS server of its own: the lab's are made when it starts",
     "attach_nfs_iso_storage_domain.py": "ISO domains are not in the lab",
     "checksum_image.py": "does not speak to an engine: it reads a local image",
-    "clone_vm_from_snapshot.py": "VMs are not made from snapshots in the lab",
     "export_template.py": "export domains are not in the lab",
     "export_template_as_ova.py": "OVA files are not in the lab",
     "export_vm.py": "export domains are not in the lab",

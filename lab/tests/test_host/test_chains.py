@@ -224,3 +224,31 @@ def test_a_snapshot_that_fails_leaves_the_vm_as_it_was(bench, run):
             assert content(disk.path, bench.path("t")) == filled((0, 9))
 
     run(scenario())
+
+
+def test_a_layer_is_copied_alone_over_a_copy_of_what_is_below(bench, run):
+    """Of clusters that only the layer holds, zeros among them; the copy depends on the copy below and nothing else."""
+    disk, over = bench.disk("vda", "raw"), bench.path("over")
+    copies = bench.path("elsewhere") / "base", bench.path("elsewhere") / "over"
+
+    async def scenario():
+        async with bench.host() as host:
+            await started(host, bench, disk)
+            for number in (0, 1, 2):
+                await write(host, number, 1)
+            await snapshot(host, bench, (disk, disk.path, over))
+            await write(host, 1, 2)
+            await host.block_io("vm1", "vda", f"write -z {2 * BLOCK} {BLOCK}")
+            await host.stop_vm("vm1", force=False)
+            await host.copy_volume(disk.path, copies[0], "raw")
+            await host.copy_layer(over, copies[1], backing=copies[0], fmt="raw")
+            with pytest.raises(HostError):
+                await host.copy_layer(over, copies[1], backing=copies[0], fmt="raw")
+
+    run(scenario())
+    over.unlink()
+    disk.path.unlink()
+    assert backing_name(copies[1]) == "base"
+    assert content(copies[1], bench.path("t")) == filled((0, 1), (1, 2))
+    assert content(copies[0], bench.path("t")) == filled((0, 1), (1, 1), (2, 1))
+    assert copies[1].stat().st_blocks * 512 < SIZE

@@ -132,7 +132,7 @@ async def make(context: Context, disk: Disk, *, cause: Cause) -> None:
         )
     except HostError as error:
         log.warning("Disk %s cannot be made: %s", disk.id, error)
-        _forget(state, disk)
+        forget(state, disk)
         jobs.end(state, job, succeeded=False)
         _tell(context, cause, disk, 2022, "Add-Disk operation failed to complete.", severity="error")
         return
@@ -203,12 +203,12 @@ async def delete(context: Context, disk: Disk, *, cause: Cause) -> None:
             return
     drop_folder(disk)
     domain = state.storage_domains[disk.storage_domain_id].name
-    _forget(state, disk)
+    forget(state, disk)
     text = f"Disk {disk.alias} was successfully removed from domain {domain} (User {cause.name})."
     _tell(context, cause, disk, 2014, text)
 
 
-def _forget(state: State, disk: Disk) -> None:
+def forget(state: State, disk: Disk) -> None:
     """Take a disk that is no more off its VMs, and the permissions on it away."""
     for vm in list(state.vms_of_disk(disk.id)):
         state.detach(vm.id, disk.id)

@@ -33,9 +33,11 @@ def cause_of(state: State, origin: Origin) -> Cause:
     return Cause(user or User(id="", name="", domain="", password=""), origin.correlation_id)
 
 
-def begin(state: State, description: str, *, cause: Cause) -> Job:
-    """Write a job that is running, with its first steps as the engine has them."""
-    job = _kept(state, _new(state, description, cause))
+def begin(state: State, description: str, *, cause: Cause, listed: bool = True) -> Job:
+    """Write a job that is running, with its first steps as the engine has them; parts of other acts are not listed."""
+    job = _new(state, description, cause)
+    if listed:
+        _kept(state, job)
     job.steps = [Step(id=state.new_id(), description="Executing", type="executing", start_time=job.start_time)]
     return job
 

@@ -60,14 +60,24 @@ def import_vm(context: Context, source: OvfVm, options: ImportOptions, *, cause:
     if vm_id in state.vms:
         raise conflict("Cannot import VM. VM with the same identifier already exists.")
     check_name(context, name, action="Cannot import VM")
-    vm = Vm(
-        id=vm_id,
+    vm = describe(source, id=vm_id, name=name, cluster_id=options.cluster_id)
+    vm.status, vm.creation_time = "image_locked", context.clock.now()
+    nics = read_nics(context, vm, source.nics, options)
+    state.vms[vm.id] = vm
+    vm.nics = {nic.id: nic for nic in nics}
+    _attach_known(context, vm, source, cause)
+    return vm
+
+
+def describe(source: OvfVm, *, id: str, name: str, cluster_id: str) -> Vm:
+    """The record of a VM as an OVF has it, without disks and NICs."""
+    return Vm(
+        id=id,
         name=name,
-        cluster_id=options.cluster_id,
+        cluster_id=cluster_id,
         memory=source.memory,
         description=source.description,
         comment=source.comment,
-        status="image_locked",
         sockets=source.sockets,
         cores=source.cores,
         threads=source.threads,
@@ -81,16 +91,11 @@ def import_vm(context: Context, source: OvfVm, options: ImportOptions, *, cause:
         level=source.level,
         delete_protected=source.delete_protected,
         custom_properties=dict(source.custom_properties),
-        creation_time=context.clock.now(),
     )
-    nics = _import_nics(context, vm, source.nics, options)
-    state.vms[vm.id] = vm
-    vm.nics = {nic.id: nic for nic in nics}
-    _attach_known(context, vm, source, cause)
-    return vm
 
 
-def _import_nics(context: Context, vm: Vm, sources: tuple[OvfNic, ...], options: ImportOptions) -> list[Nic]:
+def read_nics(context: Context, vm: Vm, sources: tuple[OvfNic, ...], options: ImportOptions) -> list[Nic]:
+    """The NICs of an OVF as they hang on a VM made from it."""
     nics = []
     taken: set[str] = set()
     for source in sources:
@@ -198,11 +203,12 @@ async def remove(context: Context, vm: Vm, *, cause: Cause, with_disks: bool) ->
             context.state.detach(vm.id, disk_id)
         for disk in doomed:
             await disks.delete(context, disk, cause=cause)
-        _forget(context, vm)
+        forget(context, vm)
     tell(context, vm, cause, 113, f"VM {vm.name} was successfully removed by {cause.name}.")
 
 
-def _forget(context: Context, vm: Vm) -> None:
+def forget(context: Context, vm: Vm) -> None:
+    """Drop a VM with all that lies below it; its disks are not looked at."""
     state = context.state
     state.vms.pop(vm.id, None)
     state.forget_stored(f"vms/{vm.id}")

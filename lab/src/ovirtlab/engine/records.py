@@ -86,12 +86,16 @@ class StashedDisk:
 
 @dataclass(kw_only=True)
 class Snapshot:
-    """`volumes` are those that the snapshot has frozen, on which the disks went on."""
+    """`volumes` are those that the snapshot has frozen, on which the disks went on.
+
+    A `quiet` one is part of another act, whose events and job tell of it.
+    """
 
     id: str
     vm_id: str
     description: str
     date: datetime
+    quiet: bool = False
     status: str = "ok"
     type: str = "regular"
     configuration: str = ""  # the OVF of the VM as it was

@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 import uuid
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TypeVar
 
 from ovirtlab.engine.clock import Clock
@@ -133,6 +134,13 @@ class State:
         for table in self.stored.values():
             for key in [key for key, item in table.items() if item.base.startswith(f"{base}/")]:
                 del table[key]
+
+    def copy_stored(self, base: str, sink: str) -> None:
+        """Store what lies below the address of an object below that of another, too."""
+        for table in self.stored.values():
+            for item in [item for item in table.values() if item.base.startswith(f"{base}/")]:
+                new_id = self.new_id()
+                table[new_id] = replace(item, id=new_id, base=sink + item.base.removeprefix(base), kept=dict(item.kept))
 
     def attach(self, attachment: DiskAttachment) -> None:
         """Record that a disk hangs on a VM."""

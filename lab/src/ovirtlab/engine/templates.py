@@ -20,7 +20,7 @@ from ovirtlab.engine.state import BLANK
 ADD = "Cannot add Template"
 ADD_VM = "Cannot add VM"
 REMOVE = "Cannot remove Template"
-_SETTINGS = (
+SETTINGS = (
     "bios_type", "boot_devices", "boot_menu", "cores", "custom_properties", "kept", "level", "machine", "os_cmdline",
     "os_initrd", "os_kernel", "os_type", "sockets", "threads", "vm_type",
 )  # fmt: skip
@@ -52,7 +52,7 @@ def check_source(context: Context, vm: Vm) -> None:
 
 def settings_of(vm: Vm) -> dict[str, Any]:
     """What VMs made from a template of this VM begin with, by attribute."""
-    return {name: copy.copy(getattr(vm, name)) for name in _SETTINGS}
+    return {name: copy.copy(getattr(vm, name)) for name in SETTINGS}
 
 
 def register(context: Context, vm: Vm, template: Template, *, wishes: Wishes) -> Copies:

@@ -118,6 +118,9 @@ class Host(Protocol):
     ) -> None:
         """Make an empty qcow2 volume over `backing` of format `fmt`, with `bitmaps` and those valid below it."""
 
+    async def copy_layer(self, source: Path, sink: Path, *, backing: Path, fmt: VolumeFormat) -> None:
+        """Copy one qcow2 volume of a chain, without bitmaps, over `backing` of format `fmt`, a copy of those below."""
+
     async def merge_volumes(self, top: Path, base: Path, fmt: VolumeFormat, *, child: Path | None = None) -> None:
         """Cold merge: write `top` into `base` of format `fmt`, with its bitmaps; `child` is hung on `base`."""
 

@@ -52,6 +52,19 @@ async def create_transient(path: Path, backing: Path, fmt: VolumeFormat) -> None
     await _create_over(path, str(backing), fmt, await _virtual_size(backing, fmt))
 
 
+async def copy_layer(source: Path, sink: Path, *, backing: Path, fmt: VolumeFormat) -> None:
+    """Copy what `source` holds itself into a new qcow2 volume over `backing`, which holds what is below `source`."""
+    if sink.exists():
+        raise HostError(f"the volume {sink} exists already")
+    sink.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        await run(["qemu-img", "convert", "-q", "-f", "qcow2", "-O", "qcow2", "-B", backing, "-F", fmt, source, sink])
+        await run(["qemu-img", "rebase", "-q", "-u", "-f", "qcow2", "-b", backing.name, "-F", fmt, sink])
+    except HostError:
+        sink.unlink(missing_ok=True)
+        raise
+
+
 async def merge(top: Path, base: Path, fmt: VolumeFormat, *, child: Path | None = None) -> None:
     """Write `top` into `base` (of format `fmt`), the volume below it, and put `child`, the one above, on `base`."""
     above = (await chain(top))[0]

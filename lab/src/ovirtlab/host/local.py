@@ -82,6 +82,9 @@ class LocalHost:
     ) -> None:
         await layers.create_overlay(path, backing, fmt, bitmaps=bitmaps)
 
+    async def copy_layer(self, source: Path, sink: Path, *, backing: Path, fmt: VolumeFormat) -> None:
+        await layers.copy_layer(source, sink, backing=backing, fmt=fmt)
+
     async def merge_volumes(self, top: Path, base: Path, fmt: VolumeFormat, *, child: Path | None = None) -> None:
         await layers.merge(top, base, fmt, child=child)
 

@@ -97,6 +97,11 @@ class MemoryHost:
         for name in {*bitmaps, *self.storage.bitmaps.get(backing, {})}:
             await self.add_bitmap(path, name)
 
+    async def copy_layer(self, source: Path, sink: Path, *, backing: Path, fmt: VolumeFormat) -> None:
+        if not backing.exists():
+            raise HostError(f"the volume {backing} does not exist")
+        await self.copy_volume(source, sink, "qcow2")
+
     async def merge_volumes(self, top: Path, base: Path, fmt: VolumeFormat, *, child: Path | None = None) -> None:
         if not (top.exists() and base.exists()):
             raise HostError(f"the volume {top} or {base} does not exist")

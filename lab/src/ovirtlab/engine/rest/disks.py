@@ -266,6 +266,7 @@ def _vms(call: Call, disk: Disk) -> Items | None:
 
 
 def read_format(text: str) -> DiskFormat:
+    """The format of a volume as clients name it."""
     if text not in ("cow", "raw"):
         raise malformed(f"The value '{text}' isn't a valid disk format, it must be one of 'cow', 'raw'.")
     return cast(DiskFormat, text)

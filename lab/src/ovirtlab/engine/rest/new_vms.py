@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`POST /vms`: from a template, or from the configuration in an OVF."""
+"""`POST /vms`: from a template, from a snapshot, or from the configuration in an OVF."""
 
 from __future__ import annotations
 
 import copy
 
-from ovirtlab.engine import machines, ovf_reader, templates
+from ovirtlab.engine import machines, ovf_reader, templates, unfreezing
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.entities import Template, Vm
-from ovirtlab.engine.faults import Conflict, Fault, conflict, incomplete, invalid
+from ovirtlab.engine.faults import Conflict, Fault, NotFound, conflict, incomplete, invalid
 from ovirtlab.engine.machines import ImportOptions
+from ovirtlab.engine.records import Snapshot
 from ovirtlab.engine.rest.bodies import Body
 from ovirtlab.engine.rest.disks import find_domain, read_backup, read_format
 from ovirtlab.engine.rest.routing import Call, Created, Routes
@@ -27,7 +28,8 @@ async def add_vm(call: Call) -> Created:
     configuration = call.body.text("initialization", "configuration", "data")
     if configuration is not None:
         return _import(call, configuration)
-    return _add(call)
+    snapshots = call.body.list("snapshots", "snapshot")
+    return _unfreeze(call, snapshots[0]) if snapshots else _add(call)
 
 
 def _add(call: Call) -> Created:
@@ -47,12 +49,48 @@ def _add(call: Call) -> Created:
     copies = templates.plan_disks(context, vm, template, wishes=wishes, clone=clone)
     machines.add(context, vm, cause=cause_of(call))
     vm.template_id = BLANK if clone else template.id
-    _give_to_creator(call, vm)
+    give_to_creator(call, vm)
     if not copies:
         return Created(lambda: show(call, vm))
     work = templates.fill_vm(context, vm, template, copies, cause=cause_of(call))
     task = context.background.undertake(work, name=f"disks of VM {vm.name}")
     return Created(lambda: show(call, vm), work=task)
+
+
+def _unfreeze(call: Call, chosen: Body) -> Created:
+    """Make a VM from a snapshot, as it was then but for what the request says of it."""
+    context, body = call.context, call.body
+    for name in ("cluster", "name"):
+        if name not in body:
+            raise incomplete("Vm", "name, cluster.id|name", "add")
+    snapshot = _snapshot(call, chosen)
+    cluster_id = find_cluster(context, body)
+    call.require("create_vm", ("cluster", cluster_id))
+    call.require("create_vm", ("vm", snapshot.vm_id))
+    unfreezing.check(context, snapshot)
+    source = ovf_reader.read(snapshot.configuration)
+    machines.check_name(context, body.text("name") or "")
+    vm = machines.describe(source, id=body.id or context.state.new_id(), name="", cluster_id=cluster_id)
+    change(context, vm, body)
+    options = ImportOptions(cluster_id=cluster_id, regenerate_ids=True)
+    vm.nics = {nic.id: nic for nic in machines.read_nics(context, vm, source.nics, options)}
+    wishes = {disk.text("image_id") or "": _wish(context, disk) for disk in _disks(body)}
+    pieces = unfreezing.pieces_of(context, snapshot, source, wishes)
+    for piece in pieces:
+        call.require("create_disk", ("storage_domain", piece.domain_id))
+    making = unfreezing.begin(context, vm, snapshot, pieces, cause=cause_of(call))
+    give_to_creator(call, vm)
+    task = context.background.undertake(unfreezing.run(context, making), name=f"VM {vm.name} from a snapshot")
+    return Created(lambda: show(call, vm), work=task)
+
+
+def _snapshot(call: Call, chosen: Body) -> Snapshot:
+    if chosen.id is None:
+        raise incomplete("Snapshot", "id", "validateSnapshotExistence")
+    snapshot = call.context.state.snapshots.get(chosen.id)
+    if snapshot is None:
+        raise NotFound(call.path)
+    return snapshot
 
 
 def _import(call: Call, configuration: str) -> Created:
@@ -73,7 +111,7 @@ def _import(call: Call, configuration: str) -> Created:
         reassign_bad_macs=_reassign(body),
     )
     vm = machines.import_vm(context, source, options, cause=cause_of(call))
-    _give_to_creator(call, vm)
+    give_to_creator(call, vm)
     work = machines.finish_import(context, vm, cause=cause_of(call))
     context.background.undertake(work, name=f"import VM {vm.name}")
     return Created(lambda: show(call, vm))
@@ -117,24 +155,23 @@ def find_template(context: Context, body: Body) -> Template:
 
 def read_wishes(context: Context, body: Body) -> dict[str, Wish]:
     """What a request wants of the copies of disks, by id of the disk they are copied from."""
-    wishes = {}
-    for attachment in body.list("disk_attachments", "disk_attachment"):
-        disk = attachment.child("disk") or Body()
-        if disk.id is None:
-            continue
-        form, backup, placed = (
-            disk.text("format"),
-            disk.text("backup"),
-            "storage_domains" in disk or "storage_domain" in disk,
-        )
-        wishes[disk.id] = Wish(
-            domain_id=find_domain(context, disk) if placed else "",
-            alias=disk.text("alias") or disk.text("name") or "",
-            format=None if form is None else read_format(form),
-            sparse=disk.flag("sparse"),
-            backup=None if backup is None else read_backup(backup),
-        )
-    return wishes
+    return {disk.id: _wish(context, disk) for disk in _disks(body) if disk.id is not None}
+
+
+def _disks(body: Body) -> list[Body]:
+    return [item.child("disk") or Body() for item in body.list("disk_attachments", "disk_attachment")]
+
+
+def _wish(context: Context, disk: Body) -> Wish:
+    form, backup = disk.text("format"), disk.text("backup")
+    placed = "storage_domains" in disk or "storage_domain" in disk
+    return Wish(
+        domain_id=find_domain(context, disk) if placed else "",
+        alias=disk.text("alias") or disk.text("name") or "",
+        format=None if form is None else read_format(form),
+        sparse=disk.flag("sparse"),
+        backup=None if backup is None else read_backup(backup),
+    )
 
 
 def _profiles(body: Body) -> dict[tuple[str, str], str]:
@@ -164,7 +201,7 @@ def _reassign(body: Body) -> bool:
     return bool(body.flag("initialization", "registration_configuration", "reassign_bad_macs"))
 
 
-def _give_to_creator(call: Call, vm: Vm) -> None:
+def give_to_creator(call: Call, vm: Vm) -> None:
     """Note who made a VM; a user without rights over the cluster gets those of its owner, as the engine gives them."""
     state = call.context.state
     vm.creator_id = call.user.id

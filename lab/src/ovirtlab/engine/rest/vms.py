@@ -92,7 +92,7 @@ async def suspend_vm(call: Call) -> Done:
     lock = running.take_vm(context, vm, action=hibernation.CANNOT)
     vm.status = "saving_state"
     work = hibernation.suspend(context, vm, cause=cause_of(call), lock=lock)
-    context.background.spawn(work, name=f"suspend VM {vm.name}")
+    context.background.undertake(work, name=f"suspend VM {vm.name}")
     return Done()
 
 
@@ -106,7 +106,7 @@ async def _stop(call: Call, *, verb: str, power_off: bool) -> Done:
         return Done()
     if vm.status == "suspended" and power_off:
         clearing = hibernation.power_off(context, vm, cause=cause_of(call))
-        return Done(work=context.background.spawn(clearing, name=f"{verb} suspended VM {vm.name}"))
+        return Done(work=context.background.undertake(clearing, name=f"{verb} suspended VM {vm.name}"))
     running.check_stop(context, vm, verb=verb, force=call.body.flag("force") or False)
     work = context.background.undertake(
         running.stop(context, vm, cause=cause_of(call), force=power_off), name=f"{verb} VM {vm.name}"

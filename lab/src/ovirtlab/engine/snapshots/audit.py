@@ -70,6 +70,8 @@ _TEXTS: dict[int, tuple[Severity, str]] = {
 
 def tell(context: Context, snapshot: Snapshot, code: int, *, cause: Cause, disks: str = "") -> None:
     """Write the event `code` about a snapshot, or about its `disks` (names)."""
+    if snapshot.quiet:
+        return
     severity, text = _TEXTS[code]
     vm = context.state.vms[snapshot.vm_id]
     context.state.events.add(

@@ -33,6 +33,7 @@ class SnapshotRequest:
     image_ids: Mapping[str, str] = field(default_factory=dict)
     memory: bool = False
     bitmap: str = ""
+    quiet: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,7 @@ def begin(context: Context, vm: Vm, request: SnapshotRequest, *, cause: Cause) -
         vm_id=vm.id,
         description=request.description,
         date=context.clock.now(),
+        quiet=request.quiet,
         status="locked",
         configuration=ovf.write(state, vm),
         vm=replace(vm, status="down", host_id="", kept=dict(vm.kept), next_run={}),
@@ -76,7 +78,8 @@ def begin(context: Context, vm: Vm, request: SnapshotRequest, *, cause: Cause) -
 async def run(context: Context, creation: Creation) -> bool:
     """Make a snapshot that was begun; False, and no snapshot left, when the host failed."""
     vm, snapshot, state = creation.vm, creation.snapshot, context.state
-    job = jobs.begin(state, f"Creating VM Snapshot {snapshot.description} for VM {vm.name}", cause=creation.cause)
+    text = f"Creating VM Snapshot {snapshot.description} for VM {vm.name}"
+    job = jobs.begin(state, text, cause=creation.cause, listed=not snapshot.quiet)
     made = False
     with creation.lock:
         try:

@@ -70,7 +70,8 @@ async def run(context: Context, removal: Removal) -> bool:
     """Merge a snapshot away. Disks whose merge fails stay in it as illegal, to be tried again; then False."""
     vm, snapshot = removal.vm, removal.snapshot
     codes = _CODES if removal.whole else _CODES_OF_DISKS
-    job = jobs.begin(context.state, f"Removing Snapshot {snapshot.description} of VM {vm.name}", cause=removal.cause)
+    text = f"Removing Snapshot {snapshot.description} of VM {vm.name}"
+    job = jobs.begin(context.state, text, cause=removal.cause, listed=not snapshot.quiet)
     merged: list[str] = []
     with removal.lock:
         try:
