@@ -73,7 +73,7 @@ def is_settled(lab: Any) -> bool:
     """Whether nothing is locked, nor any job open."""
     state = lab.engine.state
     busy = [item for item in (*state.disks.values(), *state.snapshots.values()) if item.status == "locked"]
-    on_its_way = [item for item in state.vms.values() if item.status not in ("up", "down")]
+    on_its_way = [item for item in state.vms.values() if item.status not in ("up", "down", "suspended")]
     held = [item for item in state.vms.values() if state.locks.holder([("vm", item.id)])]
     open_jobs = [job for job in state.jobs.values() if job.status == "started"]
     making = [item for item in state.templates.values() if item.status == "locked"]
@@ -209,6 +209,12 @@ ACTS = {
         verb="start_vm",
         done=lambda lab, system: vm(lab, system).get().status == types.VmStatus.UP,
         code=32,
+    ),
+    "suspension of a VM": Act(
+        begin=lambda lab, system: vm(lab, system, "web").suspend(),
+        verb="suspend_vm",
+        done=lambda lab, system: vm(lab, system, "web").get().status == types.VmStatus.SUSPENDED,
+        code=503,
     ),
     "end of a VM": Act(
         begin=lambda lab, system: vm(lab, system, "web").shutdown(),
