@@ -54,6 +54,7 @@ def test_images_of_noise_give_typed_errors_only(tmp_path: Path) -> None:
         "-rss_limit_mb=1200",
         "-max_len=150000",
         "-len_control=0",
+        f"-artifact_prefix={tmp_path}/",
     ]
     command = [sys.executable, "-m", "tests.blocks.fuzz_images", str(tmp_path), *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
