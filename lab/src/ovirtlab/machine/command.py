@@ -84,8 +84,18 @@ def command_line(spec: MachineSpec) -> list[str]:
 
 
 def save_uri(state: Path) -> str:
-    """Where a machine is migrated to that others shall start from."""
-    return f"exec:lz4 -1 -q > {shlex.quote(str(state))}"
+    """Where a machine is migrated to that others shall start from.
+
+    The file has its name when it is whole. When it cannot be written, `unfinished(state)` goes: QEMU may be done before
+    the program that writes has even failed, so its word alone proves nothing.
+    """
+    partial, final = shlex.quote(str(unfinished(state))), shlex.quote(str(state))
+    return f"exec:lz4 -1 -q > {partial} && mv {partial} {final} || rm -f {partial}"
+
+
+def unfinished(state: Path) -> Path:
+    """The name of a state that is being written."""
+    return state.with_name(f"{state.name}.partial")
 
 
 def _without_guest(spec: MachineSpec) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from ovirtlab.machine import console
 from ovirtlab.machine.agent import GuestAgent
-from ovirtlab.machine.command import MachineSpec, command_line, save_uri
+from ovirtlab.machine.command import MachineSpec, command_line, save_uri, unfinished
 from ovirtlab.machine.errors import HostError
 from ovirtlab.machine.monitor import Monitor
 from ovirtlab.machine.process import Daemon
@@ -150,12 +150,31 @@ class Machine:
 
     async def save(self, state: Path) -> None:
         """Write the machine's state to the file `state`; the machine does not run afterwards."""
+        try:
+            state.unlink(missing_ok=True)
+            unfinished(state).touch()
+        except OSError as error:
+            raise self._not_saved(error.strerror) from error
         await self.execute("migrate-set-parameters", {"max-bandwidth": 10 << 30})
         await self.execute("migrate", {"uri": save_uri(state)})
         while (status := (await self.execute("query-migrate")).get("status")) != "completed":
             if status in ("failed", "cancelled"):
-                raise HostError(f"the state of VM {self.spec.name} could not be saved")
+                raise self._not_saved(f"it was {status}")
             await asyncio.sleep(POLL)
+        await self._written(state)
+
+    async def _written(self, state: Path) -> None:
+        """Wait until the file is there, or the one that becomes it has gone."""
+        while True:
+            gone = not unfinished(state).exists()  # looked at first: a file that was renamed is there now
+            if state.exists():
+                return
+            if gone:
+                raise self._not_saved("the file could not be written")
+            await asyncio.sleep(POLL)
+
+    def _not_saved(self, reason: object) -> HostError:
+        return HostError(f"the state of VM {self.spec.name} could not be saved: {reason}")
 
     async def resume(self) -> None:
         """Let a machine go on that an I/O error has paused, or that has arrived from another QEMU."""
