@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+import hypothesis as _imported_early  # noqa: F401 - its plugin would do so at the end, where Python 3.11 may fail
 import pytest
 
 from ovirtlab import teardown
