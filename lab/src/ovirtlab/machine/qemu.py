@@ -52,6 +52,8 @@ class Machine:
     @classmethod
     async def start(cls, spec: MachineSpec) -> Machine:
         """Start QEMU and return when its machine runs; `HostError` carries what QEMU said."""
+        if spec.state is not None and not spec.state.exists():  # QEMU would wait for it without end
+            raise HostError(f"VM {spec.name} did not start: its memory {spec.state} is not there")
         spec.directory.mkdir(parents=True, exist_ok=True)
         for name in ("qmp", "agent", "console", "console.log", "pid"):
             spec.file(name).unlink(missing_ok=True)
