@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,6 +21,10 @@ from ovirtlab.fabric import net
 from ovirtlab.fabric.assembly import Fabric, assembled
 from ovirtlab.ledger import Ledger
 from ovirtlab.places import Places
+
+# A shell has its background jobs ignore Ctrl-C, and the programs under test would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager

@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -199,7 +201,12 @@ def test_a_second_ctrl_c_leaves_it_to_the_controller(demo) -> None:
     world.assert_nothing_open()
 
 
-def _started(*words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*OVERKEEP, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ)
-    )
+@contextmanager
+def _started(*words: str) -> Iterator[subprocess.Popen[str]]:
+    """The program, running; it does not outlive the block."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([*OVERKEEP, *words], **pipes, text=True, env=dict(os.environ)) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
