@@ -2,7 +2,7 @@
 """`python -m ovirtlab.coverage FOLDER`: write into the lab's documents what the code itself says it covers.
 
 In each Markdown file of FOLDER the parts between `<!-- generated: NAME -->` and `<!-- end -->` are made anew: `calls`
-from the routes that the engine has, `faults` from those there are.
+from the routes that the engine has, `faults` from those there are, `times` from the engine's settings.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from types import ModuleType
 from ovirtlab.engine.app import GROUPS
 from ovirtlab.engine.rest.documents import API
 from ovirtlab.engine.rest.routing import Handler, Route
+from ovirtlab.engine.timers import MINUTE, Time
+from ovirtlab.engine.timers import times as all_times
 from ovirtlab.faults.active import GROUPS as FAULT_GROUPS
 from ovirtlab.faults.base import Fault, Parameter
 
@@ -94,11 +96,31 @@ def _parameter(fault: type[Fault], one: Parameter) -> str:
     return f"| `{fault.name}` `{one.name}` | {_cell(one.help)}{default}{must} |"
 
 
+def times() -> str:
+    """All times that the engine keeps, with what a real one calls them."""
+    head = ["| setting | value | in a real engine | `time_scale` applies | what it is |", "|---|---|---|---|---|"]
+    return "\n".join([*head, *(_time(name, value, time) for name, value, time in all_times()), ""])
+
+
+def _time(name: str, value: float, time: Time) -> str:
+    scaled = {"engine": "yes", "real": "no", "both": "in part"}[time.clock]
+    return f"| `{name}` | {_length(value)} | {_option(value, time)} | {scaled} | {_cell(time.governs)} |"
+
+
+def _length(seconds: float) -> str:
+    whole = seconds >= MINUTE * 10 and seconds % MINUTE == 0 and seconds < MINUTE * MINUTE
+    return f"{seconds / MINUTE:g} min" if whole else f"{seconds:g} s"
+
+
+def _option(value: float, time: Time) -> str:
+    return f"`{time.option}` {value / time.unit:g}, {time.place}" if time.option else "none"
+
+
 def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-_PARTS = {"calls": calls, "faults": faults}
+_PARTS = {"calls": calls, "faults": faults, "times": times}
 
 
 def main(arguments: list[str]) -> None:

@@ -78,7 +78,7 @@ def test_sdk_logs_in_again_when_its_token_ends(lab: Any, system: Any) -> None:
 
 
 def test_tokens_end_by_time(lab: Any) -> None:
-    lab.engine.sessions.lifetime = 2  # a tenth of a real second at this scale
+    lab.engine.state.settings.token_lifetime = 2  # a tenth of a real second at this scale
     token = post(lab, "sso/oauth/token", FORM).json()["access_token"]
     headers = {"Authorization": f"Bearer {token}"}
     lab.wait(lambda: httpx.get(f"{lab.url}/ovirt-engine/api", headers=headers).status_code == 401)

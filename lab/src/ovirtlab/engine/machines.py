@@ -17,8 +17,6 @@ from ovirtlab.engine.ovf_reader import OvfNic, OvfVm
 from ovirtlab.engine.running import VM_LOCKED
 from ovirtlab.engine.snapshots import rules
 
-_IMPORT_TIME = 1.0
-
 
 @dataclass(frozen=True, kw_only=True)
 class ImportOptions:
@@ -163,7 +161,7 @@ def _attach_known(context: Context, vm: Vm, source: OvfVm, cause: Cause) -> None
 async def finish_import(context: Context, vm: Vm, *, cause: Cause) -> None:
     """Unlock an imported VM after the time the engine takes for it."""
     with jobs.job(context.state, f"Importing VM {vm.name} to Cluster {_cluster(context, vm)}", cause=cause):
-        await context.clock.sleep(_IMPORT_TIME)
+        await context.clock.sleep(context.state.settings.vm_import)
         vm.status = "down"
     text = f"VM {vm.name} has been successfully imported from the given configuration."
     tell(context, vm, cause, 174, text)

@@ -36,7 +36,6 @@ _ON_ITS_WAY = frozenset(
 )
 _PREFIXES = {"virtio": "vd", "ide": "hd"}
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
-_UNTIL_UP = 1.0
 # what VDSM says of the end of a VM, by its reason
 _BY_ENGINE = "Admin shut down from the engine"
 _BY_GUEST = "User shut down from within the guest"
@@ -147,7 +146,7 @@ async def start(context: Context, vm: Vm, *, cause: Cause, lock: Lock, wanted_ho
         if vm.status == "wait_for_launch":
             vm.status = "restoring_state" if vm.suspended else "powering_up"
         await hibernation.forget(context, vm)
-    await context.clock.sleep(_UNTIL_UP)
+    await context.clock.sleep(context.state.settings.vm_start)
     if vm.status in ("powering_up", "restoring_state"):
         vm.status = "up"
         _event(context, vm, cause, 32, f"VM {vm.name} started on Host {host.name}")

@@ -35,10 +35,9 @@ class Session:
 
 
 class Sessions:
-    """All logins that live. `lifetime` may be changed at any time and counts for new ones."""
+    """All logins that live."""
 
-    def __init__(self, state: State, clock: Clock, *, lifetime: float = 360_000) -> None:
-        self.lifetime = lifetime
+    def __init__(self, state: State, clock: Clock) -> None:
         self._state = state
         self._clock = clock
         self._sessions: dict[str, Session] = {}
@@ -71,7 +70,7 @@ class Sessions:
         """A new token for the user."""
         self._forget_old()
         now = self._clock.seconds()
-        session = Session(secrets.token_urlsafe(64), user.id, scope, now, now + self.lifetime)
+        session = Session(secrets.token_urlsafe(64), user.id, scope, now, now + self._state.settings.token_lifetime)
         self._sessions[session.token] = session
         return session
 

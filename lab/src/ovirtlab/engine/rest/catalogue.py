@@ -10,7 +10,7 @@ from ovirtlab.engine.rest.documents import Collection, Entity, Items, Value
 from ovirtlab.engine.rest.routing import Call, Routes
 from ovirtlab.engine.rest.shapes import address, version
 from ovirtlab.engine.roles import ADMIN_PERMITS, PERMITS
-from ovirtlab.engine.timers import MINUTE, Settings
+from ovirtlab.engine.timers import Settings, engine_config
 
 routes = Routes()
 
@@ -18,18 +18,7 @@ LEVELS = ("4.2", "4.3", "4.4", "4.5", "4.6", "4.7", "4.8")
 CPU_TYPES = ("Intel Nehalem Family", "Intel Westmere Family", "Intel Haswell Family", "AMD EPYC")
 SYSTEMS = (("other", "Other OS"), ("other_linux", "Other Linux"), ("rhel_9x64", "Red Hat Enterprise Linux 9.x x64"))
 
-# Values of `engine-config` that the lab acts on, by their names there; the same at each level.
-_OPTIONS: dict[str, Callable[[Settings], object]] = {
-    "FailedBackupCleanupTimeInMinutes": lambda settings: int(settings.failed_backup_cleanup / MINUTE),
-    "FailedImageTransferCleanupTimeInMinutes": lambda settings: int(settings.failed_transfer_cleanup / MINUTE),
-    "ImageTransferHostTicketRefreshAllowanceInSeconds": lambda settings: settings.ticket_refresh_allowance,
-    "ImageTransferHostTicketValidityInSeconds": lambda settings: settings.ticket_lifetime,
-    "SucceededBackupCleanupTimeInMinutes": lambda settings: int(settings.succeeded_backup_cleanup / MINUTE),
-    "SucceededImageTransferCleanupTimeInMinutes": lambda settings: int(settings.succeeded_transfer_cleanup / MINUTE),
-    "SupportedClusterLevels": lambda _: ",".join(LEVELS),
-    "TransferImageClientInactivityTimeoutInSeconds": lambda settings: settings.client_inactivity_timeout,
-    "UserSessionTimeOutInterval": lambda settings: int(settings.session_idle_limit / MINUTE),
-}
+# Values of `engine-config` that the lab acts on and that differ by level, by their names there.
 _BY_LEVEL: dict[str, Callable[[Settings, str], object]] = {
     "IsIncrementalBackupSupported": lambda _, level: str(level >= "4.4").lower(),
     "UseHybridBackup": lambda settings, level: str(settings.use_hybrid_backup and level >= "4.7").lower(),
@@ -102,9 +91,10 @@ async def get_option(call: Call) -> Entity:
 def _values(settings: Settings, name: str) -> dict[str, str]:
     if name in _BY_LEVEL:
         return {level: str(_BY_LEVEL[name](settings, level)) for level in LEVELS}
-    if name in _OPTIONS:
-        return {_GENERAL: str(_OPTIONS[name](settings))}
-    return {}
+    times = engine_config(settings)
+    if name in times:
+        return {_GENERAL: times[name]}
+    return {_GENERAL: ",".join(LEVELS)} if name == "SupportedClusterLevels" else {}
 
 
 def _show_level(call: Call, level: str) -> Entity:

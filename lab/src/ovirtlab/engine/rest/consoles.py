@@ -13,8 +13,6 @@ from ovirtlab.engine.rest.shapes import address, vm_of
 
 routes = Routes()
 
-TICKET_SECONDS = 120 * 60
-
 
 @routes.get("vms/{vm}/graphicsconsoles")
 async def list_consoles(call: Call) -> Collection:
@@ -62,7 +60,7 @@ async def console_ticket(call: Call) -> Done:
     if not vm.host_id:
         raise conflict("Cannot set VM ticket. VM is not running.")
     value = call.body.text("ticket", "value") or secrets.token_urlsafe(9)
-    seconds = call.body.integer("ticket", "expiry") or TICKET_SECONDS
+    seconds = call.body.integer("ticket", "expiry") or call.context.state.settings.console_ticket_lifetime
     return Done({"ticket": Entity("ticket", {"expiry": seconds, "value": value})})
 
 

@@ -26,7 +26,6 @@ _VMS_RUN = (
 )
 _WAIT = "-Please wait until tasks will finish and try again."
 _TRANSFERRING = ("transferring", "resuming", "finalizing_success", "finalizing_failure", "finalizing_cleanup")
-_DURATION = 2.0
 _KEPT = (
     "backup", "critical_space_action_blocker", "discard_after_delete", "warning_low_space_indicator",
     "wipe_after_delete",
@@ -97,7 +96,7 @@ async def set_master(call: Call) -> Done:
 
 async def _change(context: Context, domain: StorageDomain, *, status: str, what: str, cause: Cause) -> None:
     with jobs.job(context.state, f"{what} Storage Domain {domain.name}", cause=cause):
-        await context.clock.sleep(_DURATION)
+        await context.clock.sleep(context.state.settings.domain_change)
         domain.status = status
     where = f"Storage Domain {domain.name} (Data Center {context.state.data_centers[domain.data_center_id].name})"
     activated = f"{where} was activated by {cause.name}"

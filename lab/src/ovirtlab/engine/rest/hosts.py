@@ -22,9 +22,6 @@ routes = Routes()
 _KEPT = ("power_management", "ssh", "spm", "vgpu_placement")
 _AGENT = ("address", "concurrent", "encrypt_options", "options", "order", "port", "type", "username")
 _REMOVABLE = frozenset({"maintenance", "non_responsive", "down"})
-_POLL = 1.0
-_ACTIVATION = 2.0
-_INSTALLATION = 5.0
 
 
 @routes.put("hosts/{host}")
@@ -115,7 +112,7 @@ def _is_busy(context: Context, host: HostEntity) -> bool:
 
 async def _enter_maintenance(context: Context, host: HostEntity, cause: Cause) -> None:
     while _is_busy(context, host):
-        await context.clock.sleep(_POLL)
+        await context.clock.sleep(context.state.settings.host_refresh)
         if host.status != "preparing_for_maintenance":
             return
     host.status = "maintenance"
@@ -137,7 +134,7 @@ async def activate_host(call: Call) -> Done:
 async def _activate(context: Context, host: HostEntity, cause: Cause) -> None:
     text = f"Activation of host {host.name} initiated by {cause.name}."
     context.state.events.add(16, "normal", text, correlation_id=cause.correlation_id, host=host.id, user=cause.user.id)
-    await context.clock.sleep(_ACTIVATION)
+    await context.clock.sleep(context.state.settings.host_activation)
     if host.status == "unassigned":
         host.status = "up"
         context.state.events.add(13, "normal", f"Status of host {host.name} was set to Up.", host=host.id)
@@ -156,7 +153,7 @@ async def install_host(call: Call) -> Done:
 
 
 async def _install(context: Context, host: HostEntity) -> None:
-    await context.clock.sleep(_INSTALLATION)
+    await context.clock.sleep(context.state.settings.host_installation)
     host.status = "maintenance"
 
 

@@ -21,7 +21,6 @@ from ovirtlab.engine.state import State
 from ovirtlab.engine.tokens import Signer
 
 SSO = "/ovirt-engine/sso"
-PATIENCE = 300.0  # engine seconds that a login form, and a code, are good for
 
 _FORM = """<!DOCTYPE html>
 <html><head><title>oVirt Engine Log In</title></head><body>
@@ -127,7 +126,7 @@ class OpenId:
             scope=form["scope"],
             state=form.get("state", ""),
             nonce=form.get("nonce", ""),
-            ends=self._clock.seconds() + PATIENCE,
+            ends=self._clock.seconds() + self._state.settings.login_patience,
         )
         return RedirectResponse(f"{SSO}/login.html?{urlencode({'sessionIdToken': key})}", 302)
 
@@ -153,7 +152,11 @@ class OpenId:
         session = self._sessions.begin(user, asked.scope)
         session.clients.add(asked.client_id)
         code = secrets.token_urlsafe(32)
-        values = {**vars(asked), "token": session.token, "ends": self._clock.seconds() + PATIENCE}
+        values = {
+            **vars(asked),
+            "token": session.token,
+            "ends": self._clock.seconds() + self._state.settings.login_patience,
+        }
         self._codes[code] = _Asked(**values)
         return _back(asked.redirect_uri, {"code": code, "state": asked.state})
 

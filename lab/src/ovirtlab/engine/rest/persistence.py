@@ -9,9 +9,9 @@ from starlette.responses import Response
 from ovirtlab.engine.entities import User
 from ovirtlab.engine.rest.documents import API
 from ovirtlab.engine.sso import API_SCOPE, Session, Sessions
+from ovirtlab.engine.timers import MINUTE
 
 COOKIE = "JSESSIONID"
-MINUTE = 60.0
 
 
 def find(request: Request, sessions: Sessions) -> Session | None:
