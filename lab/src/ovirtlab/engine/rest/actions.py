@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from ovirtlab.engine.rest.documents import API, Collection, Entity, Items, Value
+from ovirtlab.engine.rest.documents import API, Collection, Entity, Items
 from ovirtlab.engine.rest.routing import Router
 
 
@@ -13,13 +13,10 @@ def name_actions(document: Entity | Collection, router: Router) -> None:
         _name(entity, router)
 
 
-def _name(value: Value, router: Router) -> None:
-    if isinstance(value, Items):
-        for member in value.members:
-            _name(member, router)
-    if not isinstance(value, Entity) or value.reference:
-        return
-    if value.href is not None:
-        value.actions = router.actions(value.href.removeprefix(f"{API}/"))
-    for field in value.fields.values():
-        _name(field, router)
+def _name(entity: Entity, router: Router) -> None:
+    if entity.href is not None:
+        entity.actions = router.actions(entity.href.removeprefix(f"{API}/"))
+    for field in entity.fields.values():
+        for inner in field.members if isinstance(field, Items) else (field,):
+            if isinstance(inner, Entity) and not inner.reference:
+                _name(inner, router)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Mapping
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -50,7 +51,7 @@ class Api:
                 raise Bare(400)
             self._check(request.method, address.path, match)
             call = await read_call(request, address, user, context=self._context, correlation_id=correlation_id)
-            response = await self._answer(call, match, form)
+            response = await self._answer(dataclasses.replace(call, segments=_segments(match)), match, form)
         except Fault as fault:
             response = form.fault(fault)
         except Exception:
@@ -92,7 +93,7 @@ class Api:
 
     async def _invoke(self, call: Call, match: Match | None) -> Answer:
         if match is not None and match.route is not None:
-            return await match.route.handler(dataclasses.replace(call, segments=match.segments))
+            return await match.route.handler(call)
         if is_creation(call.path):
             return show_creation(call)
         return await find_by_lists(call, self._router)
@@ -100,8 +101,10 @@ class Api:
     async def _get(self, call: Call, path: str) -> Entity | Collection:
         """A GET of the same user from inside, for `follow`; it drops the parameters, `max` among them."""
         path, _, query = path.partition("?")
-        inner = dataclasses.replace(call, method="GET", path=path, parameters=dict(_pairs(query)))
-        answer = await self._invoke(inner, self._router.find("GET", path))
+        match = self._router.find("GET", path)
+        parameters, segments = dict(_pairs(query)), _segments(match)
+        inner = dataclasses.replace(call, method="GET", path=path, parameters=parameters, segments=segments)
+        answer = await self._invoke(inner, match)
         if isinstance(answer, (Entity, Collection)):
             return answer
         raise NotFound(path)
@@ -140,6 +143,10 @@ class _Form:
         if self.is_action:
             document = Entity("action", {"fault": document, "status": "failed"})
         return self.response(document, status=fault.status)
+
+
+def _segments(match: Match | None) -> Mapping[str, str]:
+    return match.segments if match is not None else {}
 
 
 def _pairs(query: str) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import TypeAlias
 
 API = "/ovirt-engine/api"
@@ -64,8 +65,18 @@ class Entity:
     followed: bool = False  # whether a link was followed to it
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Constant:
+    """Properties inside properties that never change; the renderers keep the text of those that come again."""
+
+    entity: Entity
+
+
+constants = lru_cache(maxsize=256)  # for a function that makes a `Constant`: the same one for the same values
+
+
 Scalar: TypeAlias = str | int | float | bool | datetime
-Value: TypeAlias = Scalar | Entity | Items | None
+Value: TypeAlias = Scalar | Entity | Items | Constant | None
 
 
 @dataclass(slots=True)

@@ -36,8 +36,9 @@ async def _inline(entity: Entity, tree: Tree, get: Get) -> None:
 
 async def _replace(entity: Entity, name: str, get: Get) -> list[Entity]:
     """Put in the target of a link, which stays, and return the entities that came in."""
+    plain = _plain(name)
     for rel, href in links_of(entity):
-        if rel == _plain(name):
+        if rel == plain:
             answer = await get(href.removeprefix(f"{API}/"))
             assert isinstance(entity.fields, dict)
             return _put(entity.fields, name, answer)
@@ -54,7 +55,8 @@ def _put(fields: dict[str, Value], name: str, answer: Entity | Collection) -> li
 
 
 async def _replace_field(fields: dict[str, Value], name: str, get: Get) -> list[Entity]:
-    name = next((field for field in fields if _plain(field) == _plain(name)), name)
+    plain = _plain(name)
+    name = next((field for field in fields if _plain(field) == plain), name)
     value = fields.get(name)
     if isinstance(value, Entity):
         full = await _full(value, get)

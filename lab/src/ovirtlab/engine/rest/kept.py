@@ -9,7 +9,7 @@ from typing import Any
 from ovirtlab.engine.faults import invalid
 from ovirtlab.engine.policies import STORED
 from ovirtlab.engine.rest.bodies import Body
-from ovirtlab.engine.rest.documents import API, Entity, Items, Value, link_to
+from ovirtlab.engine.rest.documents import API, Constant, Entity, Items, Value, link_to
 from ovirtlab.engine.state import State
 
 _REFERENCES = frozenset({"cluster", "data_center", "host", "mac_pool", "network", "quota", "storage_domain", "template",
@@ -27,6 +27,8 @@ def keep(state: State, kept: dict[str, Any], body: Body, names: Iterable[str]) -
 
 def merged(before: Value, value: Value) -> Value:
     """Properties inside properties: those that are not named stay as they were."""
+    if isinstance(before, Constant):
+        before = before.entity
     if not isinstance(before, Entity) or not isinstance(value, Entity) or before.reference or value.reference:
         return value
     fields = {name: merged(before.fields.get(name), inner) for name, inner in value.fields.items()}

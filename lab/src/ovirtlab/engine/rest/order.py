@@ -7,19 +7,22 @@ from collections.abc import Iterator
 
 from ovirtlab.engine.rest.documents import Entity, Items, Value
 
-_FIRST = {"name": 0, "description": 1, "comment": 2}
+_FIRST = ("name", "description", "comment")
 
 
 def ordered(entity: Entity) -> tuple[list[tuple[str, Value]], list[tuple[str, Value]]]:
     """The fields that stand before the links, and those that stand after them."""
-    head: list[tuple[str, Value]] = [
-        (name, entity.fields[name]) for name in _FIRST if entity.fields.get(name) is not None
-    ]
-    rest: list[tuple[str, Value]] = [
-        (name, value) for name, value in entity.fields.items() if name not in _FIRST and value is not None
-    ]
-    rest.sort(key=lambda item: (_leads_elsewhere(item[1]), item[0]))
-    return head, rest
+    fields = entity.fields
+    if not fields:  # as of most links to objects
+        return [], []
+    head: list[tuple[str, Value]] = [(name, fields[name]) for name in _FIRST if fields.get(name) is not None]
+    own: list[tuple[str, Value]] = []
+    elsewhere: list[tuple[str, Value]] = []
+    for name in sorted(fields):
+        value = fields[name]
+        if value is not None and name not in _FIRST:
+            (elsewhere if _leads_elsewhere(value) else own).append((name, value))
+    return head, own + elsewhere
 
 
 def links_of(entity: Entity) -> Iterator[tuple[str, str]]:
@@ -31,8 +34,8 @@ def links_of(entity: Entity) -> Iterator[tuple[str, str]]:
 
 def _leads_elsewhere(value: Value) -> bool:
     """Whether a field is a link to an object, or a list of such links."""
-    if isinstance(value, (Items, Entity)) and value.followed:
-        return True
+    if isinstance(value, Entity):
+        return value.reference or value.followed
     if isinstance(value, Items):
-        return bool(value.members) and all(_leads_elsewhere(member) for member in value.members)
-    return isinstance(value, Entity) and value.reference
+        return value.followed or (bool(value.members) and all(map(_leads_elsewhere, value.members)))
+    return False

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeAlias
 
 from ovirtlab.engine.access import may, require
@@ -89,6 +90,11 @@ class Route:
     handler: Handler
     is_action: bool = False
 
+    @cached_property
+    def names(self) -> list[str]:
+        """What the variable segments are called."""
+        return [part[1:-1] for part in self.pattern if part.startswith("{")]
+
 
 class Routes:
     """Handlers of one kind of object, collected by decorators; patterns are paths below the API, `{x}` a segment."""
@@ -137,8 +143,7 @@ class Router:
         route = node.routes.get(method)
         if route is None:
             return Match(None, {})
-        names = [part[1:-1] for part in route.pattern if part.startswith("{")]
-        return Match(route, dict(zip(names, segments, strict=True)))
+        return Match(route, dict(zip(route.names, segments, strict=True)))
 
     def methods(self, path: str) -> list[str]:
         """What may be done with a path; empty when it is unknown."""
@@ -149,8 +154,7 @@ class Router:
     def actions(self, path: str) -> list[str]:
         """The actions of the object at a path."""
         node, _ = self._root.walk(path.split("/"))
-        below = node.fixed if node is not None else {}
-        return sorted(name for name, child in below.items() if any(route.is_action for route in child.routes.values()))
+        return node.actions if node is not None else []
 
 
 @dataclass(frozen=True)
@@ -174,6 +178,11 @@ class _Node:
             else:
                 node = node.fixed.setdefault(part, _Node())
         node.routes[route.method] = route
+
+    @cached_property
+    def actions(self) -> list[str]:
+        """Asked for when all routes are there."""
+        return sorted(name for name, node in self.fixed.items() if any(one.is_action for one in node.routes.values()))
 
     def walk(self, parts: list[str]) -> tuple[_Node | None, list[str]]:
         node: _Node | None = self

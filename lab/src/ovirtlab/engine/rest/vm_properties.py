@@ -12,7 +12,7 @@ from ovirtlab.engine.faults import invalid, malformed
 from ovirtlab.engine.rest import initialization
 from ovirtlab.engine.rest.bodies import Body
 from ovirtlab.engine.rest.defaults import profiles_of
-from ovirtlab.engine.rest.documents import Entity, Items, Value
+from ovirtlab.engine.rest.documents import Constant, Entity, Items, Value, constants
 from ovirtlab.engine.rest.kept import keep, merged, reference
 from ovirtlab.engine.rest.shapes import version
 from ovirtlab.engine.state import State
@@ -46,6 +46,40 @@ _NUMBERS = {
     "threads": ("cpu", "topology", "threads"),
 }
 _FLAGS = {"delete_protected": ("delete_protected",), "boot_menu": ("bios", "boot_menu", "enabled")}
+
+
+_INHERITED = dict.fromkeys(("auto_converge", "compressed", "encrypted"), "inherit")
+_DISPLAY: dict[str, Value] = {
+    "copy_paste_enabled": True,
+    "disconnect_action": "LOCK_SCREEN",
+    "file_transfer_enabled": True,
+    "monitors": 1,
+    "smartcard_enabled": False,
+    "type": "vnc",
+}
+# what nobody has chosen; some of it an engine tells only of VMs where it means something
+_USUAL: dict[str, Value] = {
+    "console": Constant(Entity("console", {"enabled": False})),
+    "cpu_pinning_policy": "none",
+    "cpu_shares": 0,
+    "display": Constant(Entity("display", _DISPLAY)),
+    "high_availability": Constant(Entity("high_availability", {"enabled": False, "priority": 0})),
+    "io": Constant(Entity("io", {"threads": 0})),
+    "migration": Constant(Entity("migration", _INHERITED)),
+    "migration_downtime": -1,
+    "multi_queues_enabled": True,
+    "rng_device": Constant(Entity("rng_device", {"source": "urandom"})),
+    "soundcard_enabled": False,
+    "sso": Constant(Entity("sso", {"methods": Items("method", [Entity("method", id="guest_agent")])})),
+    "start_paused": False,
+    "stateless": False,
+    "storage_error_resume_behaviour": "auto_resume",
+    "time_zone": Constant(Entity("time_zone", {"name": "Etc/GMT"})),
+    "tpm_enabled": False,
+    "usb": Constant(Entity("usb", {"enabled": False})),
+    "virtio_scsi": Constant(Entity("virtio_scsi", {"enabled": True})),
+    "virtio_scsi_multi_queues_enabled": False,
+}
 
 
 def change(context: Context, vm: Vm, body: Body) -> None:
@@ -129,67 +163,33 @@ def find_hosts(context: Context, policy: Body) -> tuple[str, ...]:
 def shown(state: State, vm: Vm) -> dict[str, Value]:
     """The properties as the API has them, those of a new VM where nothing else was chosen."""
     fields: dict[str, Value] = {
-        **_usual(vm),
-        "bios": _bios(vm),
-        "cpu": _cpu(vm),
+        **_USUAL,
+        "bios": _bios(vm.bios_type, menu=vm.boot_menu),
+        "cpu": _cpu(vm.cores, vm.sockets, vm.threads),
         "cpu_profile": _cpu_profile(state, vm),
         "custom_compatibility_version": version(vm.level, tag="custom_compatibility_version") if vm.level else None,
         "custom_emulated_machine": vm.machine or None,
         "custom_properties": _custom_properties(vm),
         "delete_protected": vm.delete_protected,
         "memory": vm.memory,
-        "memory_policy": _memory_policy(vm),
+        "memory_policy": _memory_policy(vm.memory),
         "os": _os(vm),
+        "placement_policy": _placement(vm.affinity),
         "type": vm.vm_type,
     }
     chosen = {name: merged(fields.get(name), vm.kept[name]) for name in (*_KEPT, "cpu") if name in vm.kept}
     return fields | chosen
 
 
-def _usual(vm: Vm) -> dict[str, Value]:
-    """What nobody has chosen; some of it an engine tells only of VMs where it means something."""
-    display: dict[str, Value] = {
-        "copy_paste_enabled": True,
-        "disconnect_action": "LOCK_SCREEN",
-        "file_transfer_enabled": True,
-        "monitors": 1,
-        "smartcard_enabled": False,
-        "type": "vnc",
-    }
-    inherited = dict.fromkeys(("auto_converge", "compressed", "encrypted"), "inherit")
-    return {
-        "console": Entity("console", {"enabled": False}),
-        "cpu_pinning_policy": "none",
-        "cpu_shares": 0,
-        "display": Entity("display", display),
-        "high_availability": Entity("high_availability", {"enabled": False, "priority": 0}),
-        "io": Entity("io", {"threads": 0}),
-        "migration": Entity("migration", inherited),
-        "migration_downtime": -1,
-        "multi_queues_enabled": True,
-        "placement_policy": Entity("placement_policy", {"affinity": vm.affinity}),
-        "rng_device": Entity("rng_device", {"source": "urandom"}),
-        "soundcard_enabled": False,
-        "sso": Entity("sso", {"methods": Items("method", [Entity("method", id="guest_agent")])}),
-        "start_paused": False,
-        "stateless": False,
-        "storage_error_resume_behaviour": "auto_resume",
-        "time_zone": Entity("time_zone", {"name": "Etc/GMT"}),
-        "tpm_enabled": False,
-        "usb": Entity("usb", {"enabled": False}),
-        "virtio_scsi": Entity("virtio_scsi", {"enabled": True}),
-        "virtio_scsi_multi_queues_enabled": False,
-    }
+@constants
+def _bios(kind: str, *, menu: bool) -> Constant:
+    return Constant(Entity("bios", {"boot_menu": Entity("boot_menu", {"enabled": menu}), "type": kind}))
 
 
-def _bios(vm: Vm) -> Entity:
-    menu = Entity("boot_menu", {"enabled": vm.boot_menu})
-    return Entity("bios", {"boot_menu": menu, "type": vm.bios_type})
-
-
-def _cpu(vm: Vm) -> Entity:
-    topology = Entity("topology", {"cores": vm.cores, "sockets": vm.sockets, "threads": vm.threads})
-    return Entity("cpu", {"architecture": "x86_64", "topology": topology})
+@constants
+def _cpu(cores: int, sockets: int, threads: int) -> Constant:
+    topology = Entity("topology", {"cores": cores, "sockets": sockets, "threads": threads})
+    return Constant(Entity("cpu", {"architecture": "x86_64", "topology": topology}))
 
 
 def _cpu_profile(state: State, vm: Vm) -> Entity | None:
@@ -197,13 +197,24 @@ def _cpu_profile(state: State, vm: Vm) -> Entity | None:
     return reference(state, "cpu_profile", there[0]) if there else None
 
 
-def _memory_policy(vm: Vm) -> Entity:
-    return Entity("memory_policy", {"ballooning": True, "guaranteed": vm.memory, "max": vm.memory * 4})
+@constants
+def _memory_policy(memory: int) -> Constant:
+    return Constant(Entity("memory_policy", {"ballooning": True, "guaranteed": memory, "max": memory * 4}))
+
+
+@constants
+def _placement(affinity: str) -> Constant:
+    return Constant(Entity("placement_policy", {"affinity": affinity}))
+
+
+@constants
+def _boot(devices: tuple[str, ...]) -> Constant:
+    return Constant(Entity("boot", {"devices": Items("device", devices)}))
 
 
 def _os(vm: Vm) -> Entity:
     fields: dict[str, Value] = {
-        "boot": Entity("boot", {"devices": Items("device", vm.boot_devices)}),
+        "boot": _boot(vm.boot_devices),
         "type": vm.os_type,
         "kernel": vm.os_kernel or None,
         "initrd": vm.os_initrd or None,

@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime
-from xml.sax.saxutils import escape, quoteattr
+from functools import lru_cache
 
-from ovirtlab.engine.rest.documents import Collection, Entity, Items, Scalar, Value
+from ovirtlab.engine.rest.documents import Collection, Constant, Entity, Items, Scalar, Value
 from ovirtlab.engine.rest.order import links_of, ordered
 
 CONTENT_TYPE = "application/xml;charset=UTF-8"
@@ -16,73 +15,58 @@ _HEAD = '<?xml version="1.0" encoding="UTF-8" standalone="yes"?>\n'
 
 def render(document: Entity | Collection) -> bytes:
     """The bytes of a response body."""
-    parts = [_HEAD]
-    if isinstance(document, Collection):
-        _list(parts, document.tag, document)
-    else:
-        _entity(parts, document.tag, document)
-    return "".join(parts).encode()
+    shown = _list(document) if isinstance(document, Collection) else _entity(document.tag, document)
+    return f"{_HEAD}{shown}".encode()
 
 
-def _list(parts: list[str], tag: str, collection: Collection) -> None:
-    opening = tag if collection.href is None else f"{tag} href={quoteattr(collection.href)}"
+def _list(collection: Collection) -> str:
+    tag = collection.tag
+    opening = tag if collection.href is None else f"{tag} href={_quoted(collection.href)}"
     if not collection.entities:
-        parts.append(f"<{opening}/>")
-        return
-    parts.append(f"<{opening}>\n")
-    for entity in collection.entities:
-        _entity(parts, collection.member, entity)
-    parts.append(f"</{tag}>")
+        return f"<{opening}/>"
+    members = [_entity(collection.member, entity) for entity in collection.entities]
+    return f"<{opening}>\n{''.join(members)}</{tag}>"
 
 
-def _entity(parts: list[str], tag: str, entity: Entity) -> None:
-    attributes = "".join(_attributes(entity))
-    start = len(parts)
-    parts.append(f"<{tag}{attributes}>")
-    if entity.actions:
-        parts.append("<actions>")
-        parts.extend(_link(rel, f"{entity.href}/{rel}") for rel in entity.actions)
-        parts.append("</actions>\n")
+def _entity(tag: str, entity: Entity) -> str:
     head, tail = ordered(entity)
-    for name, value in head:
-        _field(parts, name, value)
-    parts.extend(_link(rel, href) for rel, href in links_of(entity))
-    for name, value in tail:
-        _field(parts, name, value)
-    if len(parts) == start + 1:
-        parts[start] = f"<{tag}{attributes}/>\n"
-    else:
-        parts.append(f"</{tag}>\n")
-
-
-def _attributes(entity: Entity) -> Iterator[str]:
+    children = [_field(name, value) for name, value in head]
+    children += [_link(rel, href) for rel, href in links_of(entity)]
+    children += [_field(name, value) for name, value in tail]
+    if entity.actions:
+        links = [_link(rel, f"{entity.href}/{rel}") for rel in entity.actions]
+        children.insert(0, f"<actions>{''.join(links)}</actions>\n")
+    opening = tag
     if entity.href is not None:
-        yield f" href={quoteattr(entity.href)}"
+        opening += f" href={_quoted(entity.href)}"
     if entity.id is not None:
-        yield f" id={quoteattr(entity.id)}"
+        opening += f" id={_quoted(entity.id)}"
+    return f"<{opening}>{''.join(children)}</{tag}>\n" if children else f"<{opening}/>\n"
 
 
 def _link(rel: str, href: str) -> str:
-    return f"<link href={quoteattr(href)} rel={quoteattr(rel)}/>\n"
+    return f"<link href={_quoted(href)} rel={_quoted(rel)}/>\n"
 
 
-def _field(parts: list[str], name: str, value: Value) -> None:
+def _field(name: str, value: Value) -> str:
+    if isinstance(value, Constant):
+        return _constant(name, value)
     if isinstance(value, Entity):
-        _entity(parts, name, value)
-    elif isinstance(value, Items):
-        _items(parts, name, value)
-    elif value is not None:
-        parts.append(f"<{name}>{escape(_text(value))}</{name}>\n")
+        return _entity(name, value)
+    if isinstance(value, Items):
+        members = [_field(value.tag, member) for member in value.members]
+        return f"<{name}>\n{''.join(members)}</{name}>\n"
+    return "" if value is None else f"<{name}>{_escaped(_text(value))}</{name}>\n"
 
 
-def _items(parts: list[str], name: str, items: Items) -> None:
-    parts.append(f"<{name}>\n")
-    for member in items.members:
-        _field(parts, items.tag, member)
-    parts.append(f"</{name}>\n")
+@lru_cache(maxsize=4096)
+def _constant(name: str, value: Constant) -> str:
+    return _entity(name, value.entity)
 
 
 def _text(value: Scalar) -> str:
+    if isinstance(value, str):
+        return value
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, datetime):
@@ -90,3 +74,11 @@ def _text(value: Scalar) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _quoted(text: str) -> str:
+    return f'"{_escaped(text).replace(chr(34), "&quot;")}"'
