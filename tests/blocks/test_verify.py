@@ -88,6 +88,14 @@ def test_missing_files_and_digests_are_told(tmp_path: Path) -> None:
     assert not verify_image(tmp_path, "p0.qcow2").sound
 
 
+@pytest.mark.parametrize("bit", [9, 12, 17, 28])
+def test_a_disk_of_another_size_is_told(tmp_path: Path, bit: int) -> None:
+    chain(tmp_path)
+    turn(tmp_path / "p1.qcow2", 24 + 7 - bit // 8, 1 << bit % 8)  # a bit of the virtual size in the header
+    assert not verify_image(tmp_path, "p1.qcow2").sound
+    assert verify_image(tmp_path, "p2.qcow2").sound, "it is of the size that it was"
+
+
 def test_a_cluster_without_a_digest_is_told(tmp_path: Path) -> None:
     chain(tmp_path)
     with closing(ImageSink(tmp_path, "other.qcow2", size=SIZE)) as sink:
@@ -117,15 +125,12 @@ def flip(path: Path, rng: random.Random) -> tuple[int, int]:
     size = path.stat().st_size
     where = rng.choice([rng.randrange(size), rng.randrange(min(size, 512)), size - 1 - rng.randrange(min(size, 400))])
     bit = 1 << rng.randrange(8)
-    with path.open("r+b") as file:
-        file.seek(where)
-        old = file.read(1)[0]
-        file.seek(where)
-        file.write(bytes([old ^ bit]))
+    turn(path, where, bit)
     return where, bit
 
 
-def undo(path: Path, where: int, bit: int) -> None:
+def turn(path: Path, where: int, bit: int) -> None:
+    """Turn bits of one byte over."""
     with path.open("r+b") as file:
         file.seek(where)
         old = file.read(1)[0]
@@ -149,7 +154,7 @@ def flips(folder: Path, count: int, seed: int) -> None:
         sound = {verify_image(folder, each).sound for each in NAMES} == {True}
         harmed = seen(folder) != whole if image else digests(folder) != before
         assert not (harmed and sound), (seed, number, path.name, where, bit)
-        undo(path, where, bit)
+        turn(path, where, bit)
     assert all(verify_image(folder, each).sound for each in NAMES)
 
 

@@ -61,7 +61,7 @@ class ChainDigests:
             stack.callback(self._reader.close)
             self._layers = []
             for image, size in zip(self._reader.names, self._reader.sizes, strict=True):
-                digests = open_digests(folder, image)
+                digests = open_digests(folder, image, size)
                 if digests is not None:
                     stack.callback(digests.close)
                 self._layers.append(_Layer(image, size, digests))
@@ -108,15 +108,23 @@ def _settle(found: Row, missing: NDArray[np.bool_], which: NDArray[np.bool_], va
     missing &= ~which
 
 
-def open_digests(folder: Path, image: str) -> Digests | None:
-    """Open the digests beside an image; None when there are none, or they are damaged, which is as good as none."""
+def open_digests(folder: Path, image: str, size: int) -> Digests | None:
+    """Open the digests beside an image of a disk of `size` bytes; None when there are none.
+
+    Those that are damaged, or of another disk, are as good as none.
+    """
     try:
-        return Digests(folder / sums_name(image))
+        digests = Digests(folder / sums_name(image))
     except TargetMissing:
         return None
     except DigestsDamaged as error:
         _tell(image, error)
         return None
+    if digests.size == size:
+        return digests
+    digests.close()
+    _tell(image, DigestsDamaged(file=sums_name(image), reason=f"it is of a disk of {digests.size} bytes, not {size}"))
+    return None
 
 
 def _tell(image: str, error: DigestsDamaged) -> None:

@@ -92,6 +92,7 @@ def verify_image(
             image = stack.enter_context(closing(ImageFile(folder, name)))
             forget_cached(folder / sums_name(name))
             digests = stack.enter_context(closing(Digests(folder / sums_name(name))))
+            _require_same_disk(image, digests)
             check = _Check(chain, digests, sample)
             check.run(workers=workers, progress=progress, cancelled=cancelled)
             return check.findings(faults, undigested=_undigested(image, digests))
@@ -104,6 +105,13 @@ def _structure(folder: Path, name: str) -> Findings:
     broken = [found for found in report.findings if found.fault is not Fault.LEAK]
     errors = [f"The image {name} is broken: {found}; restore from another point." for found in broken[:MOST_NAMED]]
     return Findings(image=name, errors=tuple(errors), leaked=report.leaks)
+
+
+def _require_same_disk(image: ImageFile, digests: Digests) -> None:
+    """The size of the disk stands in the digests, too, and there it is sealed."""
+    if image.size != digests.size:
+        reason = f"it says that its disk has {image.size} bytes, and its digests that it has {digests.size}"
+        raise ImageDamaged(file=image.name, reason=reason)
 
 
 class _Check:

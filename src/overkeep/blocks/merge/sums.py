@@ -57,10 +57,10 @@ class _Known:
 
 
 def _known(folder: Path, image: ImageFile, stack: ExitStack) -> _Known:
-    digests = open_digests(folder, image.name)
+    digests = open_digests(folder, image.name, image.size)
     if digests is not None:
         stack.callback(digests.close)
-    return _Known(digests if digests is not None and digests.size == image.size else None)
+    return _Known(digests)
 
 
 def _compose(view: View, known: list[_Known], writer: DigestWriter) -> Iterator[Extent]:
