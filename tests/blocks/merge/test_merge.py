@@ -121,6 +121,60 @@ def test_disks_that_are_resized(folder: Path, sizes: tuple[int, ...], odd: int, 
     world.verify_tidy()
 
 
+def cut_and_grown(folder: Path, size: int, form: Form, *, kept: bool, heaviest: int) -> tuple[World, list[str]]:
+    """A full disk, cut to `size` within a cluster of its image, grown again, and a change.
+
+    `kept` tells whether the overlay of the cut disk holds the cluster in which that ends; `heaviest` is the image that
+    holds most of what is shown in the end.
+    """
+    world = World(folder, 8 * MIB)
+    world.write(0, 128)
+    names = [world.point(form=form)]
+    for number, after in enumerate((size, 8 * MIB), start=1):
+        world.resize(after)
+        world.write(8, 48 if heaviest == number else 1)
+        if kept and number == 1:
+            world.write(size // CLUSTER)
+        names.append(world.point(form=form))
+    world.write(120)
+    names.append(world.point(form=form))
+    return world, names
+
+
+CUTS = {
+    "plain": (4 * MIB + 512, Form()),
+    "large": (4 * MIB + CLUSTER, Form(cluster=512 * KIB)),
+    "large zstd": (4 * MIB + 3 * CLUSTER + 512, Form(cluster=512 * KIB, compression=Compression.ZSTD)),
+}
+
+
+@pytest.mark.parametrize("passes", ["0", "1", "01", "12", "0 1", "2 1 0"])
+@pytest.mark.parametrize("heaviest", range(3))
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize(("size", "form"), CUTS.values(), ids=CUTS.keys())
+def test_what_was_cut_off_is_not_seen_again(
+    folder: Path, size: int, form: Form, kept: bool, heaviest: int, passes: str
+) -> None:
+    world, names = cut_and_grown(folder, size, form, kept=kept, heaviest=heaviest)
+    for removed in passes.split():
+        world.merge(*(names[int(number)] for number in removed))
+        world.verify()
+        if kept or not size % CLUSTER:  # else the digest of the cluster that was cut is not there from the beginning
+            for name in world.points:
+                world.verify_digests(name)
+    world.verify_tidy()
+
+
+def test_a_cut_disk_is_merged_into_either_side(folder: Path) -> None:
+    """The cases above are of both directions."""
+    for heaviest in range(3):
+        (folder / str(heaviest)).mkdir()
+        world, names = cut_and_grown(folder / str(heaviest), *CUTS["plain"], kept=False, heaviest=heaviest)
+        inodes = [(world.folder / name).stat().st_ino for name in names]
+        world.merge(*names[:3])
+        assert (world.folder / names[3]).stat().st_ino == inodes[heaviest]
+
+
 def test_what_is_removed_twice_is_gone(folder: Path) -> None:
     world, names = three_points(folder)
     world.merge(names[1])
