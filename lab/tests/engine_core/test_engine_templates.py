@@ -109,3 +109,78 @@ def test_what_cannot_be_a_template_is_refused(system: Any, lab: Any) -> None:
         templates.add(types.Template(name="Blank", vm=types.Vm(id=lab.vm_id("db"))))
     with pytest.raises(ovirtsdk4.Error, match="Blank Template"):
         templates.template_service("00000000-0000-0000-0000-000000000000").remove()
+
+
+def nics_of(service: Any) -> dict[str, Any]:
+    return {nic.name: nic for nic in service.nics_service().list()}
+
+
+def test_a_template_keeps_the_nics_of_its_vm_without_their_addresses(system: Any, lab: Any, template: Any) -> None:
+    [source] = system.vms_service().vm_service(lab.vm_id("db")).nics_service().list()
+    kept = nics_of(template)[source.name]
+    assert (kept.interface, kept.vnic_profile.id, kept.mac) == (source.interface, source.vnic_profile.id, None)
+    assert (kept.template.id, kept.vm) == (template.get().id, None)
+    assert kept.href == f"{template.get().href}/nics/{kept.id}"
+
+
+@pytest.mark.parametrize("clone", [False, True])
+def test_a_vm_has_the_nics_of_its_template_with_addresses_of_its_own(
+    system: Any, lab: Any, template: Any, clone: bool
+) -> None:
+    mac = types.Mac(address="56:6f:00:00:00:99")
+    template.nics_service().add(types.Nic(name="second", interface=types.NicInterface.E1000, linked=False, mac=mac))
+    made = nics_of(add(system, lab, clone=clone))
+    assert set(made) == set(nics_of(template))
+    assert (made["second"].interface, made["second"].linked) == (types.NicInterface.E1000, False)
+    macs = [nic.mac for vm in lab.engine.state.vms.values() for nic in vm.nics.values()]
+    assert len(macs) == len(set(macs))
+    assert mac.address not in macs
+
+
+def test_nics_of_a_template_are_changed_and_removed(system: Any, lab: Any, template: Any) -> None:
+    nics = template.nics_service()
+    profile = system.vnic_profiles_service().list()[0].id
+    added = nics.add(types.Nic(name="extra", vnic_profile=types.VnicProfile(id=profile)))
+    assert (added.interface, added.plugged, added.linked) == (types.NicInterface.VIRTIO, True, True)
+    nic = nics.nic_service(added.id)
+    nic.update(types.Nic(name="other", vnic_profile=types.VnicProfile()))
+    assert (nic.get().name, nic.get().vnic_profile) == ("other", None)
+    nic.remove()
+    with pytest.raises(ovirtsdk4.NotFoundError):
+        nic.get()
+    told = [event.description for event in system.events_service().list(search="template.name=gold")]
+    for verb in ("extra (VirtIO) was added to", "other (VirtIO) was updated for", "other (VirtIO) was removed from"):
+        assert f"Interface {verb} Template gold. (User: admin@internal-authz)" in " ".join(told)
+
+
+def test_nics_that_a_template_cannot_have_are_refused(system: Any, template: Any) -> None:
+    nics = template.nics_service()
+    [kept] = nics.list()
+    unknown = types.VnicProfile(id="00000000-0000-0000-0000-00000000dead")
+    blank = system.templates_service().template_service("00000000-0000-0000-0000-000000000000").nics_service()
+    for refusal, service, nic in (
+        (r"\[Network interface name is already in use\]", nics, types.Nic(name=kept.name)),
+        ("profile doesn't exist", nics, types.Nic(name="a", vnic_profile=unknown)),
+        ("MAC address must be in format", nics, types.Nic(name="a", mac=types.Mac(address="56:6f"))),
+        ("Multi-cast MAC address", nics, types.Nic(name="a", mac=types.Mac(address="01:00:5e:00:00:01"))),
+        (r"Nic \[name\] required for add", nics, types.Nic()),
+        ("The relevant Cluster doesn't exist", blank, types.Nic(name="a")),
+    ):
+        with pytest.raises(ovirtsdk4.Error, match=refusal):
+            service.add(nic)
+    other = nics.nic_service(nics.add(types.Nic(name="b")).id)
+    with pytest.raises(ovirtsdk4.Error, match="name is already in use"):
+        other.update(types.Nic(name=kept.name))
+    assert {nic.name for nic in nics.list()} == {kept.name, "b"}
+
+
+def test_a_profile_that_a_template_uses_stays(system: Any, lab: Any, template: Any) -> None:
+    profiles = system.vnic_profiles_service()
+    network = system.networks_service().list()[0]
+    made = profiles.add(types.VnicProfile(name="only-here", network=types.Network(id=network.id)))
+    nic = template.nics_service().add(types.Nic(name="n", vnic_profile=types.VnicProfile(id=made.id)))
+    with pytest.raises(ovirtsdk4.Error, match="This VM network interface profile is used by template: gold") as error:
+        profiles.profile_service(made.id).remove()
+    assert error.value.code == 409
+    template.nics_service().nic_service(nic.id).remove()
+    profiles.profile_service(made.id).remove()

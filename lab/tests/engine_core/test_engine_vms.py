@@ -238,6 +238,42 @@ def test_mac_addresses_are_unique(lab: Any, system: Any) -> None:
     assert error.value.code == 409
 
 
+def test_of_an_interface_in_use_address_and_kind_stay(lab: Any, system: Any) -> None:
+    web = service(lab, system, "web")
+    nic = web.nics_service().nic_service(web.nics_service().list()[0].id)
+    for change in (
+        types.Nic(interface=types.NicInterface.E1000),
+        types.Nic(mac=types.Mac(address="56:6f:00:00:00:99")),
+    ):
+        with pytest.raises(sdk.Error, match="Please un-plug the interface, update the properties") as refused:
+            nic.update(change)
+        assert refused.value.code == 409
+    nic.update(types.Nic(linked=False))
+    assert not nic.get().linked
+    assert lab.codes()[-1] == 934
+    nic.deactivate()
+    nic.update(types.Nic(interface=types.NicInterface.E1000, mac=types.Mac(address="56:6F:00:00:00:99")))
+    assert (nic.get().interface, nic.get().mac.address) == (types.NicInterface.E1000, "56:6f:00:00:00:99")
+
+
+def test_names_and_profiles_of_interfaces_are_checked(lab: Any, system: Any) -> None:
+    nics = service(lab, system, "db").nics_service()
+    first, second = nics.list()[0], nics.add(types.Nic(name="second"))
+    unknown = types.VnicProfile(id="00000000-0000-0000-0000-00000000dead")
+    for refusal, code, change in (
+        (r"\[Network interface name is already in use\]", 409, types.Nic(name=first.name)),
+        (
+            "Cannot edit Interface. The specified VM network interface profile doesn't",
+            400,
+            types.Nic(vnic_profile=unknown),
+        ),
+    ):
+        with pytest.raises(sdk.Error, match=refusal) as refused:
+            nics.nic_service(second.id).update(change)
+        assert refused.value.code == code
+    assert nics.nic_service(second.id).get().name == "second"
+
+
 def test_interfaces_are_plugged_and_unplugged(lab: Any, system: Any) -> None:
     web = service(lab, system, "web")
     nic = web.nics_service().nic_service(web.nics_service().list()[0].id)

@@ -95,12 +95,7 @@ def _twin(context: Context, source: Vm, name: str) -> Vm:
     vm = Vm(id=state.new_id(), name=name, cluster_id=source.cluster_id, memory=source.memory)
     for setting in (*templates.SETTINGS, *_MORE_SETTINGS):
         setattr(vm, setting, copy.deepcopy(getattr(source, setting)))
-    macs: set[str] = set()
-    for nic in source.nics.values():
-        mac = networks.allocate_mac(state, besides=macs)
-        macs.add(mac)
-        twin = replace(nic, id=state.new_id(), vm_id=vm.id, mac=mac)
-        vm.nics[twin.id] = twin
+    vm.nics = networks.copies(state, source.nics.values(), vm)
     return vm
 
 

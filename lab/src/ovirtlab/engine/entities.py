@@ -142,6 +142,8 @@ class DiskAttachment:
 
 @dataclass(kw_only=True)
 class Nic:
+    """A network card of a VM, or of a template: that one has an address only when somebody gave it one."""
+
     id: str
     vm_id: str
     name: str
@@ -316,6 +318,7 @@ class Template:
     version_name: str = ""
     memory: int = 1 << 30
     attachments: dict[str, DiskAttachment] = field(default_factory=dict)
+    nics: dict[str, Nic] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)  # what VMs made from it begin with, by attribute
     creation_time: datetime | None = None
     tags: set[str] = field(default_factory=set)

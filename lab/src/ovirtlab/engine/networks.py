@@ -4,20 +4,36 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 
 from ovirtlab.engine.entities import MacPool, Nic, Vm
 from ovirtlab.engine.faults import conflict, invalid
 from ovirtlab.engine.state import State
 
+KINDS = {  # of interfaces, and what events call them
+    "e1000": "e1000",
+    "e1000e": "e1000e",
+    "pci_passthrough": "PCI Passthrough",
+    "rtl8139": "rtl8139",
+    "rtl8139_virtio": "Dual mode rtl8139, VirtIO",
+    "spapr_vlan": "sPAPR VLAN",
+    "virtio": "VirtIO",
+}
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+_MALFORMED = (
+    'MAC address must be in format "HH:HH:HH:HH:HH:HH" where H is a hexadecimal character '
+    "(either a digit or A-F, case is insignificant)."
+)
 
 
 def read_mac(text: str) -> str:
     """The address in lower case; refuse one that is malformed."""
     mac = text.lower()
-    if not _MAC.fullmatch(mac):
-        raise invalid("Invalid MAC address.")
+    if not _MAC.fullmatch(mac) or mac == "00:00:00:00:00:00":
+        raise invalid(_MALFORMED)
+    if int(mac[:2], 16) & 1:
+        raise invalid("Multi-cast MAC address is not allowed.")
     return mac
 
 
@@ -42,12 +58,20 @@ def allocate_mac(state: State, *, besides: Collection[str] = ()) -> str:
     raise conflict("Not enough MAC addresses left in MAC Address Pool.")
 
 
-def add_nic(state: State, vm: Vm, nic: Nic) -> None:
-    """Put a NIC on a VM; names are unique in a VM."""
-    if any(other.name == nic.name for other in vm.nics.values()):
-        raise conflict("Cannot add Interface. The interface name is already in use.")
-    vm.nics[nic.id] = nic
-    vm.generation += 1
+def check_name(nics: Iterable[Nic], name: str, *, besides: str = "") -> None:
+    """Refuse a name that another of these NICs has."""
+    if any(other.name == name and other.id != besides for other in nics):
+        raise conflict("Network interface name is already in use")
+
+
+def copies(state: State, nics: Iterable[Nic], vm: Vm) -> dict[str, Nic]:
+    """The NICs of another VM or of a template as a new VM has them: with addresses of its own."""
+    made: dict[str, Nic] = {}
+    for nic in nics:
+        mac = allocate_mac(state, besides=[other.mac for other in made.values()])
+        twin = replace(nic, id=state.new_id(), vm_id=vm.id, mac=mac)
+        made[twin.id] = twin
+    return made
 
 
 def find_profile(state: State, *, network: str, profile: str) -> str:

@@ -61,6 +61,8 @@ def register(context: Context, vm: Vm, template: Template, *, wishes: Wishes) ->
     template.memory, template.status, template.creation_time = vm.memory, "locked", context.clock.now()
     copies = _plan(context, vm.attachments, owner="", wishes=wishes)
     template.attachments = {copy.id: attachment for _, copy, attachment in copies}
+    nics = [dataclasses.replace(nic, id=context.state.new_id(), vm_id=template.id, mac="") for nic in vm.nics.values()]
+    template.nics = {nic.id: nic for nic in nics}
     context.state.templates[template.id] = template
     return copies
 
@@ -68,15 +70,15 @@ def register(context: Context, vm: Vm, template: Template, *, wishes: Wishes) ->
 async def fill_template(context: Context, template: Template, copies: Copies, *, source: Vm, cause: Cause) -> None:
     """Copy the disks of the VM `source`; a template of which one fails is forgotten."""
     state, name = context.state, f"Template {template.name} from VM {source.name}"
-    _tell(context, cause, template, 48, f"Creation of {name} was initiated by {cause.name}.")
+    tell(context, cause, template, 48, f"Creation of {name} was initiated by {cause.name}.")
     with jobs.job(state, f"Creating Template {template.name}", cause=cause):
         complete = await _copy_all(context, copies, cause)
     if complete:
         template.status = "ok"
-        _tell(context, cause, template, 51, f"Creation of {name} has been completed.")
+        tell(context, cause, template, 51, f"Creation of {name} has been completed.")
         return
     state.templates.pop(template.id, None)
-    _tell(context, cause, template, 52, f"Failed to complete creation of {name}.", failed=True)
+    tell(context, cause, template, 52, f"Failed to complete creation of {name}.", failed=True)
 
 
 def plan_disks(context: Context, vm: Vm, template: Template, *, wishes: Wishes, clone: bool) -> Copies:
@@ -128,13 +130,13 @@ def check_removal(context: Context, template: Template) -> None:
 async def remove(context: Context, template: Template, *, cause: Cause) -> None:
     """Delete a template with its disks."""
     template.status = "locked"
-    _tell(context, cause, template, 50, f"Removal of Template {template.name} was initiated by {cause.name}.")
+    tell(context, cause, template, 50, f"Removal of Template {template.name} was initiated by {cause.name}.")
     doomed = [context.state.disks[disk_id] for disk_id in template.attachments]
     with jobs.job(context.state, f"Removing Template {template.name} from system", cause=cause):
         for disk in doomed:
             await disks.delete(context, disk, cause=cause)
     context.state.templates.pop(template.id, None)
-    _tell(context, cause, template, 251, f"Removal of Template {template.name} has been completed.")
+    tell(context, cause, template, 251, f"Removal of Template {template.name} has been completed.")
 
 
 def _plan(context: Context, attached: dict[str, DiskAttachment], *, owner: str, wishes: Wishes) -> Copies:
@@ -169,7 +171,8 @@ async def _copy_all(context: Context, copies: Copies, cause: Cause) -> bool:
     return all(sink.id in context.state.disks for _, sink, _ in copies)
 
 
-def _tell(context: Context, cause: Cause, template: Template, code: int, text: str, *, failed: bool = False) -> None:
+def tell(context: Context, cause: Cause, template: Template, code: int, text: str, *, failed: bool = False) -> None:
+    """An event about a template."""
     context.state.events.add(
         code,
         "error" if failed else "normal",

@@ -38,7 +38,6 @@ _LISTS = {
     "storagedomains/{object}/images": ("images", "image"),
     "templates/{object}/cdroms": ("cdroms", "cdrom"),
     "templates/{object}/graphicsconsoles": ("graphics_consoles", "graphics_console"),
-    "templates/{object}/nics": ("nics", "nic"),
     "templates/{object}/watchdogs": ("watchdogs", "watchdog"),
     "users/{user}/eventsubscriptions": ("event_subscriptions", "event_subscription"),
     "vms/{object}/applications": ("applications", "application"),

@@ -17,6 +17,7 @@ from ovirtlab.engine.state import SYSTEM, State
 
 routes = Routes()
 
+_PROFILE_NAME = "VM network interface profile"
 MANAGEMENT = "ovirtmgmt"
 _NETWORK = ("dns_resolver_configuration", "external_provider", "port_isolation", "qos", "stp", "usages")
 _PROFILE = ("custom_properties", "failover", "migratable", "network_filter", "pass_through", "port_mirroring", "qos")
@@ -57,7 +58,7 @@ async def remove_network(call: Call) -> Done:
     call.require("delete_storage_pool_network", ("network", network.id))
     if network.name == MANAGEMENT:
         raise conflict("Cannot remove Network. The management network cannot be removed.")
-    _check_unused(call, {item.id for item in _profiles_of(call, network)}, "Cannot remove Network")
+    _check_unused(call, {item.id for item in _profiles_of(call, network)}, "Network", "logical network")
     forget_network(call, network)
     return Done()
 
@@ -134,7 +135,7 @@ async def update_profile(call: Call) -> Entity:
 async def remove_profile(call: Call) -> Done:
     profile = nics.profile_of(call)
     call.require("delete_network_vnic_profile", ("vnic_profile", profile.id))
-    _check_unused(call, {profile.id}, "Cannot remove VM network interface profile")
+    _check_unused(call, {profile.id}, _PROFILE_NAME, _PROFILE_NAME)
     del call.context.state.vnic_profiles[profile.id]
     return Done()
 
@@ -224,10 +225,16 @@ def _profiles_of(call: Call, network: Network) -> list[VnicProfile]:
     return [item for item in call.context.state.vnic_profiles.values() if item.network_id == network.id]
 
 
-def _check_unused(call: Call, profiles: set[str], action: str) -> None:
-    for vm in call.context.state.vms.values():
-        if any(nic.vnic_profile_id in profiles for nic in vm.nics.values()):
-            raise conflict(f"{action}. It is used by VM {vm.name}.")
+def _check_unused(call: Call, profiles: set[str], what: str, called: str) -> None:
+    """Refuse to remove what NICs of VMs or of templates go by; `called` is what refusals name it."""
+    state = call.context.state
+    for kind, owners in (("virtual machine", state.vms), ("template", state.templates)):
+        users = [one.name for one in owners.values() if profiles & {nic.vnic_profile_id for nic in one.nics.values()}]
+        if users:
+            many = f"{kind}s ({len(users)}): {', '.join(users)}\n - Please detach {kind}s using"
+            one = f"{kind}: {users[0]}.\n - Please remove it from"
+            end = f"{many} this {called.split()[-1]}" if len(users) > 1 else f"{one} this {kind}"
+            raise conflict(f"Cannot remove {what}. This {called} is used by {end} and try again.")
 
 
 def forget_network(call: Call, network: Network) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 
-from ovirtlab.engine import machines, ovf_reader, templates, unfreezing
+from ovirtlab.engine import machines, networks, ovf_reader, templates, unfreezing
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.entities import Template, Vm
 from ovirtlab.engine.faults import Conflict, Fault, NotFound, conflict, incomplete, invalid
@@ -47,6 +47,7 @@ def _add(call: Call) -> Created:
     change(context, vm, body)
     clone, wishes = bool(call.flag("clone")), read_wishes(context, body)
     copies = templates.plan_disks(context, vm, template, wishes=wishes, clone=clone)
+    vm.nics = networks.copies(context.state, template.nics.values(), vm)
     machines.add(context, vm, cause=cause_of(call))
     vm.template_id = BLANK if clone else template.id
     give_to_creator(call, vm)

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
+
 from ovirtlab.engine import networks
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.entities import MacPool, Network, Nic, Vm, VnicProfile
-from ovirtlab.engine.faults import NotFound, conflict, incomplete
-from ovirtlab.engine.jobs import Cause
+from ovirtlab.engine.faults import NotFound, conflict, incomplete, invalid, malformed
 from ovirtlab.engine.machines import tell
 from ovirtlab.engine.rest import search_keys
 from ovirtlab.engine.rest.bodies import Body
@@ -16,53 +18,62 @@ from ovirtlab.engine.rest.listing import Kind
 from ovirtlab.engine.rest.routing import Call, Created, Done, Routes
 from ovirtlab.engine.rest.shapes import address, cause_of, check_seen, vm_of
 from ovirtlab.engine.rest.stored import StoredKind, serve
+from ovirtlab.engine.state import State
 
 routes = Routes()
 
+_LINKS = ("networkfilterparameters", "reporteddevices", "statistics")
+_NOT_LIVE = (
+    "Updating some of the properties is not supported while the interface is plugged into a running virtual machine. "
+    "Please un-plug the interface, update the properties, and then plug it back."
+)
 _PLUGGABLE = frozenset({"up", "down", "image_locked", "powering_down", "powering_up"})
 
 
 @routes.get("vms/{vm}/nics")
 async def list_nics(call: Call) -> Collection:
     vm = vm_of(call)
-    return Collection("nics", "nic", [show_nic(nic) for nic in vm.nics.values()])
+    return Collection("nics", "nic", [show_nic(nic, vm_link(nic)) for nic in vm.nics.values()])
 
 
 @routes.get("vms/{vm}/nics/{nic}")
 async def get_nic(call: Call) -> Entity:
-    return show_nic(_find(call, vm_of(call)))
+    nic = _find(call, vm_of(call))
+    return show_nic(nic, vm_link(nic))
 
 
 @routes.post("vms/{vm}/nics")
 async def add_nic(call: Call) -> Created:
     context, vm = call.context, vm_of(call)
     call.require("configure_vm_network", ("vm", vm.id))
-    name = call.body.text("name")
-    if not name:
-        raise incomplete("Nic", "name", "add")
-    mac = call.body.text("mac", "address")
-    mac = networks.check_mac(context.state, mac) if mac else networks.allocate_mac(context.state)
-    nic = Nic(id=context.state.new_id(), vm_id=vm.id, name=name, mac=mac)
-    _change(context, nic, call.body)
-    networks.add_nic(context.state, vm, nic)
-    cause: Cause = cause_of(call)
-    text = f"Interface {nic.name} ({nic.interface}) was added to VM {vm.name}. (User: {cause.name})"
-    tell(context, vm, cause, 932, text)
-    return Created(lambda: show_nic(nic))
+    _check_status(vm, "add")
+    nic = new_nic(context.state, call.body, owner=vm.id)
+    networks.check_name(vm.nics.values(), nic.name)
+    if nic.mac:
+        networks.check_mac(context.state, nic.mac)
+    else:
+        nic.mac = networks.allocate_mac(context.state)
+    vm.nics[nic.id] = nic
+    _tell(call, vm, 932, f"{words(nic)} was added to VM {vm.name}.")
+    return Created(lambda: show_nic(nic, vm_link(nic)))
 
 
 @routes.put("vms/{vm}/nics/{nic}")
 async def update_nic(call: Call) -> Entity:
-    context, vm = call.context, vm_of(call)
+    vm = vm_of(call)
     nic = _find(call, vm)
     call.require("configure_vm_network", ("vm", vm.id))
-    mac = call.body.text("mac", "address")
-    if mac:
-        nic.mac = networks.check_mac(context.state, mac, besides=nic.id)
-    nic.name = call.body.text("name") or nic.name
-    _change(context, nic, call.body)
-    vm.generation += 1
-    return show_nic(nic)
+    _check_status(vm, "edit")
+    new = changed(call.context.state, nic, call.body, verb="edit")
+    networks.check_name(vm.nics.values(), new.name, besides=nic.id)
+    live = vm.status == "up" and nic.plugged and new.plugged
+    if live and (new.mac, new.interface) != (nic.mac, nic.interface):
+        raise conflict(f"Cannot edit Interface. {_NOT_LIVE}")
+    networks.check_mac(call.context.state, new.mac, besides=nic.id)
+    vm.nics[nic.id] = new
+    state = "UP" if new.linked else "DOWN"
+    _tell(call, vm, 934, f"{words(new)} was updated for VM {vm.name}. Link State is {state}.")
+    return show_nic(new, vm_link(new))
 
 
 @routes.action("vms/{vm}/nics/{nic}/activate")
@@ -87,11 +98,8 @@ def _plug(call: Call, *, plugged: bool) -> Done:
         networks.check_mac(context.state, nic.mac, besides=nic.id)
     if nic.plugged != plugged:
         nic.plugged = plugged
-        vm.generation += 1
-        cause = cause_of(call)
         code, word = (1012, "plugged to") if plugged else (1014, "unplugged from")
-        text = f"Network Interface {nic.name} ({nic.interface}) was {word} VM {vm.name}. (User: {cause.name})"
-        tell(context, vm, cause, code, text)
+        _tell(call, vm, code, f"Network {words(nic)} was {word} VM {vm.name}.")
     return Done()
 
 
@@ -100,11 +108,11 @@ async def remove_nic(call: Call) -> Done:
     vm = vm_of(call)
     nic = _find(call, vm)
     call.require("configure_vm_network", ("vm", vm.id))
-    if vm.host_id and nic.plugged:
+    if vm.status not in ("down", "image_locked") and nic.plugged:
         raise conflict("Cannot remove Interface. The VM Network Interface is plugged to a running VM.")
     del vm.nics[nic.id]
     call.context.state.forget_stored(call.path)
-    vm.generation += 1
+    _tell(call, vm, 930, f"{words(nic)} was removed from VM {vm.name}.")
     return Done()
 
 
@@ -183,19 +191,25 @@ async def get_mac_pool(call: Call) -> Entity:
     return show_mac_pool(call, mac_pool_of(call))
 
 
-def show_nic(nic: Nic) -> Entity:
+def vm_link(nic: Nic) -> Entity | None:
+    """The VM that a NIC is of."""
+    return link_to("vm", nic.vm_id)
+
+
+def show_nic(nic: Nic, owner: Entity | None, *, links: Sequence[str] = _LINKS) -> Entity:
+    """A NIC of a VM or of a template, to which `owner` is a link."""
+    assert owner is not None
     fields: dict[str, Value] = {
         "name": nic.name,
         "interface": nic.interface,
         "linked": nic.linked,
-        "mac": Entity("mac", {"address": nic.mac}),
+        "mac": Entity("mac", {"address": nic.mac}) if nic.mac else None,
         "plugged": nic.plugged,
         "synced": True,
-        "vm": link_to("vm", nic.vm_id),
+        owner.tag: owner,
         "vnic_profile": link_to("vnic_profile", nic.vnic_profile_id),
     }
-    href = address("vms", nic.vm_id, "nics", nic.id)
-    links = ("networkfilterparameters", "reporteddevices", "statistics")
+    href = f"{owner.href}/nics/{nic.id}"
     return Entity("nic", fields, id=nic.id, href=href, links=links)
 
 
@@ -289,14 +303,52 @@ def _find(call: Call, vm: Vm) -> Nic:
     return nic
 
 
-def _change(context: Context, nic: Nic, body: Body) -> None:
-    nic.interface = body.text("interface") or nic.interface
-    for name in ("plugged", "linked"):
-        value = body.flag(name)
-        if value is not None:
-            setattr(nic, name, value)
-    if "vnic_profile" in body:
-        profile = body.ref("vnic_profile") or ""
-        if profile and profile not in context.state.vnic_profiles:
-            raise conflict("Cannot add Interface. The specified VM network interface profile doesn't exist.")
-        nic.vnic_profile_id = profile
+def words(nic: Nic) -> str:
+    """What events call a NIC."""
+    return f"Interface {nic.name} ({networks.KINDS[nic.interface]})"
+
+
+def _tell(call: Call, vm: Vm, code: int, text: str) -> None:
+    """An event about a change of a VM's NICs, which is one of the VM."""
+    vm.generation += 1
+    cause = cause_of(call)
+    tell(call.context, vm, cause, code, f"{text} (User: {cause.name})")
+
+
+def _check_status(vm: Vm, verb: str) -> None:
+    if vm.status not in ("up", "down", "image_locked"):
+        raise conflict(f"Cannot {verb} a Network Interface when VM is not Down, Up or Image-Locked.")
+
+
+def new_nic(state: State, body: Body, *, owner: str) -> Nic:
+    """The NIC that a request describes, for a VM or a template; without an address when it has none."""
+    name = body.text("name")
+    if not name:
+        raise incomplete("Nic", "name", "add")
+    return changed(state, Nic(id=state.new_id(), vm_id=owner, name=name, mac=""), body, verb="add")
+
+
+def changed(state: State, nic: Nic, body: Body, *, verb: str) -> Nic:
+    """A NIC as a request wants it to be."""
+    kind = body.text("interface") or nic.interface
+    if kind not in networks.KINDS:
+        raise malformed(f"Invalid value '{kind}' for interface: one of {', '.join(networks.KINDS)} is expected.")
+    mac = body.text("mac", "address")
+    plugged, linked = body.flag("plugged"), body.flag("linked")
+    return dataclasses.replace(
+        nic,
+        name=body.text("name") or nic.name,
+        interface=kind,
+        mac=networks.read_mac(mac) if mac else nic.mac,
+        plugged=nic.plugged if plugged is None else plugged,
+        linked=nic.linked if linked is None else linked,
+        vnic_profile_id=_profile(state, body, verb) if "vnic_profile" in body else nic.vnic_profile_id,
+    )
+
+
+def _profile(state: State, body: Body, verb: str) -> str:
+    """The profile that a request names; empty for none."""
+    profile = body.ref("vnic_profile") or ""
+    if profile and profile not in state.vnic_profiles:
+        raise invalid(f"Cannot {verb} Interface. The specified VM network interface profile doesn't exist.")
+    return profile

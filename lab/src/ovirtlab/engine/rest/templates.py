@@ -29,7 +29,7 @@ async def list_templates(call: Call) -> Collection:
 
 @routes.get("templates/{template}")
 async def get_template(call: Call) -> Entity:
-    return show(call, _template(call))
+    return show(call, template_of(call))
 
 
 @routes.post("templates")
@@ -53,7 +53,7 @@ async def add_template(call: Call) -> Created:
 
 @routes.put("templates/{template}")
 async def update_template(call: Call) -> Entity:
-    template, body = _template(call), call.body
+    template, body = template_of(call), call.body
     call.require("edit_template_properties", ("template", template.id))
     name = body.text("name")
     if name and name != template.name:
@@ -75,7 +75,7 @@ def _change(context: Context, template: Template, body: Body) -> None:
 
 @routes.delete("templates/{template}")
 async def remove_template(call: Call) -> Done:
-    template = _template(call)
+    template = template_of(call)
     call.require("delete_template", ("template", template.id))
     templates.check_removal(call.context, template)
     work = templates.remove(call.context, template, cause=cause_of(call))
@@ -84,7 +84,7 @@ async def remove_template(call: Call) -> Done:
 
 @routes.get("templates/{template}/diskattachments")
 async def list_attachments(call: Call) -> Collection:
-    template = _template(call)
+    template = template_of(call)
     shown = [_show_attachment(template, item) for item in template.attachments.values()]
     return Collection("disk_attachments", "disk_attachment", shown)
 
@@ -162,7 +162,8 @@ def _check_name(context: Context, name: str) -> None:
         raise conflict(f"{templates.ADD}. The Template name is already in use.")
 
 
-def _template(call: Call) -> Template:
+def template_of(call: Call) -> Template:
+    """The template of the path."""
     template = call.context.state.templates.get(call.id("template"))
     if template is None:
         raise NotFound(call.path)
