@@ -5,14 +5,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-import hypothesis as _imported_early  # noqa: F401 - its plugin would do so at the end, where Python 3.11 may fail
 import pytest
 
 from ovirtlab import teardown
@@ -21,10 +19,6 @@ from ovirtlab.fabric import net
 from ovirtlab.fabric.assembly import Fabric, assembled
 from ovirtlab.ledger import Ledger
 from ovirtlab.places import Places
-
-# A shell has its background jobs ignore Ctrl-C, and the programs under test would inherit that.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager

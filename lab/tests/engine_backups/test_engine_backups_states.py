@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import ovirtsdk4 as sdk
@@ -10,7 +11,9 @@ import pytest
 from ovirtsdk4 import types
 
 from ovirtlab.engine import checkpoints, upkeep
-from ovirtlab.engine.backups import commands
+from ovirtlab.engine.backups import commands, phases
+from ovirtlab.engine.context import Context
+from ovirtlab.engine.records import Backup
 
 
 def refused(act: Any, status: int, text: str) -> None:
@@ -96,8 +99,10 @@ def test_hybrid_backups_are_for_newer_levels_without_legacy(world: Any) -> None:
     assert world.state.backups[add(world, vm, disk).id].kind == "hybrid"
 
 
-def test_finalize_is_refused(world: Any) -> None:
-    """While a transfer runs, and when the backup is over."""
+def test_finalize_is_refused(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a transfer runs, while the backup is being finalized, and when it is over."""
+    released = threading.Event()
+    monkeypatch.setitem(phases._STEPS, "finalizing", held_until(released, phases._STEPS["finalizing"]))
     disk = world.add_disk()
     vm = world.add_vm(disk)
     backup = world.start_backup(vm, disk)
@@ -110,9 +115,20 @@ def test_finalize_is_refused(world: Any) -> None:
     aside = {"disk": types.Disk(id=disk.id)}
     refused(lambda: world.start_transfer(**aside), 409, "Cannot transfer Virtual Disk: Disk is locked. Please try")
     service.finalize()
-    refused(service.finalize, 400, "phase, no need to stop the backup again")  # FINALIZING, or already SUCCEEDED
+    refused(service.finalize, 400, "is already in 'FINALIZING' phase, no need to stop the backup again")
+    released.set()
     world.wait_backup(vm, backup.id, "succeeded")
-    refused(service.finalize, 400, "is already in 'SUCCEEDED' phase")
+    refused(service.finalize, 400, "is already in 'SUCCEEDED' phase, no need to stop the backup again")
+
+
+def held_until(event: threading.Event, step: phases.Step) -> phases.Step:
+    """A step that does nothing, at as many polls as may be, before the event."""
+
+    async def held(context: Context, backup: Backup) -> None:
+        if event.is_set():
+            await step(context, backup)
+
+    return held
 
 
 def test_finalize_too_early_fails_the_backup(world: Any) -> None:

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What holds for all tests: examples may take any time, as the machine may be busy, and Ctrl-C is heard."""
+"""What holds for all tests, of product and lab: examples may take any time, and Ctrl-C is heard."""
 
 from __future__ import annotations
 
 import signal
 
+# Also imported early for those who have no examples: its plugin would do so at the end, where Python 3.11 may fail.
 from hypothesis import settings
 
+# The machine may be busy.
 settings.register_profile("overkeep", deadline=None)
 settings.load_profile("overkeep")
 
