@@ -40,9 +40,10 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class Host:
-    """A hypervisor."""
+    """A hypervisor; `updates` are the packages that it has newer ones for, once it is asked."""
 
     name: str
+    updates: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +185,7 @@ def _distinct(top: Fields, key: str, names: Sequence[str]) -> None:
 
 
 def _host(fields: Fields) -> Host:
-    host = Host(name=fields.text("name", pattern=NAME))
+    host = Host(name=fields.text("name", pattern=NAME), updates=fields.texts("updates"))
     fields.done()
     return host
 

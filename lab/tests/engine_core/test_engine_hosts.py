@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Hosts removed from the engine."""
+"""Hosts upgraded, and removed from the engine."""
 
 from __future__ import annotations
 
@@ -49,3 +49,92 @@ def test_a_lost_host_is_removed_once_its_vms_are_gone(lab: Any, system: Any) -> 
     system.vms_service().vm_service(lab.vm_id("web")).stop()
     first.remove()
     assert [item.id for item in system.hosts_service().list()] == [lab.hosts[1].id]
+
+
+def upgradable(lab: Any, system: Any, number: int, *packages: str) -> Any:
+    """A host that has updates, as a check has found."""
+    lab.engine.state.hosts[lab.hosts[number].id].updates = packages or ("vdsm",)
+    service = host(lab, system, number)
+    service.upgrade_check()
+    lab.wait(lambda: 885 in lab.codes())
+    return service
+
+
+def statuses(lab: Any, service: Any, *expected: types.HostStatus) -> None:
+    for status in expected:
+        lab.wait(lambda status=status: service.get().status == status)
+
+
+def told(system: Any, code: int) -> str:
+    return next(event.description for event in system.events_service().list() if event.code == code)
+
+
+def test_a_check_tells_which_updates_there_are(lab: Any, system: Any) -> None:
+    first = upgradable(lab, system, 0, *(f"package{number}" for number in range(12)))
+    assert first.get().update_available
+    assert [item.id for item in system.hosts_service().list(search="update_available=true")] == [lab.hosts[0].id]
+    assert told(system, 884) == "Started to check for available updates on host host1."
+    packages = ", ".join(f"package{number}" for number in range(10))
+    assert told(system, 843) == (
+        f"Host host1 has available updates: {packages} and 2 others. To see all packages check engine.log.."
+    )
+    second = host(lab, system, 1)
+    second.upgrade_check()
+    lab.wait(lambda: lab.codes().count(885) == 2)
+    assert told(system, 885).endswith("on host host2 was completed successfully with message 'no updates found.'.")
+    assert not second.get().update_available
+    with pytest.raises(sdk.Error, match="There are no available updates for the host") as refused:
+        second.upgrade()
+    assert refused.value.code == 409
+
+
+def test_a_host_is_upgraded_rebooted_and_up_again(lab: Any, system: Any) -> None:
+    """Its VM has left it before; while it is on its way it takes no other order."""
+    web = system.vms_service().vm_service(lab.vm_id("web"))
+    assert web.get().host.id == lab.hosts[0].id
+    first = upgradable(lab, system, 0)
+    first.upgrade()
+    statuses(lab, first, types.HostStatus.INSTALLING)
+    for order in (first.upgrade, first.upgrade_check):
+        with pytest.raises(sdk.Error, match="Valid Host statuses for upgrade") as refused:
+            order()
+        assert refused.value.code == 409
+    statuses(lab, first, types.HostStatus.REBOOT, types.HostStatus.UP)
+    assert (web.get().status, web.get().host.id) == (types.VmStatus.UP, lab.hosts[1].id)
+    assert not first.get().update_available
+    codes = [code for code in lab.codes() if code in (840, 620, 197, 888, 13, 841, 842)]
+    assert codes == [840, 620, 197, 888, 13]
+    assert told(system, 840) == "Host host1 upgrade was started (User: admin@internal-authz)."
+
+
+def test_a_host_in_maintenance_stays_there_when_it_is_upgraded(lab: Any, system: Any) -> None:
+    second = upgradable(lab, system, 1)
+    second.deactivate()
+    statuses(lab, second, types.HostStatus.MAINTENANCE)
+    second.upgrade(reboot=False)
+    lab.wait(lambda: 842 in lab.codes())
+    assert second.get().status == types.HostStatus.MAINTENANCE
+    assert not second.get().update_available
+    assert {197, 888, 13}.isdisjoint(lab.codes())
+
+
+def test_a_host_that_cannot_be_vacated_is_not_upgraded(lab: Any, system: Any) -> None:
+    lab.engine.state.vms[lab.vm_id("web")].affinity = "pinned"
+    first = upgradable(lab, system, 0)
+    first.upgrade()
+    lab.wait(lambda: 841 in lab.codes())
+    assert lab.codes()[-2:] == [17, 841]
+    assert first.get().status == types.HostStatus.UP
+    assert first.get().update_available
+
+
+def test_an_upgrade_goes_on_over_a_restart_of_the_engine(lab: Any, system: Any) -> None:
+    second = upgradable(lab, system, 1)
+    second.upgrade()
+    statuses(lab, second, types.HostStatus.INSTALLING)
+    lab.run(lab.engine.restart())
+    connection = lab.connect()
+    again = connection.system_service().hosts_service().host_service(lab.hosts[1].id)
+    statuses(lab, again, types.HostStatus.UP)
+    assert not again.get().update_available
+    connection.close()

@@ -173,6 +173,10 @@ def in_maintenance(world: World) -> None:
     world.wait(lambda: host.status == "maintenance")
 
 
+def with_updates(world: World) -> None:
+    world.named(world.state.hosts, "myhost").updates = ("vdsm",)
+
+
 def all_running(world: World) -> None:
     world.named(world.state.data_centers, "mydc").name = "Default"
     started(world)
@@ -401,6 +405,15 @@ EXAMPLES = (
         ),
     ),
     Example(
+        program="upgrade_host.py",
+        before=with_updates,
+        holds=lambda world: (
+            world.wait(lambda: {197, 888, 13} <= set(world.lab.codes())) is None
+            and world.named(world.state.hosts, "myhost").status == "up"
+            and not world.named(world.state.hosts, "myhost").update_available
+        ),
+    ),
+    Example(
         program="poll_events.py",
         before=tag,
         endless=True,
@@ -448,5 +461,4 @@ LEFT_OUT = {
     "import_vm_from_vmware.py": "needs VMware",
     "list_glance_images.py": "needs OpenStack Glance",
     "reprovision_stateless_vm_in_pool.py": "VM pools are not in the lab",
-    "upgrade_host.py": "upgrades a host's packages: the lab's hosts have none",
 }

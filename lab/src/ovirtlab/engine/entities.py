@@ -65,6 +65,9 @@ class HostEntity:
     status: str = "up"
     external_status: str = "ok"
     comment: str = ""
+    updates: tuple[str, ...] = ()  # packages that a check would find
+    update_available: bool = False  # whether the last check has found any
+    checking: bool = False
     fence_agents: dict[str, FenceAgent] = field(default_factory=dict)
     tags: set[str] = field(default_factory=set)
     kept: dict[str, Any] = field(default_factory=dict)  # properties that are shown again, without effect

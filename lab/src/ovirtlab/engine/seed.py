@@ -48,6 +48,7 @@ def fill(state: State, environment: Environment, hosts: Sequence[Host], *, direc
     state.clusters[cluster.id] = cluster
     _networks(state, cluster)
     state.tags[BLANK] = Tag(id=BLANK, name="root", description="root")
+    updates = {plan.name: plan.updates for plan in environment.hosts}
     for host in hosts:
         state.hosts[host.id] = HostEntity(
             id=host.id,
@@ -56,6 +57,7 @@ def fill(state: State, environment: Environment, hosts: Sequence[Host], *, direc
             hw_id=host.hw_id,
             cluster_id=cluster.id,
             imageio_port=host.imageio_port,
+            updates=updates[host.name],
         )
     _storage_domains(state, environment, data_center.id, directory=directory)
     by_name = {host.name: host.id for host in hosts}

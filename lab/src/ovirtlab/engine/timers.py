@@ -105,7 +105,9 @@ class Settings:
         3.0, "how often a host on its way into maintenance is looked at", option="VdsRefreshRate"
     )
     host_activation: float = _time(2.0, "from `activate` until a host is up")
-    host_installation: float = _time(5.0, "from `install` until a host is in maintenance again")
+    host_installation: float = _time(5.0, "how long `install` and `upgrade` keep a host `installing`")
+    host_update_check: float = _time(2.0, "how long a host takes to look for updates")
+    host_reboot: float = _time(10.0, "how long a host is away when it is rebooted after an upgrade")
     domain_change: float = _time(2.0, "how long a storage domain takes to be activated or deactivated")
     vm_start: float = _time(1.0, "from powering up, or a restored state, until a VM is up")
     vm_import: float = _time(1.0, "how long a VM made from a configuration stays locked")

@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Hosts put into maintenance, activated, changed and removed; their statistics and fence agents."""
+"""Hosts put into maintenance, activated, upgraded, changed and removed; their statistics and fence agents."""
 
 from __future__ import annotations
 
-from ovirtlab.engine import migrations
-from ovirtlab.engine.context import Context
+from ovirtlab.engine import host_states
 from ovirtlab.engine.entities import FenceAgent, HostEntity
 from ovirtlab.engine.faults import NotFound, conflict, incomplete
-from ovirtlab.engine.jobs import Cause
 from ovirtlab.engine.rest.documents import Collection, Entity, link_to
 from ovirtlab.engine.rest.inventory import HOST_MEMORY, show_host
 from ovirtlab.engine.rest.kept import keep
@@ -55,8 +53,7 @@ async def remove_host(call: Call) -> Done:
         raise conflict(f"Cannot remove Host. The following VMs are pinned to this Host: {','.join(pinned)}.")
     _forget(state, host)
     cause = cause_of(call)
-    text = f"Host {host.name} was removed by {cause.name}."
-    state.events.add(44, "normal", text, correlation_id=cause.correlation_id, host=host.id, user=cause.user.id)
+    host_states.tell(call.context, host, 44, f"Host {host.name} was removed by {cause.name}.", cause=cause)
     return Done()
 
 
@@ -75,49 +72,11 @@ async def deactivate_host(call: Call) -> Done:
     """Maintenance, once its VMs have been migrated and its transfers have ended; nothing starts on it from now on."""
     host = _host(call)
     call.require("manipulate_host", ("host", host.id))
-    _check_maintenance(call.context, host)
-    host.status = "preparing_for_maintenance"
-    await migrations.leave_host(call.context, host, cause=cause_of(call))
-    work = _enter_maintenance(call.context, host, cause_of(call))
+    host_states.check_maintenance(call.context, host)
+    await host_states.begin_maintenance(call.context, host, cause_of(call))
+    work = host_states.enter_maintenance(call.context, host, cause_of(call))
     call.context.background.undertake(work, name=f"maintenance of host {host.name}")
     return Done()
-
-
-def _check_maintenance(context: Context, host: HostEntity) -> None:
-    """Refuse a host that is not up, or whose VMs have nowhere to go."""
-    if host.status == "maintenance":
-        raise conflict("Cannot switch Host to Maintenance mode. Host is already in Maintenance mode.")
-    if host.status not in ("up", "preparing_for_maintenance"):
-        raise conflict("Cannot switch Host to Maintenance mode, Host is not operational.")
-    mine = [vm for vm in context.state.vms.values() if vm.host_id == host.id]
-    bound = [vm.name for vm in mine if vm.affinity == "pinned"]
-    if bound:
-        raise conflict(
-            f"Cannot switch the following Hosts to Maintenance mode: {host.name}.\nOne or more running VMs are "
-            f"indicated as non-migratable. The non-migratable VMs are: {', '.join(bound)}."
-        )
-    others = [item for item in context.state.hosts.values() if item.cluster_id == host.cluster_id and item is not host]
-    if mine and not any(item.status == "up" for item in others):
-        cluster = context.state.clusters[host.cluster_id].name
-        raise conflict(
-            f"The following Hosts have running VMs and cannot be switched to maintenance mode: {host.name}.\n"
-            f"Please ensure that the following Clusters have at least one Host in UP state: {cluster}."
-        )
-
-
-def _is_busy(context: Context, host: HostEntity) -> bool:
-    runs = any(vm.host_id == host.id for vm in context.state.vms.values())
-    return runs or any(item.host_id == host.id and item.ended is None for item in context.state.transfers.values())
-
-
-async def _enter_maintenance(context: Context, host: HostEntity, cause: Cause) -> None:
-    while _is_busy(context, host):
-        await context.clock.sleep(context.state.settings.host_refresh)
-        if host.status != "preparing_for_maintenance":
-            return
-    host.status = "maintenance"
-    text = f"Host {host.name} was switched to Maintenance mode by {cause.name}."
-    context.state.events.add(620, "normal", text, correlation_id=cause.correlation_id, host=host.id, user=cause.user.id)
 
 
 @routes.action("hosts/{host}/activate")
@@ -127,17 +86,9 @@ async def activate_host(call: Call) -> Done:
     if host.status not in ("maintenance", "preparing_for_maintenance"):
         raise conflict(f"Cannot activate Host. Host is in {host.status} status.")
     host.status = "unassigned"
-    call.context.background.undertake(_activate(call.context, host, cause_of(call)), name=f"activate host {host.name}")
+    work = host_states.activate(call.context, host, cause_of(call))
+    call.context.background.undertake(work, name=f"activate host {host.name}")
     return Done()
-
-
-async def _activate(context: Context, host: HostEntity, cause: Cause) -> None:
-    text = f"Activation of host {host.name} initiated by {cause.name}."
-    context.state.events.add(16, "normal", text, correlation_id=cause.correlation_id, host=host.id, user=cause.user.id)
-    await context.clock.sleep(context.state.settings.host_activation)
-    if host.status == "unassigned":
-        host.status = "up"
-        context.state.events.add(13, "normal", f"Status of host {host.name} was set to Up.", host=host.id)
 
 
 @routes.action("hosts/{host}/install")
@@ -148,13 +99,34 @@ async def install_host(call: Call) -> Done:
     if host.status != "maintenance":
         raise conflict("Cannot install Host. Host must be in maintenance mode.")
     host.status = "installing"
-    call.context.background.undertake(_install(call.context, host), name=f"install host {host.name}")
+    call.context.background.undertake(host_states.install(call.context, host), name=f"install host {host.name}")
     return Done()
 
 
-async def _install(context: Context, host: HostEntity) -> None:
-    await context.clock.sleep(context.state.settings.host_installation)
-    host.status = "maintenance"
+@routes.action("hosts/{host}/upgradecheck")
+async def check_for_upgrade(call: Call) -> Done:
+    """Answered at once; event 885 tells that it was done, and the host's `update_available` what was found."""
+    host, cause = _host(call), cause_of(call)
+    call.require("edit_host_configuration", ("host", host.id))
+    host_states.check_upgrade_check(host)
+    text = f"Started to check for available updates on host {host.name}."
+    host_states.tell(call.context, host, 884, text, cause=cause)
+    work = host_states.look_for_updates(call.context, host, cause)
+    call.context.background.undertake(work, name=f"check for updates of host {host.name}")
+    return Done()
+
+
+@routes.action("hosts/{host}/upgrade")
+async def upgrade_host(call: Call) -> Done:
+    """Answered at once; the host goes into maintenance, is rebooted unless `reboot` is false, and comes up again."""
+    host, cause = _host(call), cause_of(call)
+    call.require("edit_host_configuration", ("host", host.id))
+    host_states.check_upgrade(host)
+    text = f"Host {host.name} upgrade was started (User: {cause.name})."
+    host_states.tell(call.context, host, 840, text, cause=cause)
+    work = host_states.upgrade(call.context, host, cause, reboot=call.body.flag("reboot") is not False)
+    call.context.background.undertake(work, name=f"upgrade host {host.name}")
+    return Done()
 
 
 @routes.get("hosts/{host}/statistics")

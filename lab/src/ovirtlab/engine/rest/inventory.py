@@ -162,7 +162,7 @@ def show_host(call: Call, item: HostEntity) -> Entity:
         "power_management": Entity(
             "power_management", {"automatic_pm_enabled": True, "enabled": False, "kdump_detection": False}
         ),
-        "update_available": False,
+        "update_available": item.update_available,
         "ssh": Entity("ssh", {"port": 22}),
         "vgpu_placement": "consolidated",
         **facts(item, call.context.state.clusters[item.cluster_id]),

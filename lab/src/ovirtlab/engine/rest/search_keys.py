@@ -160,7 +160,7 @@ def _hosts(state: State) -> Readers:
         "cpu_usage": lambda host: 0,
         "load": lambda host: 0,
         "network_usage": lambda host: 0,
-        "update_available": lambda host: "false",
+        "update_available": lambda host: _word(host.update_available),
         **_GENERAL,
     }
 
