@@ -12,7 +12,7 @@ import pytest
 
 from overkeep.blocks.buffers import CLUSTER
 from overkeep.blocks.copy import copy
-from overkeep.blocks.ends import Sink, Source
+from overkeep.blocks.ends import Sink, Source, read_each, write_each
 from overkeep.blocks.errors import BadRange
 from overkeep.blocks.image import ChainReader, ImageSink
 from overkeep.blocks.memory import MemoryDisk
@@ -90,6 +90,26 @@ def test_extents_cover_the_disk_in_whole_clusters_and_never_call_data_zero(ends:
         position = extent.end
     assert position == SIZE
     assert any(extent.zero for extent in source.extents(dirty=False))
+    source.close()
+
+
+def test_scattered_pieces_travel_together(ends: Ends) -> None:
+    sink, reopen = ends
+    places = [(5 * MIB, 512), (4 * MIB, CLUSTER), (0, 2 * CLUSTER), (MIB, CLUSTER), (3 * MIB, 4 * CLUSTER)]
+    pieces = [(offset, memoryview(bytearray(os.urandom(length)))) for offset, length in places]
+    write_each(sink, pieces)
+    sink.finish()
+    sink.close()
+    expected = bytearray(SIZE)
+    for offset, data in pieces:
+        expected[offset : offset + len(data)] = data
+    source = reopen()
+    assert read(source) == expected
+    wanted = [(0, MIB), (4 * MIB, MIB), (5 * MIB, 512), (2 * MIB, CLUSTER), (CLUSTER, CLUSTER)]
+    found = [(offset, memoryview(bytearray(b"x" * length))) for offset, length in wanted]
+    read_each(source, found)
+    for offset, buffer in found:
+        assert buffer == expected[offset : offset + len(buffer)]
     source.close()
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from overkeep.blocks.buffers import CLUSTER, aligned_buffer, is_zero, zero_runs
 from overkeep.blocks.ends import Extent
-from overkeep.blocks.extents import ZERO_STEP, PackedExtents, Status, chunks, dirty_clusters, joined, widened
+from overkeep.blocks.extents import ZERO_STEP, PackedExtents, Status, batches, chunks, dirty_clusters, joined, widened
 
 SECTOR = 4096
 PER = CLUSTER // SECTOR
@@ -81,6 +81,28 @@ def test_chunks_cover_the_same_and_are_never_longer(parts: list[tuple[int, int, 
     pieces = list(chunks(extents, clusters * CLUSTER))
     assert list(joined(pieces)) == list(joined(extents))
     assert all(piece.zero or piece.length <= clusters * CLUSTER for piece in pieces)
+
+
+PARTS = st.lists(st.tuples(st.integers(0, 5), st.integers(1, 40), st.booleans()), max_size=80)
+
+
+@given(PARTS, st.integers(1, 8))
+def test_batches_are_the_pieces_in_order_and_never_too_large(parts: list[tuple[int, int, bool]], clusters: int) -> None:
+    position, extents = 0, []
+    for gap, length, zero in parts:
+        extents.append(Extent(position + gap * CLUSTER, length * CLUSTER, zero))
+        position = extents[-1].end
+    chunk = clusters * CLUSTER
+    pieces = list(chunks(extents, chunk))
+    groups = list(batches(pieces, chunk))
+    assert [piece for group in groups for piece in group] == pieces
+    for group, following in itertools.zip_longest(groups, groups[1:]):
+        data = sum(piece.length for piece in group if not piece.zero)
+        assert group
+        assert data <= chunk
+        assert len(group) <= 64
+        if following is not None and not following[0].zero:  # no more would have fitted
+            assert len(group) == 64 or data + following[0].length > chunk
 
 
 def test_a_long_run_of_zeroes_is_cut() -> None:

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The one copy loop: any source to any sink, with several workers that share one list of chunks."""
+"""The one copy loop: any source to any sink, with several workers that share one list of batches."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from overkeep.blocks.buffers import CLUSTER, aligned_buffer
-from overkeep.blocks.ends import Extent, Sink, Source
+from overkeep.blocks.ends import Extent, Piece, Sink, Source, read_each, write_each
 from overkeep.blocks.errors import SizesDiffer
-from overkeep.blocks.extents import chunks
+from overkeep.blocks.extents import batches, chunks
 from overkeep.blocks.lending import Lending
 from overkeep.errors import Cancelled
 from overkeep.units import MIB
@@ -21,7 +21,7 @@ WORKERS = 8
 """Threads of one copy. There are more than a disk has connections: while some read, the others write."""
 
 CHUNK = 2 * MIB
-"""Bytes read and written at once."""
+"""Bytes read and written at once: one long piece, or several short ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class CopyStats:
 
 
 Progress = Callable[[int, int], None]
-"""Called with the bytes covered and moved so far, one call at a time, after each chunk."""
+"""Called with the bytes covered and moved so far, one call at a time, after each batch."""
 
 
 def copy(
@@ -52,7 +52,7 @@ def copy(
 
     `extents` may be read while the copy runs (`source.extents(...)`); workers use clones of both ends, never more than
     an end's `parallel`. The caller closes both ends, after success and after failure. `cancelled` is asked before each
-    chunk.
+    batch.
 
     Raises `SizesDiffer`, `Cancelled`, or the first error of an end; an error of the sink wins over one of the source,
     which often only follows from it.
@@ -62,7 +62,7 @@ def copy(
     if chunk % CLUSTER:
         raise ValueError(f"a chunk is a multiple of {CLUSTER} bytes, not {chunk}")
     started = time.monotonic()
-    work = _Work(extents=chunks(extents, chunk), progress=progress, cancelled=cancelled)
+    work = _Work(batches=batches(chunks(extents, chunk), chunk), progress=progress, cancelled=cancelled)
     sources, sinks = Lending(source, source.clone), Lending(sink, sink.clone)
     threads = [
         threading.Thread(target=_run, args=(work, sources, sinks, chunk), name=f"copy-{number}", daemon=True)
@@ -96,7 +96,7 @@ def _join(threads: list[threading.Thread], work: _Work) -> None:
 class _Work:
     """What the workers of one copy share."""
 
-    extents: Iterator[Extent]
+    batches: Iterator[Sequence[Extent]]
     progress: Progress
     cancelled: Callable[[], bool]
     covered: int = 0
@@ -105,22 +105,22 @@ class _Work:
     _telling: threading.Lock = field(default_factory=threading.Lock)
     _failures: dict[str, BaseException] = field(default_factory=dict)
 
-    def pieces(self) -> Iterator[Extent]:
-        """Yield pieces until there are no more, or any worker failed."""
+    def mine(self) -> Iterator[Sequence[Extent]]:
+        """Yield batches until there are no more, or any worker failed."""
         while not self._failures:
             if self.cancelled():
                 raise Cancelled(what="The copy")
             with self._taking, self.blame("source"):
-                piece = next(self.extents, None)
-            if piece is None:
+                batch = next(self.batches, None)
+            if batch is None:
                 return
-            yield piece
+            yield batch
 
-    def tell(self, piece: Extent) -> None:
-        """Count a piece that is done."""
+    def tell(self, batch: Sequence[Extent]) -> None:
+        """Count a batch that is done."""
         with self._telling:
-            self.covered += piece.length
-            self.moved += 0 if piece.zero else piece.length
+            self.covered += sum(piece.length for piece in batch)
+            self.moved += sum(piece.length for piece in batch if not piece.zero)
             self.progress(self.covered, self.moved)
 
     @contextmanager
@@ -135,7 +135,7 @@ class _Work:
             raise _Stopped from error
 
     def stop(self, end: str, error: BaseException) -> None:
-        """Let all workers end before their next piece."""
+        """Let all workers end before their next batch."""
         self._failures.setdefault(end, error)
 
     def raise_failure(self) -> None:
@@ -154,20 +154,32 @@ def _run(work: _Work, sources: Lending[Source], sinks: Lending[Sink], chunk: int
     try:
         with work.blame("copy"):
             buffer = aligned_buffer(chunk)
-            for piece in work.pieces():
-                _move(work, sources, sinks, piece, buffer)
-                work.tell(piece)
+            for batch in work.mine():
+                _move(work, sources, sinks, batch, buffer)
+                work.tell(batch)
     except _Stopped:
         return
 
 
-def _move(work: _Work, sources: Lending[Source], sinks: Lending[Sink], piece: Extent, buffer: memoryview) -> None:
-    if piece.zero:
-        with work.blame("sink"), sinks.lent() as sink:
-            sink.zero(piece.start, piece.length)
-        return
-    data = buffer[: piece.length]
-    with work.blame("source"), sources.lent() as source:
-        source.read_into(piece.start, data)
+def _move(
+    work: _Work, sources: Lending[Source], sinks: Lending[Sink], batch: Sequence[Extent], buffer: memoryview
+) -> None:
+    data = list(_within(buffer, batch))
+    if data:
+        with work.blame("source"), sources.lent() as source:
+            read_each(source, data)
     with work.blame("sink"), sinks.lent() as sink:
-        sink.write(piece.start, data)
+        if data:
+            write_each(sink, data)
+        for piece in batch:
+            if piece.zero:
+                sink.zero(piece.start, piece.length)
+
+
+def _within(buffer: memoryview, batch: Sequence[Extent]) -> Iterator[Piece]:
+    """Give each piece of data its part of `buffer`, aligned: all but the end of a disk are whole clusters."""
+    position = 0
+    for piece in batch:
+        if not piece.zero:
+            yield piece.start, buffer[position : position + piece.length]
+            position += piece.length

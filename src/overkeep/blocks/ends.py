@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,9 @@ class Extent:
         """First byte after the run."""
         return self.start + self.length
 
+
+Piece = tuple[int, memoryview]
+"""Where something lies on a disk, in bytes, and memory for it or with it."""
 
 UNLIMITED = 1 << 16
 """`parallel` of an end that any number of threads may use."""
@@ -75,3 +78,37 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Release what the sink holds, without making an unfinished result look whole; may be called twice."""
+
+
+@runtime_checkable
+class ReadsEach(Protocol):
+    """A source that reads several pieces faster together than one after the other."""
+
+    def read_each(self, pieces: Sequence[Piece]) -> None:
+        """Fill all `pieces`; a short read is an error."""
+
+
+@runtime_checkable
+class WritesEach(Protocol):
+    """A sink that writes several pieces faster together than one after the other."""
+
+    def write_each(self, pieces: Sequence[Piece]) -> None:
+        """Write all `pieces`, which do not overlap."""
+
+
+def read_each(source: Source, pieces: Sequence[Piece]) -> None:
+    """Fill all `pieces` from `source`, together where it can do that. Errors as of its `read_into`."""
+    if isinstance(source, ReadsEach):
+        source.read_each(pieces)
+        return
+    for offset, buffer in pieces:
+        source.read_into(offset, buffer)
+
+
+def write_each(sink: Sink, pieces: Sequence[Piece]) -> None:
+    """Write all `pieces` to `sink`, together where it can do that. Errors as of its `write`."""
+    if isinstance(sink, WritesEach):
+        sink.write_each(pieces)
+        return
+    for offset, data in pieces:
+        sink.write(offset, data)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from overkeep.blocks.buffers import CLUSTER
@@ -13,6 +13,8 @@ from overkeep.units import MIB, align_down, align_up
 
 ZERO_STEP = 256 * MIB
 """Longest run of zeroes handled in one go, so that cancelling and progress do not wait for a whole disk."""
+
+_MOST_PIECES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,25 @@ def chunks(extents: Iterable[Extent], chunk: int) -> Iterator[Extent]:
             stop = min(extent.end, align_down(position, step) + step)
             yield Extent(position, stop - position, extent.zero)
             position = stop
+
+
+def batches(pieces: Iterable[Extent], chunk: int) -> Iterator[Sequence[Extent]]:
+    """Group pieces as `chunks` gives them, so that scattered ones travel together.
+
+    A batch has at most `chunk` bytes of data, `ZERO_STEP` bytes of zeroes and `_MOST_PIECES` pieces.
+    """
+    batch: list[Extent] = []
+    data = zeroes = 0
+    for piece in pieces:
+        more_data, more_zeroes = (0, piece.length) if piece.zero else (piece.length, 0)
+        full = data + more_data > chunk or zeroes + more_zeroes > ZERO_STEP or len(batch) == _MOST_PIECES
+        if batch and full:
+            yield batch
+            batch, data, zeroes = [], 0, 0
+        batch.append(piece)
+        data, zeroes = data + more_data, zeroes + more_zeroes
+    if batch:
+        yield batch
 
 
 def widened(extents: Iterable[Extent], cluster: int, size: int) -> Iterator[Extent]:

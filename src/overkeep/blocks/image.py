@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from overkeep.blocks.buffers import CLUSTER
 from overkeep.blocks.digests import DIGEST, DigestWriter, check_range, digests_of, row, runs, sums_name, zero_row
-from overkeep.blocks.ends import UNLIMITED
+from overkeep.blocks.ends import UNLIMITED, Piece
 from overkeep.blocks.expected import Expected
 from overkeep.blocks.qcow2.form import PLAIN, Form
 from overkeep.blocks.qcow2.reader import ChainReader
@@ -63,13 +64,23 @@ class ImageSink:
 
     def write(self, offset: int, data: memoryview) -> None:
         """Write `data` and keep its digests."""
-        first, count = check_range(offset, len(data), self.size)
+        self.write_each([(offset, data)])
+
+    def write_each(self, pieces: Sequence[Piece]) -> None:
+        """Write all `pieces` and keep their digests."""
         with self._stages.spent("digest"):
-            digests = digests_of(data)
-            kept = self._kept(first, row(digests))
+            kept = [each for offset, data in pieces for each in self._digested(offset, data)]
+        if kept:
+            self._image.write_each(kept)
+
+    def _digested(self, offset: int, data: memoryview) -> Iterator[Piece]:
+        """Keep the digests of what of `data` must be kept, and yield that."""
+        first, count = check_range(offset, len(data), self.size)
+        digests = digests_of(data)
+        kept = self._kept(first, row(digests))
         for start, end in kept if kept is not None else ((0, count),):
             self._digests.put(first + start, digests[start * DIGEST : end * DIGEST])
-            self._image.write(offset + start * CLUSTER, data[start * CLUSTER : end * CLUSTER])
+            yield offset + start * CLUSTER, data[start * CLUSTER : end * CLUSTER]
 
     def zero(self, offset: int, length: int) -> None:
         """Let a run read as zeroes; in a full image such clusters are absent, also among the digests."""

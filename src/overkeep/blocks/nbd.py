@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Disks behind an NBD socket as source and sink; the only module that knows the NBD client of ovirt-imageio.
+"""Disks behind an NBD socket as source and sink.
 
 The URL is the one of a ticket of ovirt-imageio (`nbd:unix:/path:exportname=sda`) or the standard form
 (`nbd+unix:///sda?socket=/path`, `nbd://host:port/sda`).
@@ -7,19 +7,14 @@ The URL is the one of a ticket of ovirt-imageio (`nbd:unix:/path:exportname=sda`
 
 from __future__ import annotations
 
-import logging
 import re
-import socket
-import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from ovirt_imageio._internal import nbd
-
 from overkeep.blocks.buffers import ZEROES
-from overkeep.blocks.ends import Extent
+from overkeep.blocks.ends import Extent, Piece
 from overkeep.blocks.errors import (
     BadRange,
     DiskFailed,
@@ -31,6 +26,7 @@ from overkeep.blocks.errors import (
     NoChangedBlocks,
 )
 from overkeep.blocks.extents import Status, dirty_clusters
+from overkeep.blocks.nbd_client import Awaited, Client, nbd
 from overkeep.blocks.sockets import Sockets
 from overkeep.units import GIB, MIB
 
@@ -46,53 +42,6 @@ ANSWER_SECONDS = 120.0
 _STATUS_STEP = GIB  # a server answers for at most 4 GiB; smaller steps keep its answers and the waits short
 _ZERO_STEP = 128 * MIB
 _NO_SPACE, _NOT_PERMITTED = 28, 1  # error numbers of the protocol
-
-logging.getLogger("nbd").setLevel(logging.ERROR)  # what it warns of is an error of ours with a sentence, or harmless
-
-
-class _Client(nbd.Client):  # type: ignore[misc] # the client has no types
-    """The client with limits in time, for the handshake and for each answer; it can be interrupted in both."""
-
-    def __init__(self, address: Any, export: str, *, dirty: bool, sockets: Sockets) -> None:
-        self._sockets = sockets
-        super().__init__(address, export, dirty=dirty)
-
-    def _create_unix_connection(self, address: Any) -> socket.socket:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            sock.settimeout(CONNECT_SECONDS)
-            sock.connect(address)
-        except BaseException:
-            sock.close()
-            raise
-        self._sockets.add(sock)
-        return sock
-
-    def _create_tcp_connection(self, address: Any) -> socket.socket:
-        sock = socket.create_connection(tuple(address), timeout=CONNECT_SECONDS)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._sockets.add(sock)
-        return sock
-
-    def _close_socket(self) -> None:
-        self._sockets.remove(self._sock)
-        super()._close_socket()
-
-    def limit_answers(self, seconds: float) -> None:
-        """Let the kernel keep the time: a socket with a time-out of Python's costs one more call for each read."""
-        self._sock.settimeout(None)
-        limit = struct.pack("@ll", int(seconds), 0)
-        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-
-    def _recv_into(self, buf: Any) -> None:
-        with memoryview(buf) as view:
-            position = 0
-            while position < len(view):
-                count = self._sock.recv_into(view[position:], 0, socket.MSG_WAITALL)
-                if not count:
-                    raise nbd.ProtocolError("the server closed the connection")
-                position += count
 
 
 class _Disk:
@@ -110,7 +59,7 @@ class _Disk:
     def _connect(self) -> Any:
         try:
             address, export = parse_url(self.url)
-            client = _Client(address, export, dirty=self._dirty, sockets=self._sockets)
+            client = Client(address, export, dirty=self._dirty, sockets=self._sockets, seconds=CONNECT_SECONDS)
             client.limit_answers(ANSWER_SECONDS)
         except nbd.OptionError as error:
             raise DiskRefused(verb=self.verb, url=self.url, reason=error.reason) from error
@@ -139,6 +88,16 @@ class _Disk:
             raise DiskLost(verb=self.verb, url=self.url, reason=f"no answer for {ANSWER_SECONDS:g} s") from error
         except (OSError, nbd.Error) as error:
             raise DiskLost(verb=self.verb, url=self.url, reason=error) from error
+
+    def _each(self, act: Callable[[Sequence[Piece]], Awaited | None], pieces: Sequence[Piece]) -> None:
+        if not pieces:
+            return
+        offset, first = pieces[0]
+        with self._request(offset, len(first)):
+            failed = act(pieces)
+        if failed and failed.error:
+            with self._request(failed.command.offset, failed.command.length):
+                raise failed.error
 
     def _failure(self, error: Any, offset: int, length: int) -> Exception:
         if error.code == _NO_SPACE:
@@ -201,8 +160,11 @@ class NbdSource(_Disk):
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` from `offset`."""
-        with self._request(offset, len(buffer)):
-            self._client.readinto(offset, buffer)
+        self.read_each([(offset, buffer)])
+
+    def read_each(self, pieces: Sequence[Piece]) -> None:
+        """Fill all `pieces`, asked for at once: the server works at one while another is on its way."""
+        self._each(self._client.read_each, pieces)
 
     def clone(self) -> NbdSource:
         """Open another connection to the same disk, for reading only."""
@@ -223,9 +185,13 @@ class NbdSink(_Disk):
 
     def write(self, offset: int, data: memoryview) -> None:
         """Write `data` at `offset`."""
-        self._check(offset, len(data))
-        with self._request(offset, len(data)):
-            self._client.write(offset, data)
+        self.write_each([(offset, data)])
+
+    def write_each(self, pieces: Sequence[Piece]) -> None:
+        """Write all `pieces`, sent at once: the server works at one while another is on its way."""
+        for offset, data in pieces:
+            self._check(offset, len(data))
+        self._each(self._client.write_each, pieces)
 
     def zero(self, offset: int, length: int) -> None:
         """Let the server make zeroes, or write them where it cannot."""

@@ -6,9 +6,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
-from overkeep.blocks.ends import Extent, Sink, Source
+from overkeep.blocks.ends import Extent, Piece, Sink, Source, read_each, write_each
 from overkeep.blocks.errors import DiskLost
 from overkeep.blocks.stages import Stages
 from overkeep.errors import Cancelled, OverkeepError
@@ -25,7 +25,7 @@ Stopped = Callable[[], bool]
 
 
 class Wrapped:
-    """A source as it is; what it is wrapped for overrides a method."""
+    """A source as it is; what it is wrapped for overrides a method: of those that read, `read_each`."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -46,7 +46,11 @@ class Wrapped:
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` from `offset`."""
-        self._source.read_into(offset, buffer)
+        self.read_each([(offset, buffer)])
+
+    def read_each(self, pieces: Sequence[Piece]) -> None:
+        """Fill all `pieces`."""
+        read_each(self._source, pieces)
 
     def close(self) -> None:
         """Close the source."""
@@ -105,12 +109,12 @@ class Retrying(Wrapped):
                 return
         raise failures[0]
 
-    def read_into(self, offset: int, buffer: memoryview) -> None:
-        """Fill `buffer` from `offset`."""
+    def read_each(self, pieces: Sequence[Piece]) -> None:
+        """Fill all `pieces`."""
         failures: list[OverkeepError] = []
         while True:
             try:
-                self._connected().read_into(offset, buffer)
+                read_each(self._connected(), pieces)
             except OverkeepError as error:
                 failures.append(error)
                 if not self._may_go_on(failures):
@@ -191,10 +195,10 @@ class Throttled(Wrapped):
         super().__init__(source)
         self._bandwidth = bandwidth
 
-    def read_into(self, offset: int, buffer: memoryview) -> None:
-        """Fill `buffer` from `offset`, when it is its turn."""
-        self._bandwidth.take(len(buffer))
-        super().read_into(offset, buffer)
+    def read_each(self, pieces: Sequence[Piece]) -> None:
+        """Fill all `pieces`, when it is their turn."""
+        self._bandwidth.take(sum(len(buffer) for _, buffer in pieces))
+        super().read_each(pieces)
 
     def clone(self) -> Throttled:
         """Clone the source; the bandwidth is shared."""
@@ -208,10 +212,10 @@ class Timed(Wrapped):
         super().__init__(source)
         self._stages = stages
 
-    def read_into(self, offset: int, buffer: memoryview) -> None:
-        """Fill `buffer` from `offset`."""
+    def read_each(self, pieces: Sequence[Piece]) -> None:
+        """Fill all `pieces`."""
         with self._stages.spent("source"):
-            super().read_into(offset, buffer)
+            super().read_each(pieces)
 
     def clone(self) -> Timed:
         """Clone the source; the times are added up."""
@@ -237,8 +241,12 @@ class TimedSink:
 
     def write(self, offset: int, data: memoryview) -> None:
         """Write `data` at `offset`."""
+        self.write_each([(offset, data)])
+
+    def write_each(self, pieces: Sequence[Piece]) -> None:
+        """Write all `pieces`."""
         with self._stages.spent("target"):
-            self._sink.write(offset, data)
+            write_each(self._sink, pieces)
 
     def zero(self, offset: int, length: int) -> None:
         """Make a run read as zeroes."""

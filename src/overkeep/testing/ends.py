@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
-from overkeep.blocks.ends import Source
+from overkeep.blocks.ends import Piece, Source
 from overkeep.blocks.errors import DiskLost
 from overkeep.blocks.wrappers import Wrapped
 
@@ -33,12 +33,12 @@ class FaultySource(Wrapped):
         self.fails = fails
         self.reads = reads or Count()
 
-    def read_into(self, offset: int, buffer: memoryview) -> None:
-        """Fill `buffer` from `offset`, or raise `DiskLost`."""
+    def read_each(self, pieces: Sequence[Piece]) -> None:
+        """Fill all `pieces`, or raise `DiskLost`."""
         number = self.reads.next()
         if number in self.fails:
             raise DiskLost(verb="read", url="faulty", reason=f"request {number} was to fail")
-        super().read_into(offset, buffer)
+        super().read_each(pieces)
 
     def clone(self) -> FaultySource:
         """Clone the source; the count is shared."""

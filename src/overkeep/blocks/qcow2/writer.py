@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import threading
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from overkeep.blocks.buffers import aligned_buffer, zero_runs
 from overkeep.blocks.compression import Compression, Compressor
-from overkeep.blocks.ends import UNLIMITED
+from overkeep.blocks.ends import UNLIMITED, Piece
 from overkeep.blocks.errors import BadRange, UnsafeImage
 from overkeep.blocks.files import PartialFile
 from overkeep.blocks.qcow2.form import PLAIN, Form
@@ -20,7 +21,8 @@ from overkeep.blocks.qcow2.tables import Tables, big_endian
 from overkeep.blocks.stages import Stages
 from overkeep.units import align_up
 
-_Piece = tuple[int, memoryview]
+_Run = tuple[int, int, bool]
+"""Start and end within some data, and whether it is all zeroes."""
 
 
 class ImageWriter:
@@ -69,16 +71,25 @@ class ImageWriter:
 
     def write(self, offset: int, data: memoryview) -> None:
         """Write `data` at `offset` of the disk; clusters of zeroes in it are not stored as data."""
+        self.write_each([(offset, data)])
+
+    def write_each(self, pieces: Sequence[Piece]) -> None:
+        """Write all `pieces` as `write` does: scattered ones lie together in the file, and are written at once."""
+        content = [self._prepared(offset, data) for offset, data in pieces]
+        with self._lock:
+            placed = [part for each in content for run in each.runs for part in self._place(each, run)]
+        with self._stages.spent("target"):
+            for place, views in _joined(placed):
+                self._file.write(place, views)
+
+    def _prepared(self, offset: int, data: memoryview) -> _Content:
+        """Look for zeroes and compress, which needs no lock."""
         self._check(offset, len(data))
         if len(data) % self._cluster:
             data = _padded(data, self._cluster)
         runs = list(zero_runs(data, self._cluster))
         payloads = self._compressed(data, runs) if self._form.compression is not None else {}
-        with self._lock:
-            pieces = [piece for run in runs for piece in self._place(offset, data, run, payloads)]
-        with self._stages.spent("target"):
-            for place, views in _joined(pieces):
-                self._file.write(place, views)
+        return _Content(offset, data, runs, payloads)
 
     def zero(self, offset: int, length: int) -> None:
         """Let a run of the disk read as zeroes."""
@@ -135,7 +146,7 @@ class ImageWriter:
         if offset < 0 or offset % self._cluster or end > self.size or (end % self._cluster and end != self.size):
             raise BadRange(offset=offset, length=length, what="the image", size=self.size)
 
-    def _compressed(self, data: memoryview, runs: list[tuple[int, int, bool]]) -> dict[int, bytes]:
+    def _compressed(self, data: memoryview, runs: list[_Run]) -> dict[int, bytes]:
         """Compress the clusters that get smaller by it, by their place in `data`."""
         payloads, compressor = {}, self._compressors.own
         with self._stages.spent("compress"):
@@ -146,10 +157,9 @@ class ImageWriter:
                         payloads[at] = payload
         return payloads
 
-    def _place(
-        self, offset: int, data: memoryview, run: tuple[int, int, bool], payloads: dict[int, bytes]
-    ) -> Iterator[_Piece]:
-        """Find the places of one run of `data`, with what belongs there; nothing for zeroes."""
+    def _place(self, content: _Content, run: _Run) -> Iterator[Piece]:
+        """Find the places in the file of one run, with what belongs there; nothing for zeroes."""
+        offset, data, payloads = content.offset, content.data, content.payloads
         start, end, zero = run
         if zero:
             self._mark_zero((offset + start) // self._cluster, (end - start) // self._cluster)
@@ -164,14 +174,14 @@ class ImageWriter:
                 yield from self._place_plain(offset + start, data[start:stop])
             start = stop
 
-    def _place_plain(self, offset: int, data: memoryview) -> Iterator[_Piece]:
+    def _place_plain(self, offset: int, data: memoryview) -> Iterator[Piece]:
         start = 0
         for place, clusters in self._tables.place(offset // self._cluster, len(data) // self._cluster):
             length = clusters * self._cluster
             yield place, data[start : start + length]
             start += length
 
-    def _place_packed(self, cluster: int, payload: bytes) -> Iterator[_Piece]:
+    def _place_packed(self, cluster: int, payload: bytes) -> Iterator[Piece]:
         entry, full = self._packing.add(payload)
         for number in touched(entry, self._cluster):
             self._counts[number] += 1
@@ -227,6 +237,16 @@ class ImageWriter:
         return table, table_clusters
 
 
+@dataclass(frozen=True)
+class _Content:
+    """Data for a place of the disk; `payloads` are its compressed clusters, by their place in it."""
+
+    offset: int
+    data: memoryview
+    runs: list[_Run]
+    payloads: dict[int, bytes]
+
+
 class _Compressors(threading.local):
     """A compressor for each thread, as one serves only one at a time."""
 
@@ -241,7 +261,7 @@ def _padded(data: memoryview, cluster: int) -> memoryview:
     return whole
 
 
-def _joined(pieces: list[_Piece]) -> Iterator[tuple[int, list[memoryview]]]:
+def _joined(pieces: list[Piece]) -> Iterator[tuple[int, list[memoryview]]]:
     """Join pieces that follow one another in the file, so that they are written at once."""
     place, end, views = 0, -1, list[memoryview]()
     for offset, view in pieces:
