@@ -42,6 +42,7 @@ def write(world: Any, vm: Vm, offset: int, byte: int) -> None:
 def settled(world: Any) -> bool:
     state = world.state
     busy = [item for item in (*state.disks.values(), *state.snapshots.values()) if item.status == "locked"]
+    busy += [disk for disk in state.disks.values() if disk.troubled]
     held = [vm for vm in state.vms.values() if state.locks.holder([("vm", vm.id)])]
     return not busy and not held and all(job.status == "finished" for job in state.jobs.values())
 

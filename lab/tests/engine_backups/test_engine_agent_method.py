@@ -96,7 +96,7 @@ def test_a_snapshot_that_hangs_elsewhere_stays(world: Any) -> None:
         attach(world, agent, disk, snapshot)
     with refused("already attached to VM"):
         attach(world, vm, disk, snapshot)
-    with refused("The VM Snapshot does not exist", code=400):
+    with refused("VM's Snapshot does not exist", code=400):
         unknown = types.Disk(id=disk.id, snapshot=types.Snapshot(id=world.state.new_id()))
         attachments_of(world, agent).add(types.DiskAttachment(disk=unknown, interface=types.DiskInterface.VIRTIO))
     attachments_of(world, agent).attachment_service(disk.id).remove()

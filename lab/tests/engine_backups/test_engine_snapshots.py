@@ -13,7 +13,7 @@ import ovirtsdk4 as sdk
 import pytest
 from ovirtsdk4 import types
 
-from ovirtlab.engine.entities import Disk, Vm
+from ovirtlab.engine.entities import Disk, DiskAttachment, Vm
 from ovirtlab.engine.hooks import Refusal
 
 MIB = 1 << 20
@@ -186,12 +186,68 @@ def test_a_merge_that_fails_leaves_illegal_images_until_it_is_tried_again(world:
     world.until(lambda: 357 in world.codes())
     assert shown(world, vm, snapshot.id).snapshot_status == types.SnapshotStatus.OK
     assert [item.status.value for item in disk_snapshots(world, disk)] == ["illegal", "ok"]
-    refused(lambda: service(world, vm).add(types.Snapshot(description="more")), 409, "ILLEGAL status")
+    held = service(world, vm).snapshot_service(snapshot.id).disks_service().list()
+    assert [(item.id, item.status) for item in held] == [(disk.id, types.DiskStatus.ILLEGAL)]
+    illegal = f"The following attached disks are in ILLEGAL status: {disk.alias} - please remove them and try again."
+    domain = world.system.storage_domains_service().storage_domain_service(world.domain)
+    one = domain.disk_snapshots_service().snapshot_service(disk.volumes[0])
+    refused(one.remove, 500, f"Cannot remove Disk Snapshot. {illegal}")
     world.stop_vm(vm)
-    refused(lambda: world.system.vms_service().vm_service(vm.id).start(), 409, "illegal")
+    refused(lambda: remove(world, vm, snapshot), 500, f"Cannot remove Snapshot. {illegal}")
+    world.start_vm(vm)
+    world.write(vm, "write -P 2 1M 1M")
     world.host.broken = frozenset()
     remove(world, vm, snapshot)
-    assert content(disk.path, tmp_path / "t") == filled((0, 1))
+    world.stop_vm(vm)
+    assert content(disk.path, tmp_path / "t") == filled((0, 1), (1, 2))
+
+
+def test_only_what_is_active_must_be_legal_for_a_new_snapshot(world: Any) -> None:
+    """The removal of that one then writes its status over the whole chain, as the engine's does."""
+    disk = world.add_disk()
+    vm = world.add_vm(disk)
+    take(world, vm, "once")
+    world.host.broken = frozenset({"merge_live"})
+    service(world, vm).snapshot_service(service(world, vm).list()[1].id).remove()
+    world.until(lambda: 357 in world.codes())
+    world.host.broken = frozenset()
+    more = take(world, vm, "more")
+    assert [item.status.value for item in disk_snapshots(world, disk)] == ["illegal", "ok", "ok"]
+    remove(world, vm, more)
+    assert [item.status.value for item in disk_snapshots(world, disk)] == ["ok", "ok"]
+
+
+def test_a_cold_merge_that_fails_leaves_all_as_it_was(world: Any) -> None:
+    disk, other = world.add_disk(), world.add_disk()
+    vm = world.add_vm(disk, other, up=False)
+    snapshot = take(world, vm, "once")
+    world.host.broken = frozenset({"merge_volumes"})
+    service(world, vm).snapshot_service(snapshot.id).remove()
+    world.until(lambda: 357 in world.codes())
+    assert shown(world, vm, snapshot.id).snapshot_status == types.SnapshotStatus.OK
+    assert [item.status.value for item in disk_snapshots(world, disk)] == ["ok", "ok"]
+    assert (disk.status, other.status) == ("ok", "ok")
+    text = f"Snapshot 'once' of VM '{vm.name}' now contains only the following disks: '{disk.alias}, {other.alias}'."
+    assert any(text in told for _, _, told in world.told())
+    world.host.broken = frozenset()
+    remove(world, vm, snapshot)
+
+
+def test_a_disk_that_is_not_plugged_is_in_a_snapshot(world: Any) -> None:
+    """It is frozen though no VM writes to it, and merged when it is plugged or the VM is down."""
+    disk, loose = world.add_disk(), world.add_disk()
+    vm = world.add_vm(disk, up=True)
+    world.state.attach(DiskAttachment(disk_id=loose.id, vm_id=vm.id, active=False))
+    before = loose.image_id
+    snapshot = take(world, vm, "both")
+    held = service(world, vm).snapshot_service(snapshot.id).disks_service().list()
+    assert {item.id for item in held} == {disk.id, loose.id}
+    assert (loose.volumes, loose.status, loose.image_id != before) == ([before], "ok", True)
+    text = f"The following disks are either unplugged or unattached: \n {loose.alias}"
+    refused(lambda: remove(world, vm, snapshot), 409, text)
+    world.stop_vm(vm)
+    remove(world, vm, snapshot)
+    assert (loose.volumes, loose.image_id) == ([], before)
 
 
 def test_a_snapshot_that_cannot_be_made_is_gone(world: Any) -> None:
@@ -229,7 +285,7 @@ def test_refusals(world: Any) -> None:
     backup = world.start_backup(vm, disk)
     refused(lambda: remove(world, vm, snapshot), 409, "during a backup operation")
     world.finalize_backup(vm, backup)
-    refused(lambda: service(world, vm).snapshot_service(vm.id).remove(), 400, "active")
+    refused(lambda: service(world, vm).snapshot_service(vm.id).remove(), 409, "only allowed for regular snapshots")
     missing = types.DiskAttachment(disk=types.Disk(id=vm.id))
     refused(lambda: service(world, vm).add(types.Snapshot(description="x", disk_attachments=[missing])), 400, "exist")
     with world.log_in("other@internal") as other:
@@ -261,7 +317,9 @@ def test_a_preview_is_undone_and_committed(world: Any, tmp_path: Path) -> None:
     world.write(vm, "write -P 2 0 1M")
     take(world, vm, "second")
     api = world.system.vms_service().vm_service(vm.id)
-    refused(lambda: api.preview_snapshot(snapshot=types.Snapshot(id=first.id)), 409, "must be in status Down")
+    refused(
+        lambda: api.preview_snapshot(snapshot=types.Snapshot(id=first.id)), 409, "At least one of the VMs is not down."
+    )
     world.stop_vm(vm)
     before = (disk.image_id, list(disk.volumes))
     api.preview_snapshot(snapshot=types.Snapshot(id=first.id))
@@ -284,7 +342,7 @@ def test_a_preview_is_undone_and_committed(world: Any, tmp_path: Path) -> None:
     assert world.checkpoints(vm).list() == []
     assert len(list(disk.path.parent.iterdir())) == 2
     assert vm.status == "down"
-    refused(lambda: api.undo_snapshot(), 409, "not previewing")
+    refused(lambda: api.undo_snapshot(), 400, "VM's Snapshot does not exist")
 
 
 def test_a_snapshot_is_restored(world: Any, tmp_path: Path) -> None:

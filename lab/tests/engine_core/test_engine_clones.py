@@ -152,9 +152,9 @@ def test_what_cannot_be_cloned_is_refused(lab: Any, system: Any) -> None:
     with refused("not down"):
         web.clone(vm=types.Vm(name="twin"), discard_snapshots=False)
     disk = lab.engine.state.disks[lab.disk_id("db_system")]
-    for status, text in (("locked", "disks are locked: db_system"), ("illegal", "ILLEGAL status: db_system")):
+    for status, text, code in (("locked", "disks are locked", 409), ("illegal", "disks are in ILLEGAL status", 500)):
         disk.status = status
-        with refused(text):
+        with refused(f"{text}: db_system", code):
             db.clone(vm=types.Vm(name="twin"))
     disk.status = "ok"
     system.storage_domains_service().list(search="name=data2")

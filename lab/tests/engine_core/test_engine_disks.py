@@ -129,8 +129,10 @@ def test_remove_by_attachment(lab: Any, system: Any) -> None:
 def test_locked_disk_is_left_alone(lab: Any, system: Any) -> None:
     disk = make(lab, system)
     lab.engine.state.disks[disk.get().id].status = "locked"
-    for act in (disk.remove, lambda: disk.update(types.Disk(description="x"))):
-        with pytest.raises(sdk.Error, match="Disk is locked") as error:
+    alias = disk.get().name
+    edit = (lambda: disk.update(types.Disk(description="x")), f"The following disks are locked: {alias}.")
+    for act, text in (edit, (disk.remove, "Related operation is currently in progress")):
+        with pytest.raises(sdk.Error, match=text) as error:
             act()
         assert error.value.code == 409
 

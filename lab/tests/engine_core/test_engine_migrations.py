@@ -192,7 +192,7 @@ def test_what_may_not_be_done_on_the_way(lab: Any, system: Any) -> None:
             )
         with refused("VM web is being migrated"):
             web.snapshots_service().add(types.Snapshot(description="x", persist_memorystate=False))
-        with refused("VM is running"):
+        with refused("Cannot run VM. VM web is being migrated"):
             web.start()
         with refused("VM web is being migrated"):
             web.remove()

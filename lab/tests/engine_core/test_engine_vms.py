@@ -79,16 +79,15 @@ def test_a_running_console_has_an_address_and_gives_tickets(lab: Any, system: An
 
 
 def test_busy_vm_is_not_shut_down_unless_forced(lab: Any, system: Any) -> None:
-    why = "The VM is during a backup operation."
-    lock = lab.engine.state.locks.take(exclusive=[("vm", lab.vm_id("web"))], why=why, action="test")
     web = service(lab, system, "web")
+    disk = types.Disk(id=lab.disk_id("web_system"))
+    web.backups_service().add(types.Backup(disks=[disk]), query={"legacy": "true"})
     with pytest.raises(sdk.Error, match=r"Cannot stop VM\. The VM is during a backup operation"):
         web.stop()
     web.stop(force=True)
     assert web.get().status == types.VmStatus.DOWN
     with pytest.raises(sdk.Error, match=r"Cannot remove VM\. The VM is during a backup operation"):
         web.remove()
-    lock.release()
 
 
 def test_host_failure_leaves_the_vm_down(lab: Any, system: Any) -> None:

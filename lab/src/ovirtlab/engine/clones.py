@@ -13,9 +13,9 @@ from ovirtlab.engine.context import Context
 from ovirtlab.engine.entities import Disk, Vm
 from ovirtlab.engine.faults import Fault, conflict
 from ovirtlab.engine.jobs import Cause
-from ovirtlab.engine.locks import Lock
+from ovirtlab.engine.locks import Lock, releasing
 from ovirtlab.engine.records import FrozenVolume, Snapshot
-from ovirtlab.engine.snapshots import creating, merging, volumes
+from ovirtlab.engine.snapshots import creating, merging, rules, volumes
 from ovirtlab.engine.snapshots.creating import Creation, SnapshotRequest
 from ovirtlab.engine.vm_copies import ADD, Copy, Piece
 
@@ -40,28 +40,32 @@ class CloneRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Cloning:
-    """A VM that becomes a clone of `source`: by way of a snapshot that is being made, or under the `lock`."""
+    """A VM that becomes a clone of `source`, which is locked until the end: by way of a snapshot, or as it is."""
 
     vm: Vm
     source: Vm
     request: CloneRequest
     creation: Creation | None
-    lock: Lock | None
+    lock: Lock
     cause: Cause
 
 
 def begin(context: Context, source: Vm, request: CloneRequest, *, cause: Cause) -> Cloning:
-    """Check, lock and record a clone; `run` makes it."""
+    """Lock, check and record a clone; `run` makes it."""
+    lock = _lock(context, source)
+    with releasing(lock):
+        return _begin(context, source, request, cause, lock)
+
+
+def _begin(context: Context, source: Vm, request: CloneRequest, cause: Cause, lock: Lock) -> Cloning:
     _check(context, source, request)
     vm = _twin(context, source, request.name)
     pieces = [_piece(context, source, disk, request) for disk in _own_disks(context, source)]
     vm_copies.check_pieces(context, vm, pieces)
-    creation, lock = None, None
-    if request.with_snapshots:
-        lock = _lock(context, source)
-    else:
+    creation = None
+    if not request.with_snapshots:
         wanted = SnapshotRequest(description=DESCRIPTION, quiet=True)
-        creation = creating.begin(context, source, wanted, cause=cause)
+        creation = creating.begin_locked(context, source, wanted, cause=cause)
     vm_copies.record(context, vm, cause=cause)
     context.state.copy_stored(f"vms/{source.id}", f"vms/{vm.id}")
     return Cloning(vm=vm, source=source, request=request, creation=creation, lock=lock, cause=cause)
@@ -73,13 +77,7 @@ def _check(context: Context, source: Vm, request: CloneRequest) -> None:
         raise conflict(f"{ADD}. At least one of the VMs is not down.")
     if source.kept.get("stateless") == "true" and running:
         raise conflict(f"{ADD}. The VM is running as Stateless. Please try again when VM is not running as Stateless.")
-    illegal = [disk.alias for disk in context.state.disks_of(source) if disk.status == "illegal"]
-    illegal += [disk.alias for disk in volumes.illegal_disks(context.state, source.id)]
-    if illegal:
-        raise conflict(
-            f"{ADD}. The following attached disks are in ILLEGAL status: {', '.join(illegal)} - please remove them "
-            "and try again."
-        )
+    rules.check_legal(ADD, [(disk.alias, disk.status) for disk in _own_disks(context, source)])
     vm_copies.check_source(context, source)
     machines.check_name(context, request.name)
 
@@ -122,26 +120,27 @@ async def run(context: Context, cloning: Cloning) -> None:
     vm = cloning.vm
     text = f"Creating VM {vm.name} as a clone of VM {cloning.source.name}"
     job = jobs.begin(context.state, text, cause=cloning.cause)
-    made = await (_clone_frozen(context, cloning) if cloning.creation else _clone_whole(context, cloning))
+    with cloning.lock:
+        made = await (_clone_frozen(context, cloning) if cloning.creation else _clone_whole(context, cloning))
     jobs.end(context.state, job, succeeded=made)
     vm_copies.tell_end(context, vm, made=made, cause=cloning.cause)
 
 
 async def _clone_frozen(context: Context, cloning: Cloning) -> bool:
-    """Copy what a snapshot freezes, and disks that are not plugged, to which nobody writes."""
+    """Copy what a snapshot freezes."""
     creation, source = cloning.creation, cloning.source
     if creation is None or not await creating.run(context, creation):
         machines.forget(context, cloning.vm)
         return False
     snapshot = creation.snapshot
-    with _lock(context, source):
-        snapshot.status = "locked"
-        pieces = [_piece(context, source, disk, cloning.request) for disk in _own_disks(context, source)]
-        frozen = [replace(piece, volume=snapshot.volumes.get(piece.disk.id, piece.volume)) for piece in pieces]
-        made = await _fill(context, cloning, frozen) is not None
-        snapshot.status = "ok"
+    snapshot.status = "locked"
+    covered = [disk for disk in _own_disks(context, source) if disk.id in snapshot.volumes]
+    pieces = [_piece(context, source, disk, cloning.request) for disk in covered]
+    frozen = [replace(piece, volume=snapshot.volumes[piece.disk.id]) for piece in pieces]
+    made = await _fill(context, cloning, frozen) is not None
+    snapshot.status = "ok"
     try:
-        await merging.run(context, merging.begin(context, source, snapshot, cause=cloning.cause))
+        await merging.run(context, merging.begin_locked(context, source, snapshot, cause=cloning.cause))
     except Fault as fault:
         log.info("The snapshot that VM %s was cloned from stays: %s", source.name, fault)
     return made
@@ -156,8 +155,6 @@ async def _clone_whole(context: Context, cloning: Cloning) -> bool:
         cloning.vm.template_id = source.template_id
         for snapshot in volumes.of_vm(context.state, source.id):
             _copy_snapshot(context, cloning, snapshot, copies)
-    if cloning.lock:
-        cloning.lock.release()
     return copies is not None
 
 
@@ -186,7 +183,5 @@ def _copy_snapshot(context: Context, cloning: Cloning, snapshot: Snapshot, copie
     configuration = snapshot.configuration
     for old, new in names.items():
         configuration = configuration.replace(old, new)
-    twin = replace(
-        snapshot, id=state.new_id(), vm_id=vm.id, configuration=configuration, nics=nics, volumes=frozen, illegal=set()
-    )
+    twin = replace(snapshot, id=state.new_id(), vm_id=vm.id, configuration=configuration, nics=nics, volumes=frozen)
     state.snapshots[twin.id] = twin

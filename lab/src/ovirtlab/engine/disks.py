@@ -14,6 +14,7 @@ from ovirtlab.engine.entities import Disk, DiskBackup, DiskFormat, StorageDomain
 from ovirtlab.engine.events import Severity
 from ovirtlab.engine.faults import conflict, invalid
 from ovirtlab.engine.jobs import Cause
+from ovirtlab.engine.snapshots import rules
 from ovirtlab.engine.state import State
 from ovirtlab.host.api import HostError, VolumeFormat
 
@@ -22,7 +23,6 @@ log = logging.getLogger(__name__)
 ADD = "Cannot add Virtual Disk"
 EDIT = "Cannot edit Virtual Disk"
 REMOVE = "Cannot remove Virtual Disk"
-DISK_LOCKED = "Disk is locked. Please try again later."
 LARGEST = 128 << 40
 
 
@@ -170,13 +170,14 @@ def check_free(context: Context, disk: Disk, action: str) -> None:
     holder = context.state.locks.holder([("disk", disk.id)])
     if holder is not None:
         raise conflict(holder.refusal(action))
-    if disk.status == "locked":
-        raise conflict(f"{action}: {DISK_LOCKED}")
+    rules.check_unlocked(action, [(disk.alias, disk.status)])
 
 
 def check_removal(context: Context, disk: Disk) -> None:
-    """Refuse to delete a disk that is busy or plugged to a VM that is not down."""
-    check_free(context, disk, REMOVE)
+    """Refuse to delete a disk that is busy, plugged to a VM that is not down, or of a VM whose snapshots are busy."""
+    holder = context.state.locks.holder([("disk", disk.id)])
+    if holder is not None:
+        raise conflict(holder.refusal(REMOVE))
     if any(disk.id in template.attachments for template in context.state.templates.values()):
         raise conflict(f"{REMOVE}. The disk belongs to a Template.")
     if any(disk.id in vm.memory_disks for vm in context.state.vms.values()):
@@ -184,6 +185,10 @@ def check_removal(context: Context, disk: Disk) -> None:
     for vm in context.state.vms_of_disk(disk.id):
         if vm.status != "down" and vm.attachments[disk.id].active:
             raise conflict(f"{REMOVE}. At least one of the VMs is not down.")
+    if disk.status == "locked":
+        raise conflict(f"{REMOVE}. {rules.BUSY}")
+    for vm in context.state.vms_of_disk(disk.id):
+        rules.check_settled(context, vm, REMOVE)
 
 
 async def delete(context: Context, disk: Disk, *, cause: Cause) -> None:

@@ -114,6 +114,18 @@ class Disk:
     kept: dict[str, Any] = field(default_factory=dict)
     creation_date: datetime | None = None
     volumes: list[str] = field(default_factory=list)  # snapshot layers below `image_id`, oldest first
+    troubled: dict[str, DiskStatus] = field(default_factory=dict)  # the status of those layers that are not ok
+
+    def lock_volumes(self) -> None:
+        """Lock all its volumes, whatever their status was: the engine writes one status over the whole chain."""
+        self.status = "locked"
+        self.troubled = dict.fromkeys(self.volumes, "locked")
+
+    def unlock_volumes(self) -> None:
+        """Unlock those of its volumes that are locked; illegal ones stay so."""
+        if self.status == "locked":
+            self.status = "ok"
+        self.troubled = {image_id: status for image_id, status in self.troubled.items() if status != "locked"}
 
     @property
     def volume_format(self) -> Literal["raw", "qcow2"]:

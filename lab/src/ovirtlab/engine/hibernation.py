@@ -14,6 +14,7 @@ from ovirtlab.engine.entities import Disk, StorageDomain, Vm
 from ovirtlab.engine.faults import conflict
 from ovirtlab.engine.jobs import Cause
 from ovirtlab.engine.locks import Lock
+from ovirtlab.engine.snapshots import rules, volumes
 from ovirtlab.host.api import HostError
 
 log = logging.getLogger(__name__)
@@ -23,15 +24,16 @@ _METADATA_SIZE = 10240
 
 
 def check(context: Context, vm: Vm) -> None:
-    """Refuse a VM that is not up, in a backup or in preview, and one whose memory no domain can take."""
+    """Refuse a VM that is not up, in a backup or in preview, or busy, and one whose memory no domain can take."""
     if vm.status != "up":
         raise conflict(f"{CANNOT}. VM is not up.")
     if any(backup.vm_id == vm.id and not backup.has_ended for backup in context.state.backups.values()):
         raise conflict(f"{CANNOT}. The VM is during a backup operation.")
-    if any(item.vm_id == vm.id and item.type == "preview" for item in context.state.snapshots.values()):
-        raise conflict(f"{CANNOT}. VM is previewing a Snapshot.")
+    if any(item.status == "locked" for item in volumes.of_vm(context.state, vm.id)):
+        raise conflict("Cannot suspend VM. VM has asynchronous running tasks, please retry later.")
     if _domain(context, vm) is None:
         raise conflict(f"{CANNOT}. There is no suitable Storage Domain for the VM's memory.")
+    rules.check_not_in_preview(context, vm, CANNOT)
 
 
 async def suspend(context: Context, vm: Vm, *, cause: Cause, lock: Lock) -> None:

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from ovirtlab.engine.faults import Conflict
@@ -34,6 +35,16 @@ class Lock:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.release()
+
+
+@contextmanager
+def releasing(lock: Lock) -> Iterator[None]:
+    """Release a lock when what is done under it is refused or fails; else whoever goes on holds it."""
+    try:
+        yield
+    except BaseException:
+        lock.release()
+        raise
 
 
 class LockTable:

@@ -17,6 +17,8 @@ from ovirtlab.engine.ovf_reader import OvfNic, OvfVm
 from ovirtlab.engine.running import VM_LOCKED
 from ovirtlab.engine.snapshots import rules
 
+_REMOVE = "Cannot remove VM"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImportOptions:
@@ -168,28 +170,24 @@ async def finish_import(context: Context, vm: Vm, *, cause: Cause) -> None:
 
 
 def check_removal(context: Context, vm: Vm, *, with_disks: bool) -> None:
-    """Refuse to remove a VM that runs, is protected or busy; with its disks, also when one of them is busy."""
-    if vm.delete_protected:
-        raise conflict(
-            "Cannot remove VM. Delete protection is enabled. In order to delete, disable Delete protection first."
-        )
+    """Refuse to remove a VM that runs, is protected or busy, or has a disk that is; `with_disks` when these go, too."""
     holder = context.state.locks.holder([("vm", vm.id)])
     if holder is not None:
-        raise conflict(holder.refusal("Cannot remove VM"))
+        raise conflict(holder.refusal(_REMOVE))
+    if vm.delete_protected:
+        raise conflict(f"{_REMOVE}. Delete protection is enabled. In order to delete, disable Delete protection first.")
+    if not with_disks and any(disk.volumes for disk in context.state.disks_of(vm)):
+        raise conflict(f"{_REMOVE} with detaching disks, snapshots exist.")
     if vm.image_locked:
-        raise conflict(f"Cannot remove VM: {VM_LOCKED}")
+        raise conflict(f"{_REMOVE}: {VM_LOCKED}")
     if vm.status != "down":
-        raise conflict("Cannot remove VM. VM is running.")
-    if any(item.vm_id == vm.id and item.type == "preview" for item in context.state.snapshots.values()):
-        raise conflict("Cannot remove VM. VM is previewing a Snapshot.")
+        raise conflict(f"{_REMOVE}. VM is running.")
+    rules.check_settled(context, vm, _REMOVE)
+    own = [disk for disk in context.state.disks_of(vm) if not disk.shareable]
+    rules.check_unlocked(_REMOVE, [(disk.alias, disk.status) for disk in own])
     if with_disks:
-        rules.check_not_elsewhere(context, vm, "Cannot remove VM")
-    locked = [disk.alias for disk in context.state.disks_of(vm) if disk.status == "locked"]
-    if locked and with_disks:
-        aliases = ", ".join(locked)
-        raise conflict(
-            f"Cannot remove VM: The following disks are locked: {aliases}. Please try again in a few minutes."
-        )
+        rules.check_not_elsewhere(context, _REMOVE, vm.attachments)
+    rules.check_no_backup(context, vm, _REMOVE)
 
 
 async def remove(context: Context, vm: Vm, *, cause: Cause, with_disks: bool) -> None:

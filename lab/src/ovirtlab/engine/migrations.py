@@ -14,6 +14,7 @@ from ovirtlab.engine.events import Severity
 from ovirtlab.engine.faults import Fault, conflict, invalid
 from ovirtlab.engine.jobs import Cause
 from ovirtlab.engine.locks import Lock
+from ovirtlab.engine.snapshots import rules
 from ovirtlab.host import migration
 from ovirtlab.host.api import HostError, MigrationLimits
 
@@ -156,11 +157,7 @@ def _check_disks(context: Context, vm: Vm, request: MigrationRequest) -> None:
         )
     if request.cluster_id and request.cluster_id not in state.clusters:
         raise invalid(f"{CANNOT}. Cluster does not exist.")
-    if any(item.status == "locked" and item.vm_id == vm.id for item in state.snapshots.values()):
-        raise conflict(
-            f"{CANNOT}. The VM is performing an operation on a Snapshot. "
-            "Please wait for the operation to finish, and try again."
-        )
+    rules.check_idle(context, vm, CANNOT)
     plugged = tuple(disk_id for disk_id, attachment in vm.attachments.items() if attachment.active)
     fault = locked_disks(state, plugged, action=CANNOT)
     if fault is not None:

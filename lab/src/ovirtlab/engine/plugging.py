@@ -8,10 +8,13 @@ from ovirtlab.engine.context import Context
 from ovirtlab.engine.entities import DiskAttachment, Vm
 from ovirtlab.engine.faults import conflict, invalid
 from ovirtlab.engine.jobs import Cause
+from ovirtlab.engine.snapshots import rules, volumes
 from ovirtlab.host.api import HostError
 
 ATTACH = "Cannot attach Virtual Disk"
 DETACH = "Cannot detach Virtual Disk"
+PLUG = "Cannot hot plug Virtual Disk"
+UNPLUG = "Cannot hot unplug Virtual Disk"
 
 
 async def attach(context: Context, vm: Vm, attachment: DiskAttachment, *, cause: Cause) -> None:
@@ -25,6 +28,7 @@ async def attach(context: Context, vm: Vm, attachment: DiskAttachment, *, cause:
         raise conflict(f"{ATTACH}: Disk is locked. Please try again later.")
     _check_vm(context, vm, ATTACH)
     check_boot(context, vm, attachment)
+    rules.check_settled(context, vm, ATTACH)
     active, attachment.active = attachment.active, False
     context.state.attach(attachment)
     vm.generation += 1
@@ -39,15 +43,16 @@ async def attach_snapshot(context: Context, vm: Vm, attachment: DiskAttachment, 
     state, disk = context.state, context.state.disk(attachment.disk_id)
     snapshot = state.snapshots.get(attachment.snapshot_id)
     if snapshot is None or disk.id not in snapshot.volumes:
-        raise invalid(f"{ATTACH}. The VM Snapshot does not exist.")
-    if snapshot.type != "regular":
-        raise invalid(f"{ATTACH}. The {snapshot.type} snapshot cannot be used for this.")
+        raise invalid(f"{ATTACH}. VM's Snapshot does not exist.")
+    rules.check_regular(snapshot, ATTACH)
     if snapshot.status != "ok":
-        raise conflict(f"{ATTACH}. The Snapshot is locked. Please try again in a few minutes.")
+        raise conflict(f"{ATTACH}. The snapshot is in {snapshot.status.upper()} status.")
+    rules.check_unlocked(ATTACH, [(disk.alias, volumes.status_in(state, snapshot, disk))])
     if disk.id in vm.attachments or disk.id in vm.snapshot_disks:
         raise conflict(f"{ATTACH}. The disk is already attached to VM.")
     _check_vm(context, vm, ATTACH)
     check_boot(context, vm, attachment)
+    rules.check_settled(context, vm, ATTACH)
     active, attachment.active = attachment.active, False
     vm.snapshot_disks[disk.id] = attachment
     if active:
@@ -74,13 +79,22 @@ async def detach(context: Context, vm: Vm, attachment: DiskAttachment, *, cause:
     if disk.status == "locked":
         raise conflict(f"{DETACH}: Disk is locked. Please try again later.")
     if disk.volumes:
-        raise conflict(f"{DETACH}. The disk has snapshots.")
+        raise conflict(
+            f"{DETACH}. The disk is already configured in a snapshot. "
+            "In order to detach it, remove the disk's snapshots."
+        )
     if attachment.active:
         await unplug(context, vm, attachment)
     context.state.detach(vm.id, disk.id)
     vm.generation += 1
     text = f"Disk {disk.alias} was successfully detached from VM {vm.name} by {cause.name}."
     _tell(context, vm, cause, 2018, text, disk.id)
+
+
+def check_plugging(context: Context, vm: Vm, action: str) -> None:
+    """Refuse to `plug` or to `unplug` a disk of a VM that is busy, or of which a snapshot is."""
+    _check_vm(context, vm, action)
+    rules.check_settled(context, vm, action)
 
 
 async def plug(context: Context, vm: Vm, attachment: DiskAttachment) -> None:
@@ -92,17 +106,16 @@ async def plug(context: Context, vm: Vm, attachment: DiskAttachment) -> None:
             await context.host_of(vm).attach_disk(vm.id, wanted)
         except HostError as error:
             attachment.active = False
-            raise conflict(f"Cannot hot plug Virtual Disk. {error}") from error
+            raise conflict(f"{PLUG}. {error}") from error
 
 
 async def unplug(context: Context, vm: Vm, attachment: DiskAttachment) -> None:
     """Make a disk inactive; it is unplugged from a running VM."""
-    _check_vm(context, vm, "Cannot hot unplug Virtual Disk")
     if vm.host_id:
         try:
             await context.host_of(vm).detach_disk(vm.id, attachment.disk_id)
         except HostError as error:
-            raise conflict(f"Cannot hot unplug Virtual Disk. {error}") from error
+            raise conflict(f"{UNPLUG}. {error}") from error
     attachment.active, attachment.target = False, ""
 
 

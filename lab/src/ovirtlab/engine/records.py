@@ -74,6 +74,7 @@ class FrozenVolume:
     image_id: str
     format: DiskFormat
     size: int
+    sparse: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +103,7 @@ class Snapshot:
     vm: Vm | None = None  # a copy of it as it was
     nics: tuple[Nic, ...] = ()
     volumes: dict[str, FrozenVolume] = field(default_factory=dict)  # by disk id
-    illegal: set[str] = field(default_factory=set)  # ids of disks whose merge has failed
+    merge_failed: bool = False  # the last try to remove it left it, or some of its disks, behind
     stash: dict[str, StashedDisk] = field(default_factory=dict)  # of a preview: the disks as they were, by id
 
 

@@ -12,11 +12,12 @@ from ovirtlab.engine.events import Severity
 from ovirtlab.engine.faults import conflict
 from ovirtlab.engine.jobs import Cause
 from ovirtlab.engine.locks import Lock
-from ovirtlab.engine.snapshots import volumes
+from ovirtlab.engine.snapshots import rules, volumes
 from ovirtlab.host.api import HostError, VmDefinition, VmDisk, VmState
 
 log = logging.getLogger(__name__)
 
+RUN = "Cannot run VM"
 VM_LOCKED = "VM is locked. Please try again in a few minutes."
 ON = frozenset(
     {
@@ -43,20 +44,17 @@ _CRASHED = "Lost connection with qemu process"
 
 
 def check_start(context: Context, vm: Vm) -> None:
-    """Refuse a VM that runs, is locked, or has disks that cannot be used."""
+    """Refuse a VM that runs or is busy, or has a disk that is; what its images are worth the host finds out."""
+    holder = context.state.locks.holder([("vm", vm.id)])
+    if holder is not None:
+        raise conflict(holder.refusal(RUN))
     if vm.image_locked:
-        raise conflict(f"Cannot run VM: {VM_LOCKED}")
+        raise conflict(f"{RUN}: {VM_LOCKED}")
+    rules.check_idle(context, vm, RUN)
     if vm.status in ON or vm.status == "unknown":
-        raise conflict("Cannot run VM. VM is running.")
-    disks = [disk for disk in context.state.disks_of(vm) if vm.attachments[disk.id].active]
-    locked = [disk.alias for disk in disks if disk.status == "locked"]
-    if locked:
-        aliases = ", ".join(locked)
-        raise conflict(f"Cannot run VM: The following disks are locked: {aliases}. Please try again in a few minutes.")
-    illegal = [disk.alias for disk in disks if disk.status == "illegal"]
-    illegal += [disk.alias for disk in volumes.illegal_disks(context.state, vm.id)]
-    if illegal:
-        raise conflict(f"Cannot run VM. The following disks are illegal: {', '.join(illegal)}.")
+        raise conflict(f"{RUN}. VM is running.")
+    plugged = [disk for disk in context.state.disks_of(vm) if vm.attachments[disk.id].active]
+    rules.check_unlocked(RUN, [(disk.alias, disk.status) for disk in plugged])
 
 
 def take_vm(context: Context, vm: Vm, *, action: str) -> Lock:
@@ -138,6 +136,7 @@ async def start(context: Context, vm: Vm, *, cause: Cause, lock: Lock, wanted_ho
     _event(context, vm, cause, 153, f"VM {vm.name} was started by {cause.name} (Host: {host.name}).")
     with lock, jobs.job(context.state, f"Launching VM {vm.name}", cause=cause):
         try:
+            _check_volumes(context, vm)
             await context.hosts[host.id].start_vm(vm.suspended or definition(context, vm))
         except HostError as error:
             _failed(context, vm, cause, error)
@@ -150,6 +149,13 @@ async def start(context: Context, vm: Vm, *, cause: Cause, lock: Lock, wanted_ho
     if vm.status in ("powering_up", "restoring_state"):
         vm.status = "up"
         _event(context, vm, cause, 32, f"VM {vm.name} started on Host {host.name}")
+
+
+def _check_volumes(context: Context, vm: Vm) -> None:
+    """What a host does when it prepares the disks of a VM: it takes no volume that is marked illegal on the storage."""
+    for disk in context.state.disks_of(vm):
+        if disk.status == "illegal" and vm.attachments[disk.id].active:
+            raise HostError(f"Bad volume specification (volume {disk.image_id} of disk {disk.id} is illegal)")
 
 
 def _failed(context: Context, vm: Vm, cause: Cause, error: HostError) -> None:
@@ -174,12 +180,12 @@ async def resume(context: Context, vm: Vm, *, cause: Cause) -> None:
 
 
 def check_stop(context: Context, vm: Vm, *, verb: str, force: bool) -> None:
-    """Refuse to stop a VM that does not run, or that something holds, unless forced."""
+    """Refuse to stop a VM that does not run, or whose own QEMU is read by a backup, unless forced. No lock counts."""
     if vm.status not in ON or not vm.host_id:
         raise conflict(f"Cannot {verb} VM. VM is not running.")
-    holder = context.state.locks.holder([("vm", vm.id)])
-    if holder is not None and not force and vm.status != "migrating":
-        raise conflict(holder.refusal(f"Cannot {verb} VM"))
+    backups = [backup for backup in context.state.backups.values() if backup.vm_id == vm.id and not backup.has_ended]
+    if not force and any(backup.kind != "hybrid" for backup in backups):
+        raise conflict(f"Cannot {verb} VM. The VM is during a backup operation.")
 
 
 async def stop(context: Context, vm: Vm, *, cause: Cause, force: bool) -> None:

@@ -15,6 +15,7 @@ from ovirtlab.engine.disks import DiskSpec
 from ovirtlab.engine.entities import Disk, DiskAttachment, DiskBackup, DiskFormat, Template, Vm
 from ovirtlab.engine.faults import NotFound, conflict
 from ovirtlab.engine.jobs import Cause
+from ovirtlab.engine.snapshots import rules
 from ovirtlab.engine.state import BLANK
 
 ADD = "Cannot add Template"
@@ -46,6 +47,7 @@ def check_source(context: Context, vm: Vm) -> None:
     """Refuse a VM that is not down or whose disks are busy."""
     if vm.status != "down":
         raise conflict(f"{ADD}. VM {vm.name} must be in status Down.")
+    rules.check_idle(context, vm, ADD)
     for disk in context.state.disks_of(vm):
         disks.check_free(context, disk, ADD)
 

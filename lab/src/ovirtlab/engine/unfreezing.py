@@ -18,10 +18,6 @@ from ovirtlab.engine.snapshots import rules, volumes
 from ovirtlab.engine.templates import Wish, Wishes
 from ovirtlab.engine.vm_copies import ADD, Copy, Piece
 
-_DURING_SNAPSHOT = (
-    "The VM is performing an operation on a Snapshot. Please wait for the operation to finish, and try again."
-)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Making:
@@ -37,10 +33,11 @@ class Making:
 def check(context: Context, snapshot: Snapshot) -> None:
     """Refuse a snapshot from which no VM can be made now."""
     source = context.state.vms[snapshot.vm_id]
-    if any(item.status == "locked" for item in volumes.of_vm(context.state, source.id)):
-        raise conflict(f"{ADD}. {_DURING_SNAPSHOT}")
-    if snapshot.type != "regular":
-        raise conflict(f"{ADD}. The operation is only allowed for regular snapshots.")
+    holder = context.state.locks.holder([("vm", source.id)])
+    if holder is not None:
+        raise conflict(holder.refusal(ADD))
+    rules.check_idle(context, source, ADD)
+    rules.check_regular(snapshot, ADD)
     rules.check_not_in_preview(context, source, ADD)
     vm_copies.check_source(context, source)
 
@@ -50,7 +47,7 @@ def pieces_of(context: Context, snapshot: Snapshot, ovf: OvfVm, wishes: Wishes) 
     pieces = []
     for described in ovf.disks:
         disk, volume = context.state.disks.get(described.id), snapshot.volumes.get(described.id)
-        if disk is None or volume is None or disk.id in snapshot.illegal:
+        if disk is None or volume is None or volumes.is_illegal(snapshot, disk):
             continue
         wish = wishes.get(volume.image_id, Wish())
         pieces.append(
@@ -84,7 +81,7 @@ def begin(context: Context, vm: Vm, snapshot: Snapshot, pieces: Sequence[Piece],
     """Lock a checked snapshot and record the VM that `run` makes of pieces of it."""
     vm_copies.check_pieces(context, vm, pieces)
     held = [("vm", snapshot.vm_id), *(("disk", piece.disk.id) for piece in pieces)]
-    lock = context.state.locks.take(exclusive=held, why=_DURING_SNAPSHOT, action=ADD)
+    lock = context.state.locks.take(exclusive=held, why=rules.DURING_SNAPSHOT, action=ADD)
     vm_copies.record(context, vm, cause=cause)
     copies = vm_copies.register(context, vm, pieces, cause=cause)
     snapshot.status = "locked"

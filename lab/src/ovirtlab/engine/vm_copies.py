@@ -16,6 +16,7 @@ from ovirtlab.engine.faults import Fault, conflict
 from ovirtlab.engine.jobs import Cause
 from ovirtlab.engine.records import FrozenVolume
 from ovirtlab.engine.running import VM_LOCKED
+from ovirtlab.engine.snapshots import rules
 from ovirtlab.engine.snapshots.volumes import format_on_host
 from ovirtlab.host.api import HostError
 
@@ -54,16 +55,10 @@ class Copy:
 
 
 def check_source(context: Context, vm: Vm) -> None:
-    """Refuse to copy the disks of a VM that is busy, or of which one is."""
+    """Refuse to copy the disks of a VM when it is being made itself, or one of its disks is busy."""
     state = context.state
-    holder = state.locks.holder([("vm", vm.id)])
-    if holder is not None:
-        raise conflict(f"{ADD}: {holder.why}")
     found = state.disks_of(vm)
-    locked = [disk.alias for disk in found if disk.status == "locked"]
-    if locked:
-        names = ", ".join(locked)
-        raise conflict(f"{ADD}: The following disks are locked: {names}. Please try again in a few minutes.")
+    rules.check_unlocked(ADD, [(disk.alias, disk.status) for disk in found])
     for disk in found:
         domain = state.storage_domains[disk.storage_domain_id]
         if domain.status != "active":

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from ovirtlab.engine.hooks import CallRule, Refusal, Remove
 from ovirtlab.faults.base import Fault, FaultError, Lab, Undo
-from ovirtlab.faults.recovery import end_orphans, merge_illegal
+from ovirtlab.faults.recovery import end_orphans, merge_again
 
 Method = Annotated[str, "GET, POST, PUT, DELETE or * for any."]
 Path = Annotated[str, "Path below the API; `*` is one segment, at the end any rest: `vms/*/backups`."]
@@ -50,13 +50,13 @@ class TokensExpire(Fault):
 
 @dataclass(frozen=True, kw_only=True)
 class ActRefused(Fault):
-    """An act on the hosts fails, such as the merge of a removed snapshot, which leaves illegal images.
+    """An act on the hosts fails, such as the merge of a removed snapshot, which leaves illegal images of a running VM.
 
     With a `count` it works again after that many, so that a client's next try succeeds.
     """
 
     name = "act-refused"
-    mended = "The act works again, and snapshots that were left with illegal images are merged."
+    mended = "The act works again, and snapshots that could not be merged are merged."
     act: Annotated[str, "What is refused; the engine asks for `merge`."]
     vm: Annotated[str, "Name or id of the only VM it is refused for; empty for all."] = ""
     count: Annotated[int, "How often it fails; 0 is always."] = 0
@@ -71,7 +71,7 @@ class ActRefused(Fault):
 
         async def undo() -> str:
             remove()
-            return await merge_illegal(lab, about)
+            return await merge_again(lab, about)
 
         return undo
 

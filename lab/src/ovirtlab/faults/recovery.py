@@ -14,7 +14,7 @@ from ovirtlab.engine.context import Context
 from ovirtlab.engine.entities import Vm
 from ovirtlab.engine.jobs import Cause
 from ovirtlab.engine.records import Backup, Snapshot
-from ovirtlab.engine.snapshots import merging
+from ovirtlab.engine.snapshots import merging, rules, volumes
 from ovirtlab.engine.transfers import polling, session
 from ovirtlab.faults.base import FaultError, Lab
 
@@ -38,10 +38,10 @@ async def end_orphans(lab: Lab, vm: Vm) -> None:
             await _end(context, backup)
 
 
-async def merge_illegal(lab: Lab, vm_id: str = "") -> str:
-    """Try again to remove snapshots with illegal images, of one VM or of all; return what is not done."""
+async def merge_again(lab: Lab, vm_id: str = "") -> str:
+    """Try again to remove snapshots that could not be merged, of one VM or of all; return what is not done."""
     context = lab.engine.context
-    left = [item for item in context.state.snapshots.values() if item.illegal and vm_id in ("", item.vm_id)]
+    left = [item for item in context.state.snapshots.values() if item.merge_failed and vm_id in ("", item.vm_id)]
     said = [await _merge(context, snapshot) for snapshot in left]
     return " ".join(filter(None, said))
 
@@ -56,12 +56,20 @@ async def stop_sessions(context: Context) -> None:
 async def _merge(context: Context, snapshot: Snapshot) -> str:
     vm = context.state.vms[snapshot.vm_id]
     await _until(lambda: snapshot.status != "locked", f"snapshot {snapshot.description!r} of VM {vm.name}")
+    if not rules.merges_live(vm):
+        _allow_cold_merge(context, snapshot)
     try:
         removal = merging.begin(context, vm, snapshot, cause=_cause(context))
         done = await merging.run(context, removal)
     except faults.Fault as refusal:
-        return f"snapshot {snapshot.description!r} of VM {vm.name} has illegal images: {refusal.detail.strip('[]')}"
-    return "" if done else f"snapshot {snapshot.description!r} of VM {vm.name} has illegal images; see its events."
+        return f"snapshot {snapshot.description!r} of VM {vm.name} is not merged: {refusal.detail.strip('[]')}"
+    return "" if done else f"snapshot {snapshot.description!r} of VM {vm.name} is not merged; see its events."
+
+
+def _allow_cold_merge(context: Context, snapshot: Snapshot) -> None:
+    """What an administrator does with `unlock_entity.sh` when a VM went down with illegal images: they are ok again."""
+    for disk in volumes.frozen_by(context.state, snapshot):
+        disk.troubled.pop(snapshot.volumes[disk.id].image_id, None)
 
 
 def _cause(context: Context) -> Cause:

@@ -164,7 +164,7 @@ def _lock(state: State, backup: Backup) -> None:
         state.locks.take(exclusive=disks, why=rules.DISK_LOCKED, action=rules.CANNOT),
     ]
     for disk_id in backup.modes:
-        state.disks[disk_id].status = "locked"
+        state.disks[disk_id].lock_volumes()
 
 
 def _check_running(context: Context, backup: Backup) -> None:

@@ -59,7 +59,7 @@ async def remove(context: Context, backup: Backup) -> None:
     if snapshot is None:
         return
     try:
-        removal = merging.begin(context, state.vm(backup.vm_id), snapshot, cause=_cause(context, backup))
+        removal = merging.begin_of_backup(context, state.vm(backup.vm_id), snapshot, cause=_cause(context, backup))
         act = context.background.undertake(merging.run(context, removal), name=f"removal of snapshot {snapshot.id}")
         removed = await asyncio.shield(act)
     except Fault as fault:

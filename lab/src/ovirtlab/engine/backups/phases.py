@@ -167,8 +167,8 @@ async def release(context: Context, backup: Backup) -> None:
         return
     for disk_id in backup.modes:
         disk = context.state.disks.get(disk_id)
-        if disk is not None and disk.status == "locked":
-            disk.status = "ok"
+        if disk is not None:
+            disk.unlock_volumes()
     await scratch.remove(context, backup)
 
 

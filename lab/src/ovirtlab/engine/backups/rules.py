@@ -70,8 +70,8 @@ def check_hybrid(state: State, request: BackupRequest) -> None:
 
 
 def lock_disks(state: State, vm: Vm) -> Lock:
-    """What a hybrid backup holds from its first moment to its last: all active disks of the VM, and not the VM."""
-    ours = [("disk", disk.id) for disk in state.disks_of(vm) if vm.attachments[disk.id].active and not disk.shareable]
+    """What a hybrid backup holds from its first moment to its last: all disks of the VM, and not the VM."""
+    ours = [("disk", disk.id) for disk in state.disks_of(vm) if not disk.shareable]
     return state.locks.take(exclusive=ours, why=DISK_LOCKED, action=CANNOT)
 
 

@@ -11,6 +11,7 @@ from ovirtlab.engine.rest.disks import change, read_spec
 from ovirtlab.engine.rest.documents import API, Collection, Entity, Value, link_to
 from ovirtlab.engine.rest.routing import Call, Created, Done, Routes
 from ovirtlab.engine.rest.shapes import address, cause_of, vm_of
+from ovirtlab.engine.snapshots import rules
 
 routes = Routes()
 
@@ -60,6 +61,7 @@ async def _add_new(call: Call, vm: Vm, body: Body) -> Created:
     attachment = _read(call.body, vm, spec.id)
     disks.check_new(context, spec)
     plugging.check_boot(context, vm, attachment)
+    rules.check_settled(context, vm, disks.ADD)
     disk = disks.register(context, spec)
     active = call.body.flag("active")
     attachment.active = vm.status == "down" and active is not False
@@ -87,6 +89,7 @@ async def update_attachment(call: Call) -> Entity:
     _change(attachment, body)
     active = body.flag("active")
     if active is not None and active != attachment.active:
+        plugging.check_plugging(context, vm, plugging.PLUG if active else plugging.UNPLUG)
         step = plugging.plug if active else plugging.unplug
         await step(context, vm, attachment)
     disk_body = body.child("disk")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ovirtlab.engine import disks
 from ovirtlab.engine.entities import Disk
-from ovirtlab.engine.faults import NotFound, conflict
+from ovirtlab.engine.faults import NotFound, invalid
 from ovirtlab.engine.rest.documents import API, Collection, Entity, Items, Value, link_to
 from ovirtlab.engine.rest.routing import Call, Done, Routes
 from ovirtlab.engine.rest.shapes import address, cause_of, check_seen
@@ -54,11 +54,10 @@ async def remove(call: Call) -> Done:
     """Merge one disk of a snapshot away; the snapshot stays with its other disks."""
     context, found = call.context, _find(call)
     if found.snapshot is None:
-        raise conflict("Cannot remove Disk Snapshot. The disk snapshot is active.")
+        raise invalid(f"{rules.REMOVE_DISK}. The following disk snapshot(s) is active: {found.volume.image_id}.")
     vm = context.state.vms[found.snapshot.vm_id]
     call.require(rules.PERMIT, ("vm", vm.id))
-    rules.check_no_backup(context, vm, rules.REMOVE)
-    removal = merging.begin(context, vm, found.snapshot, cause=cause_of(call), disk_ids=(found.disk.id,))
+    removal = merging.begin_disk(context, vm, found.snapshot, found.disk, cause=cause_of(call))
     context.background.undertake(
         merging.run(context, removal), name=f"removal of disk snapshot {found.volume.image_id}"
     )
@@ -84,7 +83,7 @@ def show(call: Call, item: DiskSnapshot) -> Entity:
         "propagate_errors": disk.propagate_errors,
         "provisioned_size": item.volume.size,
         "shareable": disk.shareable,
-        "sparse": disk.sparse,
+        "sparse": item.volume.sparse,
         "status": item.status,
         "storage_type": "image",
         "wipe_after_delete": disk.wipe_after_delete,

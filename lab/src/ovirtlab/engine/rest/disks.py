@@ -18,6 +18,7 @@ from ovirtlab.engine.rest.kept import keep, reference
 from ovirtlab.engine.rest.listing import Kind
 from ovirtlab.engine.rest.routing import Answer, Call, Created, Done, Routes
 from ovirtlab.engine.rest.shapes import address, cause_of, check_seen
+from ovirtlab.engine.snapshots import rules
 from ovirtlab.engine.state import State
 
 routes = Routes()
@@ -173,6 +174,8 @@ def find_domain(context: Context, body: Body) -> str:
 async def change(call: Call, disk: Disk, body: Body) -> None:
     """Take over what a request changes of a disk; a larger size extends it."""
     disks.check_free(call.context, disk, disks.EDIT)
+    for vm in call.context.state.vms_of_disk(disk.id):
+        rules.check_settled(call.context, vm, disks.EDIT)
     backup = body.text("backup")
     if backup is not None:
         if read_backup(backup) == "incremental" and disk.format == "raw":

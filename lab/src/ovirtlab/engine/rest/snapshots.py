@@ -49,7 +49,6 @@ async def remove_snapshot(call: Call) -> Done:
     context, vm = call.context, vm_of(call)
     snapshot = find(call, vm)
     call.require(rules.PERMIT, ("vm", vm.id))
-    rules.check_no_backup(context, vm, rules.REMOVE)
     removal = merging.begin(context, vm, snapshot, cause=cause_of(call))
     context.background.undertake(merging.run(context, removal), name=f"removal of snapshot {snapshot.id}")
     return Done()
@@ -61,8 +60,8 @@ async def restore_snapshot(call: Call) -> Done:
     context, vm = call.context, vm_of(call)
     snapshot = find(call, vm)
     call.require(rules.PERMIT, ("vm", vm.id))
-    lock = reverting.take(context, vm, snapshot, action=rules.REVERT)
-    work = reverting.restore(context, vm, snapshot, cause=cause_of(call), lock=lock)
+    reverting.lock_for_preview(context, vm, snapshot)
+    work = reverting.restore(context, vm, snapshot, cause=cause_of(call))
     return Done(work=context.background.undertake(work, name=f"restore of VM {vm.name}"))
 
 
@@ -74,26 +73,26 @@ async def preview_snapshot(call: Call) -> Done:
     if wanted is None:
         raise incomplete("Action", "snapshot.id", "previewSnapshot")
     snapshot = _known(call, vm, wanted)
-    lock = reverting.take(context, vm, snapshot, action=rules.PREVIEW)
-    work = reverting.preview(context, vm, snapshot, cause=cause_of(call), lock=lock)
+    reverting.lock_for_preview(context, vm, snapshot)
+    work = reverting.preview(context, vm, snapshot, cause=cause_of(call))
     return Done(work=context.background.undertake(work, name=f"preview of VM {vm.name}"))
 
 
 @routes.action("vms/{vm}/commitsnapshot")
 async def commit_snapshot(call: Call) -> Done:
-    return _end_preview(call, reverting.commit)
+    return _end_preview(call, reverting.commit, final=True)
 
 
 @routes.action("vms/{vm}/undosnapshot")
 async def undo_snapshot(call: Call) -> Done:
-    return _end_preview(call, reverting.undo)
+    return _end_preview(call, reverting.undo, final=False)
 
 
-def _end_preview(call: Call, act: Callable[..., Coroutine[Any, Any, None]]) -> Done:
+def _end_preview(call: Call, act: Callable[..., Coroutine[Any, Any, None]], *, final: bool) -> Done:
     context, vm = call.context, vm_of(call)
     call.require(rules.PERMIT, ("vm", vm.id))
-    lock = reverting.take_previewing(context, vm, action=rules.REVERT)
-    work = act(context, vm, cause=cause_of(call), lock=lock)
+    reverting.lock_for_end(context, vm, final=final)
+    work = act(context, vm, cause=cause_of(call))
     return Done(work=context.background.undertake(work, name=f"end of the preview of VM {vm.name}"))
 
 
@@ -191,13 +190,12 @@ def _frozen(call: Call, vm: Vm, snapshot: Snapshot) -> list[tuple[Disk, FrozenVo
 def _show_disk(call: Call, snapshot: Snapshot, disk: Disk, volume: FrozenVolume) -> Entity:
     """A disk as a snapshot has it: its image is the disk snapshot to be downloaded."""
     entity = show_disk(call, disk)
-    status = "illegal" if disk.id in snapshot.illegal else snapshot.status
     entity.fields = {
         **entity.fields,
         "format": volume.format,
         "image_id": volume.image_id or None,
         "provisioned_size": volume.size,
-        "status": disk.status if snapshot.type == "active" else status,
+        "status": volumes.status_in(call.context.state, snapshot, disk),
         "snapshot": None if snapshot.type == "active" else _link(snapshot),
     }
     entity.href = address("vms", snapshot.vm_id, "snapshots", snapshot.id, "disks", disk.id)

@@ -5,17 +5,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ovirtlab.engine import jobs, ovf
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.entities import Disk, Vm
-from ovirtlab.engine.faults import Fault, conflict, invalid
+from ovirtlab.engine.faults import Fault
 from ovirtlab.engine.jobs import Cause
-from ovirtlab.engine.locks import Lock
+from ovirtlab.engine.locks import releasing
 from ovirtlab.engine.records import FrozenVolume, Snapshot
 from ovirtlab.engine.snapshots import audit, rules, volumes
+from ovirtlab.engine.snapshots.volumes import format_on_host
 from ovirtlab.host.api import Host, HostError
 
 log = logging.getLogger(__name__)
@@ -23,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class SnapshotRequest:
-    """What a client asks for. No `disk_ids` means all active disks; `image_ids` are new volumes' ids by disk.
+    """What a client asks for. No `disk_ids` means all disks, plugged or not; `image_ids` are new volumes' ids by disk.
 
     `bitmap` is what the new volumes of qcow2 disks begin with: the checkpoint of a hybrid backup.
     """
@@ -43,16 +45,22 @@ class Creation:
     vm: Vm
     snapshot: Snapshot
     request: SnapshotRequest
-    lock: Lock
+    lock: AbstractContextManager[object]
     cause: Cause
 
 
 def begin(context: Context, vm: Vm, request: SnapshotRequest, *, cause: Cause) -> Creation:
-    """Check, lock and record a snapshot; `run` makes it."""
+    """Lock, check and record a snapshot; `run` makes it. The VM is locked until then, and keeps its status."""
+    lock = rules.take(context, vm, why=f"Snapshot is currently being created for VM {vm.name}.", action=rules.CREATE)
+    with releasing(lock):
+        return replace(begin_locked(context, vm, request, cause=cause), lock=lock)
+
+
+def begin_locked(context: Context, vm: Vm, request: SnapshotRequest, *, cause: Cause) -> Creation:
+    """Check and record a snapshot of a VM that its caller has locked, and keeps locked."""
+    rules.check_named(context, vm, request.disk_ids or ())
     disks = _disks(context, vm, request)
-    rules.check_creation(context, vm, disks)
-    why = f"Snapshot is currently being created for VM {vm.name}."
-    lock = rules.take(context, vm, why=why, action=rules.CREATE)
+    rules.check_creation(context, vm, disks, request.image_ids)
     state = context.state
     snapshot = Snapshot(
         id=state.new_id(),
@@ -64,15 +72,14 @@ def begin(context: Context, vm: Vm, request: SnapshotRequest, *, cause: Cause) -
         configuration=ovf.write(state, vm),
         vm=replace(vm, status="down", host_id="", kept=dict(vm.kept), next_run={}),
         nics=tuple(replace(nic) for nic in vm.nics.values()),
-        volumes={disk.id: FrozenVolume(image_id="", format=disk.format, size=disk.provisioned_size) for disk in disks},
+        volumes={disk.id: volumes.active(disk) for disk in disks},
     )
     state.snapshots[snapshot.id] = snapshot
     for disk in disks:
+        volumes.go_on(disk, request.image_ids.get(disk.id) or state.new_id())
         disk.status = "locked"
     audit.tell(context, snapshot, audit.CREATION_STARTED, cause=cause)
-    if vm.status == "down":
-        vm.status = "image_locked"
-    return Creation(vm=vm, snapshot=snapshot, request=request, lock=lock, cause=cause)
+    return Creation(vm=vm, snapshot=snapshot, request=request, lock=nullcontext(), cause=cause)
 
 
 async def run(context: Context, creation: Creation) -> bool:
@@ -87,50 +94,38 @@ async def run(context: Context, creation: Creation) -> bool:
             made = True
         except (HostError, Fault) as error:
             log.info("Snapshot %s of VM %s was not made: %s", snapshot.id, vm.name, error)
-            state.snapshots.pop(snapshot.id, None)
+            _go_back(context, snapshot)
         finally:
             _unlock(context, creation)
             jobs.end(state, job, succeeded=made)
-    if made and creation.request.memory and rules.is_alive(vm):
+    if made and creation.request.memory and rules.writes(vm):
         audit.tell(context, snapshot, audit.WITHOUT_MEMORY, cause=creation.cause)
     audit.tell(context, snapshot, audit.CREATED if made else audit.NOT_CREATED, cause=creation.cause)
     return made
 
 
 def _disks(context: Context, vm: Vm, request: SnapshotRequest) -> list[Disk]:
-    if request.disk_ids is None:
-        mine = context.state.disks_of(vm)
-        return [disk for disk in mine if vm.attachments[disk.id].active and not disk.shareable]
-    missing = [disk_id for disk_id in request.disk_ids if disk_id not in context.state.disks]
-    if missing:
-        raise invalid(f"{rules.CREATE}. The following disk(s) ID(s) does not exist: {', '.join(missing)}.")
-    for image_id in request.image_ids.values():
-        if any(image_id in (disk.image_id, *disk.volumes) for disk in context.state.disks.values()):
-            raise conflict(f"{rules.CREATE}. The selected image ID: {image_id} is already in use.")
-    return [context.state.disks[disk_id] for disk_id in request.disk_ids]
+    """The disks of the VM that are asked for; what no snapshot can hold, or is a snapshot itself, is left out."""
+    own = [disk for disk in context.state.disks_of(vm) if not disk.shareable]
+    return [disk for disk in own if request.disk_ids is None or disk.id in request.disk_ids]
 
 
 async def _make(context: Context, creation: Creation) -> None:
-    vm, request, state = creation.vm, creation.request, context.state
-    host = context.host_of(vm) if rules.is_alive(vm) else context.any_host()
-    disks = [state.disks[disk_id] for disk_id in creation.snapshot.volumes]
-    new_ids = {disk.id: request.image_ids.get(disk.id) or state.new_id() for disk in disks}
+    vm, snapshot = creation.vm, creation.snapshot
+    host = context.host_of(vm) if rules.writes(vm) else context.any_host()
+    disks = list(volumes.frozen_by(context.state, snapshot))
     try:
         for disk in disks:
-            bitmaps = (request.bitmap,) if request.bitmap and disk.format == "cow" else ()
-            overlay = disk.path.with_name(new_ids[disk.id])
-            await host.create_overlay(overlay, disk.path, disk.volume_format, bitmaps=bitmaps)
-        if rules.is_alive(vm) and disks:
-            await _go_on(context, creation, {disk.id: disk.path.with_name(new_ids[disk.id]) for disk in disks})
+            frozen = snapshot.volumes[disk.id]
+            bitmaps = (creation.request.bitmap,) if creation.request.bitmap and frozen.format == "cow" else ()
+            base = disk.path.with_name(frozen.image_id)
+            await host.create_overlay(disk.path, base, format_on_host(frozen.format), bitmaps=bitmaps)
+        plugged = [disk for disk in disks if vm.attachments[disk.id].active]  # nobody writes to the others
+        if rules.writes(vm) and plugged:
+            await _go_on(context, creation, {disk.id: disk.path for disk in plugged})
     except HostError:
-        await _remove_overlays(host, disks, new_ids)
+        await _remove_overlays(host, disks)
         raise
-    for disk in disks:
-        frozen = FrozenVolume(image_id=disk.image_id, format=disk.format, size=disk.provisioned_size)
-        creation.snapshot.volumes[disk.id] = frozen
-        disk.volumes.append(disk.image_id)
-        disk.image_id = new_ids[disk.id]
-        disk.path, disk.format, disk.sparse = disk.path.with_name(disk.image_id), "cow", True
 
 
 async def _go_on(context: Context, creation: Creation, overlays: Mapping[str, Path]) -> None:
@@ -143,20 +138,25 @@ async def _go_on(context: Context, creation: Creation, overlays: Mapping[str, Pa
         raise
 
 
-async def _remove_overlays(host: Host, disks: list[Disk], new_ids: Mapping[str, str]) -> None:
+async def _remove_overlays(host: Host, disks: list[Disk]) -> None:
     for disk in disks:
         try:
-            await host.delete_volume(disk.path.with_name(new_ids[disk.id]))
+            await host.delete_volume(disk.path)
         except HostError as error:
             log.info("The new volume of disk %s stays behind: %s", disk.alias, error)
 
 
+def _go_back(context: Context, snapshot: Snapshot) -> None:
+    """Forget a snapshot that was not made: its disks are in the volumes again that it was to freeze."""
+    for disk in volumes.frozen_by(context.state, snapshot):
+        volumes.go_back(disk, snapshot.volumes[disk.id])
+    context.state.snapshots.pop(snapshot.id, None)
+
+
 def _unlock(context: Context, creation: Creation) -> None:
-    for disk_id in creation.snapshot.volumes:
-        context.state.disks[disk_id].status = "ok"
+    for disk in volumes.frozen_by(context.state, creation.snapshot):
+        disk.status = "ok"
     creation.snapshot.status = "ok"
-    if creation.vm.status == "image_locked":
-        creation.vm.status = "down"
 
 
 def covered(context: Context, vm: Vm) -> list[tuple[Disk, FrozenVolume]]:

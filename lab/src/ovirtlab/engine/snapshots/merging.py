@@ -12,7 +12,6 @@ from ovirtlab.engine.context import Context
 from ovirtlab.engine.entities import Disk, Vm
 from ovirtlab.engine.faults import Fault
 from ovirtlab.engine.jobs import Cause
-from ovirtlab.engine.locks import Lock
 from ovirtlab.engine.records import Snapshot
 from ovirtlab.engine.snapshots import audit, rules, volumes
 from ovirtlab.engine.snapshots.volumes import format_on_host
@@ -36,81 +35,110 @@ _CODES_OF_DISKS = _Codes(started=audit.DISK_REMOVAL_STARTED, removed=audit.DISK_
 
 @dataclass(frozen=True, kw_only=True)
 class Removal:
-    """A snapshot that is being removed, of all its disks or some, with what it holds.
+    """A snapshot that is being removed, of all its disks or some, whose volumes are locked meanwhile.
 
-    `whole` when the snapshot itself shall go, and not only its `disk_ids`.
+    `whole` when the snapshot itself shall go, and not only its `disk_ids`; `live` when the VM's own QEMU merges.
     """
 
     vm: Vm
     snapshot: Snapshot
     disk_ids: tuple[str, ...]
     whole: bool
-    lock: Lock
+    live: bool
     cause: Cause
 
 
-def begin(
-    context: Context, vm: Vm, snapshot: Snapshot, *, cause: Cause, disk_ids: tuple[str, ...] | None = None
-) -> Removal:
-    """Check and lock a snapshot for its removal; `run` merges it. `disk_ids` limits that to some disks."""
+def begin(context: Context, vm: Vm, snapshot: Snapshot, *, cause: Cause) -> Removal:
+    """Check a snapshot for its removal, and lock it with its disks; `run` merges it. The VM itself is free again."""
+    with rules.take(context, vm, action=rules.REMOVE):
+        rules.check_no_backup(context, vm, rules.REMOVE)
+        return begin_locked(context, vm, snapshot, cause=cause)
+
+
+def begin_of_backup(context: Context, vm: Vm, snapshot: Snapshot, *, cause: Cause) -> Removal:
+    """The same for the snapshot of a hybrid backup, which goes while that is under way."""
+    with rules.take(context, vm, action=rules.REMOVE):
+        return begin_locked(context, vm, snapshot, cause=cause)
+
+
+def begin_locked(context: Context, vm: Vm, snapshot: Snapshot, *, cause: Cause) -> Removal:
+    """Check a snapshot, and lock it with its disks, for a removal from a VM that its caller has locked."""
     rules.check_removal(context, vm, snapshot)
-    why = f"Snapshot is currently being removed from VM {vm.name}."
-    lock = rules.take(context, vm, why=why, action=rules.REMOVE)
     snapshot.status = "locked"
-    wanted = tuple(snapshot.volumes) if disk_ids is None else disk_ids
-    whole = disk_ids is None
+    return _begin(context, vm, snapshot, cause, tuple(snapshot.volumes), whole=True)
+
+
+def begin_disk(context: Context, vm: Vm, snapshot: Snapshot, disk: Disk, *, cause: Cause) -> Removal:
+    """Check one disk of a snapshot for its removal, and lock its volumes; the snapshot itself stays as it is."""
+    with context.state.locks.take(exclusive=[("disk", disk.id)], why=rules.BUSY, action=rules.REMOVE_DISK):
+        rules.check_disk_removal(context, vm, snapshot, disk)
+        return _begin(context, vm, snapshot, cause, (disk.id,), whole=False)
+
+
+def _begin(
+    context: Context, vm: Vm, snapshot: Snapshot, cause: Cause, disk_ids: tuple[str, ...], *, whole: bool
+) -> Removal:
+    for disk in _disks(context, disk_ids):
+        disk.lock_volumes()
     started = (_CODES if whole else _CODES_OF_DISKS).started
-    audit.tell(context, snapshot, started, cause=cause, disks=_names(context, wanted))
-    if vm.status == "down":
-        vm.status = "image_locked"
-    return Removal(vm=vm, snapshot=snapshot, disk_ids=wanted, whole=whole, lock=lock, cause=cause)
+    audit.tell(context, snapshot, started, cause=cause, disks=_names(context, disk_ids))
+    live = rules.merges_live(vm)
+    return Removal(vm=vm, snapshot=snapshot, disk_ids=disk_ids, whole=whole, live=live, cause=cause)
 
 
 async def run(context: Context, removal: Removal) -> bool:
-    """Merge a snapshot away. Disks whose merge fails stay in it as illegal, to be tried again; then False."""
-    vm, snapshot = removal.vm, removal.snapshot
+    """Merge a snapshot away. Disks whose merge fails stay in it, to be tried again; then False."""
+    snapshot = removal.snapshot
     codes = _CODES if removal.whole else _CODES_OF_DISKS
-    text = f"Removing Snapshot {snapshot.description} of VM {vm.name}"
+    text = f"Removing Snapshot {snapshot.description} of VM {removal.vm.name}"
     job = jobs.begin(context.state, text, cause=removal.cause, listed=not snapshot.quiet)
-    merged: list[str] = []
-    with removal.lock:
-        try:
-            merged = [disk_id for disk_id in removal.disk_ids if await _merge(context, vm, snapshot, disk_id)]
-        finally:
-            snapshot.status = "ok"
-            if vm.status == "image_locked":
-                vm.status = "down"
-            done = len(merged) == len(removal.disk_ids)
-            if done and not snapshot.volumes:
-                context.state.snapshots.pop(snapshot.id, None)
-            jobs.end(context.state, job, succeeded=done)
-    if not done and removal.whole:
-        kept = _names(context, sorted(snapshot.illegal))
-        audit.tell(context, snapshot, audit.PARTIALLY_REMOVED, cause=removal.cause, disks=kept)
-    outcome = codes.removed if done else codes.failed
+    left = list(removal.disk_ids)
+    try:
+        left = [disk_id for disk_id in removal.disk_ids if not await _merge(context, removal, disk_id)]
+    finally:
+        _unlock(context, removal, left)
+        jobs.end(context.state, job, succeeded=not left)
+    if left and removal.whole:
+        audit.tell(context, snapshot, audit.PARTIALLY_REMOVED, cause=removal.cause, disks=_names(context, left))
+    outcome = codes.failed if left else codes.removed
     audit.tell(context, snapshot, outcome, cause=removal.cause, disks=_names(context, removal.disk_ids))
-    return done
+    return not left
+
+
+def _unlock(context: Context, removal: Removal, left: list[str]) -> None:
+    for disk in _disks(context, removal.disk_ids):
+        disk.unlock_volumes()
+    removal.snapshot.merge_failed = bool(left)
+    if removal.whole:
+        removal.snapshot.status = "ok"
+        if not left:
+            context.state.snapshots.pop(removal.snapshot.id, None)
+
+
+def _disks(context: Context, disk_ids: Iterable[str]) -> list[Disk]:
+    return [context.state.disks[disk_id] for disk_id in disk_ids if disk_id in context.state.disks]
 
 
 def _names(context: Context, disk_ids: Iterable[str]) -> str:
-    return ", ".join(context.state.disks[disk_id].alias for disk_id in disk_ids if disk_id in context.state.disks)
+    return ", ".join(disk.alias for disk in _disks(context, disk_ids))
 
 
-async def _merge(context: Context, vm: Vm, snapshot: Snapshot, disk_id: str) -> bool:
-    """Merge one disk of a snapshot and forget its frozen volume; False when it is left illegal."""
-    disk = context.state.disks.get(disk_id)
+async def _merge(context: Context, removal: Removal, disk_id: str) -> bool:
+    """Merge one disk of a snapshot and forget its frozen volume; False when it stays, illegal after a live merge."""
+    vm, snapshot, disk = removal.vm, removal.snapshot, context.state.disks.get(disk_id)
     if disk is None:
         snapshot.volumes.pop(disk_id, None)
         return True
+    base_id = snapshot.volumes[disk_id].image_id
     try:
         context.faults.check("merge", vm.id)
-        top = await _write_down(context, vm, disk, snapshot.volumes[disk_id].image_id)
+        top = await _write_down(context, removal, disk, base_id)
     except (HostError, Fault) as error:
         log.info("Snapshot %s of disk %s was not merged: %s", snapshot.id, disk.alias, error)
-        snapshot.illegal.add(disk_id)
+        if removal.live:
+            disk.troubled[base_id] = "illegal"
         return False
     _take_over(context, disk, snapshot, top)
-    snapshot.illegal.discard(disk_id)
     try:
         await context.any_host(vm.host_id).delete_volume(disk.path.with_name(top))
     except (HostError, Fault) as error:
@@ -118,13 +146,14 @@ async def _merge(context: Context, vm: Vm, snapshot: Snapshot, disk_id: str) -> 
     return True
 
 
-async def _write_down(context: Context, vm: Vm, disk: Disk, base_id: str) -> str:
+async def _write_down(context: Context, removal: Removal, disk: Disk, base_id: str) -> str:
     """Merge the volume above `base_id` into it, and return the image id of the one merged."""
+    vm = removal.vm
     ids = [*disk.volumes, disk.image_id]
     place = ids.index(base_id)
     top_id = ids[place + 1]
     top, base = disk.path.with_name(top_id), disk.path.with_name(base_id)
-    if vm.host_id:
+    if removal.live:
         await context.host_of(vm).merge_live(vm.id, disk.id, top=top, base=base)
         return top_id
     child = disk.path.with_name(ids[place + 2]) if place + 2 < len(ids) else None
@@ -134,12 +163,14 @@ async def _write_down(context: Context, vm: Vm, disk: Disk, base_id: str) -> str
 
 
 def _take_over(context: Context, disk: Disk, snapshot: Snapshot, top_id: str) -> None:
-    """Let the frozen volume stand where the one merged into it stood."""
+    """Let the frozen volume stand, unlocked, where the one merged into it stood."""
     frozen = snapshot.volumes.pop(disk.id)
+    disk.troubled.pop(frozen.image_id, None)
+    disk.troubled.pop(top_id, None)
     if top_id == disk.image_id:
-        disk.volumes.remove(frozen.image_id)
-        disk.image_id, disk.format = frozen.image_id, frozen.format
-        disk.path = disk.path.with_name(disk.image_id)
+        volumes.go_back(disk, frozen)
+        disk.status = "ok"
+        disk.backup = disk.backup if disk.format == "cow" else "none"
         return
     newer = volumes.freezer(context.state, disk, top_id)
     disk.volumes.remove(top_id)

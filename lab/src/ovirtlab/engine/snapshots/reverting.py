@@ -12,9 +12,8 @@ from contextlib import AsyncExitStack
 from ovirtlab.engine import checkpoints, jobs
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.entities import Disk, Vm
-from ovirtlab.engine.faults import Fault, conflict
+from ovirtlab.engine.faults import Fault
 from ovirtlab.engine.jobs import Cause
-from ovirtlab.engine.locks import Lock
 from ovirtlab.engine.records import FrozenVolume, Snapshot, StashedDisk
 from ovirtlab.engine.snapshots import audit, rules, volumes
 from ovirtlab.engine.snapshots.volumes import format_on_host
@@ -22,50 +21,50 @@ from ovirtlab.host.api import HostError
 
 log = logging.getLogger(__name__)
 
-_LOCKED = "VM is locked. Please try again in a few minutes."
 _BEFORE = "Active VM before the preview"
 
 
-def take(context: Context, vm: Vm, snapshot: Snapshot, *, action: str) -> Lock:
-    """Check and lock a VM that shall go back to a snapshot, by `preview` or `restore`."""
-    rules.check_revert(context, vm, snapshot, action)
-    return _lock(context, vm, action)
+def lock_for_preview(context: Context, vm: Vm, snapshot: Snapshot) -> None:
+    """Check a VM that shall go back to a snapshot, by `preview` or `restore`; its images are locked from then on."""
+    with rules.take(context, vm, action=rules.PREVIEW):
+        rules.check_preview(context, vm, snapshot)
+        vm.status = "image_locked"
 
 
-def take_previewing(context: Context, vm: Vm, *, action: str) -> Lock:
-    """Check and lock a VM whose preview shall end, by `commit` or `undo`."""
-    if rules.preview_of(context, vm) is None:
-        raise conflict(f"{action}. VM is not previewing a Snapshot.")
-    if vm.status != "down":
-        raise conflict(f"{action}. VM must be in status Down.")
-    return _lock(context, vm, action)
+def lock_for_end(context: Context, vm: Vm, *, final: bool) -> None:
+    """Check a VM whose preview shall end, by `commit`, which is `final`, or by `undo`; its images are locked then."""
+    with rules.take(context, vm, action=rules.REVERT):
+        rules.check_preview_ends(context, vm)
+        if final:
+            rules.check_not_elsewhere(context, rules.REVERT, vm.attachments)
+        vm.status = "image_locked"
 
 
-async def preview(context: Context, vm: Vm, snapshot: Snapshot, *, cause: Cause, lock: Lock) -> None:
-    """Let the disks of a snapshot go on from it; what they were until now is put aside. Releases the lock."""
-    with lock, jobs.job(context.state, f"Preview VM {vm.name} Snapshot {snapshot.description}", cause=cause):
+async def preview(context: Context, vm: Vm, snapshot: Snapshot, *, cause: Cause) -> None:
+    """Let the disks of a snapshot go on from it; what they were until now is put aside. Unlocks the VM."""
+    with jobs.job(context.state, f"Preview VM {vm.name} Snapshot {snapshot.description}", cause=cause):
         await _go_back(context, vm, snapshot, cause)
         vm.status = "down"
 
 
-async def commit(context: Context, vm: Vm, *, cause: Cause, lock: Lock) -> None:
+async def commit(context: Context, vm: Vm, *, cause: Cause) -> None:
     """Make a preview final: what was put aside goes, with the snapshots in it and all checkpoints."""
-    with lock, jobs.job(context.state, f"Restoring VM {vm.name} from Snapshot", cause=cause):
+    with jobs.job(context.state, f"Restoring VM {vm.name} from Snapshot", cause=cause):
         await _settle(context, vm, cause)
         vm.status = "down"
 
 
-async def restore(context: Context, vm: Vm, snapshot: Snapshot, *, cause: Cause, lock: Lock) -> None:
+async def restore(context: Context, vm: Vm, snapshot: Snapshot, *, cause: Cause) -> None:
     """Go back to a snapshot for good."""
-    with lock, jobs.job(context.state, f"Restoring VM {vm.name} from Snapshot {snapshot.description}", cause=cause):
+    with jobs.job(context.state, f"Restoring VM {vm.name} from Snapshot {snapshot.description}", cause=cause):
         if await _go_back(context, vm, snapshot, cause):
             await _settle(context, vm, cause)
         vm.status = "down"
 
 
-async def undo(context: Context, vm: Vm, *, cause: Cause, lock: Lock) -> None:
+async def undo(context: Context, vm: Vm, *, cause: Cause) -> None:
     """End a preview: the disks are again what they were before it."""
-    with lock, jobs.job(context.state, f"Undoing Snapshot Preview for VM {vm.name}", cause=cause):
+    with jobs.job(context.state, f"Undoing Snapshot Preview for VM {vm.name}", cause=cause):
         before = rules.preview_of(context, vm)
         if before is not None:
             audit.tell(context, before, audit.UNDO_STARTED, cause=cause)
@@ -76,12 +75,6 @@ async def undo(context: Context, vm: Vm, *, cause: Cause, lock: Lock) -> None:
             _end_preview(context, vm)
             audit.tell(context, before, audit.UNDONE, cause=cause)
         vm.status = "down"
-
-
-def _lock(context: Context, vm: Vm, action: str) -> Lock:
-    lock = rules.take(context, vm, why=_LOCKED, action=action)
-    vm.status = "image_locked"
-    return lock
 
 
 async def _go_back(context: Context, vm: Vm, snapshot: Snapshot, cause: Cause) -> bool:
@@ -106,8 +99,7 @@ async def _go_back(context: Context, vm: Vm, snapshot: Snapshot, cause: Cause) -
     before = Snapshot(id=state.new_id(), vm_id=vm.id, description=_BEFORE, date=context.clock.now(), type="preview")
     for disk in disks:
         frozen = snapshot.volumes[disk.id]
-        active = FrozenVolume(image_id=disk.image_id, format=disk.format, size=disk.provisioned_size)
-        before.stash[disk.id] = StashedDisk(active=active, volumes=tuple(disk.volumes))
+        before.stash[disk.id] = StashedDisk(active=volumes.active(disk), volumes=tuple(disk.volumes))
         kept = disk.volumes[: disk.volumes.index(frozen.image_id) + 1]
         new = FrozenVolume(image_id=new_ids[disk.id], format="cow", size=frozen.size)
         _set_active(disk, new, tuple(kept))
@@ -146,8 +138,9 @@ def _end_preview(context: Context, vm: Vm) -> None:
 
 
 def _set_active(disk: Disk, volume: FrozenVolume, below: tuple[str, ...]) -> None:
-    disk.image_id, disk.format, disk.provisioned_size = volume.image_id, volume.format, volume.size
+    disk.image_id, disk.format, disk.sparse = volume.image_id, volume.format, volume.sparse
     disk.path, disk.volumes = disk.path.with_name(volume.image_id), list(below)
+    disk.provisioned_size = volume.size
 
 
 async def _delete(context: Context, disk: Disk, image_ids: list[str]) -> None:

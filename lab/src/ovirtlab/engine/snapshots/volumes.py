@@ -36,9 +36,7 @@ class DiskSnapshot:
         """As clients see it."""
         if self.snapshot is None:
             return self.disk.status
-        if self.in_use or self.snapshot.status == "locked":
-            return "locked"
-        return "illegal" if self.disk.id in self.snapshot.illegal else "ok"
+        return "locked" if self.in_use else self.disk.troubled.get(self.volume.image_id, "ok")
 
 
 def chain(state: State, disk: Disk) -> list[DiskSnapshot]:
@@ -52,8 +50,29 @@ def chain(state: State, disk: Disk) -> list[DiskSnapshot]:
             in_use = image_id in transferred
             found.append(DiskSnapshot(disk=disk, volume=volume, parent_id=parent, snapshot=snapshot, in_use=in_use))
             parent = image_id
-    active = FrozenVolume(image_id=disk.image_id, format=disk.format, size=disk.provisioned_size)
-    return [*found, DiskSnapshot(disk=disk, volume=active, parent_id=parent, snapshot=None)]
+    return [*found, DiskSnapshot(disk=disk, volume=active(disk), parent_id=parent, snapshot=None)]
+
+
+def active(disk: Disk) -> FrozenVolume:
+    """The volume of a disk that is written to, as it would be frozen now."""
+    return FrozenVolume(image_id=disk.image_id, format=disk.format, size=disk.provisioned_size, sparse=disk.sparse)
+
+
+def go_on(disk: Disk, image_id: str) -> None:
+    """Let a disk go on in a new volume over the one it has."""
+    disk.volumes.append(disk.image_id)
+    _use(disk, FrozenVolume(image_id=image_id, format="cow", size=disk.provisioned_size))
+
+
+def go_back(disk: Disk, frozen: FrozenVolume) -> None:
+    """Let a disk be again in the volume below its active one, of the size that it has now."""
+    disk.volumes.remove(frozen.image_id)
+    _use(disk, frozen)
+
+
+def _use(disk: Disk, volume: FrozenVolume) -> None:
+    disk.image_id, disk.format, disk.sparse = volume.image_id, volume.format, volume.sparse
+    disk.path = disk.path.with_name(volume.image_id)
 
 
 def find(state: State, disk: Disk, image_id: str) -> DiskSnapshot | None:
@@ -75,11 +94,32 @@ def of_vm(state: State, vm_id: str) -> list[Snapshot]:
     return [snapshot for snapshot in state.snapshots.values() if snapshot.vm_id == vm_id]
 
 
-def illegal_disks(state: State, vm_id: str) -> Iterator[Disk]:
-    """Disks of a VM with a volume that a failed merge has left behind."""
-    for disk_id in {disk_id for snapshot in of_vm(state, vm_id) for disk_id in snapshot.illegal}:
-        if disk_id in state.disks:
-            yield state.disks[disk_id]
+def frozen_by(state: State, snapshot: Snapshot) -> Iterator[Disk]:
+    """The disks of a snapshot that still exist."""
+    return (state.disks[disk_id] for disk_id in snapshot.volumes if disk_id in state.disks)
+
+
+def is_illegal(snapshot: Snapshot, disk: Disk) -> bool:
+    """Whether a live merge of a disk has failed and left what the snapshot has frozen of it illegal."""
+    return disk.troubled.get(snapshot.volumes[disk.id].image_id) == "illegal"
+
+
+def status_in(state: State, snapshot: Snapshot, disk: Disk) -> str:
+    """The status of what a snapshot has frozen of a disk, and of the disk itself when that is not in it."""
+    frozen = snapshot.volumes.get(disk.id)
+    found = find(state, disk, frozen.image_id) if frozen is not None else None
+    return found.status if found is not None else disk.status
+
+
+def in_removal(state: State, snapshot: Snapshot) -> list[DiskSnapshot]:
+    """What a removal of a snapshot changes: the volumes above those it has frozen, then these themselves."""
+    above, frozen = [], []
+    for disk in frozen_by(state, snapshot):
+        found = chain(state, disk)
+        place = next(index for index, item in enumerate(found) if item.snapshot is snapshot)
+        above += found[place + 1 : place + 2]
+        frozen.append(found[place])
+    return [*above, *frozen]
 
 
 def backing(state: State, disk: Disk, image_id: str = "") -> tuple[BackingVolume, ...]:
