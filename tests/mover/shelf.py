@@ -16,9 +16,10 @@ from overkeep.blocks.memory import MemoryDisk
 from overkeep.blocks.qcow2.form import Form
 from overkeep.blocks.qcow2.reader import ChainReader
 from overkeep.model.points import Changes
+from overkeep.mover.bookkeeping import merge_images
 from overkeep.mover.copy_terms import Options, Place
 from overkeep.mover.disk_copies import back_up
-from overkeep.mover.orders import CopyResult, Progress
+from overkeep.mover.orders import CopyResult, MergeResult, Progress
 from overkeep.mover.stopping import Stoppable
 from overkeep.units import KIB, MIB
 from tests.mover.bench import tool
@@ -43,18 +44,32 @@ class Watching(Stoppable):
         self.heard.append(progress)
 
 
+class Impatient(Watching):
+    """A watch that has had enough when it was asked so many times."""
+
+    def __init__(self, patience: int) -> None:
+        super().__init__()
+        self._left = patience
+
+    @property
+    def stopped(self) -> bool:
+        self._left -= 1
+        return self._left < 0
+
+
 class Shelf:
-    """Points of one disk in a folder: `p1.qcow2` and so on, each upon the one before."""
+    """Points of one disk in a folder: `p1.qcow2` and so on, each upon the one before that is still there."""
 
     def __init__(self, folder: Path, *, form: Form = FORMS["plain"]) -> None:
         self.folder = folder
         self.form = form
         self.count = 0
+        self.names: list[str] = []
         self.watch = Watching()
 
     @property
     def newest(self) -> str:
-        return f"p{self.count}.qcow2"
+        return self.names[-1]
 
     @property
     def place(self) -> Place:
@@ -62,12 +77,18 @@ class Shelf:
 
     def back_up(self, disk: MemoryDisk, changes: Changes, **options: Any) -> CopyResult:
         """Make the next point."""
-        backing = self.newest if self.count and changes is not Changes.ALL else None
+        backing = self.newest if self.names and changes is not Changes.ALL else None
         place = Place(folder=self.folder, name=f"p{self.count + 1}.qcow2", backing=backing)
         made = Options(**{"form": self.form, **options})
         result = back_up(disk, place, changes=changes, options=made, watch=self.watch)
         self.count += 1
+        self.names.append(place.name)
         return result
+
+    def merge(self, *names: str, watch: Watching | None = None) -> MergeResult:
+        """Let points end, and remove their images."""
+        self.names = [name for name in self.names if name not in names]
+        return merge_images(self.folder, names, watch=watch or self.watch)
 
     def check(self, disk: MemoryDisk) -> None:
         """Compare the newest point with `disk`, read by us and by qemu-img, and by its digests."""

@@ -12,6 +12,7 @@ from overkeep.blocks.buffers import CLUSTER
 from overkeep.blocks.compression import Compression
 from overkeep.blocks.digests import sums_name
 from overkeep.blocks.qcow2.form import Form
+from overkeep.blocks.verify import verify_image
 from overkeep.units import GIB, KIB, MIB
 from tests.blocks.merge.world import World, content, run
 
@@ -284,6 +285,7 @@ def test_images_of_every_form(folder: Path, below: str, above: str) -> None:
     world.verify_tidy()
     for name in world.points:
         world.verify_digests(name)
+        assert verify_image(folder, name).sound
     world.merge(names[1])
     world.verify()
 

@@ -14,7 +14,7 @@ from overkeep.blocks.errors import on_target
 from overkeep.blocks.files import sync_folder
 from overkeep.blocks.merge.folder import backings, header_of, opened, stored, unlink, unlink_merged
 from overkeep.blocks.merge.intent import Intent, Journal, Phase
-from overkeep.blocks.merge.making import Extender, Watch, decide, is_switched, rewrite
+from overkeep.blocks.merge.making import Extender, Watch, cluster_of, decide, is_switched, rewrite
 from overkeep.blocks.merge.plan import Run, plan
 from overkeep.blocks.merge.sums import write_digests
 from overkeep.blocks.qcow2.carrier import repeat_switch
@@ -117,7 +117,8 @@ class _Merger:
     def _with_digests(self, view: View, intent: Intent) -> Intent:
         if intent.phase is not Phase.DIGESTS:
             return intent
-        write_digests(self._folder, view, self._watch.cancelled)
+        cluster = cluster_of(view, intent)
+        write_digests(self._folder, view, cluster=cluster, cancelled=self._watch.cancelled)
         after = replace(intent, phase=Phase.COPYING)
         self._journal.save(after)
         return after

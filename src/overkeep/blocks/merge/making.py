@@ -76,6 +76,12 @@ def _form(view: View, *, packed: bool) -> Form:
     return Form(cluster=max(header.cluster, SMALLEST_CLUSTER), compression=header.compression if packed else None)
 
 
+def cluster_of(view: View, intent: Intent) -> int:
+    """Bytes of a cluster of the merged image."""
+    carrier = next((image for image in view.images if image.name == intent.carrier), None)
+    return carrier.header.cluster if carrier is not None else _form(view, packed=False).cluster
+
+
 class Extender:
     """Extends the carrier of an intent until it shows what the whole run does. Close it at the end."""
 

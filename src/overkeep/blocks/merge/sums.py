@@ -20,7 +20,7 @@ from overkeep.blocks.expected import open_digests
 from overkeep.blocks.qcow2.held import HOLE, STRETCH, ZEROES
 from overkeep.blocks.qcow2.image import ImageFile
 from overkeep.blocks.qcow2.reader import ChainReader
-from overkeep.blocks.qcow2.runs import Bools
+from overkeep.blocks.qcow2.runs import Bools, Bytes8
 from overkeep.blocks.qcow2.view import View
 from overkeep.logs import fields
 
@@ -29,13 +29,18 @@ _CLUSTERS = STRETCH // CLUSTER
 log = logging.getLogger(__name__)
 
 
-def write_digests(folder: Path, view: View, cancelled: Callable[[], bool]) -> None:
-    """Give the newest image of `view` the digests of everything that its run shows; durable once this returns."""
+def write_digests(folder: Path, view: View, *, cluster: int, cancelled: Callable[[], bool]) -> None:
+    """Give the newest image of `view` the digests of everything that its run shows; durable once this returns.
+
+    `cluster` is that of the merged image: where one of its clusters is larger than what the run holds there, it holds
+    what lies round that, too.
+    """
     with ExitStack() as stack:
         known = [_known(folder, image, stack) for image in view.images]
         writer = stack.enter_context(closing(DigestWriter(folder / sums_name(view.images[0].name), size=view.size)))
         reader = stack.enter_context(closing(ChainReader(folder, view.images[0].name)))
-        copy(reader, DigestSink(writer, view.size), _compose(view, known, writer), cancelled=cancelled)
+        missing = _compose(view, view.seen(cluster), known, writer)
+        copy(reader, DigestSink(writer, view.size), missing, cancelled=cancelled)
         writer.finish()
 
 
@@ -63,18 +68,27 @@ def _known(folder: Path, image: ImageFile, stack: ExitStack) -> _Known:
     return _Known(digests)
 
 
-def _compose(view: View, known: list[_Known], writer: DigestWriter) -> Iterator[Extent]:
-    """Write what is known, and yield what must be read."""
+def _compose(view: View, merged: View, known: list[_Known], writer: DigestWriter) -> Iterator[Extent]:
+    """Write what is known, and yield what must be read of what the `merged` image will hold."""
     for stretch in range(view.stretches):
         shown = view.shown(stretch)
+        held = shown.kinds if merged.grain == view.grain else _widened(merged, stretch)
         found = row(ABSENT * _CLUSTERS).copy()
         found[shown.kinds == ZEROES] = row(ZERO)
         for depth in np.unique(shown.providers[shown.kinds > ZEROES]).tolist():
             mine = (shown.providers == depth) & (shown.kinds > ZEROES)
             found[mine] = known[depth].of(stretch)[mine]
         _write(writer, stretch, found)
-        missing = (shown.kinds != HOLE) & ~found.any(axis=1)
+        missing = (held != HOLE) & ~found.any(axis=1)
         yield from _extents(stretch, missing, view.size)
+
+
+def _widened(merged: View, stretch: int) -> Bytes8:
+    """The kind of the merged image's cluster in which each cluster of a stretch lies."""
+    kinds = np.repeat(merged.shown(stretch).kinds, merged.grain // CLUSTER)
+    there = -(-merged.size // CLUSTER) - stretch * _CLUSTERS
+    kinds[max(there, 0) :] = HOLE
+    return kinds
 
 
 def _write(writer: DigestWriter, stretch: int, found: Row) -> None:
