@@ -405,6 +405,16 @@ EXAMPLES = (
         ),
     ),
     Example(
+        program="add_instance_type.py",
+        holds=lambda world: (
+            world.sdk.instance_types_service().list(search="name=myinstancetype")[0].cpu.topology.sockets == 2
+        ),
+    ),
+    Example(
+        program="add_openstack_image_provider.py",
+        holds=lambda world: "myglance" in str(world.state.stored["openstack_image_provider"]),
+    ),
+    Example(
         program="upgrade_host.py",
         before=with_updates,
         holds=lambda world: (
@@ -451,10 +461,8 @@ LEFT_OUT = {
     "upload_ova_as_vm_or_template.py": "OVA files are not in the lab",
     "add_bond.py": "bonds and addresses of hosts' NICs: the lab's networks are made when it starts",
     "add_host.py": "installs a host over SSH: the lab's hosts are made when it starts",
-    "add_instance_type.py": "instance types are not in the lab",
     "add_iscsi_data_storage_domain.py": "iSCSI: the lab has file domains only",
     "add_lun_disk_to_vm.py": "iSCSI: the lab has file domains only",
-    "add_openstack_image_provider.py": "needs OpenStack Glance",
     "add_vm_pool.py": "VM pools are not in the lab",
     "fix_dup_nic_macs.py": "Python 2 only: it calls dict.iteritems",
     "import_glance_image.py": "needs OpenStack Glance",
