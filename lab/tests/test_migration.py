@@ -55,9 +55,9 @@ def move(lab: Lab, vm: str, host: str) -> None:
 
 
 @contextmanager
-def moving(lab: Lab, vm: str, host: str) -> Iterator[None]:
+def moving(lab: Lab, vm: str, host: str, *, megabits: int = 8) -> Iterator[None]:
     """A migration that takes its time; in the block its memory is on the way."""
-    limit(lab, 8)
+    limit(lab, megabits)
     try:
         migrate(lab, vm, host)
         wait(lambda: progress(lab, vm) > 0)
@@ -142,4 +142,28 @@ def test_a_migration_that_is_cut_leaves_the_guest_where_it_was(lab: Lab, fault: 
         assert lab.back_up("web")[0] == "succeeded"
     move(lab, "web", "beta")
     assert guest(lab, "cat /tmp/mark") == "here"
+    move(lab, "web", "alpha")
+
+
+def test_a_migration_goes_on_over_a_restart_of_the_engine(lab: Lab):
+    guest(lab, "echo here >/tmp/mark")
+    with moving(lab, "web", "beta", megabits=64):
+        lab.faults.do("engine-restart")
+        assert lab.state("web") == "migrating"
+    wait(lambda: is_at(lab, "web", "beta"))
+    assert guest(lab, "cat /tmp/mark") == "here"
+    assert lab.back_up("web")[0] == "succeeded"
+    move(lab, "web", "alpha")
+
+
+def test_a_migration_that_is_cut_after_a_restart_of_the_engine_leaves_the_guest_where_it_was(lab: Lab):
+    guest(lab, "echo here >/tmp/mark")
+    before = lab.last_event()
+    with moving(lab, "web", "beta"):
+        lab.faults.do("engine-restart")
+        with lab.faults.during("network-cut", host="beta", how="down"):
+            wait(lambda: is_at(lab, "web", "alpha"))
+    wait(lambda: FAILED in lab.codes(before))
+    assert guest(lab, "cat /tmp/mark") == "here"
+    move(lab, "web", "beta")
     move(lab, "web", "alpha")

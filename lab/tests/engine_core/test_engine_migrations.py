@@ -371,15 +371,79 @@ def test_who_may_not_migrate(lab: Any, system: Any) -> None:
     connection.close()
 
 
-def test_a_migration_goes_on_over_a_restart_of_the_engine(lab: Any, system: Any) -> None:
-    web = service(lab, system)
+@contextmanager
+def restarted_on_the_way(lab: Any, web: Any) -> Iterator[None]:
+    """The engine restarts while the VM is half on its way to another host, and stays there for the block."""
     with held(lab):
         web.migrate()
         lab.wait(lambda: lab.engine.state.vms[lab.vm_id("web")].migration_progress == 50)
         lab.run(lab.engine.restart())
         assert web.get().status == types.VmStatus.MIGRATING
+        yield
+
+
+def hosts_of(lab: Any, name: str = "web") -> list[str]:
+    """The hosts that have the VM, by what they say themselves."""
+    return [host.name for host in lab.hosts if lab.vm_id(name) in host.machines]
+
+
+def test_a_migration_goes_on_over_a_restart_of_the_engine(lab: Any, system: Any) -> None:
+    web = service(lab, system)
+    with restarted_on_the_way(lab, web):
+        pass
     up_at(lab, web, 1)
-    assert [host.id for host in lab.hosts if lab.vm_id("web") in host.machines] == [lab.hosts[1].id]
+    assert hosts_of(lab) == ["host2"]
     lab.wait(lambda: 63 in lab.codes())
     web.migrate()
     up_at(lab, web, 0)
+
+
+def test_a_migration_can_be_cancelled_after_a_restart_of_the_engine(lab: Any, system: Any) -> None:
+    web = service(lab, system)
+    with restarted_on_the_way(lab, web):
+        web.cancel_migration()
+        up_at(lab, web, 0)
+    assert hosts_of(lab) == ["host1"]
+    assert 63 not in lab.codes()
+    web.migrate()
+    up_at(lab, web, 1)
+
+
+def test_a_migration_that_fails_after_a_restart_of_the_engine_leaves_the_vm_free(lab: Any, system: Any) -> None:
+    web = service(lab, system)
+    broken(lab, 1, "no way")
+    with restarted_on_the_way(lab, web):
+        pass
+    lab.wait(lambda: 65 in lab.codes())
+    up_at(lab, web, 0)
+    assert hosts_of(lab) == ["host1"]
+    with refused("There is no host that satisfies current scheduling constraints"):
+        web.migrate(host=types.Host(name="host1"))  # where it is; nothing holds it
+    web.stop()
+    lab.wait(lambda: web.get().status == types.VmStatus.DOWN)
+
+
+def test_a_vm_that_dies_on_the_way_after_a_restart_of_the_engine_is_down(lab: Any, system: Any) -> None:
+    web, vm_id = service(lab, system), lab.vm_id("web")
+
+    async def die() -> None:
+        lab.hosts[0].change(vm_id, "down", "killed by signal 9")
+
+    with restarted_on_the_way(lab, web):
+        lab.run(die())
+    lab.wait(lambda: web.get().status == types.VmStatus.DOWN)
+    lab.wait(lambda: 64 in lab.codes())
+    assert hosts_of(lab) == []
+    web.start()
+    lab.wait(lambda: web.get().status == types.VmStatus.UP)
+
+
+def test_a_host_reaches_maintenance_over_a_restart_of_the_engine(lab: Any, system: Any) -> None:
+    first, web = host(lab, system, 0), service(lab, system)
+    with held(lab):
+        first.deactivate()
+        lab.wait(lambda: lab.engine.state.vms[lab.vm_id("web")].migration_progress == 50)
+        lab.run(lab.engine.restart())
+        assert first.get().status == types.HostStatus.PREPARING_FOR_MAINTENANCE
+    lab.wait(lambda: first.get().status == types.HostStatus.MAINTENANCE)
+    up_at(lab, web, 1)
