@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from overkeep.blocks.buffers import aligned_buffer
@@ -35,6 +35,8 @@ class Packing:
         self._allocate = allocate
         self._region: Region | None = None
         self._used = 0
+        self._full: dict[int, memoryview] = {}  # memory of regions that are being written, by their offset
+        self._spare: list[memoryview] = []
 
     def add(self, payload: bytes) -> tuple[int, Region | None]:
         """Find a place for `payload`; return it as an L2 entry, and a region that is full and must be written now."""
@@ -51,13 +53,24 @@ class Packing:
         room = self._room
         self._room = max(room, min(2 * room, _LARGEST_REGION))
         offset = self._allocate(room // self._cluster)
-        return Region(offset, aligned_buffer(room), offset + room)
+        memory = self._spare.pop() if self._spare and room == _LARGEST_REGION else aligned_buffer(room)
+        return Region(offset, memory, offset + room)
 
     def flush(self) -> Region | None:
         """Begin a new region with the next payload; return the one so far, as far as it is used."""
-        region, used = self._region, align_up(self._used, self._cluster)
+        region, end = self._region, self._used
+        used = align_up(end, self._cluster)
         self._region, self._used = None, 0
-        return Region(region.offset, region.data[:used], region.end) if region is not None and used else None
+        if region is None or not used:
+            return None
+        region.data[end:used] = bytes(used - end)  # the memory may have been another region's
+        if len(region.data) == _LARGEST_REGION:
+            self._full[region.offset] = region.data
+        return Region(region.offset, region.data[:used], region.end)
+
+    def written(self, offsets: Iterable[int]) -> None:
+        """Use the memory of the regions at `offsets` again; other offsets mean nothing here."""
+        self._spare += [self._full.pop(offset) for offset in offsets if offset in self._full]
 
 
 def packed_entry(offset: int, length: int, cluster: int) -> int:

@@ -81,6 +81,9 @@ class ImageWriter:
         with self._stages.spent("target"):
             for place, views in _joined(placed):
                 self._file.write(place, views)
+        if self._form.compression is not None:
+            with self._lock:
+                self._packing.written(place for place, _ in placed)
 
     def _prepared(self, offset: int, data: memoryview) -> _Content:
         """Look for zeroes and compress, which needs no lock."""
