@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from bench.datapath import ours
 from bench.datapath.backups import Bench, run
 from bench.datapath.disks import CLUSTER, change, scattered
 from bench.datapath.measure import Act, Pairs, Row, Task, cost, in_turn, limit_row, processor_row, wall_row
-from bench.datapath.servers import served
+from bench.datapath.servers import Served, served
 from overkeep.blocks.merge.acts import MergeStats, merge_away
 from overkeep.blocks.merge.making import Watch
 from overkeep.blocks.verify import Findings, verify_image
@@ -23,30 +25,38 @@ from overkeep.units import MIB
 
 
 def restore(bench: Bench) -> Iterator[Row]:
-    """A restore of a chain of two images into a new disk."""
+    """A restore of a chain of two images into a disk that is made anew for each run, with its server."""
     base, top = bench.folder / "base.qcow2", bench.folder / "top.qcow2"
     with served(bench.disk, "--read-only") as disk:
         ours.backup(disk.url, base)
     change(bench.disk, scattered(bench.size, 0.01, seed=9))
     with served(bench.disk, "--read-only") as disk:
         ours.backup(disk.url, top, backing=base.name, changes=Changes.COMPARED)
-    target = bench.folder / "restored.raw"
     command = ["qemu-img", "convert", "-n", "-W", "-m", "16", "-t", "none", "-T", "none", "-f", "qcow2", "-O", "raw"]
-    with target.open("wb") as file:
-        os.truncate(file.fileno(), bench.size)
-    with served(target, "--discard=unmap", "--detect-zeroes=unmap") as disk:
-        results: list[CopyResult] = []
-
-        def unread() -> None:
+    results: list[CopyResult] = []
+    acts: dict[str, Callable[[str], object]] = {
+        "ours": lambda url: results.append(ours.restored(top, url)),
+        "theirs": lambda url: run(*command, top, url),
+    }
+    pairs = Pairs([], [])
+    for number in range(bench.rounds):
+        for whose in list(acts)[:: -1 if number % 2 else 1]:
             ours.forget(base, top)
-
-        mine = Task(lambda: results.append(ours.restored(top, disk.url)), unread)
-        theirs = Task(lambda: run(*command, top, disk.url), unread)
-        pairs = in_turn(mine, theirs, rounds=bench.rounds, servers=[disk.pid])
+            with _new_disk(bench) as disk:
+                getattr(pairs, whose).append(cost(partial(acts[whose], disk.url), [disk.pid]))
     yield wall_row("restore", "qemu-img convert -n", pairs, 1.0, **results[-1].stages)
     yield processor_row("restore", "qemu-img convert -n", pairs, 0.0)
     for image in (base, top):
         ours.remove(image)
+
+
+@contextmanager
+def _new_disk(bench: Bench) -> Iterator[Served]:
+    target = bench.folder / "restored.raw"
+    with target.open("wb") as file:
+        os.truncate(file.fileno(), bench.size)
+    with served(target, "--discard=unmap", "--detect-zeroes=unmap") as disk:
+        yield disk
     target.unlink()
 
 
