@@ -42,6 +42,7 @@ def test_what_a_live_backup_holds(world: Any) -> None:
     assert ready.modification_date > ready.creation_date
     scratch = [d for d in world.state.disks.values() if d.content_type == "backup_scratch"]
     assert [d.alias for d in scratch] == [f"VM {vm.name} backup {backup.id} scratch disk for {disk.alias}"]
+    assert (scratch[0].status, scratch[0].description) == ("locked", f"Backup {backup.id} scratch disk")
     assert scratch[0].path.exists()
     refused(lambda: add(world, vm, disk), 409, "[Cannot backup VM. The VM is during a backup operation.]")
     holder = world.state.locks.holder([("vm", vm.id)])
@@ -129,6 +130,63 @@ def held_until(event: threading.Event, step: phases.Step) -> phases.Step:
             await step(context, backup)
 
     return held
+
+
+@pytest.mark.parametrize(("up", "status"), [(True, "up"), (False, "down")], ids=["live", "cold"])
+def test_the_statuses_from_the_beginning_to_the_end(world: Any, monkeypatch: Any, *, up: bool, status: str) -> None:
+    """Disks that are backed up are locked all the time, others and the VM are as they were."""
+    released = threading.Event()
+    monkeypatch.setitem(phases._STEPS, "finalizing", held_until(released, phases._STEPS["finalizing"]))
+    disk, other = world.add_disk(), world.add_disk()
+    vm = world.add_vm(disk, other, up=up)
+    service = world.backups(vm)
+    api = world.system.vms_service().vm_service(vm.id)
+
+    def seen(backup_id: str) -> tuple[str, ...]:
+        disks = world.system.disks_service()
+        statuses = [disks.disk_service(item.id).get().status for item in (disk, other)]
+        phase = service.backup_service(backup_id).get().phase
+        return tuple(item.value for item in (phase, api.get().status, *statuses))
+
+    backup = add(world, vm, disk)
+    assert seen(backup.id) == ("initializing", status, "locked", "ok")
+    world.wait_backup(vm, backup.id, "ready")
+    assert seen(backup.id) == ("ready", status, "locked", "ok")
+    service.backup_service(backup.id).finalize()
+    assert seen(backup.id) == ("finalizing", status, "locked", "ok")
+    released.set()
+    world.wait_backup(vm, backup.id, "succeeded")
+    assert seen(backup.id) == ("succeeded", status, "ok", "ok")
+
+
+def test_a_cold_backup_names_its_checkpoint_before_it_is_ready(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    released, waiting = threading.Event(), "waiting_for_bitmaps"
+    monkeypatch.setitem(phases._STEPS, waiting, held_until(released, phases._STEPS[waiting]))
+    disk = world.add_disk()
+    vm = world.add_vm(disk, up=False)
+    backup = add(world, vm, disk)
+    world.until(lambda: world.state.backups[backup.id].phase == waiting)
+    shown = world.backups(vm).backup_service(backup.id).get()
+    assert (shown.phase.value, shown.to_checkpoint_id) == ("initializing", world.checkpoints(vm).list()[0].id)
+    released.set()
+    assert world.wait_backup(vm, backup.id, "ready").to_checkpoint_id == shown.to_checkpoint_id
+
+
+def test_a_scratch_disk_without_a_volume_is_illegal_until_the_backup_has_failed(world: Any, monkeypatch: Any) -> None:
+    released = threading.Event()
+    monkeypatch.setitem(phases._STEPS, "finalizing_failure", held_until(released, phases._STEPS["finalizing_failure"]))
+    disk = world.add_disk()
+    vm = world.add_vm(disk)
+    world.host.broken = frozenset({"create_volume"})
+    backup = add(world, vm, disk)
+    world.until(lambda: world.state.backups[backup.id].phase == "finalizing_failure")
+    found = world.system.disks_service().list()
+    assert {(item.content_type.value, item.status.value) for item in found if item.id != disk.id} == {
+        ("backup_scratch", "illegal")
+    }
+    released.set()
+    assert world.wait_backup(vm, backup.id, "failed").phase.value == "failed"
+    assert (list(world.state.disks), disk.status) == ([disk.id], "ok")
 
 
 def test_finalize_too_early_fails_the_backup(world: Any) -> None:

@@ -131,6 +131,7 @@ async def _add_bitmaps(context: Context, backup: Backup) -> None:
         log.info("Bitmaps of backup %s were not added: %s", backup.id, error)
         enter(context, backup, "finalizing_failure")
         return
+    backup.to_checkpoint_id = backup.pending_checkpoint_id
     enter(context, backup, "waiting_for_bitmaps")
 
 

@@ -45,11 +45,20 @@ async def remove(context: Context, backup: Backup) -> None:
 
 
 async def _create_one(context: Context, backup: Backup, disk_id: str) -> None:
+    """Make a scratch disk; it is locked as long as the backup lasts, or illegal when its volume cannot be made."""
+    made = _register(context, backup, context.state.disks[disk_id])
+    backup.scratch[disk_id] = made.id
+    try:
+        await context.hosts[backup.host_id].create_volume(made.path, "qcow2", made.provisioned_size)
+    except HostError:
+        made.status = "illegal"
+        raise
+
+
+def _register(context: Context, backup: Backup, disk: Disk) -> Disk:
     state = context.state
-    disk = state.disks[disk_id]
     scratch_id, image_id = state.new_id(), state.new_id()
     path = state.storage_domains[disk.storage_domain_id].path / "images" / scratch_id / image_id
-    await context.hosts[backup.host_id].create_volume(path, "qcow2", disk.provisioned_size)
     state.disks[scratch_id] = Disk(
         id=scratch_id,
         image_id=image_id,
@@ -57,7 +66,10 @@ async def _create_one(context: Context, backup: Backup, disk_id: str) -> None:
         provisioned_size=disk.provisioned_size,
         storage_domain_id=disk.storage_domain_id,
         path=path,
+        description=f"Backup {backup.id} scratch disk",
+        status="locked",
         content_type="backup_scratch",
+        wipe_after_delete=disk.wipe_after_delete,
         creation_date=state.clock.now(),
     )
-    backup.scratch[disk_id] = scratch_id
+    return state.disks[scratch_id]
