@@ -326,7 +326,6 @@ def test_a_preview_is_undone_and_committed(world: Any, tmp_path: Path) -> None:
     assert shown(world, vm, first.id).snapshot_status == types.SnapshotStatus.IN_PREVIEW
     assert content(disk.path, tmp_path / "t") == filled((0, 1))
     refused(lambda: service(world, vm).add(types.Snapshot(description="no")), 409, "previewing")
-    refused(lambda: api.remove(), 409, "previewing")
     world.start_vm(vm)
     world.write(vm, "write -P 9 3M 1M")
     world.stop_vm(vm)
@@ -343,6 +342,20 @@ def test_a_preview_is_undone_and_committed(world: Any, tmp_path: Path) -> None:
     assert len(list(disk.path.parent.iterdir())) == 2
     assert vm.status == "down"
     refused(lambda: api.undo_snapshot(), 400, "VM's Snapshot does not exist")
+
+
+def test_a_vm_is_removed_in_the_middle_of_a_preview(world: Any) -> None:
+    """With all volumes of its disks, those that were put aside, too."""
+    disk = world.add_disk()
+    vm = world.add_vm(disk, up=False)
+    first = take(world, vm, "first")
+    take(world, vm, "second")
+    api = world.system.vms_service().vm_service(vm.id)
+    api.preview_snapshot(snapshot=types.Snapshot(id=first.id))
+    assert [item.description for item in service(world, vm).list()][-1] == "Active VM before the preview"
+    assert len(list(disk.path.parent.iterdir())) == 4
+    api.remove()
+    assert (world.state.disks, world.state.snapshots, disk.path.parent.exists()) == ({}, {}, False)
 
 
 def test_a_snapshot_is_restored(world: Any, tmp_path: Path) -> None:

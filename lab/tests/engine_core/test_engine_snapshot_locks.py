@@ -268,9 +268,11 @@ def test_what_is_refused_while_a_preview_is_made(lab: Any, system: Any) -> None:
         assert (db.vm.get().status, db.held) == (types.VmStatus.IMAGE_LOCKED, False)
         locked = "VM is locked. Please try again in a few minutes."
         assert refused(db.vm.start) == f"Cannot run VM: {locked}"
-        assert refused(db.vm.remove) == f"Cannot remove VM: {locked}"
+        assert refused(db.vm.remove) == f"Cannot remove VM. {BUSY}"
         assert refused(db.take) == "Cannot create Snapshot because the VM is in Image Locked status."
-        assert refused(snapshot.remove) == "Cannot remove Snapshot. VM db must be in status Down, Up or Paused."
+        assert refused(snapshot.remove) == f"Cannot remove Snapshot. {BUSY}"
+        [before] = [item for item in db.snapshots.list() if item.snapshot_type == types.SnapshotType.PREVIEW]
+        assert before.snapshot_status == types.SnapshotStatus.LOCKED
         text = "Cannot preview Snapshot. At least one of the VMs is not down."
         assert refused(lambda: db.vm.preview_snapshot(snapshot=wanted)) == text
     lab.wait(lambda: db.vm.get().status == types.VmStatus.DOWN)
@@ -278,8 +280,9 @@ def test_what_is_refused_while_a_preview_is_made(lab: Any, system: Any) -> None:
         db.vm.undo_snapshot(async_=True)
         lab.wait(lambda: hold.calls)
         assert (db.vm.get().status, db.held) == (types.VmStatus.IMAGE_LOCKED, False)
-        text = "Cannot revert to Snapshot because the VM is in Image Locked status."
-        assert refused(db.vm.commit_snapshot) == text
+        text = "Cannot revert to Snapshot. VM's Snapshot does not exist."
+        assert refused(db.vm.commit_snapshot, 400) == text
+        assert refused(db.vm.remove) == f"Cannot remove VM: {locked}"
     lab.wait(lambda: db.vm.get().status == types.VmStatus.DOWN)
 
 

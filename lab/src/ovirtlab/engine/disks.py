@@ -14,7 +14,7 @@ from ovirtlab.engine.entities import Disk, DiskBackup, DiskFormat, StorageDomain
 from ovirtlab.engine.events import Severity
 from ovirtlab.engine.faults import conflict, invalid
 from ovirtlab.engine.jobs import Cause
-from ovirtlab.engine.snapshots import rules
+from ovirtlab.engine.snapshots import rules, volumes
 from ovirtlab.engine.state import State
 from ovirtlab.host.api import HostError, VolumeFormat
 
@@ -197,7 +197,7 @@ async def delete(context: Context, disk: Disk, *, cause: Cause) -> None:
     disk.status = "locked"
     with jobs.job(state, f"Removing Disk {disk.alias}", cause=cause):
         try:
-            for image_id in (*disk.volumes, disk.image_id):
+            for image_id in sorted(volumes.all_of(state, disk)):
                 await context.any_host().delete_volume(disk.path.with_name(image_id))
         except HostError as error:
             log.warning("Disk %s cannot be removed: %s", disk.id, error)

@@ -178,13 +178,15 @@ def check_removal(context: Context, vm: Vm, *, with_disks: bool) -> None:
         raise conflict(f"{_REMOVE}. Delete protection is enabled. In order to delete, disable Delete protection first.")
     if not with_disks and any(disk.volumes for disk in context.state.disks_of(vm)):
         raise conflict(f"{_REMOVE} with detaching disks, snapshots exist.")
-    if vm.image_locked:
-        raise conflict(f"{_REMOVE}: {VM_LOCKED}")
-    if vm.status != "down":
+    if vm.status == "suspended":
+        raise conflict("Cannot remove VM that its state is not down.\n-Please stop the VM first.")
+    if vm.status != "down" and not vm.image_locked:
         raise conflict(f"{_REMOVE}. VM is running.")
-    rules.check_settled(context, vm, _REMOVE)
+    rules.check_idle(context, vm, _REMOVE)
     own = [disk for disk in context.state.disks_of(vm) if not disk.shareable]
     rules.check_unlocked(_REMOVE, [(disk.alias, disk.status) for disk in own])
+    if vm.image_locked:
+        raise conflict(f"{_REMOVE}: {VM_LOCKED}")
     if with_disks:
         rules.check_not_elsewhere(context, _REMOVE, vm.attachments)
     rules.check_no_backup(context, vm, _REMOVE)

@@ -65,14 +65,13 @@ async def restore(context: Context, vm: Vm, snapshot: Snapshot, *, cause: Cause)
 async def undo(context: Context, vm: Vm, *, cause: Cause) -> None:
     """End a preview: the disks are again what they were before it."""
     with jobs.job(context.state, f"Undoing Snapshot Preview for VM {vm.name}", cause=cause):
-        before = rules.preview_of(context, vm)
+        before = _end_preview(context, vm)
         if before is not None:
             audit.tell(context, before, audit.UNDO_STARTED, cause=cause)
             for disk_id, stashed in before.stash.items():
                 disk = context.state.disks[disk_id]
                 await _delete(context, disk, [disk.image_id])
                 _set_active(disk, stashed.active, stashed.volumes)
-            _end_preview(context, vm)
             audit.tell(context, before, audit.UNDONE, cause=cause)
         vm.status = "down"
 
@@ -81,7 +80,8 @@ async def _go_back(context: Context, vm: Vm, snapshot: Snapshot, cause: Cause) -
     """Put new volumes over the frozen ones; False, and nothing changed, when the host fails."""
     state = context.state
     audit.tell(context, snapshot, audit.PREVIEW_STARTED, cause=cause)
-    disks = [state.disks[disk_id] for disk_id in snapshot.volumes if disk_id in state.disks]
+    disks = list(volumes.frozen_by(state, snapshot))
+    before = _put_aside(context, vm, disks)
     new_ids = {disk.id: state.new_id() for disk in disks}
     try:
         async with AsyncExitStack() as made:
@@ -94,47 +94,69 @@ async def _go_back(context: Context, vm: Vm, snapshot: Snapshot, cause: Cause) -
             made.pop_all()
     except (HostError, Fault) as error:
         log.info("VM %s does not go back to snapshot %s: %s", vm.name, snapshot.id, error)
+        del state.snapshots[before.id]
         audit.tell(context, snapshot, audit.NOT_PREVIEWED, cause=cause)
         return False
-    before = Snapshot(id=state.new_id(), vm_id=vm.id, description=_BEFORE, date=context.clock.now(), type="preview")
     for disk in disks:
         frozen = snapshot.volumes[disk.id]
-        before.stash[disk.id] = StashedDisk(active=volumes.active(disk), volumes=tuple(disk.volumes))
         kept = disk.volumes[: disk.volumes.index(frozen.image_id) + 1]
         new = FrozenVolume(image_id=new_ids[disk.id], format="cow", size=frozen.size)
         _set_active(disk, new, tuple(kept))
-    state.snapshots[before.id] = before
-    snapshot.status = "in_preview"
+    before.status, snapshot.status = "ok", "in_preview"
     audit.tell(context, snapshot, audit.PREVIEWED, cause=cause)
     return True
 
 
+def _put_aside(context: Context, vm: Vm, disks: list[Disk]) -> Snapshot:
+    """Record what the disks of a VM are before a preview; locked as long as that is made."""
+    before = Snapshot(
+        id=context.state.new_id(),
+        vm_id=vm.id,
+        description=_BEFORE,
+        date=context.clock.now(),
+        status="locked",
+        type="preview",
+        stash={disk.id: StashedDisk(active=volumes.active(disk), volumes=tuple(disk.volumes)) for disk in disks},
+    )
+    context.state.snapshots[before.id] = before
+    return before
+
+
 async def _settle(context: Context, vm: Vm, cause: Cause) -> None:
-    before = rules.preview_of(context, vm)
+    before = _end_preview(context, vm)
     if before is None:
         return
     audit.tell(context, before, audit.COMMIT_STARTED, cause=cause)
     for disk_id, stashed in before.stash.items():
         disk = context.state.disks[disk_id]
         gone = [image_id for image_id in stashed.volumes if image_id not in disk.volumes]
+        _forget(context, vm, disk, gone)
         await _delete(context, disk, [*gone, stashed.active.image_id])
-        for snapshot in volumes.of_vm(context.state, vm.id):
-            frozen = snapshot.volumes.get(disk_id)
-            if frozen is not None and frozen.image_id in gone:
-                del snapshot.volumes[disk_id]
-                if not snapshot.volumes:
-                    del context.state.snapshots[snapshot.id]
-    _end_preview(context, vm)
     await checkpoints.drop_all(context, vm)
     audit.tell(context, before, audit.COMMITTED, cause=cause)
 
 
-def _end_preview(context: Context, vm: Vm) -> None:
+def _forget(context: Context, vm: Vm, disk: Disk, gone: list[str]) -> None:
+    """Take volumes of a disk out of the snapshots that have frozen them; a snapshot without any goes with them."""
+    for image_id in gone:
+        disk.troubled.pop(image_id, None)
     for snapshot in volumes.of_vm(context.state, vm.id):
-        if snapshot.type == "preview":
-            del context.state.snapshots[snapshot.id]
-        elif snapshot.status == "in_preview":
+        frozen = snapshot.volumes.get(disk.id)
+        if frozen is not None and frozen.image_id in gone:
+            del snapshot.volumes[disk.id]
+            if not snapshot.volumes:
+                del context.state.snapshots[snapshot.id]
+
+
+def _end_preview(context: Context, vm: Vm) -> Snapshot | None:
+    """Let the VM be in no preview any more, and return what was put aside for it."""
+    before = rules.preview_of(context, vm)
+    if before is not None:
+        del context.state.snapshots[before.id]
+    for snapshot in volumes.of_vm(context.state, vm.id):
+        if snapshot.status == "in_preview":
             snapshot.status = "ok"
+    return before
 
 
 def _set_active(disk: Disk, volume: FrozenVolume, below: tuple[str, ...]) -> None:

@@ -214,7 +214,7 @@ def wrong_status(vm: Vm, action: str) -> Conflict:
 
 def _is_being_merged(context: Context, vm: Vm, snapshot: Snapshot) -> bool:
     busy = [item for item in volumes.of_vm(context.state, vm.id) if item.status == "locked"]
-    return any(disk_id in item.volumes for item in busy for disk_id in snapshot.volumes)
+    return any(disk_id in item.volumes or disk_id in item.stash for item in busy for disk_id in snapshot.volumes)
 
 
 def _check_plugged(vm: Vm, disks: list[Disk]) -> None:

@@ -75,6 +75,16 @@ def _use(disk: Disk, volume: FrozenVolume) -> None:
     disk.path = disk.path.with_name(volume.image_id)
 
 
+def all_of(state: State, disk: Disk) -> set[str]:
+    """The image ids of all volumes of a disk, with those that a preview has put aside."""
+    found = {*disk.volumes, disk.image_id}
+    for snapshot in state.snapshots.values():
+        if disk.id in snapshot.stash:
+            stashed = snapshot.stash[disk.id]
+            found |= {*stashed.volumes, stashed.active.image_id}
+    return found
+
+
 def find(state: State, disk: Disk, image_id: str) -> DiskSnapshot | None:
     """A volume of a disk by its image id."""
     return next((item for item in chain(state, disk) if item.volume.image_id == image_id), None)
