@@ -9,6 +9,7 @@ import sys
 import threading
 from array import array
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,7 @@ def row(digests: bytes) -> Row:
     return np.frombuffer(digests, dtype=np.uint64).reshape(-1, 2)
 
 
+@lru_cache(maxsize=64)
 def zero_row(count: int) -> Row:
     """Digests of `count` clusters of zeroes."""
     return np.broadcast_to(row(ZERO), (count, 2))
@@ -79,7 +81,9 @@ def zero_row(count: int) -> Row:
 
 def runs(flags: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
     """Yield `(start, end)` of the runs of `flags` that are true."""
-    edges = np.flatnonzero(np.diff(flags, prepend=False, append=False))
+    framed = np.zeros(len(flags) + 2, dtype=bool)
+    framed[1:-1] = flags
+    edges = np.flatnonzero(framed[1:] != framed[:-1])
     yield from zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
 
 

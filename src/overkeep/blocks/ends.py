@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,8 @@ class Extent:
 
 Piece = tuple[int, memoryview]
 """Where something lies on a disk, in bytes, and memory for it or with it."""
+
+_Together = Callable[[Sequence[Piece]], None]
 
 UNLIMITED = 1 << 16
 """`parallel` of an end that any number of threads may use."""
@@ -80,35 +82,21 @@ class Sink(Protocol):
         """Release what the sink holds, without making an unfinished result look whole; may be called twice."""
 
 
-@runtime_checkable
-class ReadsEach(Protocol):
-    """A source that reads several pieces faster together than one after the other."""
-
-    def read_each(self, pieces: Sequence[Piece]) -> None:
-        """Fill all `pieces`; a short read is an error."""
-
-
-@runtime_checkable
-class WritesEach(Protocol):
-    """A sink that writes several pieces faster together than one after the other."""
-
-    def write_each(self, pieces: Sequence[Piece]) -> None:
-        """Write all `pieces`, which do not overlap."""
-
-
 def read_each(source: Source, pieces: Sequence[Piece]) -> None:
-    """Fill all `pieces` from `source`, together where it can do that. Errors as of its `read_into`."""
-    if isinstance(source, ReadsEach):
-        source.read_each(pieces)
+    """Fill all `pieces` from `source`: at once when it has a `read_each` of its own. Errors as of its `read_into`."""
+    together: _Together | None = getattr(source, "read_each", None)  # a tenth of the cost of asking for a protocol
+    if together is not None:
+        together(pieces)
         return
     for offset, buffer in pieces:
         source.read_into(offset, buffer)
 
 
 def write_each(sink: Sink, pieces: Sequence[Piece]) -> None:
-    """Write all `pieces` to `sink`, together where it can do that. Errors as of its `write`."""
-    if isinstance(sink, WritesEach):
-        sink.write_each(pieces)
+    """Write all `pieces`, which do not overlap: at once when `sink` has a `write_each`. Errors as of its `write`."""
+    together: _Together | None = getattr(sink, "write_each", None)
+    if together is not None:
+        together(pieces)
         return
     for offset, data in pieces:
         sink.write(offset, data)
