@@ -107,6 +107,47 @@ def test_backup_of_a_frozen_guest_boots(bench, run):
     run(scenario())
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+def test_file_systems_are_frozen_until_they_are_thawed(bench, run, frozen):
+    """What a snapshot without a freeze of its own finds is clean when somebody else has frozen the guest."""
+
+    async def scenario():
+        async with bench.host() as host:
+            definition = await cloned(host, bench, formats=("qcow2", "qcow2"))
+            await shell(host, "echo here >/data/file; sync")
+            data, over = definition.disks[1], bench.path("over")
+            await host.create_overlay(over, data.path, "qcow2")
+            if frozen:
+                await host.freeze_vm("vm1")
+                with pytest.raises(HostError):  # the agent does nothing else now
+                    await host.guest_exec("vm1", ["true"])
+            await host.snapshot_vm("vm1", {data.disk_id: over}, freeze=False)
+            await host.thaw_vm("vm1")
+            assert await shell(host, "echo there >/data/file; sync; cat /data/file") == "there"
+            await host.stop_vm("vm1", force=True)
+            assert journal_needs_recovery(data.path) is not frozen
+
+    run(scenario())
+
+
+def test_a_guest_that_is_reset_boots_with_what_it_has_written(bench, run):
+    changes = []
+
+    async def scenario():
+        async with bench.host() as host:
+            host.watch_vms(lambda *change: changes.append(change))
+            await cloned(host, bench)
+            boot = await shell(host, "echo kept >/data/file; sync; cat /proc/sys/kernel/random/boot_id")
+            await host.reset_vm("vm1")
+            after = await shell(host, "cat /data/file /proc/sys/kernel/random/boot_id")
+            assert after.splitlines()[0] == "kept"
+            assert after.splitlines()[1] != boot
+            assert host.vm_state("vm1") == "up"
+            assert changes == []
+
+    run(scenario())
+
+
 def test_a_guest_without_an_agent(bench, run):
     changes = []
 
@@ -124,6 +165,9 @@ def test_a_guest_without_an_agent(bench, run):
             )
             with pytest.raises(HostError, match="frozen"):
                 await host.start_backup("vm1", "b1", plan, require_consistency=True)
+            with pytest.raises(HostError, match="has no guest agent") as refused:
+                await host.freeze_vm("vm1")
+            assert refused.value.code == 19
             await host.start_backup("vm1", "b1", plan, require_consistency=False)
             await host.stop_backup("vm1", "b1")
             await host.stop_vm("vm1", force=False)

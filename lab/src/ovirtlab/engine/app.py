@@ -57,6 +57,7 @@ from ovirtlab.engine.rest import (
     template_nics,
     templates,
     transfers,
+    vm_acts,
     vm_details,
     vms,
 )
@@ -109,6 +110,7 @@ GROUPS = (
     template_nics,
     templates,
     transfers,
+    vm_acts,
     vm_details,
     vms,
 )

@@ -141,6 +141,13 @@ class Host(Protocol):
     async def resume_vm(self, vm_id: str) -> None:
         """Let a VM go on that an I/O error has paused."""
 
+    async def freeze_vm(self, vm_id: str) -> None:
+        """Hold the guest's file systems still until `thaw_vm`; `HostError` 19 when no agent answers."""
+
+    async def thaw_vm(self, vm_id: str) -> None: ...
+    async def reset_vm(self, vm_id: str) -> None:
+        """What the reset button of a machine does: its memory is lost, its disks stay, it starts anew."""
+
     async def suspend_vm(self, vm_id: str, memory: Path) -> VmDefinition:
         """Write the memory of a running VM to a file and end it; return the VM as it goes on from there.
 

@@ -132,6 +132,15 @@ class LocalHost:
         """Run a command of QEMU's monitor on a running VM and return its answer."""
         return await self._vms.machine(vm_id).execute(command, arguments)
 
+    async def freeze_vm(self, vm_id: str) -> None:
+        await self._vms.order_agent(vm_id, "guest-fsfreeze-freeze")
+
+    async def thaw_vm(self, vm_id: str) -> None:
+        await self._vms.order_agent(vm_id, "guest-fsfreeze-thaw")
+
+    async def reset_vm(self, vm_id: str) -> None:
+        await self._vms.reset(vm_id)
+
     def vm_state(self, vm_id: str) -> VmState:
         return self._vms.state(vm_id)
 

@@ -24,6 +24,7 @@ from ovirtlab.host.api import (
 
 _INCONSISTENT = 109
 _BUSY = 68
+_SILENT_AGENT = 19
 Watcher = Callable[[str, VmState, str], None]
 
 
@@ -34,6 +35,8 @@ class _Machine:
     disks: dict[str, VmDisk]
     backup_id: str = ""
     departing: bool = False
+    frozen: bool = False
+    resets: int = 0
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -163,6 +166,22 @@ class MemoryHost:
 
     async def resume_vm(self, vm_id: str) -> None:
         self._machine(vm_id).state = "up"
+
+    async def freeze_vm(self, vm_id: str) -> None:
+        self._agent(vm_id).frozen = True
+
+    async def thaw_vm(self, vm_id: str) -> None:
+        self._agent(vm_id).frozen = False
+
+    def _agent(self, vm_id: str) -> _Machine:
+        machine = self._machine(vm_id)
+        if not machine.definition.agent:
+            raise HostError("the VM has no guest agent", code=_SILENT_AGENT)
+        return machine
+
+    async def reset_vm(self, vm_id: str) -> None:
+        machine = self._machine(vm_id)
+        machine.frozen, machine.resets = False, machine.resets + 1
 
     async def attach_disk(self, vm_id: str, disk: VmDisk) -> None:
         self._machine(vm_id).disks[disk.disk_id] = disk

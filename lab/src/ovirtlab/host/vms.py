@@ -8,6 +8,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from ovirtlab.host.checkpoints import Checkpoints
 from ovirtlab.host.live_backup import LiveBackup
 from ovirtlab.machine import blockio, images, migration
 from ovirtlab.machine.command import MachineSpec, socket_path
-from ovirtlab.machine.errors import LOCKED, HostError
+from ovirtlab.machine.errors import LOCKED, SILENT_AGENT, HostError
 from ovirtlab.machine.qemu import Machine
 from ovirtlab.machine.states import SavedState, Shape, StateCache
 
@@ -150,6 +151,19 @@ class Vms:
 
     async def cancel_migration(self, vm_id: str) -> None:
         await migration.cancel(self.machine(vm_id))
+
+    async def order_agent(self, vm_id: str, command: str) -> None:
+        """Have the guest's agent do something; `HostError` 19 when none answers."""
+        async with AsyncExitStack() as conversation:
+            try:
+                agent = await conversation.enter_async_context(self.machine(vm_id).agent())
+            except HostError as error:
+                raise HostError(str(error), code=SILENT_AGENT) from error
+            await agent.execute(command)
+
+    async def reset(self, vm_id: str) -> None:
+        async with self._exclusive(vm_id).job:
+            await self.machine(vm_id).reset()
 
     async def attach(self, vm_id: str, disk: VmDisk) -> None:
         async with self._exclusive(vm_id).job:

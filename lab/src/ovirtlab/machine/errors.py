@@ -12,6 +12,7 @@ class HostError(Exception):
         super().__init__(text)
 
 
+SILENT_AGENT = 19  # VDSM's NonResponsiveGuestAgent: there is no agent, or it does not answer
 OPERATION_FAILED = 1  # libvirt's VIR_ERR_INTERNAL_ERROR: what it says when a bitmap to be deleted is not there
 LOCKED = 68  # libvirt's VIR_ERR_OPERATION_TIMEOUT: the state change lock is held by another job
 NO_CHECKPOINT = 103  # libvirt's VIR_ERR_NO_DOMAIN_CHECKPOINT: libvirt has not been told of this checkpoint

@@ -39,6 +39,7 @@ class Machine:
         self.monitor = monitor
         self.disks = {disk.target: disk for disk in spec.disks}
         self.state: MachineState = "paused" if spec.incoming else "up"
+        self._console_begin = 0  # where in the console's log the system that runs now has begun
         self.booted = spec.state is not None  # whether its guest is known to be up without asking its console
         self.departing = False  # it is being sent to another QEMU, which stops it without anybody being told
         self.output_lock = asyncio.Lock()
@@ -144,8 +145,9 @@ class Machine:
             return await console.run(self.spec.file("console"), argv, timeout=timeout)
 
     def _console_text(self) -> str:
+        """What the guest's system has printed since it was switched on or reset."""
         with contextlib.suppress(FileNotFoundError):
-            return self.spec.file("console.log").read_text(errors="replace")
+            return self.spec.file("console.log").read_bytes()[self._console_begin :].decode(errors="replace")
         return ""
 
     # its life
@@ -182,6 +184,13 @@ class Machine:
         """Let a machine go on that an I/O error has paused, or that has arrived from another QEMU."""
         self.state = "up"
         await self.execute("cont")
+
+    async def reset(self) -> None:
+        """Press the reset button: a guest begins to boot."""
+        with contextlib.suppress(FileNotFoundError):
+            self._console_begin = self.spec.file("console.log").stat().st_size
+        self.booted = False
+        await self.execute("system_reset")
 
     async def stop(self, *, force: bool) -> None:
         """End the machine: a guest is asked to power off first, unless `force`.

@@ -38,11 +38,13 @@ _LISTS = {
     "storagedomains/{object}/images": ("images", "image"),
     "templates/{object}/cdroms": ("cdroms", "cdrom"),
     "templates/{object}/graphicsconsoles": ("graphics_consoles", "graphics_console"),
+    "templates/{object}/mediateddevices": ("vm_mediated_devices", "vm_mediated_device"),
     "templates/{object}/watchdogs": ("watchdogs", "watchdog"),
     "users/{user}/eventsubscriptions": ("event_subscriptions", "event_subscription"),
     "vms/{object}/applications": ("applications", "application"),
     "vms/{object}/hostdevices": ("host_devices", "host_device"),
     "vms/{object}/katelloerrata": ("katello_errata", "katello_erratum"),
+    "vms/{object}/mediateddevices": ("vm_mediated_devices", "vm_mediated_device"),
     "vms/{object}/nics/{nic}/statistics": ("statistics", "statistic"),
     "vms/{object}/sessions": ("sessions", "session"),
 }

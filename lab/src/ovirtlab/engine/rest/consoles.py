@@ -56,6 +56,11 @@ async def console_ticket(call: Call) -> Done:
     """A password for the console, made up when none is given."""
     vm = vm_of(call)
     _protocol(call, vm)
+    return open_console(call, vm)
+
+
+def open_console(call: Call, vm: Vm) -> Done:
+    """The password, and for how long it can be used."""
     call.require("connect_to_vm", ("vm", vm.id))
     if not vm.host_id:
         raise conflict("Cannot set VM ticket. VM is not running.")

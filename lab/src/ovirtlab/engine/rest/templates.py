@@ -19,7 +19,7 @@ from ovirtlab.engine.rest.vm_properties import change, shown
 
 routes = Routes()
 
-LINKS = ("cdroms", "diskattachments", "graphicsconsoles", "nics", "permissions", "tags", "watchdogs")
+LINKS = ("cdroms", "diskattachments", "graphicsconsoles", "mediateddevices", "nics", "permissions", "tags", "watchdogs")
 
 
 @routes.get("templates")

@@ -19,8 +19,8 @@ routes = Routes()
 
 LINKS = (
     "affinitylabels", "applications", "backups", "cdroms", "checkpoints", "diskattachments", "graphicsconsoles",
-    "hostdevices", "katelloerrata", "nics", "numanodes", "permissions", "reporteddevices", "sessions", "snapshots",
-    "statistics", "tags", "watchdogs",
+    "hostdevices", "katelloerrata", "mediateddevices", "nics", "numanodes", "permissions", "reporteddevices",
+    "sessions", "snapshots", "statistics", "tags", "watchdogs",
 )  # fmt: skip
 
 
