@@ -105,7 +105,7 @@ def test_no_incremental_is_made_from_a_checkpoint_whose_bitmap_is_gone_or_broken
     assert phase == "succeeded"
     assert lab.faults.do(fault, vm="plain", disk="d1", checkpoint=checkpoint) == ""
     phase, _ = lab.back_up("plain", checkpoint)
-    assert phase != "succeeded"
+    assert phase == "[]"  # the order fails without a word
     assert lab.back_up("plain")[0] == "succeeded"
 
 

@@ -219,20 +219,42 @@ def test_vm_that_dies_during_a_backup(world: Any) -> None:
 
 
 def test_broken_bitmap_takes_the_whole_chain(world: Any) -> None:
-    """After a crash of the VM an increment fails, every checkpoint is gone, and a full backup works."""
+    """After a crash of the VM an increment fails without a word, every checkpoint is gone, and a full backup works.
+
+    The disks are free at once, but the backup is there, and until the engine has looked at it no other may begin.
+    """
     disk = world.add_disk()
     vm = world.add_vm(disk)
     for _ in range(2):
         last = world.finalize_backup(vm, world.start_backup(vm, disk))
     world.call(world.host.crash_vm, vm.id)
     world.start_vm(vm)
-    backup = world.start_backup(vm, disk, from_checkpoint_id=last.to_checkpoint_id)
-    assert backup.phase.value == "failed"
+    key, since = world.state.new_id(), last.to_checkpoint_id
+    world.state.settings.poll_first = 40
+    refused(lambda: add(world, vm, disk, id=key, from_checkpoint_id=since), 400, 'Fault detail is "[]"')
     assert not world.checkpoints(vm).list()
-    assert world.codes()[-2:] == [10791, 10792]
     assert disk.status == "ok"
+    assert world.backups(vm).backup_service(key).get().phase.value == "initializing"
+    refused(lambda: add(world, vm, disk), 409, "The VM is during a backup operation.")
+    assert world.wait_backup(vm, key, "failed").phase.value == "failed"
+    assert world.codes()[-3:] == [10791, 10790, 10792]
     refused(lambda: add(world, vm, disk, from_checkpoint_id=last.to_checkpoint_id), 400, "doesn't exist")
+    world.state.settings.poll_first = 1
     world.finalize_backup(vm, world.start_backup(vm, disk))
+
+
+def test_checkpoints_stay_when_their_host_does_not_answer(world: Any) -> None:
+    """Then nobody knows whether they are broken; the order fails in the same way."""
+    disk = world.add_disk()
+    vm = world.add_vm(disk)
+    last = world.finalize_backup(vm, world.start_backup(vm, disk))
+    key, since = world.state.new_id(), last.to_checkpoint_id
+    world.host.broken = frozenset({"redefine_checkpoints", "list_checkpoints"})
+    refused(lambda: add(world, vm, disk, id=key, from_checkpoint_id=since), 400, 'Fault detail is "[]"')
+    assert world.wait_backup(vm, key, "failed").phase.value == "failed"
+    assert [item.id for item in world.checkpoints(vm).list()] == [since]
+    world.host.broken = frozenset()
+    world.finalize_backup(vm, world.start_backup(vm, disk, from_checkpoint_id=since))
 
 
 @pytest.mark.parametrize("verb", ["create_volume", "start_backup"])

@@ -216,7 +216,7 @@ class OurHost:
         self._call(self._host.block_io("vm1", target, command))
 
     def redefine(self, name: str, targets: tuple[str, ...]) -> None:
-        self._call(self._host.redefine_checkpoints("vm1", (name,)))
+        self._call(self._host.redefine_checkpoints("vm1", {name: targets}))
 
     def delete(self, name: str) -> None:
         self._call(self._host.delete_checkpoint("vm1", name))

@@ -179,6 +179,17 @@ def test_bitmaps_are_stored_and_known_again_when_redefined(both: Both):
     both.do(lambda side: side.begin("cp2", since("cp1", "vda")))
 
 
+def test_a_checkpoint_is_redefined_over_the_disks_that_it_is_told_to_cover(both: Both):
+    both.start(VDA, VDB)
+    both.do(lambda side: side.begin("cp1", full("vda", "vdb")))
+    both.do(lambda side: side.stop())
+    both.do(lambda side: side.power_off())
+    both.restart(VDA, VDB)
+    both.do(lambda side: side.lose_bitmap("vdb", "cp1"))
+    assert both.codes(lambda side: side.redefine("cp1", ("vda", "vdb"))) == (109, 109)
+    both.do(lambda side: side.redefine("cp1", ("vda",)))
+
+
 def test_a_vm_that_was_killed_has_broken_checkpoints(both: Both):
     both.start(VDA)
     both.do(lambda side: side.begin("cp1", full("vda")))

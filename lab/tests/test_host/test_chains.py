@@ -158,7 +158,7 @@ def test_checkpoints_go_through_snapshot_and_merge(bench, run):
             await host.stop_nbd_server("s1")
             await host.merge_live("vm1", disk.disk_id, top=over, base=disk.path)
             await write(host, 5, 3)
-            await host.redefine_checkpoints("vm1", ("cp1", "cp2"))
+            await host.redefine_checkpoints("vm1", {"cp1": [disk.disk_id], "cp2": [disk.disk_id]})
             assert await changed(host, "b3", "cp1") == [(BLOCK, BLOCK), (3 * BLOCK, BLOCK), (5 * BLOCK, BLOCK)]
             assert await changed(host, "b4", "cp2") == [(3 * BLOCK, BLOCK), (5 * BLOCK, BLOCK)]
 

@@ -56,7 +56,7 @@ def test_bitmaps_of_a_suspended_vm_see_what_was_and_will_be_written(bench, run):
             assert await host.bitmaps(disk.path) == {"one": ("auto",)}
             await host.start_vm(suspended)
             await host.block_io("vm1", "vda", "write -P 2 4M 64k")
-            await host.redefine_checkpoints("vm1", ("one",))
+            await host.redefine_checkpoints("vm1", {"one": [disk.disk_id]})
             await host.stop_vm("vm1", force=True)
             assert await host.bitmaps(disk.path) == {"one": ("auto",)}
 

@@ -115,7 +115,7 @@ def test_one_backup_at_a_time(bench, run):
             await raises(68, host.delete_checkpoint("vm1", "cp1"))
             await raises(68, host.attach_disk("vm1", bench.disk("vdb")))
             await host.stop_backup("vm1", "not-this-one")  # success, and the running one goes on
-            await raises(68, host.redefine_checkpoints("vm1", ("cp1",)))
+            await raises(68, host.redefine_checkpoints("vm1", {"cp1": [disk.disk_id]}))
             await host.stop_backup("vm1", "b1")
             await host.stop_backup("vm1", "b1")
             await host.delete_checkpoint("vm1", "cp1")
@@ -136,8 +136,8 @@ def test_checkpoints_must_be_redefined_after_a_restart(bench, run):
             plan = (backed_up(disk, bench, since="cp1", to="cp2"),)
             await raises(103, host.start_backup("vm1", "b2", plan, require_consistency=False))
             await raises(103, host.delete_checkpoint("vm1", "cp1"))
-            await raises(109, host.redefine_checkpoints("vm1", ("cp1", "never-made")))
-            await host.redefine_checkpoints("vm1", ("cp1",))
+            await raises(109, host.redefine_checkpoints("vm1", {"cp1": [disk.disk_id], "never-made": [disk.disk_id]}))
+            await host.redefine_checkpoints("vm1", {"cp1": [disk.disk_id]})
             await host.start_backup("vm1", "b2", plan, require_consistency=False)
             await host.stop_backup("vm1", "b2")
 
@@ -157,7 +157,7 @@ def test_a_killed_vm_has_inconsistent_bitmaps(bench, run):
             await host.stop_vm("vm1", force=False)
             assert changes == []
             await host.start_vm(bench.definition(disk))
-            await host.redefine_checkpoints("vm1", ("cp1",))
+            await host.redefine_checkpoints("vm1", {"cp1": [disk.disk_id]})
             await host.block_io("vm1", "vda", "write -P 1 0 64k")
             await host.crash_vm("vm1")
             assert [(vm, state) for vm, state, _ in changes] == [("vm1", "down")]
@@ -165,7 +165,7 @@ def test_a_killed_vm_has_inconsistent_bitmaps(bench, run):
             assert (await host.bitmaps(disk.path))["cp1"] == ("in-use", "auto")
 
             await host.start_vm(bench.definition(disk))
-            await raises(109, host.redefine_checkpoints("vm1", ("cp1",)))
+            await raises(109, host.redefine_checkpoints("vm1", {"cp1": [disk.disk_id]}))
             await host.stop_vm("vm1", force=False)
             await host.remove_bitmap(disk.path, "cp1")
             await host.remove_bitmap(disk.path, "cp1")

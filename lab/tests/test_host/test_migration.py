@@ -62,7 +62,7 @@ async def shell(host, line) -> str:
 async def full(host, bench, disk, name, *, since=None) -> str:
     """A backup that makes checkpoint `name`; return the URL, the backup runs."""
     if since:
-        await host.redefine_checkpoints("vm1", (since,))
+        await host.redefine_checkpoints("vm1", {since: [disk.disk_id]})
     plan = (backed_up(disk, bench, since=since, to=name),)
     return (await host.start_backup("vm1", f"b-{name}", plan, require_consistency=False))[disk.disk_id]
 

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 CANNOT = "Cannot remove checkpoint"
 _DELETED = 10797
 _NOT_DELETED = 10798
+_ONE_SINCE = (4, 6)
 _ALIVE = frozenset({"up", "paused", "powering_up", "reboot_in_progress"})
 
 
@@ -75,17 +76,21 @@ async def redefine(context: Context, vm: Vm, *, since: str) -> bool:
     """Tell the host of a running VM which checkpoints there are; False, and no checkpoint left, when one is broken.
 
     From level 4.6 on only the checkpoint a backup starts from is told (`since`, empty for none), before that all are.
+    Of a host that does not even tell which it knows it is False, too, and the checkpoints stay.
     """
     state = context.state
-    chain = [checkpoint.id for checkpoint in of_vm(state, vm.id)]
-    wanted = tuple(chain) if state.level_of(vm) < (4, 6) else tuple(filter(None, [since]))
+    wanted = {
+        checkpoint.id: [disk_id for disk_id in checkpoint.disk_ids if disk_id in vm.attachments]
+        for checkpoint in of_vm(state, vm.id)
+        if checkpoint.id == since or state.level_of(vm) < _ONE_SINCE
+    }
     if not wanted:
         return True
     host = context.hosts[vm.host_id]
     try:
         await host.redefine_checkpoints(vm.id, wanted)
     except HostError as error:
-        log.info("Checkpoints of VM %s are broken (%s); all %d are dropped", vm.name, error, len(chain))
+        log.info("Checkpoints of VM %s cannot be redefined: %s", vm.name, error)
         await _drop_chain(state, host, vm)
         return False
     return True
@@ -179,10 +184,16 @@ def _volumes(context: Context, disk: Disk) -> list[Path]:
 
 
 async def _drop_chain(state: State, host: Host, vm: Vm) -> None:
-    """Forget all checkpoints of a VM; their bitmaps are removed as far as that works."""
+    """Forget all checkpoints of a VM; bitmaps of those that its host knows are removed as far as that works."""
+    try:
+        known = await host.list_checkpoints(vm.id)
+    except HostError as error:
+        log.info("Host %s does not tell the checkpoints of VM %s: %s", host.name, vm.name, error)
+        return
     for checkpoint in of_vm(state, vm.id):
         try:
-            await host.delete_checkpoint(vm.id, checkpoint.id)
+            if checkpoint.id in known:
+                await host.delete_checkpoint(vm.id, checkpoint.id)
         except HostError as error:
             log.info("Checkpoint %s of VM %s is only forgotten: %s", checkpoint.id, vm.name, error)
         state.checkpoints.pop(checkpoint.id, None)

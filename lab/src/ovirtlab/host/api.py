@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -12,6 +12,9 @@ from ovirtlab.machine.errors import HostError as HostError
 
 VmState = Literal["up", "paused", "down"]
 VolumeFormat = Literal["raw", "qcow2"]
+
+
+DisksOf = Mapping[str, Collection[str]]  # the ids of the disks that a checkpoint covers, by its own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,8 +210,11 @@ class Host(Protocol):
         """Return the NBD URL of each disk, `nbd:unix:<run dir>/backup/<backup id>:exportname=<target>`."""
 
     async def stop_backup(self, vm_id: str, backup_id: str) -> None: ...
-    async def redefine_checkpoints(self, vm_id: str, checkpoints: tuple[str, ...]) -> None:
+    async def redefine_checkpoints(self, vm_id: str, checkpoints: DisksOf) -> None:
         """Fail with code 109 when a bitmap of a disk that should have it is missing, broken or inconsistent."""
+
+    async def list_checkpoints(self, vm_id: str) -> frozenset[str]:
+        """Those that were made or redefined since the VM was started."""
 
     async def delete_checkpoint(self, vm_id: str, checkpoint_id: str) -> None: ...
 

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from ovirtlab.host.api import DisksOf
 from ovirtlab.machine.errors import INCONSISTENT_CHECKPOINT, NO_CHECKPOINT, OPERATION_FAILED, HostError
 from ovirtlab.machine.qemu import Machine
 
@@ -40,6 +41,11 @@ class Checkpoints:
         self._machine = machine
         self._known: set[str] = set()
 
+    @property
+    def known(self) -> frozenset[str]:
+        """Those that were made or redefined since the VM was started."""
+        return frozenset(self._known)
+
     def add(self, checkpoint_id: str) -> None:
         """A backup has made the checkpoint."""
         self._known.add(checkpoint_id)
@@ -49,14 +55,16 @@ class Checkpoints:
         if checkpoint_id not in self._known:
             raise HostError(f"no domain checkpoint with matching name '{checkpoint_id}'", code=NO_CHECKPOINT)
 
-    async def redefine(self, checkpoint_ids: Iterable[str]) -> None:
+    async def redefine(self, checkpoints: DisksOf) -> None:
         """Tell libvirt of checkpoints of an earlier run and validate them; `HostError` 109 when one is broken.
 
-        A checkpoint need not cover every disk (one may be newer than it), but some disk must carry its bitmap.
+        A checkpoint need not cover every disk (one may be newer than it), but each that it covers must carry its
+        bitmap, as far as it is plugged.
         """
         present = await bitmaps(self._machine)
-        for checkpoint_id in checkpoint_ids:
-            carried = [found[checkpoint_id] for found in present.values() if checkpoint_id in found]
+        plugged = {disk.serial: present[target] for target, disk in self._machine.disks.items()}
+        for checkpoint_id, disk_ids in checkpoints.items():
+            carried = [plugged[disk_id].get(checkpoint_id) for disk_id in disk_ids if disk_id in plugged]
             if not carried or not all(usable(bitmap) for bitmap in carried):
                 raise inconsistent(checkpoint_id)
             self._known.add(checkpoint_id)

@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from ovirtlab.host import layers, volumes
-from ovirtlab.host.api import BackupDisk, Departure, MigrationLimits, VmDefinition, VmDisk, VmState, VolumeFormat
+from ovirtlab.host.api import (
+    BackupDisk,
+    Departure,
+    DisksOf,
+    MigrationLimits,
+    VmDefinition,
+    VmDisk,
+    VmState,
+    VolumeFormat,
+)
 from ovirtlab.host.nbd_servers import NbdServers, NbdServerSpec
 from ovirtlab.host.tickets import TicketClient
 from ovirtlab.host.vms import Vms
@@ -214,8 +223,11 @@ class LocalHost:
     async def stop_backup(self, vm_id: str, backup_id: str) -> None:
         await self._vms.stop_backup(vm_id, backup_id)
 
-    async def redefine_checkpoints(self, vm_id: str, checkpoints: tuple[str, ...]) -> None:
+    async def redefine_checkpoints(self, vm_id: str, checkpoints: DisksOf) -> None:
         await self._vms.redefine_checkpoints(vm_id, checkpoints)
+
+    async def list_checkpoints(self, vm_id: str) -> frozenset[str]:
+        return self._vms.known_checkpoints(vm_id)
 
     async def delete_checkpoint(self, vm_id: str, checkpoint_id: str) -> None:
         await self._vms.delete_checkpoint(vm_id, checkpoint_id)

@@ -14,6 +14,7 @@ from ovirtlab.host.api import (
     BackingVolume,
     BackupDisk,
     Departure,
+    DisksOf,
     HostError,
     MigrationLimits,
     VmDefinition,
@@ -284,11 +285,16 @@ class MemoryHost:
             raise HostError("the backup does not run")
         machine.backup_id = ""
 
-    async def redefine_checkpoints(self, vm_id: str, checkpoints: tuple[str, ...]) -> None:
+    async def redefine_checkpoints(self, vm_id: str, checkpoints: DisksOf) -> None:
         for disk in self._machine(vm_id).disks.values():
             known = self.storage.bitmaps.get(disk.path, {})
-            if disk.format == "qcow2" and any("auto" not in known.get(name, ()) for name in checkpoints):
+            wanted = [name for name, disk_ids in checkpoints.items() if disk.disk_id in disk_ids]
+            if any("auto" not in known.get(name, ()) or "in-use" in known[name] for name in wanted):
                 raise HostError("checkpoint inconsistent: missing or broken bitmap", code=_INCONSISTENT)
+
+    async def list_checkpoints(self, vm_id: str) -> frozenset[str]:
+        paths = [disk.path for disk in self._machine(vm_id).disks.values()]
+        return frozenset(name for path in paths for name in self.storage.bitmaps.get(path, {}))
 
     async def delete_checkpoint(self, vm_id: str, checkpoint_id: str) -> None:
         for disk in self._machine(vm_id).disks.values():

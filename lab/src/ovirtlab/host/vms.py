@@ -14,7 +14,16 @@ from functools import partial
 from pathlib import Path
 
 from ovirtlab.host import chains, definitions, layers
-from ovirtlab.host.api import BackingVolume, BackupDisk, Departure, MigrationLimits, VmDefinition, VmDisk, VmState
+from ovirtlab.host.api import (
+    BackingVolume,
+    BackupDisk,
+    Departure,
+    DisksOf,
+    MigrationLimits,
+    VmDefinition,
+    VmDisk,
+    VmState,
+)
 from ovirtlab.host.checkpoints import Checkpoints
 from ovirtlab.host.live_backup import LiveBackup
 from ovirtlab.machine import blockio, images, migration
@@ -226,10 +235,13 @@ class Vms:
             backup, vm.backup = vm.backup, None
             await backup.stop()
 
-    async def redefine_checkpoints(self, vm_id: str, checkpoint_ids: tuple[str, ...]) -> None:
+    async def redefine_checkpoints(self, vm_id: str, checkpoints: DisksOf) -> None:
         vm = self._exclusive(vm_id)
         async with vm.job:
-            await vm.checkpoints.redefine(checkpoint_ids)
+            await vm.checkpoints.redefine(checkpoints)
+
+    def known_checkpoints(self, vm_id: str) -> frozenset[str]:
+        return self._vm(vm_id).checkpoints.known
 
     async def delete_checkpoint(self, vm_id: str, checkpoint_id: str) -> None:
         vm = self._exclusive(vm_id)

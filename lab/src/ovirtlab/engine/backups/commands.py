@@ -30,8 +30,8 @@ def get(state: State, vm_id: str, backup_id: str) -> Backup:
 async def start(context: Context, request: BackupRequest) -> Backup:
     """Begin a backup: live of a running VM, cold of one that is down; it goes on in the background.
 
-    Raises the fault of the first rule that it breaks. A chain of checkpoints that turns out to be broken makes the
-    backup fail at once, with every checkpoint of the VM gone.
+    Raises the fault of the first rule that it breaks. A checkpoint that turns out to be broken takes every other of the
+    VM with it: the request is refused without a word, and the backup, which is there, has failed a little later.
     """
     state = context.state
     rules.check_busy(state, request)
@@ -39,11 +39,13 @@ async def start(context: Context, request: BackupRequest) -> Backup:
     vm = state.vm(request.vm_id)
     backup = _record(context, vm, request, kind="live" if vm.status == "up" else "cold")
     _lock(state, backup)
-    audit.tell(context, backup, audit.STARTED)
     if backup.kind == "live" and not await checkpoints.redefine(context, vm, since=backup.from_checkpoint_id):
         audit.tell(context, backup, audit.FULL_NEEDED)
-        await phases.fail(context, backup)
-        return backup
+        audit.tell(context, backup, audit.STARTED)  # which is told of every order that was not refused by a rule
+        await phases.release(context, backup)
+        context.background.spawn(phases.fail_soon(context, backup), name=f"backup {backup.id}")
+        raise BadRequest("[]")
+    audit.tell(context, backup, audit.STARTED)
     checkpoints.create(context, backup)
     phases.enter(context, backup, "creating_scratch_disks" if backup.kind == "live" else "adding_bitmaps")
     context.background.spawn(phases.run(context, backup), name=f"backup {backup.id}")

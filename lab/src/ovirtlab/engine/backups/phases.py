@@ -57,6 +57,13 @@ async def advance(context: Context, backup: Backup) -> None:
             await step(context, backup)
 
 
+async def fail_soon(context: Context, backup: Backup) -> None:
+    """End a backup whose order has failed when the engine first looks at it; until then it seems to be a new one."""
+    await context.clock.sleep(context.state.settings.poll_first)
+    async with backup.guard:
+        await fail(context, backup)
+
+
 async def fail(context: Context, backup: Backup) -> None:
     """End a backup as failed: its checkpoint is dropped, its bitmaps stay behind."""
     if backup.kind == "hybrid":
