@@ -126,6 +126,11 @@ class Lab:
         """Write to a disk of a VM without a guest, through QEMU (`write -P 0x5a 100M 20M`), and flush."""
         run([BIN / "ovirtlab", "guest", "io", "--dir", self.directory, vm, target, *commands, "flush"])
 
+    def fault(self, name: str, **parameters: str) -> None:
+        """Break something, as `ovirtlab fault list` names it."""
+        words = [f"{key}={value}" for key, value in parameters.items()]
+        run([BIN / "ovirtlab", "fault", "do", "--dir", self.directory, name, *words])
+
     def vm(self, name: str) -> dict[str, Any]:
         """The VM of the environment with this name."""
         return next(vm for vm in self.facts["vms"] if vm["name"] == name)

@@ -156,6 +156,20 @@ def test_a_disk_that_does_not_tell_what_changed_is_compared(world: World) -> Non
     world.assert_checkpoints_sound()
 
 
+def test_a_disk_that_cannot_be_opened_with_its_changes_is_compared(world: World) -> None:
+    world.add(vm("web", disk("root"), disk("data")))
+    world.back_up()
+    world.memory.break_bitmaps("data-disk")
+    job = world.back_up()
+    assert succeeded(job), job.failure
+    images = world.repository.points()[-1].images
+    assert {image.changes for image in images} == {Changes.COMPARED}
+    assert images[0].reason.startswith("a disk could not be opened with the changes that the Manager tracked")
+    assert "The access to disk 'data' failed in the Manager" in world.texts(job)
+    world.assert_nothing_open()
+    world.assert_checkpoints_sound()
+
+
 def test_a_restore_point_that_cannot_be_read_is_followed_by_a_full(world: World) -> None:
     def unreadable(order: CopyOrder) -> CopyResult:
         if order.compare:

@@ -36,6 +36,18 @@ class Manager:
         """The SDK's service of the VM of this name."""
         return self.system.vms_service().vm_service(self.vm(name).id)
 
+    def start(self, vm: str) -> None:
+        """Start a VM and wait until it is up."""
+        service = self.vm_service(vm)
+        service.start()
+        wait_until(lambda: service.get().status == types.VmStatus.UP, what=f"the start of {vm}")
+
+    def stop(self, vm: str) -> None:
+        """Power a VM off and wait until it is down."""
+        service = self.vm_service(vm)
+        service.stop()
+        wait_until(lambda: service.get().status == types.VmStatus.DOWN, what=f"the end of {vm}")
+
     def disks(self, vm: str) -> list[Any]:
         """The disks of a VM, the bootable one first."""
         attachments = self.vm_service(vm).disk_attachments_service().list()

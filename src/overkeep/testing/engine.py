@@ -176,8 +176,13 @@ class MemoryEngine(EngineWorld, Engine):
         if request.upload:
             self._illegal.add(request.disk_id)
         transfer_id = str(uuid.uuid4())
-        self._transfers[transfer_id] = MemoryTransfer(request, self._host_for(request))
+        self._transfers[transfer_id] = MemoryTransfer(request, self._host_for(request), self._first_phase(request))
         return transfer_id
+
+    def _first_phase(self, request: TransferRequest) -> str:
+        backup = self._backups.get(request.backup_id or "")
+        tracked = backup is not None and backup.modes.get(request.disk_id) is Mode.INCREMENTAL
+        return "finished_failure" if tracked and request.disk_id in self._broken else "initializing"
 
     @_call
     def transfer(self, transfer_id: str) -> Transfer:

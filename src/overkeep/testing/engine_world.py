@@ -91,6 +91,7 @@ class EngineWorld:
         self._marks: dict[str, str] = {}  # id of a disk or VM -> description
         self._floating: dict[str, Disk] = {}
         self._illegal: set[str] = set()
+        self._broken: set[str] = set()  # disks whose bitmaps are of no use
         self._held: dict[str, str] = {}  # VM locked by somebody else -> words
         self._checkpoints: dict[str, dict[str, frozenset[str]]] = {}
         self._backups: dict[str, MemoryBackup] = {}
@@ -125,6 +126,10 @@ class EngineWorld:
         for checkpoints in self._checkpoints.values():
             for checkpoint_id, disks in checkpoints.items():
                 checkpoints[checkpoint_id] = disks - {disk_id}
+
+    def break_bitmaps(self, disk_id: str) -> None:
+        """Let the bitmaps of a disk be of no use, as a crash does: it cannot be opened with changes any more."""
+        self._broken.add(disk_id)
 
     def set_phase(self, thing_id: str, phase: str) -> None:
         """Put a backup or transfer into a phase: `failed`, `paused_system`, `finished_failure`, ..."""

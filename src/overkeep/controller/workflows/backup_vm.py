@@ -11,7 +11,7 @@ from overkeep.controller.durable import Durable
 from overkeep.controller.ports import Ports
 from overkeep.controller.steps import State, failed
 from overkeep.controller.workflows.backup_steps import BackupSteps, Wish
-from overkeep.engine.errors import BackupFailed, CheckpointInvalid
+from overkeep.engine.errors import BackupFailed, CheckpointInvalid, TransferFailed
 from overkeep.mover.orders import BACKING_MISSING, NO_CHANGED_BLOCKS
 
 NAME = "backup-vm"
@@ -20,6 +20,7 @@ NAME = "backup-vm"
 _CURED_BY_COMPARING = {
     BackupFailed.code: "the Manager failed the backup from its checkpoint",
     CheckpointInvalid.code: "the Manager refused the checkpoint of the last restore point",
+    TransferFailed.code: "a disk could not be opened with the changes that the Manager tracked",
     NO_CHANGED_BLOCKS: "a disk did not tell what changed",
 }
 _CURED_BY_FULL = (BACKING_MISSING,)
