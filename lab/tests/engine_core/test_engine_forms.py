@@ -79,7 +79,7 @@ def test_fault_in_both_forms(lab: Any, http: httpx.Client) -> None:
     action = http.post(f"{path}/start", json={}, headers=JSON)
     assert action.status_code == 409
     assert action.json() == {
-        "fault": {"detail": "[Cannot run VM. VM is running.]", "reason": "Operation Failed"},
+        "fault": {"detail": "[Cannot run VM because the VM is in Up status.]", "reason": "Operation Failed"},
         "status": "failed",
     }
 

@@ -43,10 +43,10 @@ def test_saved_state_is_used_once(lab: Any, system: Any) -> None:
 
 
 def test_refused_starts_and_stops(lab: Any, system: Any) -> None:
-    with pytest.raises(sdk.Error, match="VM is running") as running:
+    with pytest.raises(sdk.Error, match="Cannot run VM because the VM is in Up status") as running:
         service(lab, system, "web").start()
     assert running.value.code == 409
-    with pytest.raises(sdk.Error, match="VM is not running"):
+    with pytest.raises(sdk.Error, match="Cannot restart VM because the VM is in Down status"):
         service(lab, system, "db").reboot()
     lab.engine.state.disks[lab.disk_id("db_system")].status = "locked"
     with pytest.raises(sdk.Error, match="The following disks are locked: db_system"):
@@ -84,10 +84,24 @@ def test_busy_vm_is_not_shut_down_unless_forced(lab: Any, system: Any) -> None:
     web.backups_service().add(types.Backup(disks=[disk]), query={"legacy": "true"})
     with pytest.raises(sdk.Error, match=r"Cannot stop VM\. The VM is during a backup operation"):
         web.stop()
+    with pytest.raises(sdk.Error, match=r"Cannot restart VM\. The VM is during a backup operation"):
+        web.reboot()
     web.stop(force=True)
     assert web.get().status == types.VmStatus.DOWN
     with pytest.raises(sdk.Error, match=r"Cannot remove VM\. The VM is during a backup operation"):
         web.remove()
+
+
+def test_a_vm_is_stopped_while_a_snapshot_of_it_is_backed_up(lab: Any, system: Any) -> None:
+    web = service(lab, system, "web")
+    backups = web.backups_service()
+    backup = backups.backup_service(backups.add(types.Backup(disks=[types.Disk(id=lab.disk_id("web_system"))])).id)
+    lab.wait(lambda: backup.get().phase == types.BackupPhase.READY)
+    web.stop()
+    assert web.get().status == types.VmStatus.DOWN
+    backup.finalize()
+    lab.wait(lambda: backup.get().phase == types.BackupPhase.SUCCEEDED)
+    assert len(web.snapshots_service().list()) == 1
 
 
 def test_host_failure_leaves_the_vm_down(lab: Any, system: Any) -> None:

@@ -52,7 +52,7 @@ def check_start(context: Context, vm: Vm) -> None:
         raise conflict(f"{RUN}: {VM_LOCKED}")
     rules.check_idle(context, vm, RUN)
     if vm.status in ON or vm.status == "unknown":
-        raise conflict(f"{RUN}. VM is running.")
+        raise rules.wrong_status(vm, RUN)
     plugged = [disk for disk in context.state.disks_of(vm) if vm.attachments[disk.id].active]
     rules.check_unlocked(RUN, [(disk.alias, disk.status) for disk in plugged])
 
@@ -180,12 +180,24 @@ async def resume(context: Context, vm: Vm, *, cause: Cause) -> None:
 
 
 def check_stop(context: Context, vm: Vm, *, verb: str, force: bool) -> None:
-    """Refuse to stop a VM that does not run, or whose own QEMU is read by a backup, unless forced. No lock counts."""
+    """Refuse to stop a VM that is backed up, unless forced, and one that does not run. No lock stands against it."""
+    _check_backup(context, vm, f"Cannot {verb} VM", force=force)
     if vm.status not in ON or not vm.host_id:
         raise conflict(f"Cannot {verb} VM. VM is not running.")
+
+
+def check_reboot(context: Context, vm: Vm, *, force: bool) -> None:
+    """Refuse to reboot a VM that is backed up, unless forced, and one that is not up."""
+    _check_backup(context, vm, "Cannot restart VM", force=force)
+    if vm.status not in ("up", "powering_up"):
+        raise rules.wrong_status(vm, "Cannot restart VM")
+
+
+def _check_backup(context: Context, vm: Vm, action: str, *, force: bool) -> None:
+    """A hybrid backup does not need the VM's own QEMU."""
     backups = [backup for backup in context.state.backups.values() if backup.vm_id == vm.id and not backup.has_ended]
     if not force and any(backup.kind != "hybrid" for backup in backups):
-        raise conflict(f"Cannot {verb} VM. The VM is during a backup operation.")
+        raise conflict(f"{action}. The VM is during a backup operation.")
 
 
 async def stop(context: Context, vm: Vm, *, cause: Cause, force: bool) -> None:

@@ -78,7 +78,7 @@ async def reboot_vm(call: Call) -> Done:
     """A reboot is a shutdown and a start on the lab's hosts."""
     context, vm = call.context, vm_of(call)
     call.require("reboot_vm", ("vm", vm.id))
-    running.check_stop(context, vm, verb="reboot", force=call.body.flag("force") or False)
+    running.check_reboot(context, vm, force=call.body.flag("force") or False)
     context.background.undertake(running.reboot(context, vm, cause=cause_of(call)), name=f"reboot VM {vm.name}")
     return Done()
 
