@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Hosts upgraded, and removed from the engine."""
+"""Hosts given orders, upgraded, and removed from the engine."""
 
 from __future__ import annotations
 
@@ -138,3 +138,27 @@ def test_an_upgrade_goes_on_over_a_restart_of_the_engine(lab: Any, system: Any) 
     statuses(lab, again, types.HostStatus.UP)
     assert not again.get().update_available
     connection.close()
+
+
+def test_another_host_is_chosen_to_manage_the_storage(lab: Any, system: Any) -> None:
+    first, second = (host(lab, system, number) for number in (0, 1))
+    assert [item.get().spm.status.value for item in (first, second)] == ["spm", "none"]
+    with pytest.raises(sdk.Error, match="The Host host1 is already SPM or contending") as refused:
+        first.force_select_spm()
+    assert refused.value.code == 409
+    second.force_select_spm()
+    assert [item.get().spm.status.value for item in (first, second)] == ["none", "spm"]
+    assert lab.codes()[-1] == 159
+    second.deactivate()
+    statuses(lab, second, types.HostStatus.MAINTENANCE)
+    assert first.get().spm.status == types.SpmStatus.SPM
+    with pytest.raises(sdk.Error, match="The Host host2 is not active"):
+        second.force_select_spm()
+
+
+def test_orders_that_change_nothing_are_told(lab: Any, system: Any) -> None:
+    first = host(lab, system, 0)
+    first.refresh()
+    assert told(system, 606) == "Successfully refreshed the capabilities of host host1."
+    first.commit_net_config()
+    assert told(system, 1104) == "Network changes were saved on host host1"

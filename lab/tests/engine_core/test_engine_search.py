@@ -3,6 +3,7 @@
 
 from datetime import UTC, datetime
 
+import httpx
 import pytest
 
 from ovirtlab.engine.faults import BadRequest
@@ -67,3 +68,13 @@ def test_refuses(text: str) -> None:
         return
     with pytest.raises(BadRequest):
         parse(text, KEYS)
+
+
+@pytest.mark.parametrize("path", ["affinitylabels", "bookmarks", "diskprofiles", "macpools", "permissions"])
+def test_lists_that_cannot_be_searched_take_no_notice_of_a_search(http: httpx.Client, path: str) -> None:
+    """As in an engine; a client that takes the first of what it gets is found out here, too."""
+    http.headers["Accept"] = "application/json"
+    http.post("bookmarks", json={"name": "mine", "value": "Vms:"}).raise_for_status()
+    found = http.get(path, params={"search": "name=nothing"})
+    assert found.status_code == 200
+    assert found.json() == http.get(path).json()

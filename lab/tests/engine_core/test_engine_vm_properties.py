@@ -111,3 +111,57 @@ def test_a_snapshot_tells_what_the_vm_was(system: Any, lab: Any) -> None:
     db.update(types.Vm(name="renamed", comment="later"))
     found = snapshots.snapshot_service(made.id).get().vm
     assert (found.id, found.name, found.comment, found.href) == (lab.vm_id("renamed"), "db", "", None)
+
+
+def instance_type(system: Any, name: str) -> Any:
+    return next(item for item in system.instance_types_service().list() if item.name == name)
+
+
+def test_what_an_instance_type_says_counts_more_than_a_request(system: Any, lab: Any) -> None:
+    wanted = types.Vm(
+        name="new",
+        cluster=types.Cluster(name="Default"),
+        template=types.Template(name="Blank"),
+        instance_type=types.InstanceType(name="Medium"),
+        memory=64 * MIB,
+        memory_policy=types.MemoryPolicy(guaranteed=32 * MIB, max=8192 * MIB),
+    )
+    vms = system.vms_service()
+    vm = vms.add(wanted)
+    medium = instance_type(system, "Medium")
+    assert (vm.instance_type.id, vm.memory) == (medium.id, 4096 * MIB)
+    assert (vm.cpu.topology.sockets, vm.cpu.topology.cores) == (2, 1)
+    assert (vm.memory_policy.guaranteed, vm.memory_policy.max) == (4096 * MIB, 8192 * MIB)
+    changed = vms.vm_service(vm.id).update(types.Vm(memory=64 * MIB))
+    assert changed.memory == 4096 * MIB
+    smaller = vms.vm_service(vm.id).update(types.Vm(instance_type=instance_type(system, "Tiny")))
+    assert (smaller.memory, smaller.cpu.topology.sockets) == (512 * MIB, 1)
+
+
+def test_an_instance_type_of_ones_own_has_what_it_was_given(system: Any, lab: Any) -> None:
+    kind = types.InstanceType(
+        name="mine",
+        memory=256 * MIB,
+        cpu=types.Cpu(topology=types.CpuTopology(cores=2, sockets=3, threads=1)),
+        high_availability=types.HighAvailability(enabled=True, priority=50),
+    )
+    made = system.instance_types_service().add(kind)
+    db = service(lab, system, "db").update(types.Vm(instance_type=types.InstanceType(id=made.id)))
+    assert db.memory == 256 * MIB
+    assert (db.cpu.topology.cores, db.cpu.topology.sockets) == (2, 3)
+    assert (db.high_availability.enabled, db.high_availability.priority) == (True, 50)
+
+
+@pytest.mark.parametrize("name", ["with blank", "exclaimed!", "a/b", "semi;colon"])
+def test_names_have_letters_numbers_and_few_signs(system: Any, lab: Any, name: str) -> None:
+    blank = {"cluster": types.Cluster(name="Default"), "template": types.Template(name="Blank")}
+    vms, templates = system.vms_service(), system.templates_service()
+    for refusal, act in (
+        ("Can not add VM", lambda: vms.add(types.Vm(name=name, **blank))),
+        ("Can not edit VM", lambda: service(lab, system, "db").update(types.Vm(name=name))),
+        ("Can not add Template", lambda: templates.add(types.Template(name=name, vm=types.Vm(id=lab.vm_id("db"))))),
+    ):
+        with pytest.raises(ovirtsdk4.Error, match=f"{refusal}. The given name contains special characters") as refused:
+            act()
+        assert refused.value.code == 400
+    assert vms.add(types.Vm(name="Käse_1.2-3", **blank)).name == "Käse_1.2-3"

@@ -25,6 +25,7 @@ class DataCenter:
     status: str = "up"
     level: tuple[int, int] = (4, 7)
     local: bool = False
+    spm_host_id: str = ""  # the host that was chosen to manage the storage; empty for any
     kept: dict[str, Any] = field(default_factory=dict)
 
 

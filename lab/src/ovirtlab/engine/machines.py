@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from ovirtlab.engine.running import VM_LOCKED
 from ovirtlab.engine.snapshots import rules
 
 _REMOVE = "Cannot remove VM"
+_NAME = re.compile(r"([^\W\d_]|[0-9._-])*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +33,20 @@ class ImportOptions:
     reassign_bad_macs: bool = False
 
 
+def check_characters(name: str, *, action: str) -> None:
+    """Refuse a name of a VM or a template with anything but letters of any alphabet, numbers and `-_.`."""
+    if not _NAME.fullmatch(name):
+        raise invalid(
+            f"{action.replace('Cannot', 'Can not')}. The given name contains special characters. Only lower-case and "
+            "upper-case letters, numbers, '_', '-', '.' are allowed."
+        )
+
+
 def check_name(context: Context, name: str, *, action: str = "Cannot add VM", besides: str = "") -> None:
     """Refuse an empty name and one that another VM has."""
     if not name:
         raise invalid(f"{action}. The VM name must not be empty.")
+    check_characters(name, action=action)
     if any(vm.name == name and vm.id != besides for vm in context.state.vms.values()):
         raise conflict(f"{action}. The VM name is already in use, please choose a unique name and try again.")
 

@@ -7,7 +7,7 @@ from ovirtlab.engine import host_states
 from ovirtlab.engine.entities import FenceAgent, HostEntity
 from ovirtlab.engine.faults import NotFound, conflict, incomplete
 from ovirtlab.engine.rest.documents import Collection, Entity, link_to
-from ovirtlab.engine.rest.inventory import HOST_MEMORY, show_host
+from ovirtlab.engine.rest.inventory import HOST_MEMORY, is_spm, show_host
 from ovirtlab.engine.rest.kept import keep
 from ovirtlab.engine.rest.members import serve_members
 from ovirtlab.engine.rest.new_vms import find_cluster
@@ -19,6 +19,7 @@ routes = Routes()
 
 _KEPT = ("power_management", "ssh", "spm", "vgpu_placement")
 _AGENT = ("address", "concurrent", "encrypt_options", "options", "order", "port", "type", "username")
+_SPM = "Cannot force select SPM"
 _REMOVABLE = frozenset({"maintenance", "non_responsive", "down"})
 
 
@@ -100,6 +101,42 @@ async def install_host(call: Call) -> Done:
         raise conflict("Cannot install Host. Host must be in maintenance mode.")
     host.status = "installing"
     call.context.background.undertake(host_states.install(call.context, host), name=f"install host {host.name}")
+    return Done()
+
+
+@routes.action("hosts/{host}/refresh")
+async def refresh_host(call: Call) -> Done:
+    """What hosts can do is known already; told all the same."""
+    host = _host(call)
+    call.require("manipulate_host", ("host", host.id))
+    text = f"Successfully refreshed the capabilities of host {host.name}."
+    host_states.tell(call.context, host, 606, text, cause=cause_of(call))
+    return Done()
+
+
+@routes.action("hosts/{host}/commitnetconfig")
+async def commit_network(call: Call) -> Done:
+    """Networks of hosts do not change, and are kept as they are."""
+    host = _host(call)
+    call.require("configure_host_network", ("host", host.id))
+    text = f"Network changes were saved on host {host.name}"
+    host_states.tell(call.context, host, 1104, text, cause=cause_of(call))
+    return Done()
+
+
+@routes.action("hosts/{host}/forceselectspm")
+async def choose_spm(call: Call) -> Done:
+    """Let this host manage the storage of its data centre."""
+    state, host = call.context.state, _host(call)
+    call.require("manipulate_host", ("host", host.id))
+    if host.status != "up":
+        raise conflict(f"{_SPM}. The Host {host.name} is not active.")
+    if is_spm(call.context, host):
+        raise conflict(f"{_SPM}. The Host {host.name} is already SPM or contending.")
+    state.data_centers[state.clusters[host.cluster_id].data_center_id].spm_host_id = host.id
+    cause = cause_of(call)
+    text = f"Host {host.name} was force selected by {cause.name}"
+    host_states.tell(call.context, host, 159, text, cause=cause)
     return Done()
 
 

@@ -152,7 +152,7 @@ def show_host(call: Call, item: HostEntity) -> Entity:
         "external_status": item.external_status,
         "port": 54321,
         "protocol": "stomp",
-        "spm": Entity("spm", {"priority": 5, "status": "spm" if _is_spm(call.context, item) else "none"}),
+        "spm": Entity("spm", {"priority": 5, "status": "spm" if is_spm(call.context, item) else "none"}),
         "status": item.status,
         "summary": summary,
         "type": "rhel",
@@ -176,12 +176,13 @@ def show_host(call: Call, item: HostEntity) -> Entity:
     return Entity("host", fields, id=item.id, href=address("hosts", item.id), links=links)
 
 
-def _is_spm(context: Context, item: HostEntity) -> bool:
-    """Whether a host manages the storage of its data centre: the first one that is up."""
+def is_spm(context: Context, item: HostEntity) -> bool:
+    """Whether a host manages the storage of its data centre: the chosen one, when it is up, else the first that is."""
     state = context.state
-    center = state.clusters[item.cluster_id].data_center_id
-    up = (host for host in state.hosts.values() if host.status == "up")
-    return next((host for host in up if state.clusters[host.cluster_id].data_center_id == center), None) is item
+    center = state.data_centers[state.clusters[item.cluster_id].data_center_id]
+    up = [host for host in state.hosts.values() if host.status == "up"]
+    mine = [host for host in up if state.clusters[host.cluster_id].data_center_id == center.id]
+    return next((host for host in mine if host.id == center.spm_host_id), mine[0] if mine else None) is item
 
 
 def show_storage_domain(call: Call, item: StorageDomain) -> Entity:

@@ -20,7 +20,7 @@ class Kind(Generic[T]):
     """One kind of object in lists: its names, how it is shown, the words a search finds it by.
 
     `place` is what the user-level view is judged by, `(kind, id)`; without it everybody sees all. `words` has a reader
-    for each search key.
+    for each search key; without any `search` is not looked at, as in lists of the engine that cannot be searched.
     """
 
     tag: str
@@ -34,7 +34,7 @@ class Kind(Generic[T]):
         visible = self.visible(call, items)
         text = call.text("search")
         page = 1
-        if text:
+        if text and self.words:
             query = parse(text, frozenset(self.words), case_sensitive=call.flag("case_sensitive", default=True))
             visible = [item for item in visible if query.test(_Words(self.words, item))]
             page = query.page

@@ -15,6 +15,10 @@ from ovirtlab.engine.rest.routing import Call, Created, Done, Routes
 from ovirtlab.engine.rest.shapes import address
 from ovirtlab.engine.state import SYSTEM, State
 
+_WORDS: dict[str, Callable[[Stored], str]] = {
+    "id": lambda item: item.id,
+    "name": lambda item: str(item.kept.get("name", "")),
+}
 Place = Callable[[Call], tuple[str, str]]
 
 
@@ -37,6 +41,7 @@ class StoredKind:
     place: Place = _system
     links: tuple[str, ...] = ()
     single: bool = False  # whether there is one at most
+    searchable: bool = False  # whether `search` is looked at
     unique: bool = True  # whether no two at one place have the same name
 
     def show(self, state: State, item: Stored) -> Entity:
@@ -55,7 +60,7 @@ class StoredKind:
             tag=self.tag,
             member=self.member,
             show=lambda call, item: self.show(call.context.state, item),
-            words={"id": lambda item: item.id, "name": lambda item: str(item.kept.get("name", ""))},
+            words=_WORDS if self.searchable else {},
         )
 
     def add(self, call: Call, *, base: str) -> Created:

@@ -27,13 +27,17 @@ _QOS = (
 )  # fmt: skip
 
 
-def _system_wide(collection: str, tag: str, member: str, *, keeps: tuple[str, ...], permit: str) -> None:
+def _system_wide(
+    collection: str, tag: str, member: str, *, keeps: tuple[str, ...], permit: str, searchable: bool = False
+) -> None:
     """A kind that lies at the top of the API."""
-    serve(routes, StoredKind(tag=tag, member=member, keeps=keeps, permit=permit), collection)
+    serve(routes, StoredKind(tag=tag, member=member, keeps=keeps, permit=permit, searchable=searchable), collection)
 
 
 _system_wide("bookmarks", "bookmarks", "bookmark", keeps=("name", "value"), permit="bookmark_management")
-_system_wide("instancetypes", "instance_types", "instance_type", keeps=_INSTANCE_TYPE, permit="create_template")
+_system_wide(
+    "instancetypes", "instance_types", "instance_type", keeps=_INSTANCE_TYPE, permit="create_template", searchable=True
+)
 _system_wide(
     "schedulingpolicies",
     "scheduling_policies",
@@ -47,7 +51,7 @@ for _collection, _member in (
     ("openstacknetworkproviders", "openstack_network_provider"),
     ("openstackvolumeproviders", "openstack_volume_provider"),
 ):
-    _system_wide(_collection, f"{_member}s", _member, keeps=_PROVIDER, permit="create_storage_pool")
+    _system_wide(_collection, f"{_member}s", _member, keeps=_PROVIDER, permit="create_storage_pool", searchable=True)
 
 
 def _profiles(collection: str, member: str, *, owner: str, owners: str, permit: str) -> None:

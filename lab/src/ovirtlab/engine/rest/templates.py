@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from ovirtlab.engine import templates
+from ovirtlab.engine import machines, templates
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.entities import DiskAttachment, Template, Vm
 from ovirtlab.engine.faults import NotFound, conflict, incomplete, invalid
@@ -158,6 +158,7 @@ def _set_version(context: Context, template: Template, body: Body) -> None:
 
 
 def _check_name(context: Context, name: str) -> None:
+    machines.check_characters(name, action=templates.ADD)
     if any(item.name == name for item in context.state.templates.values()):
         raise conflict(f"{templates.ADD}. The Template name is already in use.")
 

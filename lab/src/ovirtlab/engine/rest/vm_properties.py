@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 from ovirtlab.engine import machines
@@ -27,6 +28,7 @@ _KEPT = (
     "storage_error_resume_behaviour", "time_zone", "tpm_enabled", "tunnel_migration", "usb",
     "use_latest_template_version", "virtio_scsi", "virtio_scsi_multi_queues", "virtio_scsi_multi_queues_enabled",
 )  # fmt: skip
+_OF_INSTANCE_TYPES = ("high_availability", "io", "migration", "migration_downtime")
 _KEPT_OF_CPU = ("cpu_tune", "mode")
 _TEXTS = {
     "description": ("description",),
@@ -99,11 +101,34 @@ def change(context: Context, vm: Vm, body: Body) -> None:
     initialization.keep_own(context.state, vm, body)
     _set(vm, "boot_devices", _boot_devices(body))
     _place(context, vm, body)
+    _follow_instance_type(context.state, vm)
     if "custom_compatibility_version" in body:
         vm.level = _level(body)
     if "custom_properties" in body:
         properties = body.list("custom_properties", "custom_property")
         vm.custom_properties = {entry.text("name") or "": entry.text("value") or "" for entry in properties}
+
+
+def _follow_instance_type(state: State, vm: Vm) -> None:
+    """What an instance type says of a VM counts more than what a request does."""
+    link = vm.kept.get("instance_type")
+    kind = state.stored["instance_type"].get(link.id or "") if isinstance(link, Entity) else None
+    if kind is None:
+        return
+    vm.memory = int(kind.kept.get("memory", vm.memory))
+    topology = _inner(_inner(kind.kept, "cpu"), "topology")
+    for part in ("cores", "sockets", "threads"):
+        _set(vm, part, int(str(topology[part])) if topology.get(part) is not None else None)
+    vm.kept |= {name: kind.kept[name] for name in _OF_INSTANCE_TYPES if name in kind.kept}
+    policy = vm.kept.get("memory_policy")
+    if isinstance(policy, Entity):
+        guaranteed = _inner(kind.kept, "memory_policy").get("guaranteed", vm.memory)
+        vm.kept["memory_policy"] = Entity("memory_policy", {**policy.fields, "guaranteed": guaranteed})
+
+
+def _inner(fields: Mapping[str, Value], name: str) -> Mapping[str, Value]:
+    found = fields.get(name)
+    return found.fields if isinstance(found, Entity) else {}
 
 
 def _set(vm: Vm, attribute: str, value: object) -> None:
