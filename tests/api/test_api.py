@@ -237,3 +237,44 @@ def test_a_fault_of_ours_is_a_problem_without_a_traceback(root: TestClient, acce
     answer = root.get("/v1/workloads")
     assert "secret" not in json.dumps(answer.json())
     problem(answer, 500, "internal")
+
+
+def backed_up(http: TestClient, world: World, vm_name: str) -> str:
+    """Back a VM up and return the id of its point."""
+    make(http, "demo", vm_name)
+    back_up(http, world)
+    [point] = http.get("/v1/points").json()
+    return str(point["id"])
+
+
+def test_a_pin_is_of_who_made_it(root: TestClient, ann: TestClient, world: World, access: MemoryAccess) -> None:
+    access.add("bob-token", user_id="bob", name="bob@internal")
+    access.allow("bob", "web-vm", "backup_disk")
+    bob = TestClient(root.app, headers={"Authorization": "Bearer bob-token"})
+    point = backed_up(root, world, "web")
+    path = f"/v1/points/{point}/pin"
+    answer = ann.put(path, json={"reason": "audit of 2026"})
+    assert answer.status_code == 200, answer.text
+    assert (answer.json()["pin"]["by"], answer.json()["pin"]["reason"]) == ("ann@internal", "audit of 2026")
+    assert root.get("/v1/points").json()[0]["pin"] == ann.get(f"/v1/points/{point}").json()["pin"]
+    for refused in (bob.delete(path), bob.put(path, json={"reason": "mine"})):
+        assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+    assert ann.delete(path).status_code == 204
+    assert ann.get(f"/v1/points/{point}").json()["pin"] is None
+    assert ann.delete(path).status_code == 204, "it may be said twice"
+    bob.put(path, json={"reason": "mine"})
+    assert root.delete(path).status_code == 204, "an administrator may"
+
+
+def test_a_pin_needs_the_right_to_back_up(root: TestClient, ann: TestClient, world: World) -> None:
+    point = backed_up(root, world, "db")
+    for answer in (ann.put(f"/v1/points/{point}/pin", json={"reason": "x"}), ann.delete(f"/v1/points/{point}/pin")):
+        assert answer.status_code == 404, "it does not exist for her"
+    assert root.get("/v1/points").json()[0]["pin"] is None
+
+
+@pytest.mark.parametrize("body", [{}, {"reason": ""}, {"reason": " "}, {"reason": "a\nb"}, {"reason": "x" * 201}])
+def test_a_pin_says_why(root: TestClient, world: World, body: Any) -> None:
+    point = backed_up(root, world, "web")
+    problem(root.put(f"/v1/points/{point}/pin", json=body), 400, "bad-request")
+    problem(root.put("/v1/points/nothing/pin", json={"reason": "x"}), 404, "not-found")

@@ -210,3 +210,24 @@ def _started(*words: str) -> Iterator[subprocess.Popen[str]]:
             yield child
         finally:
             child.kill()
+
+
+def test_pins(demo) -> None:
+    assert demo("backup", "demo")[0] == 0
+    [point, *_] = json.loads(demo("points", "--vm", "web", "--json")[1])
+    status, out, _ = demo("point", "pin", point["id"], "--vm", "web", "--reason", "audit of 2026")
+    assert (status, out) == (0, f"Restore point {point['id']} of web is pinned.\n")
+    assert "audit of 2026" in demo("points")[1]
+    assert json.loads(demo("points", "--vm", "web", "--json")[1])[0]["pin"]["reason"] == "audit of 2026"
+    assert demo("point", "unpin", point["id"], "--vm", "web")[0] == 0
+    assert json.loads(demo("points", "--vm", "web", "--json")[1])[0]["pin"] is None
+    status, _, err = demo("point", "pin", "nothing", "--reason", "x")
+    assert status == exits.NOT_FOUND
+    one_sentence(err)
+
+
+@pytest.mark.parametrize("arguments", [("point", "pin", "p", "--reason", ""), ("workload", "create", "", "--vm", "x")])
+def test_arguments_that_no_document_takes(site, arguments: tuple[str, ...]) -> None:
+    status, _, err = site(*arguments)
+    assert status == exits.USAGE
+    assert "cannot be used" in one_sentence(err)

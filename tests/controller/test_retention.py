@@ -8,6 +8,7 @@ import uuid
 import pytest
 
 from overkeep.blocks.errors import ImageDamaged
+from overkeep.controller import expiry
 from overkeep.controller.records import Failure, Job, JobKind, JobState, Member
 from overkeep.errors import OverkeepError
 from overkeep.model.points import RestorePoint
@@ -52,6 +53,40 @@ def test_of_six_backups_three_points_stay(world: World) -> None:
     assert len(images(world)) == 6, "three of each disk"
     assert f"{made[2]} is removed" in world.texts(job)
     assert "merged away" in world.texts(job)
+    assert_sound(world)
+
+
+def test_a_pinned_point_stays_and_the_preview_says_why(world: World) -> None:
+    world.add(vm("web", disk("root")))
+    made = [world.back_up().vms[0].point_id for _ in range(3)]
+    [first, *_] = world.repository.points()
+    world.controller.put_pin(first, "audit of 2026", caller="ann@internal")
+    give(world, retention=Retention(last=1))
+    [planned] = world.controller.policies.marks(world.controller.workload("demo"))
+    [kept] = [mark for mark in planned.marks if mark.id == made[0]]
+    assert kept.kept
+    assert "pinned: audit of 2026" in str(kept)
+    job = world.back_up()
+    assert succeeded(job), job.failure
+    assert point_ids(world) == [made[0], job.vms[0].point_id]
+    assert_sound(world)
+    world.controller.remove_pin(first)
+    job = world.back_up()
+    assert point_ids(world) == [job.vms[0].point_id]
+    assert_sound(world)
+
+
+def test_a_point_that_is_pinned_at_the_last_moment_stays(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.add(vm("web", disk("root")))
+    made = [world.back_up().vms[0].point_id for _ in range(3)]
+    [first, *_] = world.repository.points()
+    give(world, retention=Retention(last=1))
+    world.controller.put_pin(first, "late", caller="ann@internal")
+    monkeypatch.setattr(expiry, "holds", lambda ports, points: {})  # it was decided before
+    job = world.back_up()
+    assert succeeded(job), job.failure
+    assert point_ids(world) == [made[0], job.vms[0].point_id]
+    assert f"{made[0]} is removed" not in world.texts(job)
     assert_sound(world)
 
 

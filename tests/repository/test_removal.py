@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +14,9 @@ from overkeep.blocks.image import ChainReader
 from overkeep.blocks.merge.acts import merge_away
 from overkeep.blocks.merge.making import Watch
 from overkeep.errors import Conflict, NotFound
-from overkeep.model.points import RestorePoint
+from overkeep.model.points import Pin, RestorePoint
 from overkeep.repository import layout
-from overkeep.repository.errors import DocumentDamaged
+from overkeep.repository.errors import DocumentDamaged, PointPinned
 from overkeep.repository.merging import MergeJournal
 from overkeep.repository.repository import Draft, Repository
 
@@ -120,3 +121,37 @@ def test_what_a_damaged_manifest_may_name_is_not_merged_away(repository: Reposit
 def test_nothing_is_there(repository: Repository) -> None:
     repository.remove_point("w1", "vm1", point_id="p1")
     assert repository.unnamed_images("w1", "vm1") == {}
+
+
+PIN = Pin(reason="audit of 2026", by="ann@internal", pinned_at=dt.datetime(2026, 11, 26, tzinfo=dt.UTC))
+
+
+def test_a_pinned_point_does_not_end(repository: Repository, backup: Backup) -> None:
+    point = backup(0)
+    assert repository.pin(point) is None
+    repository.put_pin(point, PIN)
+    assert repository.pin(point) == PIN
+    assert repository.points() == (point,), "the point is as it was"
+    with pytest.raises(PointPinned, match="ann@internal"):
+        repository.remove_point("w1", "vm1", point_id=point.id)
+    assert repository.points() == (point,)
+    repository.remove_pin(point)
+    repository.remove_pin(point)
+    assert repository.pin(point) is None
+    repository.remove_point("w1", "vm1", point_id=point.id)
+    for act in (lambda: repository.put_pin(point, PIN), lambda: repository.remove_pin(point)):
+        with pytest.raises(NotFound):
+            act()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"kind": "pin", "version": 9}', b'{"kind": "point"}'])
+def test_a_pin_that_cannot_be_read_is_one(repository: Repository, backup: Backup, content: bytes) -> None:
+    point = backup(0)
+    (repository.root / layout.point("w1", "vm1", point.id) / layout.PIN).write_bytes(content)
+    pin = repository.pin(point)
+    assert pin is not None
+    assert "cannot be read" in pin.reason
+    with pytest.raises(PointPinned):
+        repository.remove_point("w1", "vm1", point_id=point.id)
+    repository.remove_pin(point)
+    repository.remove_point("w1", "vm1", point_id=point.id)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from overkeep.controller.records import Job, JobEvent, JobKind, JobState, Workload
 from overkeep.model.inventory import DiskFormat
-from overkeep.model.points import Changes, Mode, RestorePoint
+from overkeep.model.points import Changes, Mode, Pin, RestorePoint
 
 if TYPE_CHECKING:  # the command line reads these documents too, and should not wait for the whole controller
     from overkeep.controller.janitor import Leftover
@@ -67,6 +67,12 @@ class RestoreIn(Document):
     keep_macs: bool = False
     start: bool = False
     disks: tuple[Name, ...] | None = None
+
+
+class PinIn(Document):
+    """Why a point must stay."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*\S[^\x00-\x1f\x7f]*$")]
 
 
 class FailureOut(Document):
@@ -151,8 +157,16 @@ class DiskImageOut(Document):
     storage_domain: str
 
 
+class PinOut(Document):
+    """Why a point must stay, who wants it, and since when."""
+
+    reason: str
+    by: str
+    pinned_at: dt.datetime
+
+
 class PointOut(Document):
-    """One VM at one time."""
+    """One VM at one time; `pin` when it must stay whatever a retention says."""
 
     id: str
     workload_id: str
@@ -163,6 +177,7 @@ class PointOut(Document):
     mode: Mode
     checkpoint_id: str | None
     images: tuple[DiskImageOut, ...]
+    pin: PinOut | None = None
 
 
 class MoverOut(Document):
@@ -219,9 +234,10 @@ def event_out(event: JobEvent) -> JobEventOut:
     return JobEventOut.model_validate(event)
 
 
-def point_out(point: RestorePoint) -> PointOut:
+def point_out(point: RestorePoint, pin: Pin | None = None) -> PointOut:
     """The document of a restore point."""
-    return PointOut.model_validate(point)
+    out = PointOut.model_validate(point)
+    return out.model_copy(update={"pin": PinOut.model_validate(pin)}) if pin else out
 
 
 def mover_out(mover: MoverHealth) -> MoverOut:

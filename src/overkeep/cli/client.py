@@ -46,22 +46,23 @@ class Client:
 
     def get(self, path: str, kind: type[_Document], **query: Any) -> _Document:
         """GET a document."""
-        asked = {name: value for name, value in query.items() if value is not None}
-        return self._read(kind, "GET", path, params=asked)
+        return self._read(kind, "GET", path, params=_given(query))
 
     def post(self, path: str, kind: type[_Document], body: BaseModel | None = None, **query: Any) -> _Document:
         """POST a document and return the answer."""
-        asked = {name: value for name, value in query.items() if value is not None}
-        return self._read(kind, "POST", path, params=asked, json=body.model_dump(mode="json") if body else None)
+        content = body.model_dump(mode="json") if body else None
+        return self._read(kind, "POST", path, params=_given(query), json=content)
 
-    def put(self, path: str, kind: type[_Document], body: BaseModel, *, version: int | None = None) -> _Document:
+    def put(
+        self, path: str, kind: type[_Document], body: BaseModel, *, version: int | None = None, **query: Any
+    ) -> _Document:
         """PUT a document, in place of a version of it, and return the answer."""
         headers = {} if version is None else {"If-Match": f'"{version}"'}
-        return self._read(kind, "PUT", path, json=body.model_dump(mode="json"), headers=headers)
+        return self._read(kind, "PUT", path, params=_given(query), json=body.model_dump(mode="json"), headers=headers)
 
-    def delete(self, path: str) -> None:
+    def delete(self, path: str, **query: Any) -> None:
         """DELETE."""
-        self._call("DELETE", path)
+        self._call("DELETE", path, params=_given(query))
 
     def job(self, job_id: str) -> JobOut:
         """One job."""
@@ -97,6 +98,10 @@ class Client:
 
     def _unreachable(self, reason: str) -> ControllerUnreachable:
         return ControllerUnreachable(url=self._session.controller, reason=reason)
+
+
+def _given(query: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in query.items() if value is not None}
 
 
 def _trust(known: Session) -> ssl.SSLContext:

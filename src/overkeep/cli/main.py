@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
 from overkeep import __version__
 from overkeep.cli import admin, exits, jobs, login, output, points, policies, scheduler, session, workloads
@@ -23,6 +24,7 @@ app.add_typer(policies.app, name="policy")
 app.add_typer(scheduler.app, name="scheduler")
 app.command()(points.points)
 app.command()(points.restore)
+app.add_typer(points.app, name="point")
 app.add_typer(jobs.app, name="job")
 app.command()(admin.movers)
 app.add_typer(admin.app, name="admin")
@@ -66,6 +68,9 @@ def main(arguments: Sequence[str]) -> int:
         if told := _usage(error):
             output.complain(f"overkeep: {told}; see `overkeep --help`.")
         return exits.USAGE
+    except ValidationError as error:  # of a document made from arguments; an answer's is told by the client
+        output.complain(f"overkeep: {_unfit(error)}; see `overkeep --help`.")
+        return exits.USAGE
     except BrokenPipeError:  # the reader of a pipe has seen enough
         sys.stderr.close()
         return exits.OK
@@ -79,6 +84,13 @@ def _usage(error: typer.TyperException) -> str:
     """What is wrong with the arguments; empty when the help was shown instead."""
     told = getattr(error, "format_message", None)
     return str(told() if callable(told) else error).rstrip(".")
+
+
+def _unfit(error: ValidationError) -> str:
+    """Which argument cannot be used, and why."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    name = str(first["loc"][0]).replace("_", "-") if first["loc"] else "an argument"
+    return f"The value of {name} cannot be used ({first['msg'].lower()})"
 
 
 def _record() -> str:

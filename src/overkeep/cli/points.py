@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`overkeep points` and `overkeep restore`."""
+"""`overkeep points`, `overkeep point …` and `overkeep restore`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
-from overkeep.api.documents import JobOut, PointOut, RestoreIn
+from overkeep.api.documents import JobOut, PinIn, PointOut, RestoreIn
 from overkeep.cli import output
 from overkeep.cli.client import Client
 from overkeep.cli.follow import follow
 from overkeep.cli.output import AsJson
 from overkeep.cli.workloads import NoWait
 from overkeep.units import human_size
+
+app = typer.Typer(no_args_is_help=True, help="One restore point.")
 
 
 def points(
@@ -35,16 +37,42 @@ def points(
             point.mode,
             str(len(point.images)),
             human_size(sum(image.stored for image in point.images)),
+            point.pin.reason if point.pin else "-",
         )
         for point in found
     ]
-    output.table(("POINT", "VM", "CREATED", "MODE", "DISKS", "STORED"), rows)
+    output.table(("POINT", "VM", "CREATED", "MODE", "DISKS", "STORED", "PINNED"), rows)
+
+
+Point = Annotated[str, typer.Argument(metavar="POINT", help="Id of the restore point.")]
+OfVm = Annotated[str | None, typer.Option("--vm", help="Which VM, when the point's id is that of several.")]
+
+
+@app.command()
+def pin(
+    point: Point,
+    reason: Annotated[str, typer.Option(help="Why it must stay; shown wherever the point is.")],
+    vm: OfVm = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a restore point stay, whatever its policy says, until it is unpinned."""
+    with Client() as client:
+        pinned = client.put(f"/v1/points/{point}/pin", PointOut, PinIn(reason=reason), vm=vm)
+    output.documents(pinned) if as_json else output.say(f"Restore point {pinned.id} of {pinned.vm_name} is pinned.")
+
+
+@app.command()
+def unpin(point: Point, vm: OfVm = None) -> None:
+    """Let a restore point go as its policy says: for who pinned it and for administrators."""
+    with Client() as client:
+        client.delete(f"/v1/points/{point}/pin", vm=vm)
+    output.say(f"Restore point {point} is no longer pinned.")
 
 
 def restore(  # noqa: PLR0913 - the options of a command
-    point: Annotated[str, typer.Argument(metavar="POINT", help="Id of the restore point.")],
+    point: Point,
     name: Annotated[str, typer.Option(help="Name of the new VM.")],
-    vm: Annotated[str | None, typer.Option(help="Which VM, when the point's id is that of several.")] = None,
+    vm: OfVm = None,
     cluster: Annotated[str | None, typer.Option(help="Cluster of the new VM; else that of the old one.")] = None,
     storage_domain: Annotated[str | None, typer.Option(help="Storage domain of all disks; else the old ones.")] = None,
     disk: Annotated[list[str] | None, typer.Option(help="Only this disk, by name or id; several times.")] = None,

@@ -19,6 +19,7 @@ from overkeep.mover.api import Mover
 from overkeep.mover.errors import MoverUnreachable
 from overkeep.mover.orders import MOST_IMAGES, MergeOrder, MergeResult, OrderState, OrderStatus
 from overkeep.repository import layout
+from overkeep.repository.errors import PointPinned
 
 _FOLLOW = 1.5  # seconds a long poll lasts here: a cancel is to be seen within two
 
@@ -52,11 +53,13 @@ def marks(
 def holds(ports: Ports, points: tuple[RestorePoint, ...]) -> Mapping[str, str]:
     """Why points must stay whatever a retention says, by point."""
     vms = {(point.workload_id, point.vm_id) for point in points}
-    return {
+    restored = {
         job.request["point_id"]: f"job {job.id} restores it"
         for job in _restores(ports)
         if (job.request["workload_id"], job.request["vm_id"]) in vms
     }
+    pins = {point.id: ports.repository.pin(point) for point in points}
+    return restored | {point_id: f"pinned: {pin.reason}" for point_id, pin in pins.items() if pin}
 
 
 def expire(ports: Ports, workload_id: str, vm_id: str, *, retention: Retention, now: dt.datetime) -> tuple[Mark, ...]:
@@ -76,9 +79,15 @@ def expire(ports: Ports, workload_id: str, vm_id: str, *, retention: Retention, 
     if damaged:
         raise RetentionWaits(vm=name, reason=f"the manifest of point {damaged[0].point_id} cannot be read")
     require_unread(ports, workload_id, vm_id, vm_name=name)
-    for mark in reversed(gone):
+    return tuple(mark for mark in reversed(gone) if _ended(ports, workload_id, vm_id, mark))[::-1]
+
+
+def _ended(ports: Ports, workload_id: str, vm_id: str, mark: Mark) -> bool:
+    try:
         ports.repository.remove_point(workload_id, vm_id, point_id=mark.id)
-    return tuple(gone)
+    except PointPinned:  # since it was decided
+        return False
+    return True
 
 
 def require_unread(ports: Ports, workload_id: str, vm_id: str, *, vm_name: str) -> None:

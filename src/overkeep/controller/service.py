@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,12 +17,15 @@ from overkeep.controller.workflows import backup, backup_vm, restore
 from overkeep.controller.workflows.restore_plan import decide_targets
 from overkeep.engine.errors import AmbiguousName, NoSuchVm
 from overkeep.errors import BadRequest, Conflict, NotFound, OverkeepError
+from overkeep.logs import fields
 from overkeep.model.inventory import Vm
-from overkeep.model.points import RestorePoint
+from overkeep.model.points import Pin, RestorePoint
 from overkeep.model.restore import RestoreRequest, Targets
 from overkeep.units import utc_now
 
 JOB_QUEUE = "jobs"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +164,22 @@ class Controller:
             names = ", ".join(point.vm_name for point in found)
             raise AmbiguousPoint(count=len(found), point=point_id, vms=names)
         return found[0]
+
+    def pin(self, point: RestorePoint) -> Pin | None:
+        """Why a point must stay; None when it need not."""
+        return self.ports.repository.pin(point)
+
+    def put_pin(self, point: RestorePoint, reason: str, *, caller: str) -> Pin:
+        """Let a point stay whatever a retention says."""
+        pin = Pin(reason=reason, by=caller, pinned_at=utc_now())
+        self.ports.repository.put_pin(point, pin)
+        log.info("point pinned %s", fields(point=point.id, vm=point.vm_id, by=caller, reason=repr(reason)))
+        return pin
+
+    def remove_pin(self, point: RestorePoint) -> None:
+        """Let a point go again, as its retention says."""
+        self.ports.repository.remove_pin(point)
+        log.info("point unpinned %s", fields(point=point.id, vm=point.vm_id))
 
     # movers
 

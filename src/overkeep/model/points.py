@@ -81,6 +81,15 @@ class RestorePoint:
         return next((image for image in self.images if image.disk_id == disk_id), None)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pin:
+    """Why a point must stay whatever a retention says, who wants it, and since when."""
+
+    reason: str
+    by: str
+    pinned_at: dt.datetime
+
+
 def point_id(created: dt.datetime, job_id: str) -> str:
     """Make the id of the point that a job makes: time first, so that names sort in the order of time."""
     return f"{created.astimezone(dt.UTC):%Y%m%dT%H%M%SZ}-{job_id.replace('-', '')[:8]}"

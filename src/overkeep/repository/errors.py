@@ -49,6 +49,14 @@ class DocumentDamaged(OverkeepError):
     template = "{path} is damaged: {reason}; restore the file from a copy of the target, or use another restore point."
 
 
+class PointPinned(OverkeepError):
+    """A restore point is to be removed that must stay."""
+
+    code = "point-pinned"
+    template = "Restore point {point} is pinned by {by} ({reason}); unpin it before it is removed."
+    status = 409
+
+
 class DraftIncomplete(OverkeepError):
     """A restore point cannot be committed: something of it is not there, or is not what it should be."""
 

@@ -20,6 +20,7 @@ CONFIGURATION = "vm.json"
 DRAFT = "draft.json"
 MERGE = "merge.json"
 VERIFICATION = "verification.json"
+PIN = "pin.json"
 
 _REMOVED = ".removed"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")

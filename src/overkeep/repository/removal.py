@@ -14,6 +14,7 @@ from overkeep.errors import Conflict
 from overkeep.logs import fields
 from overkeep.repository import documents, layout
 from overkeep.repository.manifest import point_value
+from overkeep.repository.pins import require_unpinned
 
 _IMAGE = ".qcow2"
 
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 def remove_point(root: Path, workload_id: str, vm_id: str, *, point_id: str) -> None:
     """Let a point end, durably; its images stay, as those above them may need them. One that is gone is no error.
 
-    Raises `Conflict` for a draft.
+    Raises `Conflict` for a draft, and `PointPinned`.
     """
     folder = layout.located(root, layout.point(workload_id, vm_id, point_id))
     _sweep(folder.parent)
@@ -32,6 +33,7 @@ def remove_point(root: Path, workload_id: str, vm_id: str, *, point_id: str) -> 
             return
     if documents.read_bytes(folder / layout.MANIFEST) is None:
         raise Conflict(what=f"Restore point {point_id} is a draft", todo="abandon it instead")
+    require_unpinned(folder, point_id)
     with on_target(folder):
         folder.rename(folder.with_name(layout.removed_name(point_id)))
     sync_folder(folder.parent)

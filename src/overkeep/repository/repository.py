@@ -15,7 +15,7 @@ from overkeep.blocks.errors import ImageDamaged, ImageUnsupported, TargetMissing
 from overkeep.blocks.qcow2.reader import ChainReader
 from overkeep.errors import NotFound
 from overkeep.logs import fields
-from overkeep.model.points import RestorePoint
+from overkeep.model.points import Pin, RestorePoint
 from overkeep.repository import documents, layout
 from overkeep.repository.draft import Draft
 from overkeep.repository.errors import ChainBroken, DocumentDamaged, RepositoryTooNew
@@ -27,6 +27,7 @@ from overkeep.repository.manifest import (
     workload_document,
     workload_value,
 )
+from overkeep.repository.pins import read_pin, remove_pin, write_pin
 from overkeep.repository.removal import remove_point, unnamed_images
 from overkeep.units import utc_now
 
@@ -194,6 +195,23 @@ class Repository:
     def remove_point(self, workload_id: str, vm_id: str, *, point_id: str) -> None:
         """Let a point end (`removal.remove_point`)."""
         remove_point(self.root, workload_id, vm_id, point_id=point_id)
+
+    def pin(self, point: RestorePoint) -> Pin | None:
+        """Why a point must stay; None when it need not."""
+        return read_pin(self._point_folder(point))
+
+    def put_pin(self, point: RestorePoint, pin: Pin) -> None:
+        """Let a point stay until `remove_pin`; raises `NotFound` when it has ended."""
+        self.point(point.workload_id, point.vm_id, point.id)
+        write_pin(self._point_folder(point), pin)
+
+    def remove_pin(self, point: RestorePoint) -> None:
+        """Let a point go again; raises `NotFound` when it has ended."""
+        self.point(point.workload_id, point.vm_id, point.id)
+        remove_pin(self._point_folder(point))
+
+    def _point_folder(self, point: RestorePoint) -> Path:
+        return layout.located(self.root, layout.point(point.workload_id, point.vm_id, point.id))
 
     def unnamed_images(self, workload_id: str, vm_id: str) -> Mapping[str, tuple[str, ...]]:
         """The images of each disk of a VM that are to be merged away, by disk (`removal.unnamed_images`).
