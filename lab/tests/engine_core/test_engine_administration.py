@@ -173,7 +173,10 @@ def test_an_affinity_group_has_a_rule_for_vms_and_one_for_hosts(system: Any, lab
     assert group.get().broken is False
     group.update(types.AffinityGroup(positive=False, enforcing=True))
     assert (group.get().vms_rule.enabled, group.get().vms_rule.enforcing) == (True, True)
-    label = system.affinity_labels_service().add(types.AffinityLabel(name="near"))
+    label = system.affinity_labels_service().add(types.AffinityLabel(name="near", has_implicit_affinity_group=True))
+    assert (label.has_implicit_affinity_group, label.read_only) == (True, False)
+    plain = system.affinity_labels_service().label_service(label.id)
+    assert not plain.update(types.AffinityLabel(has_implicit_affinity_group=False)).has_implicit_affinity_group
     group.vm_labels_service().add(types.AffinityLabel(id=label.id))
     assert [item.id for item in group.get().vm_labels] == [label.id]
     system.affinity_labels_service().label_service(label.id).remove()

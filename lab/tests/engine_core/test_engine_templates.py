@@ -9,6 +9,8 @@ import ovirtsdk4
 import pytest
 from ovirtsdk4 import types
 
+from ovirtlab.host.api import HostError
+
 
 @pytest.fixture
 def template(system: Any, lab: Any) -> Any:
@@ -46,7 +48,7 @@ def test_a_template_in_use_stays(system: Any, lab: Any, template: Any) -> None:
     vm.remove()
     lab.wait(lambda: not system.vms_service().list(search="name=new"))
     disk = lab.engine.state.disks[template.disk_attachments_service().list()[0].disk.id]
-    with pytest.raises(ovirtsdk4.Error, match="belongs to a Template"):
+    with pytest.raises(ovirtsdk4.Error, match="The image is the only remaining copy of a Template disk"):
         system.disks_service().disk_service(disk.id).remove()
     template.remove()
     lab.wait(lambda: not system.templates_service().list(search="name=gold"))
@@ -184,3 +186,87 @@ def test_a_profile_that_a_template_uses_stays(system: Any, lab: Any, template: A
     assert error.value.code == 409
     template.nics_service().nic_service(nic.id).remove()
     profiles.profile_service(made.id).remove()
+
+
+def copied(system: Any, lab: Any, template: Any, domain: str = "data2") -> Any:
+    """The disk of the template, which another domain has, too."""
+    [held] = template.disk_attachments_service().list()
+    disk = system.disks_service().disk_service(held.disk.id)
+    disk.copy(storage_domain=types.StorageDomain(name=domain), query={"correlation_id": "copying"})
+    lab.wait(lambda: disk.get().status == types.DiskStatus.OK)
+    return disk
+
+
+def domains_of(system: Any, disk: Any) -> list[str]:
+    domains = system.storage_domains_service()
+    return [domains.storage_domain_service(item.id).get().name for item in disk.get().storage_domains]
+
+
+def test_the_disk_of_a_template_is_copied_to_another_domain(system: Any, lab: Any, template: Any) -> None:
+    """It is the same disk there, and VMs are made on either domain."""
+    disk = copied(system, lab, template)
+    assert domains_of(system, disk) == ["data", "data2"]
+    assert [job.status for job in system.jobs_service().list(search="correlation_id=copying")] == [
+        types.JobStatus.FINISHED
+    ]
+    for name in ("data", "data2"):
+        found = system.disks_service().list(search=f"storage.name={name}")
+        assert disk.get().id in [item.id for item in found]
+    vm = add(system, lab, id=disk.get().id, storage_domains=[types.StorageDomain(name="data2")])
+    own = vm.disk_attachments_service().list(follow="disk")[0].disk
+    assert domains_of(system, system.disks_service().disk_service(own.id)) == ["data2"]
+    assert lab.engine.state.disks[own.id].path.read_bytes() == b"data" * 1024
+
+
+def test_a_copy_of_a_templates_disk_is_taken_from_a_domain(system: Any, lab: Any, template: Any) -> None:
+    disk, domains = copied(system, lab, template), system.storage_domains_service()
+    record = lab.engine.state.disks[disk.get().id]
+    first, second = record.path, next(iter(record.copies.values()))
+    assert (first.exists(), second.exists()) == (True, True)
+    with pytest.raises(ovirtsdk4.Error, match="A storage domain must be specified when deleting one of a") as refused:
+        disk.remove()
+    assert refused.value.code == 400
+    places = {item.name: domains.storage_domain_service(item.id).disks_service() for item in domains.list()}
+    vm = add(system, lab, id=record.id, storage_domains=[types.StorageDomain(name="data")])
+    with pytest.raises(ovirtsdk4.Error, match="Template is being used by the following VMs: new") as refused:
+        places["data"].disk_service(record.id).remove()
+    assert refused.value.code == 409
+    vm.remove()
+    lab.wait(lambda: not system.vms_service().list(search="name=new"))
+    places["data"].disk_service(record.id).remove()
+    lab.wait(lambda: domains_of(system, disk) == ["data2"] and disk.get().status == types.DiskStatus.OK)
+    assert (first.exists(), second.exists()) == (False, True)
+    with pytest.raises(ovirtsdk4.Error, match="The image is the only remaining copy of a Template disk"):
+        places["data2"].disk_service(record.id).remove()
+    assert add(system, lab, id=record.id).disk_attachments_service().list()
+
+
+def test_copies_and_moves_of_templates_disks_that_are_refused(system: Any, lab: Any, template: Any) -> None:
+    disk, other = copied(system, lab, template), types.StorageDomain(name="data2")
+    with pytest.raises(ovirtsdk4.Error, match="One of the Template Images already exists") as refused:
+        disk.copy(storage_domain=other)
+    assert refused.value.code == 409
+    with pytest.raises(
+        ovirtsdk4.Error, match=r"The following disk\(s\) are not attached to any VM: db_system"
+    ) as refused:
+        disk.move(storage_domain=other)
+    assert refused.value.code == 400
+
+
+def test_a_template_goes_with_all_copies_of_its_disks(system: Any, lab: Any, template: Any) -> None:
+    record = lab.engine.state.disks[copied(system, lab, template).get().id]
+    paths = [record.path, *record.copies.values()]
+    template.remove()
+    lab.wait(lambda: not system.templates_service().list(search="name=gold"))
+    assert not any(path.parent.exists() for path in paths)
+
+
+def test_a_copy_of_a_templates_disk_that_fails_leaves_it_as_it_was(system: Any, lab: Any, template: Any) -> None:
+    async def fail(*args: object, **kwargs: object) -> None:
+        raise HostError("no space left")
+
+    for host in lab.hosts:
+        host.copy_volume = fail
+    disk = copied(system, lab, template)
+    assert domains_of(system, disk) == ["data"]
+    assert lab.codes()[-1] == 2007

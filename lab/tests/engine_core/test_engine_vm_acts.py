@@ -113,3 +113,17 @@ users:
             for act in ("freezefilesystems", "thawfilesystems", "reset", "reordermacaddresses"):
                 assert tenant.post(act, json={}).status_code == 403
         assert lab.hosts[0].machines[lab.vm_id("web")].resets == 0
+
+
+def test_a_disk_of_iso_content_is_put_into_the_drive(lab: Any, system: Any) -> None:
+    cds, disk_id = service(lab, system).cdroms_service(), lab.disk_id("db_system")
+    with refused(r"Cdrom \[file.id\] required for add", 400):
+        cds.add(types.Cdrom())
+    with refused("The specified ISO disk does not exist", 400):
+        cds.add(types.Cdrom(file=types.File(id=disk_id)))
+    lab.engine.state.disks[disk_id].content_type = "iso"
+    [drive] = cds.list()
+    added = cds.add(types.Cdrom(file=types.File(id=disk_id)))
+    assert (added.id, added.file.id) == (drive.id, disk_id)
+    cds.cdrom_service(drive.id).update(types.Cdrom(file=types.File(id="")))
+    assert cds.list()[0].file is None

@@ -74,13 +74,13 @@ async def copy(context: Context, source: Disk, sink: Disk, *, cause: Cause) -> N
         state.disks.pop(sink.id, None)
         jobs.end(state, job, succeeded=False)
         text = f"User {cause.name} finished with error copying disk {source.alias} to domain {domain}."
-        _tell(context, cause, source, 2007, text, failed=True)
+        tell(context, cause, source, 2007, text, failed=True)
         return
     finally:
         source.status = "ok"
     sink.status = "ok"
     jobs.end(state, job, succeeded=True)
-    _tell(context, cause, sink, 2006, f"User {cause.name} finished copying disk {source.alias} to domain {domain}.")
+    tell(context, cause, sink, 2006, f"User {cause.name} finished copying disk {source.alias} to domain {domain}.")
 
 
 async def move(context: Context, disk: Disk, *, domain_id: str, cause: Cause) -> None:
@@ -89,27 +89,27 @@ async def move(context: Context, disk: Disk, *, domain_id: str, cause: Cause) ->
     old, domain = disk.path, context.state.storage_domains[domain_id].name
     if not await _rewrite(context, disk, path, cause=cause, what="Moving"):
         text = f"User {cause.name} has failed to move disk {disk.alias} to domain {domain}."
-        _tell(context, cause, disk, 2011, text, failed=True)
+        tell(context, cause, disk, 2011, text, failed=True)
         return
     disk.path, disk.storage_domain_id, disk.status = path, domain_id, "ok"
     await context.any_host().delete_volume(old)
     with suppress(OSError):
         old.parent.rmdir()
-    _tell(context, cause, disk, 2010, f"User {cause.name} finished moving disk {disk.alias} to domain {domain}.")
+    tell(context, cause, disk, 2010, f"User {cause.name} finished moving disk {disk.alias} to domain {domain}.")
 
 
 async def sparsify(context: Context, disk: Disk, *, cause: Cause) -> None:
     """Give back what holds zeroes only: the volume is written anew without them, with its bitmaps."""
     new_id = context.state.new_id()
     path = disk.path.with_name(new_id)
-    _tell(context, cause, disk, 1325, f"Started to sparsify {disk.alias}")
+    tell(context, cause, disk, 1325, f"Started to sparsify {disk.alias}")
     if not await _rewrite(context, disk, path, cause=cause, what="Sparsifying"):
-        _tell(context, cause, disk, 1327, f"Failed to sparsify {disk.alias}.", failed=True)
+        tell(context, cause, disk, 1327, f"Failed to sparsify {disk.alias}.", failed=True)
         return
     old, disk.path, disk.image_id = disk.path, path, new_id
     await context.any_host().delete_volume(old)
     disk.status = "ok"
-    _tell(context, cause, disk, 1326, f"{disk.alias} sparsified successfully.")
+    tell(context, cause, disk, 1326, f"{disk.alias} sparsified successfully.")
 
 
 async def _rewrite(context: Context, disk: Disk, path: Path, *, cause: Cause, what: str) -> bool:
@@ -127,7 +127,8 @@ async def _rewrite(context: Context, disk: Disk, path: Path, *, cause: Cause, wh
     return True
 
 
-def _tell(context: Context, cause: Cause, disk: Disk, code: int, text: str, *, failed: bool = False) -> None:
+def tell(context: Context, cause: Cause, disk: Disk, code: int, text: str, *, failed: bool = False) -> None:
+    """An event about a disk."""
     context.state.events.add(
         code,
         "error" if failed else "normal",

@@ -199,6 +199,8 @@ async def delete(context: Context, disk: Disk, *, cause: Cause) -> None:
         try:
             for image_id in sorted(volumes.all_of(state, disk)):
                 await context.any_host().delete_volume(disk.path.with_name(image_id))
+            for path in disk.copies.values():
+                await context.any_host().delete_volume(path)
         except HostError as error:
             log.warning("Disk %s cannot be removed: %s", disk.id, error)
             disk.status = "illegal"
@@ -224,8 +226,9 @@ def forget(state: State, disk: Disk) -> None:
 
 def drop_folder(disk: Disk) -> None:
     """Remove the folder of a disk when its last volume has gone."""
-    if disk.path.parent.is_dir() and not any(disk.path.parent.iterdir()):
-        disk.path.parent.rmdir()
+    for path in (disk.path, *disk.copies.values()):
+        if path.parent.is_dir() and not any(path.parent.iterdir()):
+            path.parent.rmdir()
 
 
 async def convert(context: Context, disk: Disk, spec: DiskSpec, *, cause: Cause) -> None:

@@ -114,8 +114,14 @@ class Disk:
     profile_id: str = ""  # empty for the first profile of its domain
     kept: dict[str, Any] = field(default_factory=dict)
     creation_date: datetime | None = None
+    copies: dict[str, Path] = field(default_factory=dict)  # of a template's disk, on other domains, by their ids
     volumes: list[str] = field(default_factory=list)  # snapshot layers below `image_id`, oldest first
     troubled: dict[str, DiskStatus] = field(default_factory=dict)  # the status of those layers that are not ok
+
+    @property
+    def domain_ids(self) -> tuple[str, ...]:
+        """All domains that have it; more than one only when it is a template's."""
+        return (self.storage_domain_id, *self.copies)
 
     def lock_volumes(self) -> None:
         """Lock all its volumes, whatever their status was: the engine writes one status over the whole chain."""

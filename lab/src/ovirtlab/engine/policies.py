@@ -16,10 +16,11 @@ STORED = (
 
 @dataclass(kw_only=True)
 class AffinityLabel:
-    """VMs and hosts that belong together."""
+    """VMs and hosts that belong together; `implicit` ones would be an affinity group by themselves."""
 
     id: str
     name: str
+    implicit: bool = False
     vms: dict[str, None] = field(default_factory=dict)
     hosts: dict[str, None] = field(default_factory=dict)
 

@@ -98,7 +98,7 @@ def plan_disks(context: Context, vm: Vm, template: Template, *, wishes: Wishes, 
         wish, disk = wishes.get(disk_id, Wish()), context.state.disks[disk_id]
         if disk_id in wishes and (wish.format or disk.format) != "cow":
             raise conflict(f"{ADD_VM}. Thin provisioned template disks can not be defined as Raw.")
-        if wish.domain_id not in ("", disk.storage_domain_id):
+        if wish.domain_id not in ("", *disk.domain_ids):
             raise conflict(f"{ADD_VM}. The selected Storage Domain does not contain the VM Template.")
         layers[disk_id] = dataclasses.replace(wish, format="cow", sparse=True)
     return _plan(context, template.attachments, owner=vm.id, wishes=layers)

@@ -42,7 +42,8 @@ async def add_label(call: Call) -> Created:
         raise incomplete("AffinityLabel", "name", "add")
     if any(label.name == name for label in state.affinity_labels.values()):
         raise conflict("Cannot create affinity label. Label with the same name already exists.")
-    label = AffinityLabel(id=state.new_id(), name=name)
+    implicit = bool(call.body.flag("has_implicit_affinity_group"))
+    label = AffinityLabel(id=state.new_id(), name=name, implicit=implicit)
     label.vms = {_known(call, item, "vm"): None for item in call.body.list("vms", "vm")}
     label.hosts = {_known(call, item, "host"): None for item in call.body.list("hosts", "host")}
     state.affinity_labels[label.id] = label
@@ -54,6 +55,8 @@ async def update_label(call: Call) -> Entity:
     label = _label(call)
     call.require("tag_management", ("system", SYSTEM))
     label.name = call.body.text("name") or label.name
+    implicit = call.body.flag("has_implicit_affinity_group")
+    label.implicit = label.implicit if implicit is None else implicit
     return show_label(call, label)
 
 
@@ -178,7 +181,11 @@ async def list_labels_of_host(call: Call) -> Collection:
 
 
 def show_label(call: Call, label: AffinityLabel) -> Entity:
-    fields: dict[str, Value] = {"name": label.name, "read_only": False}
+    fields: dict[str, Value] = {
+        "name": label.name,
+        "has_implicit_affinity_group": label.implicit,
+        "read_only": False,
+    }
     return Entity(
         "affinity_label", fields, id=label.id, href=address("affinitylabels", label.id), links=("hosts", "vms")
     )

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from ovirtlab.engine import disk_copies
-from ovirtlab.engine.entities import Disk
+from ovirtlab.engine import disk_copies, template_disks
+from ovirtlab.engine.entities import Disk, Template
 from ovirtlab.engine.faults import NotFound, conflict, incomplete
 from ovirtlab.engine.rest.routing import Call, Done, Routes
 from ovirtlab.engine.rest.shapes import cause_of
@@ -19,17 +19,31 @@ REDUCE = "Cannot reduce Virtual Disk"
 
 @routes.action("disks/{disk}/copy")
 async def copy_disk(call: Call) -> Done:
-    """A floating disk with the same content; the body names its domain and may name its alias."""
+    """A floating disk with the same content; the body names its domain and may name its alias.
+
+    The disk of a template is the same disk on the other domain.
+    """
     context, disk = call.context, _disk(call)
     call.require("configure_disk_storage", ("disk", disk.id))
     disk_copies.check(context, disk, action=COPY)
     domain_id = _domain(call)
     call.require("create_disk", ("storage_domain", domain_id))
+    template = template_disks.owner(context.state, disk)
+    if template is not None:
+        return _copy_for_template(call, disk, template, domain_id)
     alias = call.body.text("disk", "alias") or call.body.text("disk", "name") or ""
     sink = disk_copies.register_copy(context, disk, alias=alias, domain_id=domain_id)
     disk.status = "locked"
     work = disk_copies.copy(context, disk, sink, cause=cause_of(call))
     context.background.undertake(work, name=f"copy disk {disk.alias}")
+    return Done()
+
+
+def _copy_for_template(call: Call, disk: Disk, template: Template, domain_id: str) -> Done:
+    template_disks.check_copy(call.context, disk, template, domain_id)
+    disk.status = "locked"
+    work = template_disks.copy(call.context, disk, domain_id, cause=cause_of(call))
+    call.context.background.undertake(work, name=f"copy disk {disk.alias}")
     return Done()
 
 
@@ -39,6 +53,7 @@ async def move_disk(call: Call) -> Done:
     context, disk = call.context, _disk(call)
     call.require("configure_disk_storage", ("disk", disk.id))
     disk_copies.check(context, disk, action=MOVE)
+    template_disks.check_move(context.state, disk)
     domain_id = _domain(call)
     if domain_id == disk.storage_domain_id:
         raise conflict(f"{MOVE}. Source and target domains must both be different.")

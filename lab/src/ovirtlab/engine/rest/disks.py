@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from ovirtlab.engine import disks
+from ovirtlab.engine import disks, template_disks
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.disks import DiskSpec
-from ovirtlab.engine.entities import Disk, DiskBackup, DiskFormat
+from ovirtlab.engine.entities import Disk, DiskBackup, DiskFormat, Template
 from ovirtlab.engine.faults import Conflict, NotFound, incomplete, invalid, malformed
 from ovirtlab.engine.rest import search_keys
 from ovirtlab.engine.rest.bodies import Body, read_guid
@@ -42,7 +42,7 @@ async def get_disk(call: Call) -> Entity:
 @routes.get("storagedomains/{domain}/disks")
 async def list_disks_of_domain(call: Call) -> Collection:
     domain = call.id("domain")
-    mine = [disk for disk in call.context.state.disks.values() if disk.storage_domain_id == domain]
+    mine = [disk for disk in call.context.state.disks.values() if domain in disk.domain_ids]
     return kind(call.context).listing(call, mine)
 
 
@@ -78,17 +78,29 @@ async def get_disk_of_domain(call: Call) -> Answer:
 
 @routes.delete("storagedomains/{domain}/disks/{disk}")
 async def remove_disk_of_domain(call: Call) -> Answer:
+    """Only the copy of this domain, when the disk is a template's that other domains have, too."""
     _check_place(call)
     return await remove_disk(call)
 
 
 @routes.delete("disks/{disk}")
 async def remove_disk(call: Call) -> Done:
-    disk = call.context.state.disk(call.id("disk"))
+    state, disk = call.context.state, call.context.state.disk(call.id("disk"))
     call.require("delete_disk", ("disk", disk.id))
+    template = template_disks.owner(state, disk)
+    if template is not None:
+        return _remove_copy(call, disk, template, call.id("domain") if "domain" in call.segments else "")
     disks.check_removal(call.context, disk)
     work = disks.delete(call.context, disk, cause=cause_of(call))
     return Done(work=call.context.background.undertake(work, name=f"remove disk {disk.alias}"))
+
+
+def _remove_copy(call: Call, disk: Disk, template: Template, domain_id: str) -> Done:
+    disks.check_free(call.context, disk, disks.REMOVE)
+    template_disks.check_removal(call.context.state, disk, template, domain_id)
+    disk.status = "locked"
+    work = template_disks.remove(call.context, disk, domain_id, cause=cause_of(call))
+    return Done(work=call.context.background.undertake(work, name=f"remove a copy of disk {disk.alias}"))
 
 
 @routes.action("disks/{disk}/convert")
@@ -116,7 +128,7 @@ async def convert_disk(call: Call) -> Done:
 
 
 def _check_place(call: Call) -> None:
-    if call.context.state.disk(call.id("disk")).storage_domain_id != call.id("domain"):
+    if call.id("domain") not in call.context.state.disk(call.id("disk")).domain_ids:
         raise NotFound(call.path)
 
 
@@ -246,7 +258,7 @@ def show(call: Call, disk: Disk, *, backup_mode: str | None = None) -> Entity:
         "storage_type": "image",
         "total_size": disk.actual_size,
         "wipe_after_delete": disk.wipe_after_delete,
-        "storage_domains": Items("storage_domain", [link_to("storage_domain", disk.storage_domain_id)]),
+        "storage_domains": Items("storage_domain", [link_to("storage_domain", key) for key in disk.domain_ids]),
         "vms": _vms(call, disk),
         "disk_profile": _profile(call.context.state, disk),
         **disk.kept,

@@ -314,7 +314,7 @@ def _existing(table: Mapping[str, T], keys: Iterable[str]) -> Iterator[T]:
 
 
 def _domains_of(state: State, disks: Iterable[Disk]) -> Iterator[StorageDomain]:
-    return _existing(state.storage_domains, {disk.storage_domain_id for disk in disks})
+    return _existing(state.storage_domains, {key for disk in disks for key in disk.domain_ids})
 
 
 def _data_centers_of(state: State, disk: Disk) -> Iterator[DataCenter]:

@@ -46,7 +46,7 @@ async def list_templates_of_domain(call: Call) -> Collection:
     there = [
         item
         for item in call.context.state.templates.values()
-        if any(disks[key].storage_domain_id == domain.id for key in item.attachments if key in disks)
+        if any(domain.id in disks[key].domain_ids for key in item.attachments if key in disks)
     ]
     found: list[Template] = [] if call.flag("unregistered") else there
     return templates.kind(call.context).listing(call, found)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import uuid
 
 from ovirtlab.engine.entities import NumaNode, Vm
-from ovirtlab.engine.faults import NotFound, conflict, invalid
+from ovirtlab.engine.faults import NotFound, conflict, incomplete, invalid
 from ovirtlab.engine.rest.bodies import Body
 from ovirtlab.engine.rest.documents import Collection, Entity, Items, Value, link_to
 from ovirtlab.engine.rest.members import serve_members
@@ -29,20 +29,34 @@ async def get_cdrom(call: Call) -> Entity:
     return _show_cdrom(_with_cdrom(call))
 
 
+@routes.post("vms/{vm}/cdroms")
+async def add_cdrom(call: Call) -> Created:
+    """What is put into the one drive that each VM has."""
+    vm = vm_of(call)
+    if not call.body.text("file", "id"):
+        raise incomplete("Cdrom", "file.id", "add")
+    _insert(call, vm)
+    return Created(lambda: _show_cdrom(vm))
+
+
 @routes.put("vms/{vm}/cdroms/{cdrom}")
 async def update_cdrom(call: Call) -> Entity:
     """Insert a disk of ISO content, or eject with an empty id; the lab's guests do not see it."""
     vm = _with_cdrom(call)
-    call.require("change_vm_cd", ("vm", vm.id))
     if call.flag("current") and not vm.host_id:
         raise conflict("Cannot change CD. VM is not running.")
+    _insert(call, vm)
+    return _show_cdrom(vm)
+
+
+def _insert(call: Call, vm: Vm) -> None:
+    call.require("change_vm_cd", ("vm", vm.id))
     key = call.body.text("file", "id") or ""
     if key:
         disk = call.context.state.disks.get(key)
         if disk is None or disk.content_type != "iso":
             raise invalid("Cannot change CD. The specified ISO disk does not exist.")
     vm.cd_disk_id = key
-    return _show_cdrom(vm)
 
 
 @routes.get("vms/{vm}/numanodes")
