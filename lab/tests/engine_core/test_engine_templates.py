@@ -41,6 +41,29 @@ def test_a_vm_has_copies_of_the_disks(system: Any, lab: Any, template: Any) -> N
     assert vm.get().template.id == template.get().id
 
 
+def test_a_vm_is_locked_while_a_template_is_made_of_it(system: Any, lab: Any) -> None:
+    db = system.vms_service().vm_service(lab.vm_id("db"))
+    asked = types.Template(name="gold", vm=types.Vm(id=lab.vm_id("db")))
+    making = "Template is being created from this VM"
+    again = types.Template(name="silver", vm=types.Vm(id=lab.vm_id("db")))
+    acts = [
+        (db.start, f"Cannot run VM. {making}"),
+        (db.remove, f"Cannot remove VM. {making}"),
+        (lambda: db.snapshots_service().add(types.Snapshot(description="x")), f"Cannot create Snapshot. {making}"),
+        (lambda: system.templates_service().add(again), "Cannot add Template. VM is locked or still running"),
+    ]
+    with lab.hold("copy_volume") as hold:
+        system.templates_service().add(asked)
+        lab.wait(lambda: hold.calls)
+        assert db.get().status == types.VmStatus.IMAGE_LOCKED
+        for act, text in acts:
+            with pytest.raises(ovirtsdk4.Error, match=text) as error:
+                act()
+            assert error.value.code == 409
+    lab.wait(lambda: db.get().status == types.VmStatus.DOWN)
+    db.start()
+
+
 def test_a_template_in_use_stays(system: Any, lab: Any, template: Any) -> None:
     vm = add(system, lab)
     with pytest.raises(ovirtsdk4.Error, match="being used by the following VMs: new"):
@@ -105,7 +128,7 @@ def test_versions_share_a_name(system: Any, lab: Any, template: Any) -> None:
 def test_what_cannot_be_a_template_is_refused(system: Any, lab: Any) -> None:
     templates = system.templates_service()
     lab.engine.state.vms[lab.vm_id("web")].status = "up"
-    with pytest.raises(ovirtsdk4.Error, match="must be in status Down"):
+    with pytest.raises(ovirtsdk4.Error, match="VM is locked or still running, try again once VM is in the Down state"):
         templates.add(types.Template(name="live", vm=types.Vm(id=lab.vm_id("web"))))
     with pytest.raises(ovirtsdk4.Error, match="already in use"):
         templates.add(types.Template(name="Blank", vm=types.Vm(id=lab.vm_id("db"))))

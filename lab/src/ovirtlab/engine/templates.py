@@ -15,6 +15,7 @@ from ovirtlab.engine.disks import DiskSpec
 from ovirtlab.engine.entities import Disk, DiskAttachment, DiskBackup, DiskFormat, Template, Vm
 from ovirtlab.engine.faults import NotFound, conflict
 from ovirtlab.engine.jobs import Cause
+from ovirtlab.engine.locks import Lock, releasing
 from ovirtlab.engine.snapshots import rules
 from ovirtlab.engine.state import BLANK
 
@@ -40,16 +41,30 @@ class Wish:
     backup: DiskBackup | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Making:
+    """From which VM a template is made, the lock that it is under, and who asked for that."""
+
+    source: Vm
+    lock: Lock
+    cause: Cause
+
+
 Wishes: TypeAlias = Mapping[str, Wish]  # by the id of the disk that is copied
 
 
-def check_source(context: Context, vm: Vm) -> None:
-    """Refuse a VM that is not down or whose disks are busy."""
-    if vm.status != "down":
-        raise conflict(f"{ADD}. VM {vm.name} must be in status Down.")
-    rules.check_idle(context, vm, ADD)
-    for disk in context.state.disks_of(vm):
-        disks.check_free(context, disk, ADD)
+def lock_source(context: Context, vm: Vm) -> Lock:
+    """Refuse a VM that is not down or whose disks are busy, else return the lock that `fill_template` releases."""
+    why = "Template is being created from this VM."
+    lock = context.state.locks.take(shared=[("vm", vm.id)], why=why, action=ADD)
+    with releasing(lock):
+        if vm.status != "down":
+            raise conflict(f"{ADD}. VM is locked or still running, try again once VM is in the Down state.")
+        rules.check_idle(context, vm, ADD)
+        images = [(disk.alias, disk.status) for disk in context.state.disks_of(vm) if not disk.shareable]
+        rules.check_legal(ADD, images)
+        rules.check_unlocked(ADD, images)
+    return lock
 
 
 def settings_of(vm: Vm) -> dict[str, Any]:
@@ -69,12 +84,17 @@ def register(context: Context, vm: Vm, template: Template, *, wishes: Wishes) ->
     return copies
 
 
-async def fill_template(context: Context, template: Template, copies: Copies, *, source: Vm, cause: Cause) -> None:
-    """Copy the disks of the VM `source`; a template of which one fails is forgotten."""
+async def fill_template(context: Context, template: Template, copies: Copies, making: Making) -> None:
+    """Copy the disks of a VM, which is image_locked meanwhile; a template of which one fails is forgotten."""
+    source, cause = making.source, making.cause
     state, name = context.state, f"Template {template.name} from VM {source.name}"
     tell(context, cause, template, 48, f"Creation of {name} was initiated by {cause.name}.")
-    with jobs.job(state, f"Creating Template {template.name}", cause=cause):
-        complete = await _copy_all(context, copies, cause)
+    source.status = "image_locked"
+    with making.lock, jobs.job(state, f"Creating Template {template.name}", cause=cause):
+        try:
+            complete = await _copy_all(context, copies, cause)
+        finally:
+            source.status = "down"
     if complete:
         template.status = "ok"
         tell(context, cause, template, 51, f"Creation of {name} has been completed.")

@@ -7,6 +7,7 @@ from ovirtlab.engine import machines, templates
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.entities import DiskAttachment, Template, Vm
 from ovirtlab.engine.faults import NotFound, conflict, incomplete, invalid
+from ovirtlab.engine.locks import releasing
 from ovirtlab.engine.rest import search_keys
 from ovirtlab.engine.rest.bodies import Body
 from ovirtlab.engine.rest.documents import Collection, Entity, Value, link_to
@@ -40,13 +41,15 @@ async def add_template(call: Call) -> Created:
     if not name:
         raise incomplete("Template", "name, vm.id|name", "add")
     call.require("create_template", ("vm", vm.id))
-    templates.check_source(context, vm)
-    template = Template(id=context.state.new_id(), name=name, cluster_id=vm.cluster_id)
-    _set_version(context, template, body)
-    wishes = read_wishes(context, body.child("vm") or Body())
-    copies = templates.register(context, vm, template, wishes=wishes)
-    _change(context, template, body)
-    work = templates.fill_template(context, template, copies, source=vm, cause=cause_of(call))
+    lock = templates.lock_source(context, vm)
+    with releasing(lock):
+        template = Template(id=context.state.new_id(), name=name, cluster_id=vm.cluster_id)
+        _set_version(context, template, body)
+        wishes = read_wishes(context, body.child("vm") or Body())
+        copies = templates.register(context, vm, template, wishes=wishes)
+        _change(context, template, body)
+    making = templates.Making(source=vm, lock=lock, cause=cause_of(call))
+    work = templates.fill_template(context, template, copies, making)
     task = context.background.undertake(work, name=f"add template {name}")
     return Created(lambda: show(call, template), work=task)
 
