@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 from collections.abc import Iterator
@@ -13,25 +12,7 @@ from overkeep.blocks.buffers import ZEROES
 from overkeep.blocks.ends import UNLIMITED, Extent
 from overkeep.blocks.errors import BadRange, NoChangedBlocks, TargetFailed, on_target
 from overkeep.blocks.extents import Status, dirty_clusters
-
-_KEEP_SIZE, _PUNCH_HOLE = 1, 2  # <linux/falloc.h>
-_NOT_POSSIBLE = (errno.EOPNOTSUPP, errno.ENOSYS, errno.ENODEV, errno.EINVAL)
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-
-
-def punch_hole(handle: int, offset: int, length: int) -> bool:
-    """Give the space of a range back, which then reads as zeroes; False where the file system cannot.
-
-    Raises `OSError` for anything else.
-    """
-    if _libc.fallocate(handle, _KEEP_SIZE | _PUNCH_HOLE, offset, length) == 0:
-        return True
-    number = ctypes.get_errno()
-    if number in _NOT_POSSIBLE:
-        return False
-    raise OSError(number, os.strerror(number))
+from overkeep.blocks.holes import punch
 
 
 class _RawFile:
@@ -120,7 +101,7 @@ class RawSink(_RawFile):
         """Punch a hole, or write zeroes where that cannot be."""
         self._check(offset, length)
         with on_target(self.path):
-            if length and punch_hole(self._handle, offset, length):
+            if length and punch(self._handle, offset, length):
                 return
         for at in range(offset, offset + length, len(ZEROES)):
             self.write(at, ZEROES[: min(len(ZEROES), offset + length - at)])

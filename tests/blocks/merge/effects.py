@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from overkeep.blocks import files
+from overkeep.blocks import files, rawfile
 
 SECTOR = 512
 _NEW_FILES = 1 << 64  # above all numbers that file systems give
@@ -43,12 +43,17 @@ class _Doors:
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
         self._lock = threading.RLock()
-        self._real = {name: getattr(os, name) for name in ("pwritev", "fsync", "open", "ftruncate", *NAMES[1:])}
+        self._real = {
+            name: getattr(os, name) for name in ("pwritev", "pwrite", "fsync", "open", "ftruncate", *NAMES[1:])
+        }
         self._punch = files.punch
 
     def _through(self, effect: Effect, act: Act) -> Any:
         with self._lock:
             return self._gate(effect, act)
+
+    def pwrite(self, handle: int, data: Any, offset: int) -> Any:
+        return self.pwritev(handle, [data], offset)
 
     def pwritev(self, handle: int, pieces: Any, offset: int) -> Any:
         data = b"".join(bytes(piece) for piece in pieces)
@@ -93,12 +98,12 @@ class _Doors:
     def close(self) -> None:
         for name in self._real:
             setattr(os, name, getattr(self, name, None) or self.named(name))
-        files.punch = self.punch
+        files.punch = rawfile.punch = self.punch
 
     def reopen(self) -> None:
         for name, function in self._real.items():
             setattr(os, name, function)
-        files.punch = self._punch
+        files.punch = rawfile.punch = self._punch
 
 
 @contextmanager

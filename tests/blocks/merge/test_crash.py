@@ -208,8 +208,9 @@ def test_killed_at_random(scenes: Callable[[int], Scene]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("seed", range(8, 12))
+@pytest.mark.parametrize("seed", range(8, 14))
 def test_killed_at_many_random_instants(scenes: Callable[[int], Scene], seed: int) -> None:
+    """300 in all."""
     assert kill_at_random(scenes(seed), random.Random(), times=50)
 
 
