@@ -9,16 +9,19 @@ from collections.abc import Iterator
 import numpy as np
 
 from overkeep.blocks.buffers import CLUSTER
-from overkeep.blocks.digests import Row, check_range, digests_of, row, runs, zero_row
+from overkeep.blocks.digests import Row, check_range, digests_of, row, zero_row
 from overkeep.blocks.ends import UNLIMITED, Extent
 from overkeep.blocks.expected import Expected
+from overkeep.blocks.flags import runs
 from overkeep.blocks.stages import Stages
+
+_SAME, _DATA, _ZEROES = range(3)  # what a cluster that differs should hold
 
 
 class Differences:
     """Takes a copy of a disk of `size` bytes and remembers the clusters whose digests are not the expected ones.
 
-    Two bytes of memory for a cluster of the disk. Safe for several threads; `clone` is the same object.
+    One byte of memory for a cluster of the disk. Safe for several threads; `clone` is the same object.
     """
 
     parallel = UNLIMITED
@@ -27,21 +30,24 @@ class Differences:
         self.size = size
         self._expected = expected
         self._stages = stages or Stages()
-        clusters = -(-size // CLUSTER)
-        self._differ = np.zeros(clusters, dtype=bool)
-        self._zero = np.zeros(clusters, dtype=bool)
+        self._kinds = np.full(-(-size // CLUSTER), _SAME, np.uint8)
         self._lock = threading.Lock()
 
     @property
     def clusters(self) -> int:
         """How many clusters differ."""
-        return int(np.count_nonzero(self._differ))
+        return int(np.count_nonzero(self._kinds))
+
+    def numbers(self) -> Iterator[int]:
+        """Yield the numbers of the clusters that differ, in order."""
+        for start, end in runs(self._kinds != _SAME):
+            yield from range(start, end)
 
     def extents(self) -> Iterator[Extent]:
         """Yield what differs, what should hold data first; `zero` is what should be zeroes."""
-        for zero in (False, True):
-            for start, end in runs(self._differ & (self._zero == zero)):
-                yield Extent(start * CLUSTER, min(end * CLUSTER, self.size) - start * CLUSTER, zero)
+        for kind in (_DATA, _ZEROES):
+            for start, end in runs(self._kinds == kind):
+                yield Extent(start * CLUSTER, min(end * CLUSTER, self.size) - start * CLUSTER, kind == _ZEROES)
 
     def write(self, offset: int, data: memoryview) -> None:
         """Compare `data` with what is expected at `offset`."""
@@ -58,9 +64,9 @@ class Differences:
         expected = self._expected.range(first, len(found))
         differ = (expected != found).any(axis=1)
         zero = (expected == zero_row(len(found))).all(axis=1)
+        kinds = np.where(differ, np.where(zero, _ZEROES, _DATA), _SAME)
         with self._lock:
-            self._differ[first : first + len(found)] = differ
-            self._zero[first : first + len(found)] = zero
+            self._kinds[first : first + len(found)] = kinds
 
     def clone(self) -> Differences:
         """Return this sink: it is safe for several threads."""

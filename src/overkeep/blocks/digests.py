@@ -8,7 +8,6 @@ import struct
 import sys
 import threading
 from array import array
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -77,14 +76,6 @@ def row(digests: bytes) -> Row:
 def zero_row(count: int) -> Row:
     """Digests of `count` clusters of zeroes."""
     return np.broadcast_to(row(ZERO), (count, 2))
-
-
-def runs(flags: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
-    """Yield `(start, end)` of the runs of `flags` that are true."""
-    framed = np.zeros(len(flags) + 2, dtype=bool)
-    framed[1:-1] = flags
-    edges = np.flatnonzero(framed[1:] != framed[:-1])
-    yield from zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
 
 
 class DigestWriter:

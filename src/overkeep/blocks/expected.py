@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from overkeep.blocks.buffers import CLUSTER, aligned_buffer
-from overkeep.blocks.digests import Digests, Row, digests_of, row, runs, sums_name, zero_row
+from overkeep.blocks.digests import Digests, Row, digests_of, row, sums_name, zero_row
 from overkeep.blocks.errors import DigestsDamaged, TargetMissing
+from overkeep.blocks.flags import runs
 from overkeep.blocks.qcow2.reader import ChainReader
 from overkeep.logs import fields
 from overkeep.units import MIB

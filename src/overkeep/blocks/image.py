@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from overkeep.blocks.buffers import CLUSTER
-from overkeep.blocks.digests import DIGEST, DigestWriter, check_range, digests_of, row, runs, sums_name, zero_row
+from overkeep.blocks.digests import DIGEST, DigestWriter, check_range, digests_of, row, sums_name, zero_row
 from overkeep.blocks.ends import UNLIMITED, Piece
 from overkeep.blocks.expected import Expected
+from overkeep.blocks.flags import runs
 from overkeep.blocks.qcow2.form import PLAIN, Form
 from overkeep.blocks.qcow2.reader import ChainReader
 from overkeep.blocks.qcow2.writer import ImageWriter

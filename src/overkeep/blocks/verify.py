@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import random
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +18,13 @@ from overkeep.blocks.differences import Differences
 from overkeep.blocks.digests import Digests, sums_name
 from overkeep.blocks.ends import Extent
 from overkeep.blocks.errors import DigestsDamaged, ImageDamaged, ImageUnsupported, TargetMissing, UnsafeImage
-from overkeep.blocks.extents import chunks
 from overkeep.blocks.files import forget_cached
 from overkeep.blocks.image import ChainReader
 from overkeep.blocks.qcow2.check import check_image
 from overkeep.blocks.qcow2.findings import Fault
 from overkeep.blocks.qcow2.image import ImageFile
 from overkeep.blocks.qcow2.runs import Kind
-from overkeep.blocks.sampling import PIECE, held, sampled
+from overkeep.blocks.sampling import held, sampled, shuffled, until
 from overkeep.blocks.stages import Stages
 from overkeep.blocks.wrappers import Timed
 
@@ -136,13 +135,12 @@ class _Check:
 
     def findings(self, faults: Findings, *, undigested: int) -> Findings:
         """What was found, besides the `faults` of the structure."""
-        numbers = [extent.start // CLUSTER for extent in chunks(self._differences.extents(), CLUSTER)]
         return Findings(
             image=faults.image,
-            held=sum(extent.length for extent in held(self._digests, self._chain.size)),
+            held=sum(extent.length for extent in held(self._digests)),
             checked=self._checked,
             damaged=self._differences.clusters,
-            named=tuple(sorted(numbers)[:MOST_NAMED]),
+            named=tuple(islice(self._differences.numbers(), MOST_NAMED)),
             undigested=undigested,
             leaked=faults.leaked,
             errors=(*faults.errors, *((self._error,) if self._error else ())),
@@ -150,24 +148,12 @@ class _Check:
         )
 
     def _pieces(self) -> Iterator[Extent]:
-        extents = held(self._digests, self._chain.size)
-        for piece in _timely(sampled(extents, self._sample.share, random.SystemRandom()), self._sample.seconds):
+        seconds = self._sample.seconds
+        # when the time may not suffice in no order: otherwise it would always be the same ones that are read
+        extents = held(self._digests) if seconds is None else until(seconds, shuffled(self._digests))
+        for piece in sampled(extents, self._sample.share, random.SystemRandom()):
             self._checked += piece.length
             yield piece
-
-
-def _timely(extents: Iterable[Extent], seconds: float | None) -> Iterator[Extent]:
-    """Yield pieces until the time is over, then in no order: otherwise it would always be the same ones."""
-    if seconds is None:
-        yield from extents
-        return
-    end = time.monotonic() + seconds
-    pieces = list(chunks(extents, PIECE))
-    random.SystemRandom().shuffle(pieces)
-    for piece in pieces:
-        if time.monotonic() >= end:
-            return
-        yield piece
 
 
 def _undigested(image: ImageFile, digests: Digests) -> int:

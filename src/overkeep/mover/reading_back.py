@@ -60,7 +60,7 @@ def _differing(place: Place, options: Options, watch: Watch) -> int:
     forget_cached(sums)
     with closing(ChainReader(place.folder, place.name, cached=False)) as chain, closing(Digests(sums)) as digests:
         differences = Differences(digests, size=chain.size)
-        pieces = sampled(held(digests, chain.size), options.read_back, random.SystemRandom())
+        pieces = sampled(held(digests), options.read_back, random.SystemRandom())
         copy(chain, differences, pieces, workers=options.workers, cancelled=lambda: watch.stopped)
     return differences.clusters
 

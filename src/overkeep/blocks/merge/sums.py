@@ -13,10 +13,11 @@ import numpy as np
 from overkeep.blocks.buffers import CLUSTER
 from overkeep.blocks.copy import copy
 from overkeep.blocks.digesting import DigestSink
-from overkeep.blocks.digests import ABSENT, ZERO, Digests, DigestWriter, Row, row, runs, sums_name
+from overkeep.blocks.digests import ABSENT, ZERO, Digests, DigestWriter, Row, row, sums_name
 from overkeep.blocks.ends import Extent
 from overkeep.blocks.errors import DigestsDamaged
 from overkeep.blocks.expected import open_digests
+from overkeep.blocks.flags import runs
 from overkeep.blocks.qcow2.held import HOLE, STRETCH, ZEROES
 from overkeep.blocks.qcow2.image import ImageFile
 from overkeep.blocks.qcow2.reader import ChainReader

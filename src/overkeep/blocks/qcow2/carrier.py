@@ -11,6 +11,7 @@ import numpy as np
 from overkeep.blocks.buffers import CLUSTER, aligned_buffer
 from overkeep.blocks.compression import Compression
 from overkeep.blocks.files import OutputFile, open_output
+from overkeep.blocks.flags import runs
 from overkeep.blocks.qcow2.image import ImageFile
 from overkeep.blocks.qcow2.layout import COMPRESSED, COPIED, OFFSET_MASK, SECTOR, Header, pack_header
 from overkeep.blocks.qcow2.refcounts import Outside, Refcounts
@@ -37,7 +38,7 @@ class _Old:
     def __init__(self, image: ImageFile, file_clusters: int) -> None:
         self._image = image
         self._counts = Refcounts(file_clusters, size=image.header.cluster, most=file_clusters)
-        self._single: list[Signed] = []
+        self._single = np.zeros(file_clusters, np.bool_)
         self.packed = False
         try:
             self.tables = self._count_tables()
@@ -55,8 +56,8 @@ class _Old:
         self._claim(_run(header.refcount_offset, refcounts_bytes, header.cluster))
         raw = bytearray(refcounts_bytes)
         image.read_into(header.refcount_offset, memoryview(raw))
-        self._single.append(self._counts.add_places(np.frombuffer(raw, ">u8").astype(np.uint64)))
-        self._single.append(self._counts.add_places(image.l1))
+        self._single[self._counts.add_places(np.frombuffer(raw, ">u8").astype(np.uint64))] = True
+        self._single[self._counts.add_places(image.l1)] = True
         return self._counts.counts > 0
 
     def _count_data(self) -> None:
@@ -64,18 +65,16 @@ class _Old:
             table = self._image.table(index)
             assert table is not None
             self.packed = self.packed or bool((table & np.uint64(COMPRESSED)).any())
-            self._single.append(self._counts.add_table(table))
+            self._single[self._counts.add_table(table)] = True
 
     def _claim(self, numbers: Signed) -> None:
         self._counts.add(numbers)
-        self._single.append(numbers)
+        self._single[numbers] = True
 
     def _require_single(self) -> None:
         """Nothing of it may be used twice: what one image hides could be what another shows."""
-        for numbers in self._single:
-            if (self._counts.counts[numbers] != 1).any():
-                raise Unfit("it uses a cluster twice")
-        self._single = []
+        if ((self._counts.counts != 1) & self._single).any():
+            raise Unfit("it uses a cluster twice")
 
 
 class Carrier:
@@ -95,7 +94,7 @@ class Carrier:
         self.file: OutputFile = open_output(folder / image.name)
         self._disk_size = disk_size
         self._old_tables = old.tables
-        self._counts = Refcounts(len(old.used), size=self.cluster)
+        self._counts = Refcounts(2 * len(old.used), size=self.cluster)  # what is not used of it takes no memory
         self._l1 = np.zeros(-(-disk_size // image.header.table_covers), np.uint64)
 
     def close(self) -> None:
@@ -145,12 +144,11 @@ class Carrier:
 
         The old tables stay until the next merge, for readers that opened the image before this one.
         """
-        kept = self._counts.counts[: self.space.end] > 0
-        kept[: len(self._old_tables)] |= self._old_tables
-        last = int(np.flatnonzero(kept)[-1]) + 1
+        free = self._counts.counts[: self.space.end] == 0
+        free[: len(self._old_tables)][self._old_tables] = False
+        last = len(free) - int(np.argmin(free[::-1]))
         self.file.truncate(last * self.cluster)
-        edges = np.flatnonzero(np.diff(~kept[:last], prepend=False, append=False))
-        for first, end in edges.reshape(-1, 2).tolist():
+        for first, end in runs(free[:last]):
             if not self.file.punch(first * self.cluster, (end - first) * self.cluster):
                 break
         self.file.sync()
