@@ -162,3 +162,29 @@ def test_orders_that_change_nothing_are_told(lab: Any, system: Any) -> None:
     assert told(system, 606) == "Successfully refreshed the capabilities of host host1."
     first.commit_net_config()
     assert told(system, 1104) == "Network changes were saved on host host1"
+
+
+def test_the_upgrade_of_a_cluster_is_marked_while_it_goes_on(lab: Any, system: Any) -> None:
+    clusters = system.clusters_service()
+    cluster = clusters.cluster_service(clusters.list()[0].id)
+    assert (cluster.get().upgrade_in_progress, cluster.get().upgrade_percent_complete) == (False, 0)
+    update, start, finish = (types.ClusterUpgradeAction(word) for word in ("update_progress", "start", "finish"))
+    with pytest.raises(sdk.Error, match="cluster upgrade has not been started"):
+        cluster.upgrade(upgrade_action=update, upgrade_percent_complete=10, correlation_id="mine")
+    cluster.upgrade(upgrade_action=start, correlation_id="mine")
+    with pytest.raises(sdk.Error, match="Failed to set upgrade running flag"):
+        cluster.upgrade(upgrade_action=start, correlation_id="other")
+    cluster.upgrade(upgrade_action=update, upgrade_percent_complete=40, correlation_id="mine")
+    for refusal, percent, who in (("does not match", 50, "other"), ("in the range of 0 to 100", 101, "mine")):
+        with pytest.raises(sdk.Error, match=refusal) as refused:
+            cluster.upgrade(upgrade_action=update, upgrade_percent_complete=percent, correlation_id=who)
+        assert refused.value.code == 400
+    shown = cluster.get()
+    assert (shown.upgrade_in_progress, shown.upgrade_percent_complete, shown.upgrade_correlation_id) == (
+        True,
+        40,
+        "mine",
+    )
+    cluster.upgrade(upgrade_action=finish)
+    assert not cluster.get().upgrade_in_progress
+    assert [code for code in lab.codes() if code in (892, 894, 896)] == [892, 896, 894]

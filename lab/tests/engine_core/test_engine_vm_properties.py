@@ -165,3 +165,10 @@ def test_names_have_letters_numbers_and_few_signs(system: Any, lab: Any, name: s
             act()
         assert refused.value.code == 400
     assert vms.add(types.Vm(name="Käse_1.2-3", **blank)).name == "Käse_1.2-3"
+
+
+def test_a_vm_with_an_illegal_disk_says_so(system: Any, lab: Any) -> None:
+    db = service(lab, system, "db")
+    assert db.get().has_illegal_images is None
+    lab.engine.state.disks[lab.disk_id("db_system")].status = "illegal"
+    assert db.get().has_illegal_images

@@ -29,6 +29,14 @@ class DataCenter:
     kept: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClusterUpgrade:
+    """That somebody upgrades the hosts of a cluster one after the other, and how far that is."""
+
+    correlation_id: str
+    percent: int = 0
+
+
 @dataclass(kw_only=True)
 class Cluster:
     """`level` is the compatibility level; it decides between live and hybrid backups, among others."""
@@ -41,6 +49,7 @@ class Cluster:
     level: tuple[int, int] = (4, 7)
     cpu_type: str = "Intel Nehalem Family"
     mac_pool_id: str = ""
+    upgrade: ClusterUpgrade | None = None  # while one is under way
     migration_mbps: int = 0  # how much a migration may take of the network, in megabits a second; 0 for all there is
     kept: dict[str, Any] = field(default_factory=dict)
 

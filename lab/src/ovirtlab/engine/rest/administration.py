@@ -17,10 +17,10 @@ routes = Routes()
 
 _CLUSTER = (
     "ballooning_enabled", "bios_type", "custom_scheduling_policy_properties", "display", "error_handling",
-    "fencing_policy", "firewall_type", "gluster_service", "gluster_tuned_profile", "ha_reservation", "ksm",
-    "maintenance_reason_required", "memory_policy", "migration", "optional_reason", "required_rng_sources",
-    "scheduling_policy", "serial_number", "switch_type", "threads_as_cores", "trusted_service", "tunnel_migration",
-    "virt_service", "vnc_encryption",
+    "fencing_policy", "fips_mode", "firewall_type", "gluster_service", "gluster_tuned_profile", "ha_reservation",
+    "ksm", "log_max_memory_used_threshold", "log_max_memory_used_threshold_type", "maintenance_reason_required",
+    "memory_policy", "migration", "optional_reason", "required_rng_sources", "scheduling_policy", "serial_number",
+    "switch_type", "threads_as_cores", "trusted_service", "tunnel_migration", "virt_service", "vnc_encryption",
 )  # fmt: skip
 
 

@@ -46,9 +46,12 @@ def cluster_properties() -> dict[str, Value]:
         "ballooning_enabled": True,
         "error_handling": Entity("error_handling", {"on_error": "migrate"}),
         "fencing_policy": Entity("fencing_policy", fencing),
+        "fips_mode": "disabled",
         "firewall_type": "firewalld",
         "ha_reservation": False,
         "ksm": Entity("ksm", {**_ON, "merge_across_nodes": True}),
+        "log_max_memory_used_threshold": 95,
+        "log_max_memory_used_threshold_type": "percentage",
         "maintenance_reason_required": False,
         "memory_policy": Entity(
             "memory_policy", {"over_commit": overcommit, "transparent_hugepages": Entity("transparent_hugepages", _ON)}

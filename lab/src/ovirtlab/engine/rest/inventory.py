@@ -132,6 +132,9 @@ def show_cluster(call: Call, item: Cluster) -> Entity:
         "data_center": link_to("data_center", item.data_center_id),
         "mac_pool": link_to("mac_pool", item.mac_pool_id),
         "migration": _MIGRATION,
+        "upgrade_correlation_id": item.upgrade.correlation_id if item.upgrade else None,
+        "upgrade_in_progress": item.upgrade is not None,
+        "upgrade_percent_complete": item.upgrade.percent if item.upgrade else 0,
         **item.kept,
     }
     links = (
@@ -162,6 +165,7 @@ def show_host(call: Call, item: HostEntity) -> Entity:
         "power_management": Entity(
             "power_management", {"automatic_pm_enabled": True, "enabled": False, "kdump_detection": False}
         ),
+        "ovn_configured": False,
         "update_available": item.update_available,
         "ssh": Entity("ssh", {"port": 22}),
         "vgpu_placement": "consolidated",

@@ -134,6 +134,7 @@ def describe(call: Call, vm: Vm) -> dict[str, Value]:
         "description": vm.description,
         "comment": vm.comment,
         "creation_time": vm.creation_time,
+        "has_illegal_images": True if _has_illegal(call, vm) else None,
         "initialization": initialization.show(vm),
         "next_run_configuration_exists": bool(vm.next_run),
         "origin": vm.origin,
@@ -150,6 +151,10 @@ def describe(call: Call, vm: Vm) -> dict[str, Value]:
         **shown(call.context.state, vm),
         "use_latest_template_version": _follows_template(vm),
     }
+
+
+def _has_illegal(call: Call, vm: Vm) -> bool:
+    return any(disk.status == "illegal" for disk in call.context.state.disks_of(vm))
 
 
 def _follows_template(vm: Vm) -> Value:
