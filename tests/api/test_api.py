@@ -278,3 +278,25 @@ def test_a_pin_says_why(root: TestClient, world: World, body: Any) -> None:
     point = backed_up(root, world, "web")
     problem(root.put(f"/v1/points/{point}/pin", json=body), 400, "bad-request")
     problem(root.put("/v1/points/nothing/pin", json={"reason": "x"}), 404, "not-found")
+
+
+def test_a_point_is_deleted_by_a_job(root: TestClient, ann: TestClient, world: World) -> None:
+    point = backed_up(root, world, "web")
+    assert ann.put(f"/v1/points/{point}/pin", json={"reason": "audit"}).status_code == 200
+    problem(root.delete(f"/v1/points/{point}"), 409, "point-pinned")
+    assert ann.delete(f"/v1/points/{point}/pin").status_code == 204
+    answer = ann.delete(f"/v1/points/{point}")
+    assert answer.status_code == 202, answer.text
+    job = answer.json()
+    assert answer.headers["location"] == f"/v1/jobs/{job['id']}"
+    world.until(lambda: world.store.jobs.get(job["id"]).state.over)
+    done = ann.get(f"/v1/jobs/{job['id']}").json()
+    assert (done["kind"], done["state"], done["caller"]) == ("removal", "succeeded", "ann@internal")
+    assert ann.get("/v1/points").json() == []
+    problem(ann.delete(f"/v1/points/{point}"), 404, "not-found")
+
+
+def test_who_may_not_back_up_deletes_nothing(root: TestClient, ann: TestClient, world: World) -> None:
+    point = backed_up(root, world, "db")
+    problem(ann.delete(f"/v1/points/{point}"), 404, "not-found")
+    assert len(root.get("/v1/points").json()) == 1

@@ -226,6 +226,18 @@ def test_pins(demo) -> None:
     one_sentence(err)
 
 
+def test_a_point_is_deleted(demo) -> None:
+    assert demo("backup", "demo")[0] == 0
+    [point, *_] = json.loads(demo("points", "--vm", "web", "--json")[1])
+    status, _, _ = demo("point", "delete", point["id"], "--vm", "web")
+    assert status != 0, "nobody said yes"
+    assert json.loads(demo("points", "--vm", "web", "--json")[1]) == [point]
+    status, out, _ = demo("point", "delete", point["id"], "--vm", "web", "--yes")
+    assert status == 0
+    assert f"Removal of {point['id']} succeeded" in out
+    assert json.loads(demo("points", "--vm", "web", "--json")[1]) == []
+
+
 @pytest.mark.parametrize("arguments", [("point", "pin", "p", "--reason", ""), ("workload", "create", "", "--vm", "x")])
 def test_arguments_that_no_document_takes(site, arguments: tuple[str, ...]) -> None:
     status, _, err = site(*arguments)

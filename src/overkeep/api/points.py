@@ -32,6 +32,21 @@ def show_point(point: str, controller: TheController, caller: TheCaller, vm: str
     return point_out(found, controller.pin(found))
 
 
+@router.delete("/points/{point}", status_code=202)
+def delete_point(
+    point: str, response: Response, controller: TheController, caller: TheCaller, vm: str | None = None
+) -> JobOut:
+    """Start the removal of a point, wherever it is in its chain: the points that stay read as before at every instant.
+
+    The caller needs `backup_disk` on the VM. A pinned point is refused.
+    """
+    found = _find(point, vm, controller, caller)
+    caller.require(BACKUP, found.vm_id, act="delete points of", vm_name=found.vm_name)
+    job = controller.start_removal(found, caller=caller.name)
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    return job_out(job)
+
+
 @router.put("/points/{point}/pin")
 def pin_point(
     point: str, asked: PinIn, controller: TheController, caller: TheCaller, vm: str | None = None

@@ -64,6 +64,10 @@ class Client:
         """DELETE."""
         self._call("DELETE", path, params=_given(query))
 
+    def begin_delete(self, path: str, **query: Any) -> JobOut:
+        """DELETE what a job removes, and return the job."""
+        return self._read(JobOut, "DELETE", path, params=_given(query))
+
     def job(self, job_id: str) -> JobOut:
         """One job."""
         return self.get(f"/v1/jobs/{job_id}", JobOut)

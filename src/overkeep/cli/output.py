@@ -80,7 +80,7 @@ def disk_line(vm_name: str, disk: DiskProgressOut) -> str:
 
 def outcome(job: JobOut) -> str:
     """How a job ended, in one sentence."""
-    what = "Backup of" if job.kind == "backup" else "Restore of"
+    what = f"{job.kind.capitalize()} of"
     if job.failure.text:
         return f"{what} {job.subject} {job.state.replace('_', ' ')}: {job.failure.text}"
     moved = sum(disk.moved for vm in job.vms for disk in vm.disks)

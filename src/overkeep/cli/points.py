@@ -69,6 +69,27 @@ def unpin(point: Point, vm: OfVm = None) -> None:
     output.say(f"Restore point {point} is no longer pinned.")
 
 
+@app.command()
+def delete(
+    point: Point,
+    vm: OfVm = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")] = False,
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
+) -> int:
+    """Delete a restore point, wherever it is in its chain; the other points stay as they are."""
+    with Client() as client:
+        found = client.get(f"/v1/points/{point}", PointOut, vm=vm)
+        if not yes:
+            of = f"{found.vm_name} as it was at {output.instant(found.created)}"
+            typer.confirm(f"Delete restore point {found.id} of {of} for good?", abort=True, err=True)
+        job = client.begin_delete(f"/v1/points/{point}", vm=vm)
+        if no_wait:
+            output.documents(job) if as_json else output.say(job.id)
+            return 0
+        return follow(client, job, as_json=as_json)
+
+
 def restore(  # noqa: PLR0913 - the options of a command
     point: Point,
     name: Annotated[str, typer.Option(help="Name of the new VM.")],

@@ -16,6 +16,7 @@ class JobKind(StrEnum):
 
     BACKUP = "backup"
     RESTORE = "restore"
+    REMOVAL = "removal"
 
 
 class JobState(StrEnum):
@@ -127,7 +128,10 @@ class VmProgress:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A job as its users see it; times in ISO 8601, UTC. `subject` is the name of the workload or of the new VM."""
+    """A job as its users see it; times in ISO 8601, UTC.
+
+    `subject` is the name of the workload that is backed up or of the new VM, or the id of the point that is removed.
+    """
 
     id: str
     kind: JobKind

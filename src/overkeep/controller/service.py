@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from overkeep.controller.durable import Durable
+from overkeep.controller.expiry import require_unread
 from overkeep.controller.policies import PolicyDesk
 from overkeep.controller.ports import Ports
 from overkeep.controller.records import Job, JobEvent, JobKind, JobState, Member, Workload
-from overkeep.controller.workflows import backup, backup_vm, restore
+from overkeep.controller.workflows import backup, backup_vm, removal, restore
 from overkeep.controller.workflows.restore_plan import decide_targets
 from overkeep.engine.errors import AmbiguousName, NoSuchVm
 from overkeep.errors import BadRequest, Conflict, NotFound, OverkeepError
@@ -24,6 +25,8 @@ from overkeep.model.restore import RestoreRequest, Targets
 from overkeep.units import utc_now
 
 JOB_QUEUE = "jobs"
+
+_WORKFLOWS = {JobKind.BACKUP: backup.NAME, JobKind.RESTORE: restore.NAME, JobKind.REMOVAL: removal.NAME}
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +54,7 @@ def make_durable(ports: Ports, durable: Durable) -> None:
     durable.workflow(backup.NAME, lambda job_id: backup.body(ports, durable, job_id))
     durable.workflow(backup_vm.NAME, lambda job_id, vm_id, asked: backup_vm.body(ports, job_id, vm_id, asked))
     durable.workflow(restore.NAME, lambda job_id, request: restore.body(ports, job_id, request))
+    durable.workflow(removal.NAME, lambda job_id, request: removal.body(ports, job_id, request))
 
 
 class Controller:
@@ -114,6 +118,15 @@ class Controller:
         job = _job(JobKind.RESTORE, request.name, caller=caller, request=kept)
         job = replace(job, workload_id=point.workload_id)
         self._store.jobs.create(job, (Member(vm_id=point.vm_id, vm_name=request.name),), exclusive=False)
+        return self._submit(job)
+
+    def start_removal(self, point: RestorePoint, *, caller: str) -> Job:
+        """Queue the removal of one point; raises what speaks against it already now, and `Conflict` naming a job."""
+        self.ports.repository.require_unpinned(point)
+        require_unread(self.ports, point.workload_id, point.vm_id, vm_name=point.vm_name)
+        job = _job(JobKind.REMOVAL, point.id, caller=caller, request=removal.request_json(point))
+        job = replace(job, workload_id=point.workload_id)
+        self._store.jobs.create(job, (Member(vm_id=point.vm_id, vm_name=point.vm_name),), exclusive=True)
         return self._submit(job)
 
     def cancel(self, job: Job) -> Job:
@@ -210,8 +223,7 @@ class Controller:
 
     def _submit(self, job: Job) -> Job:
         args: tuple[Any, ...] = (job.id,) if job.kind is JobKind.BACKUP else (job.id, dict(job.request))
-        name = backup.NAME if job.kind is JobKind.BACKUP else restore.NAME
-        self._durable.submit(name, job.id, *args, queue=JOB_QUEUE)
+        self._durable.submit(_WORKFLOWS[job.kind], job.id, *args, queue=JOB_QUEUE)
         return self._store.jobs.get(job.id)
 
 

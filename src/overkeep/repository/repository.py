@@ -27,7 +27,7 @@ from overkeep.repository.manifest import (
     workload_document,
     workload_value,
 )
-from overkeep.repository.pins import read_pin, remove_pin, write_pin
+from overkeep.repository.pins import read_pin, remove_pin, require_unpinned, write_pin
 from overkeep.repository.removal import remove_point, unnamed_images
 from overkeep.units import utc_now
 
@@ -199,6 +199,10 @@ class Repository:
     def pin(self, point: RestorePoint) -> Pin | None:
         """Why a point must stay; None when it need not."""
         return read_pin(self._point_folder(point))
+
+    def require_unpinned(self, point: RestorePoint) -> None:
+        """Raise `PointPinned` while a point must stay."""
+        require_unpinned(self._point_folder(point), point.id)
 
     def put_pin(self, point: RestorePoint, pin: Pin) -> None:
         """Let a point stay until `remove_pin`; raises `NotFound` when it has ended."""

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The removal of one restore point: it ends at once and durably, then a mover merges its images away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+from overkeep.controller.durable import Durable
+from overkeep.controller.expiry import Merging, require_unread
+from overkeep.controller.exposure import Exposure
+from overkeep.controller.ports import Ports
+from overkeep.controller.records import Failure, JobState
+from overkeep.controller.steps import State, Watch, cancelled, failed, outcome
+from overkeep.errors import OverkeepError
+from overkeep.model.points import RestorePoint
+
+NAME = "remove-point"
+_Value = TypeVar("_Value")
+
+
+def body(ports: Ports, job_id: str, request: dict[str, Any]) -> State:
+    """Remove the point that `request` (as of `request_json`) names. Once it has ended nothing can fail the job."""
+    steps = _Steps(ports, job_id, request)
+    state: State = Durable.step("remove", steps.safely(steps.remove))
+    if not failed(state):
+        Durable.step("checkpoint", steps.drop_checkpoint)
+        Durable.step("merge", steps.merge)
+    closed: State = Durable.step("close", lambda: steps.close(state))
+    return closed
+
+
+def request_json(point: RestorePoint) -> dict[str, Any]:
+    """What a removal job keeps: which point it is, and which checkpoint nothing is based on any more."""
+    kept = {"point_id": point.id, "vm_id": point.vm_id, "workload_id": point.workload_id}
+    return {**kept, "checkpoint_id": point.checkpoint_id}
+
+
+class _Steps:
+    """The effects; each may be repeated."""
+
+    def __init__(self, ports: Ports, job_id: str, request: dict[str, Any]) -> None:
+        self.ports = ports
+        self.job_id = job_id
+        self.point_id: str = request["point_id"]
+        self.vm_id: str = request["vm_id"]
+        self.workload_id: str = request["workload_id"]
+        self.checkpoint_id: str | None = request["checkpoint_id"]
+        self.watch = Watch(ports=ports, job_id=job_id)
+
+    def safely(self, act: Callable[[], State]) -> Callable[[], State]:
+        """The step with its error as an outcome."""
+        return lambda: outcome(act, job_id=self.job_id)
+
+    def remove(self) -> State:
+        """End the point, unless it is pinned or something reads points of the VM."""
+        self.ports.store.jobs.start(self.job_id)
+        self._phase("removing")
+        self.watch.check()
+        self.ports.ready_target()
+        require_unread(self.ports, self.workload_id, self.vm_id, vm_name=self._vm_name())
+        self.ports.repository.remove_point(self.workload_id, self.vm_id, point_id=self.point_id)
+        self._event("info", f"Restore point {self.point_id} is removed: it was asked for")
+        return {}
+
+    def drop_checkpoint(self) -> State:
+        """Delete the checkpoint of the point, if the Manager has it: the next backup is not made from it."""
+
+        def act() -> State:
+            engine = self.ports.engine
+            if self.checkpoint_id is None or self.checkpoint_id not in self._checkpoints():
+                return {}
+            checkpoint = self.checkpoint_id
+            self.watch.persist(
+                lambda: engine.delete_checkpoint(self.vm_id, checkpoint), seconds=self.ports.patience.retry
+            )
+            for item in self.ports.store.held.checkpoints(self.vm_id):
+                if item.ref == checkpoint:
+                    self.ports.store.held.release(item)
+            return {}
+
+        return self._told(outcome(act, job_id=self.job_id), "The checkpoint of the point stays until the next backup")
+
+    def merge(self) -> State:
+        """Have a mover merge the images away; where that fails, the next backup of the VM does it."""
+        self._phase("merging")
+        exposure = Exposure(watch=self.watch, vm_id=self.vm_id)
+
+        def act() -> State:
+            for done in Merging(exposure, self.workload_id, host_id=self._host()).run():
+                text = f"{len(done.removed)} images of removed restore points were merged away"
+                self._event("info", text, moved=done.moved, freed=done.freed)
+            return {}
+
+        return self._told(
+            outcome(act, job_id=self.job_id), "Images of removed restore points stay until the next backup"
+        )
+
+    def _told(self, result: State, what: str) -> State:
+        """A failure after the point has ended, as a warning: there is no way back."""
+        if failed(result):
+            why = "the job was cancelled" if cancelled(result) else result["error"]
+            self._event("warning", f"{what}: {why}", code=result["code"])
+        return {}
+
+    def close(self, state: State) -> State:
+        """Write what came of it into the job."""
+        result = JobState.SUCCEEDED
+        if failed(state):
+            result = JobState.CANCELLED if cancelled(state) else JobState.FAILED
+        failure = Failure(code=state.get("code", ""), text=state.get("error", ""))
+        jobs = self.ports.store.jobs
+        jobs.set_vm(
+            self.job_id, self.vm_id, state=result, phase="", error_code=failure.code, error=failure.text, busy=False
+        )
+        if failure.text:
+            self._event("error", failure.text, code=failure.code)
+        jobs.end(self.job_id, result, failure=failure, result={"point_id": self.point_id})
+        return {"state": result}
+
+    def _vm_name(self) -> str:
+        return self.ports.store.jobs.get(self.job_id).vms[0].vm_name
+
+    def _checkpoints(self) -> tuple[str, ...]:
+        return _unless_gone(lambda: self.ports.engine.checkpoints(self.vm_id), ())
+
+    def _host(self) -> str:
+        """Where the VM runs; nowhere when it is down or gone."""
+        return _unless_gone(lambda: self.ports.engine.vm(self.vm_id).host_id, "")
+
+    def _phase(self, phase: str) -> None:
+        self.ports.store.jobs.set_vm(self.job_id, self.vm_id, state=JobState.RUNNING, phase=phase)
+
+    def _event(self, level: str, text: str, **fields: object) -> None:
+        self.ports.store.jobs.add_event(self.job_id, level, text, vm_id=self.vm_id, **fields)
+
+
+def _unless_gone(ask: Callable[[], _Value], otherwise: _Value) -> _Value:
+    try:
+        return ask()
+    except OverkeepError as error:
+        if error.status != HTTPStatus.NOT_FOUND:
+            raise
+        return otherwise
