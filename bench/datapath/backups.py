@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bench.datapath import ours
 from bench.datapath.disks import CLUSTER, change, scattered
+from bench.datapath.floor import copy_bare
 from bench.datapath.measure import Pairs, Row, Task, in_turn, limit_row, processor_row, wall_row
 from bench.datapath.servers import Host, Served, served
 from overkeep.blocks.compression import Compression
@@ -73,12 +74,23 @@ def full(bench: Bench, host: Host) -> Iterator[Row]:
         pairs = in_turn(mine.task, _tool(theirs, *_CONVERT, disk.url, theirs), rounds=bench.rounds, servers=[disk.pid])
         yield wall_row("full backup", "qemu-img convert", pairs, 1.15, **mine.stages)
         yield processor_row("full backup", "qemu-img convert", pairs, round(1 / 1.3, 2))
+        yield wall_row("full backup", "the disks alone, a bare copy", _against_bare_copy(bench, disk, theirs), 0.0)
         for how, required in (("unix", 1.8), ("TLS", 2.2)):
             pairs = _against_imageio(bench, host, disk, how)
             yield wall_row("full backup", f"ovirt-imageio client, {how}", pairs, required)
             yield processor_row("full backup", f"ovirt-imageio client, {how}", pairs, 3.0)
         yield wall_row("full backup", "nbdcopy to qemu-nbd", _against_nbdcopy(bench, disk), 1.5)
         yield _onto_nfs(bench, host, disk)
+
+
+def _against_bare_copy(bench: Bench, disk: Served, image: Path) -> Pairs:
+    """How near a backup comes to what the disks allow; `image`, made by a tool, has as many bytes."""
+    target = bench.folder / "bare"
+    mine = _Ours(disk.url, bench.folder / "ours.qcow2")
+    act = Task(lambda: copy_bare(image, target), prepare=lambda: target.unlink(missing_ok=True))
+    pairs = in_turn(mine.task, act, rounds=bench.rounds)
+    target.unlink()
+    return pairs
 
 
 def _against_imageio(bench: Bench, host: Host, disk: Served, how: str) -> Pairs:
