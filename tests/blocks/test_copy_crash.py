@@ -160,26 +160,34 @@ def victim(folder: Path, work: Work, gate: Gate) -> None:
 # kill -9
 
 
-def die(scene: Scene, gate: Gate, *, after: float | None = None) -> bool:
-    """Let a process be killed, where `gate` says or `after` so many seconds; whether it was."""
+@dataclass(frozen=True)
+class Death:
+    """Whether a process was killed, and how many seconds it lived."""
+
+    killed: bool
+    lived: float
+
+
+def die(scene: Scene, gate: Gate, *, after: float = DEADLINE) -> Death:
+    """Let a process be killed, where `gate` says or `after` so many seconds."""
     folder = scene.fresh()
+    started = time.monotonic()
     process = FORK.Process(target=victim, args=(folder, scene.work, gate))
     process.start()
-    if after is not None:
-        process.join(after)
-        process.kill()
+    process.join(after)
+    lived = time.monotonic() - started
+    process.kill()
     process.join(DEADLINE)
     assert process.exitcode in (0, -9)
     scene.settle(folder)
-    return process.exitcode == -9
+    return Death(process.exitcode == -9, lived)
 
 
 def kill_at_random(scene: Scene, rng: random.Random, *, times: int) -> int:
     """Kill processes after random times; return how many had not ended before."""
-    started = time.monotonic()
-    assert not die(scene, Counter())
-    whole = time.monotonic() - started
-    return sum(die(scene, Counter(), after=rng.uniform(0, whole)) for _ in range(times))
+    whole = die(scene, Counter())
+    assert not whole.killed
+    return sum(die(scene, Counter(), after=rng.uniform(0, whole.lived)).killed for _ in range(times))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -187,7 +195,8 @@ def test_killed_at_some_effects(tmp_path: Path, kind: str) -> None:
     scene = Scene(tmp_path, kind, 1)
     count = scene.count_effects()
     killed = [
-        die(scene, Killer(at, after=bool(at % 2), half=at % 3 == 2)) for at in range(1, count + 1, count // 6 + 1)
+        die(scene, Killer(at, after=bool(at % 2), half=at % 3 == 2)).killed
+        for at in range(1, count + 1, count // 6 + 1)
     ]
     assert any(killed)
 

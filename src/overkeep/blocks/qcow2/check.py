@@ -15,11 +15,12 @@ import numpy as np
 
 from overkeep.blocks.errors import ImageUnsupported
 from overkeep.blocks.qcow2.counting import References, StoredRefcounts
-from overkeep.blocks.qcow2.entries import Table, native, numbers, packed_places
+from overkeep.blocks.qcow2.entries import Table, native, numbers
 from overkeep.blocks.qcow2.findings import Fault, Findings, Report
 from overkeep.blocks.qcow2.image import ImageFile
 from overkeep.blocks.qcow2.layout import COMPRESSED, COPIED, OFFSET_MASK, SUBCLUSTERS, ZERO
 from overkeep.blocks.qcow2.lists import BadList, Listed, bitmaps, snapshots
+from overkeep.blocks.qcow2.packed import PackedEntries
 from overkeep.blocks.qcow2.runs import Unsigned
 from overkeep.units import MIB, align_up
 
@@ -66,6 +67,7 @@ class _Check:
         self._stored = StoredRefcounts(image, self._findings, clusters)
         self._references = References(image, self._findings, clusters)
         self._single = self._stored.single(clusters + 1)
+        self._packed = PackedEntries(self._header.cluster)
         self._counts: Counter[str] = Counter()
 
     def run(self) -> Report:
@@ -201,7 +203,7 @@ class _Check:
         if maps is not None:
             self._findings.add_all(Fault.SUBCLUSTERS, entries[maps != 0])
             entries = entries[maps == 0]
-        self._references.add_all(*packed_places(entries, self._header.cluster_bits), times=times)
+        self._references.add_all(self._packed.offsets(entries), self._packed.greatest(entries), times=times)
 
     def _check_bitmaps(self, entries: Unsigned, places: Unsigned, maps: Unsigned) -> None:
         allocated, zero = maps & _ALLOCATED, maps >> _SHIFT

@@ -11,8 +11,8 @@ import numpy as np
 from overkeep.blocks.compression import NotInflatable, inflate
 from overkeep.blocks.errors import ImageDamaged
 from overkeep.blocks.qcow2.cache import Cache
-from overkeep.blocks.qcow2.entries import packed_places
 from overkeep.blocks.qcow2.layout import Header
+from overkeep.blocks.qcow2.packed import PackedEntries
 from overkeep.blocks.qcow2.runs import Run
 from overkeep.blocks.reading import TargetFile
 from overkeep.units import KIB, MIB
@@ -34,7 +34,8 @@ class CompressedClusters:
 
     def __init__(self, file: TargetFile, header: Header, cache: Cache[bytes]) -> None:
         self._file = file
-        self._cluster, self._bits = header.cluster, header.cluster_bits
+        self._cluster = header.cluster
+        self._packed = PackedEntries(header.cluster)
         self._kind = header.compression
         self._cache = cache
 
@@ -68,8 +69,9 @@ class CompressedClusters:
         return self._cache.get((self._file.path.name, entry), make)
 
     def _places(self, entries: list[int]) -> list[_Place]:
-        offsets, lengths = packed_places(np.array(entries, np.uint64), self._bits)
-        ends = np.minimum(offsets + lengths, np.uint64(self._file.size))
+        packed = np.array(entries, np.uint64)
+        offsets = self._packed.offsets(packed)
+        ends = np.minimum(offsets + self._packed.greatest(packed), np.uint64(self._file.size))
         if (offsets >= ends).any():
             raise self._damaged(f"a compressed cluster is said to be at {offsets[offsets >= ends][0]}")
         return [_Place(begin, end) for begin, end in zip(offsets.tolist(), ends.tolist(), strict=True)]

@@ -8,6 +8,7 @@ import numpy as np
 from overkeep.blocks.qcow2.entries import numbers
 from overkeep.blocks.qcow2.findings import Fault, Findings
 from overkeep.blocks.qcow2.image import ImageFile
+from overkeep.blocks.qcow2.refcounts import touched_by
 from overkeep.blocks.qcow2.runs import Bools, Bytes8, Unsigned
 
 _OFFSET, _RESERVED = np.uint64(0xFFFF_FFFF_FFFF_FE00), np.uint64(0x1FF)
@@ -101,12 +102,9 @@ class References:
         """Count stretches of the file, each of at least one byte and at most a few clusters, each of them `times`."""
         inside = offsets + lengths < np.uint64(self._end)
         self._findings.add_all(Fault.OUTSIDE, offsets[~inside])
-        offsets, ends = offsets[inside], (offsets + lengths)[inside] - np.uint64(1)
-        clusters, lasts = ((places >> np.uint64(self._bits)).astype(np.intp) for places in (offsets, ends))
-        while len(clusters):
+        starts, ends = offsets[inside].astype(np.int64), (offsets + lengths)[inside].astype(np.int64)
+        for clusters in touched_by(starts, ends, 1 << self._bits):
             np.add.at(self.counts, clusters, np.uint32(times))
-            more = clusters < lasts
-            clusters, lasts = clusters[more] + 1, lasts[more]
 
     def compare(self, stored: StoredRefcounts) -> None:
         """Note where the file stores another refcount than its tables make."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from overkeep.blocks.qcow2.layout import COMPRESSED, COPIED, OFFSET_MASK, SECTOR, SUBCLUSTERS, ZERO, Header
+from overkeep.blocks.qcow2.layout import COMPRESSED, COPIED, OFFSET_MASK, SUBCLUSTERS, ZERO, Header
+from overkeep.blocks.qcow2.packed import PackedEntries
 from overkeep.blocks.qcow2.runs import NOTHING, Bools, Bytes8, Indices, Kind, Runs, Unsigned
 
 _ALL = (1 << SUBCLUSTERS) - 1
@@ -140,14 +141,6 @@ def _cuts(units: _Units) -> Indices:
     return np.concatenate(([0], np.flatnonzero(cut) + 1, [len(kinds)]))
 
 
-def packed_places(entries: Unsigned, cluster_bits: int) -> tuple[Unsigned, Unsigned]:
-    """Offsets and greatest lengths of the compressed clusters that entries name."""
-    shift = np.uint64(62 - (cluster_bits - 8))
-    offsets = entries & ((_ONE << shift) - _ONE)
-    sectors = ((entries & ~(_COPIED | _COMPRESSED)) >> shift) + _ONE
-    return offsets, sectors * np.uint64(SECTOR) - offsets % np.uint64(SECTOR)
-
-
 def check_places(runs: Runs, header: Header, file_size: int) -> None:
     """Raise `BadEntry` unless everything that whole runs of one image name lies in its file."""
     if not len(runs):
@@ -161,7 +154,7 @@ def check_places(runs: Runs, header: Header, file_size: int) -> None:
         raise BadEntry(f"it points to offset {data.places[wrong][0]}, which is no place in its {file_size} bytes")
     if len(data) == len(runs):
         return
-    offsets, _ = packed_places(runs.places[runs.kinds == _PACKED], header.cluster_bits)
+    offsets = PackedEntries(header.cluster).offsets(runs.places[runs.kinds == _PACKED])
     wrong = (offsets >= end) | (offsets < cluster)
     if wrong.any():
         raise BadEntry(f"a compressed cluster is said to be at {offsets[wrong][0]}")

@@ -140,11 +140,3 @@ def refcount_room(used: int, cluster: int = CLUSTER) -> tuple[int, int]:
         if (new_blocks, new_table) == (blocks, table):
             return blocks, table
         blocks, table = new_blocks, new_table
-
-
-def compressed_place(entry: int, cluster_bits: int) -> tuple[int, int]:
-    """Return offset and greatest length of the compressed cluster an L2 entry names."""
-    shift = 62 - (cluster_bits - 8)
-    offset = entry & ((1 << shift) - 1)
-    sectors = ((entry & ~(COPIED | COMPRESSED)) >> shift) + 1
-    return offset, sectors * SECTOR - offset % SECTOR

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from overkeep.blocks.buffers import aligned_buffer
-from overkeep.blocks.qcow2.layout import COMPRESSED, SECTOR
+from overkeep.blocks.qcow2.packed import packed_entry
 from overkeep.units import MIB, align_up
 
 _LARGEST_REGION = 2 * MIB
@@ -71,19 +71,3 @@ class Packing:
     def written(self, offsets: Iterable[int]) -> None:
         """Use the memory of the regions at `offsets` again; other offsets mean nothing here."""
         self._spare += [self._full.pop(offset) for offset in offsets if offset in self._full]
-
-
-def packed_entry(offset: int, length: int, cluster: int) -> int:
-    """Make the L2 entry of a compressed cluster: where it begins, and how many sectors it touches besides the first."""
-    shift = 62 - (cluster.bit_length() - 1 - 8)
-    sectors = (offset + length - 1) // SECTOR - offset // SECTOR
-    return COMPRESSED | sectors << shift | offset
-
-
-def touched(entry: int, cluster: int) -> Iterator[int]:
-    """Yield the numbers of the clusters of the file in which the compressed cluster of `entry` lies."""
-    shift = 62 - (cluster.bit_length() - 1 - 8)
-    offset = entry & ((1 << shift) - 1)
-    sectors = ((entry & ~COMPRESSED) >> shift & ((1 << (62 - shift)) - 1)) + 1
-    end = (offset // SECTOR + sectors) * SECTOR
-    yield from range(offset // cluster, -(-end // cluster))

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from overkeep.blocks.qcow2.layout import COMPRESSED, OFFSET_MASK
@@ -11,6 +13,15 @@ from overkeep.blocks.qcow2.runs import Signed, Unsigned
 
 _MOST = 1 << 31
 """Clusters of the largest file that is counted: 128 TiB."""
+
+
+def touched_by(starts: Signed, ends: Signed, size: int) -> Iterator[Signed]:
+    """Yield the numbers of the clusters of `size` bytes that pieces of a file lie in, at most one of each at a time."""
+    first, last = starts // size, (ends - 1) // size
+    while len(first):
+        yield first
+        more = first < last
+        first, last = first[more] + 1, last[more]
 
 
 class Outside(ValueError):
@@ -57,11 +68,8 @@ class Refcounts:
 
     def _add_packed(self, entries: Unsigned) -> None:
         begins = self._packed.begins(entries)
-        first = begins // self._size
-        last = (begins + self._packed.lengths(entries) - 1) // self._size
-        while len(first):
-            self.add(first)
-            first, last = first[first < last] + 1, last[first < last]
+        for numbers in touched_by(begins, begins + self._packed.lengths(entries), self._size):
+            self.add(numbers)
 
     @property
     def per_block(self) -> int:

@@ -16,7 +16,8 @@ from overkeep.blocks.errors import BadRange, UnsafeImage
 from overkeep.blocks.files import PartialFile
 from overkeep.blocks.qcow2.form import PLAIN, Form
 from overkeep.blocks.qcow2.layout import BARE_NAME, COMPRESSED, OFFSET_MASK, SECTOR, Header, pack_header, refcount_room
-from overkeep.blocks.qcow2.packing import Packing, touched
+from overkeep.blocks.qcow2.packed import touched
+from overkeep.blocks.qcow2.packing import Packing
 from overkeep.blocks.qcow2.tables import Tables, big_endian
 from overkeep.blocks.stages import Stages
 from overkeep.units import align_up
