@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from demo.deployment import Deployment, Lab, run
+from demo.deployment import CommandError, Deployment, Lab, run
 from tests.system.manager import Manager
 
 pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("system"), pytest.mark.timeout(600)]
@@ -30,10 +30,7 @@ def test_of_six_backups_the_last_three_stay_and_restore(lab: Lab, product: Deplo
     points = product.overkeep("points", "--workload", "aging", "--json").json()
     assert len(points) == KEEP
     for point, disks in zip(points, frozen[-KEEP:], strict=True):
-        for image in point["images"]:
-            path = product.image_path(point, image)
-            run(["qemu-img", "check", "-q", path])
-            run(["qemu-img", "compare", "-q", path, disks[image["name"]]])
+        _assert_same(product, point, disks)
     folders = {product.image_path(points[0], image).parent for image in points[0]["images"]}
     for folder in folders:
         assert len(list(folder.glob("*.qcow2"))) == KEEP, "an image a point, and nothing of those that are gone"
@@ -51,6 +48,34 @@ def test_of_six_backups_the_last_three_stay_and_restore(lab: Lab, product: Deplo
     assert "the policy does not keep it" in told
     assert "merged away" in told
     assert manager.open_things() == []
+
+    first, middle, newest = points
+    product.overkeep("point", "pin", middle["id"], "--vm", "aging", "--reason", "audit")
+    assert "audit" in product.overkeep("points", "--workload", "aging").text
+    with pytest.raises(CommandError, match="audit"):
+        product.overkeep("point", "delete", middle["id"], "--vm", "aging", "--yes")
+    product.overkeep("point", "unpin", middle["id"], "--vm", "aging")
+    for gone in (middle, newest):
+        product.overkeep("point", "delete", gone["id"], "--vm", "aging", "--yes")
+    [left] = product.overkeep("points", "--workload", "aging", "--json").json()
+    assert left == first
+    _assert_same(product, left, frozen[-KEEP])
+    product.overkeep("backup", "aging")  # without the checkpoint of what was the newest point
+    [_, after] = product.overkeep("points", "--workload", "aging", "--json").json()
+    assert {image["changes"] for image in after["images"]} == {"compared"}
+    product.overkeep("restore", after["id"], "--vm", "aging", "--name", "aging-after")
+    for disk in manager.disks("aging-after"):
+        original = frozen[-1][disk.name.replace("aging-after", "aging")]
+        run(["qemu-img", "compare", "-q", "-U", manager.volume(disk), original])
+    assert manager.open_things() == []
+
+
+def _assert_same(product: Deployment, point: dict[str, Any], disks: dict[str, Path]) -> None:
+    """Each image of a point is sound, and reads as the disk did."""
+    for image in point["images"]:
+        path = product.image_path(point, image)
+        run(["qemu-img", "check", "-q", path])
+        run(["qemu-img", "compare", "-q", path, disks[image["name"]]])
 
 
 def _frozen(manager: Manager, disk: Any, product: Deployment, number: int) -> Path:
