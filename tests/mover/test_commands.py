@@ -159,6 +159,15 @@ def test_digests_are_made_anew(mover: Command, disk: Path, nbd: Any, points: Pat
     assert mover("digest", points / "p1.qcow2")[0].startswith(f"{sums}: digests of 7.0 MiB")
 
 
+def test_digests_on_which_a_merge_counts_stay(mover: Command, disk: Path, nbd: Any, points: Path) -> None:
+    mover.copy("--from", nbd(disk), "--to", points / "p1.qcow2")
+    before = (points / "p1.sums").read_bytes()
+    (points / "merge.json").write_text("{}")
+    _, err = mover("digest", points / "p1.qcow2", expect=exits.CONFLICT)
+    assert "has not ended" in err
+    assert (points / "p1.sums").read_bytes() == before
+
+
 def test_what_is_wrong_is_one_sentence(mover: Command, disk: Path, nbd: Any, points: Path, tmp_path: Path) -> None:
     def refused(status: int, *words: object) -> None:
         out, err = mover(*words, expect=status)

@@ -16,6 +16,7 @@ from overkeep.mover.copy_terms import Watch
 from overkeep.mover.orders import ImageFindings, MergeOrder, MergeResult, Progress, VerifyOrder, VerifyResult
 from overkeep.mover.targets import Targets, manifest_of
 from overkeep.mover.work import Work
+from overkeep.repository import layout
 from overkeep.repository.merging import MergeJournal
 
 
@@ -26,6 +27,16 @@ class PointExists(OverkeepError):
     template = (
         "The image {path} belongs to a restore point that still exists, so nothing was merged; "
         "remove the point first, then merge its images."
+    )
+
+
+class MergePending(OverkeepError):
+    """Digests should be made anew while those of a merged image are there, and the image is not."""
+
+    code = "merge-pending"
+    status = 409
+    template = (
+        "A merge in {path} has not ended, and counts on the digests that it has made; merge again, then repeat this."
     )
 
 
@@ -77,6 +88,14 @@ def merge_images(folder: Path, remove: Collection[str], *, watch: Watch) -> Merg
         ),
     )
     return MergeResult(moved=stats.moved, freed=stats.freed, removed=stats.removed, seconds=stats.seconds)
+
+
+def require_no_merge(folder: Path) -> None:
+    """Raise `MergePending` when a merge in `folder` was begun and has not ended."""
+    path = folder / layout.MERGE
+    with on_target(path):
+        if path.exists():
+            raise MergePending(path=folder)
 
 
 def _teller(work: Work, before: int) -> Callable[[int, int], None]:

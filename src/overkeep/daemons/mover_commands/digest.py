@@ -10,6 +10,7 @@ from overkeep.blocks.digesting import make_digests
 from overkeep.blocks.digests import sums_name
 from overkeep.daemons.mover_commands.command import Report
 from overkeep.daemons.mover_commands.ends import read_image
+from overkeep.mover.bookkeeping import require_no_merge
 from overkeep.mover.copy_terms import Watch
 from overkeep.mover.orders import Progress
 from overkeep.units import human_size
@@ -26,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, watch: Watch) -> Report:
     """Make the digests and tell how much was read."""
     image = options.image
+    require_no_merge(image.folder)
 
     def teller(total: int) -> Told:
         return lambda covered, moved: watch.progress(Progress(done=covered, total=total, moved=moved))
