@@ -172,3 +172,11 @@ def test_a_vm_with_an_illegal_disk_says_so(system: Any, lab: Any) -> None:
     assert db.get().has_illegal_images is None
     lab.engine.state.disks[lab.disk_id("db_system")].status = "illegal"
     assert db.get().has_illegal_images
+
+
+def test_instance_types_have_lists_of_devices_that_are_empty(system: Any, lab: Any) -> None:
+    types_service = system.instance_types_service()
+    service = types_service.instance_type_service(instance_type(system, "Tiny").id)
+    assert service.nics_service().list() == service.watchdogs_service().list() == []
+    with pytest.raises(ovirtsdk4.NotFoundError):
+        types_service.instance_type_service("00000000-0000-0000-0000-00000000dead").nics_service().list()

@@ -112,6 +112,7 @@ class State:
             "data_center": self.data_centers,
             "disk_profile": self.stored["disk_profile"],
             "host": self.hosts,
+            "instance_type": self.stored["instance_type"],
             "mac_pool": self.mac_pools,
             "network": self.networks,
             "quota": self.quotas,

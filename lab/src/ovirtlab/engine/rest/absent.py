@@ -21,6 +21,7 @@ _LISTS = {
     "clusters/{object}/glustervolumes": ("gluster_volumes", "gluster_volume"),
     "datacenters/{object}/iscsibonds": ("iscsi_bonds", "iscsi_bond"),
     "disks/{object}/statistics": ("statistics", "statistic"),
+    "hosts/{object}/cpuunits": ("host_cpu_units", "host_cpu_unit"),
     "hosts/{object}/devices": ("host_devices", "host_device"),
     "hosts/{object}/externalnetworkproviderconfigurations": (
         "external_network_provider_configurations",
@@ -33,6 +34,9 @@ _LISTS = {
     "hosts/{object}/storage": ("host_storages", "host_storage"),
     "hosts/{object}/storageconnectionextensions": ("storage_connection_extensions", "storage_connection_extension"),
     "hosts/{object}/unmanagednetworks": ("unmanaged_networks", "unmanaged_network"),
+    "instancetypes/{object}/graphicsconsoles": ("graphics_consoles", "graphics_console"),
+    "instancetypes/{object}/nics": ("nics", "nic"),
+    "instancetypes/{object}/watchdogs": ("watchdogs", "watchdog"),
     "jobs/{job}/steps/{step}/statistics": ("statistics", "statistic"),
     "storagedomains/{object}/files": ("files", "file"),
     "storagedomains/{object}/images": ("images", "image"),

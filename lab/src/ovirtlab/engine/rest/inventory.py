@@ -173,8 +173,8 @@ def show_host(call: Call, item: HostEntity) -> Entity:
         **item.kept,
     }
     links = (
-        "affinitylabels", "devices", "externalnetworkproviderconfigurations", "fenceagents", "hooks", "katelloerrata",
-        "networkattachments", "nics", "numanodes", "permissions", "statistics", "storage",
+        "affinitylabels", "cpuunits", "devices", "externalnetworkproviderconfigurations", "fenceagents", "hooks",
+        "katelloerrata", "networkattachments", "nics", "numanodes", "permissions", "statistics", "storage",
         "storageconnectionextensions", "tags", "unmanagednetworks",
     )  # fmt: skip
     return Entity("host", fields, id=item.id, href=address("hosts", item.id), links=links)

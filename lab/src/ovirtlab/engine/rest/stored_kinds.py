@@ -19,6 +19,7 @@ _INSTANCE_TYPE = (
     *_NAMED, "console", "cpu", "display", "high_availability", "io", "memory", "memory_policy", "migration",
     "migration_downtime", "os", "rng_device", "soundcard_enabled", "usb", "virtio_scsi",
 )  # fmt: skip
+_LINKS = {"instance_type": ("graphicsconsoles", "nics", "watchdogs")}
 _QOS = (
     *_NAMED, "type", "cpu_limit", "inbound_average", "inbound_burst", "inbound_peak", "max_iops", "max_read_iops",
     "max_read_throughput", "max_throughput", "max_write_iops", "max_write_throughput", "outbound_average",
@@ -31,7 +32,9 @@ def _system_wide(
     collection: str, tag: str, member: str, *, keeps: tuple[str, ...], permit: str, searchable: bool = False
 ) -> None:
     """A kind that lies at the top of the API."""
-    serve(routes, StoredKind(tag=tag, member=member, keeps=keeps, permit=permit, searchable=searchable), collection)
+    links = _LINKS.get(member, ())
+    kind = StoredKind(tag=tag, member=member, keeps=keeps, permit=permit, links=links, searchable=searchable)
+    serve(routes, kind, collection)
 
 
 _system_wide("bookmarks", "bookmarks", "bookmark", keeps=("name", "value"), permit="bookmark_management")
