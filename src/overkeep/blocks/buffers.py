@@ -48,6 +48,13 @@ def _mapped(size: int) -> mmap.mmap:
     return mapping
 
 
+def clear(buffer: memoryview) -> None:
+    """Fill `buffer` with zeroes."""
+    for at in range(0, len(buffer), len(ZEROES)):
+        piece = buffer[at : at + len(ZEROES)]
+        piece[:] = ZEROES[: len(piece)]
+
+
 def zero_runs(data: memoryview, cluster: int = CLUSTER) -> Iterator[tuple[int, int, bool]]:
     """Yield `(start, end, zero)` for the runs of clusters of `data` that are all zeroes, or are not.
 

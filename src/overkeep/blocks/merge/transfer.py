@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from overkeep.blocks.buffers import ZEROES
+from overkeep.blocks.buffers import clear
 from overkeep.blocks.ends import UNLIMITED, Extent
 from overkeep.blocks.files import OutputFile
 from overkeep.blocks.qcow2.image import ImageFile
@@ -103,10 +103,10 @@ class TransferSource:
         """Fill `buffer`; what nothing is to be read for, between compressed clusters, is zeroes."""
         filled = offset
         for start, end, file, place in self._transfer.reads.within(offset, offset + len(buffer)):
-            _clear(buffer[filled - offset : start - offset])
+            clear(buffer[filled - offset : start - offset])
             self._read(file, place, buffer[start - offset : end - offset])
             filled = end
-        _clear(buffer[filled - offset :])
+        clear(buffer[filled - offset :])
 
     def _read(self, file: int, place: int, buffer: memoryview) -> None:
         if file != CHAIN:
@@ -114,7 +114,7 @@ class TransferSource:
             return
         there = min(len(buffer), self._chain.size - place)
         self._chain.read_into(place, buffer[:there])
-        _clear(buffer[there:])
+        clear(buffer[there:])
 
     def clone(self) -> TransferSource:
         """Return another source of the same transfer."""
@@ -154,9 +154,3 @@ class TransferSink:
 
     def close(self) -> None:
         """Nothing is held here."""
-
-
-def _clear(buffer: memoryview) -> None:
-    for at in range(0, len(buffer), len(ZEROES)):
-        piece = buffer[at : at + len(ZEROES)]
-        piece[:] = ZEROES[: len(piece)]

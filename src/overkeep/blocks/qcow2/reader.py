@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from overkeep.blocks.buffers import CLUSTER, ZEROES
+from overkeep.blocks.buffers import CLUSTER, clear
 from overkeep.blocks.ends import UNLIMITED, Extent
 from overkeep.blocks.errors import BadRange, ImageDamaged, UnsafeImage
 from overkeep.blocks.qcow2.cache import Cache
@@ -160,18 +160,18 @@ class ChainReader:
         position = span.start
         packed: dict[int, tuple[list[Run], list[memoryview]]] = {}
         for run, number in zip(span.runs, span.runs.layers.tolist(), strict=True):
-            _fill_zeroes(buffer[position - span.start : run.start - span.start])
+            clear(buffer[position - span.start : run.start - span.start])
             piece = buffer[run.start - span.start : run.stop - span.start]
             position = run.stop
             if run.kind is Kind.ZERO:
-                _fill_zeroes(piece)
+                clear(piece)
             elif run.kind is Kind.DATA:
                 self._layers[number].read_run(run, piece)
             else:
                 runs, pieces = packed.setdefault(number, ([], []))
                 runs.append(run)
                 pieces.append(piece)
-        _fill_zeroes(buffer[position - span.start :])
+        clear(buffer[position - span.start :])
         for number, (runs, pieces) in packed.items():
             layer = self._layers[number]
             assert isinstance(layer, ImageFile)  # a raw file has no compressed clusters
@@ -228,9 +228,3 @@ def _extents(data: Iterator[tuple[int, int]], size: int) -> Iterator[Extent]:
         yield Extent(begin, end - begin, False)
     if end < size:
         yield Extent(end, size - end, True)
-
-
-def _fill_zeroes(buffer: memoryview) -> None:
-    for at in range(0, len(buffer), len(ZEROES)):
-        piece = buffer[at : at + len(ZEROES)]
-        piece[:] = ZEROES[: len(piece)]
