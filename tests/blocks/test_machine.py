@@ -282,7 +282,7 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_block_plane_at_random() -> None:
     run_state_machine_as_test(
-        Machine, settings=settings(max_examples=18, stateful_step_count=15, derandomize=True, **QUIET)
+        Machine, settings=settings(max_examples=30, stateful_step_count=15, derandomize=True, **QUIET)
     )
 
 
