@@ -300,3 +300,19 @@ def test_who_may_not_back_up_deletes_nothing(root: TestClient, ann: TestClient, 
     point = backed_up(root, world, "db")
     problem(ann.delete(f"/v1/points/{point}"), 404, "not-found")
     assert len(root.get("/v1/points").json()) == 1
+
+
+def test_what_failed_is_tried_again_by_who_may(root: TestClient, ann: TestClient, world: World) -> None:
+    make(root, "demo", "web", "db")
+    world.memory.hold("db-vm", "VM is locked.")
+    job = back_up(root, world)
+    assert job["state"] == "partial"
+    problem(ann.post(f"/v1/jobs/{job['id']}/retry"), 403, "forbidden")
+    world.memory.let_go("db-vm")
+    answer = root.post(f"/v1/jobs/{job['id']}/retry")
+    assert answer.status_code == 202, answer.text
+    again = answer.json()
+    assert answer.headers["location"] == f"/v1/jobs/{again['id']}"
+    world.until(lambda: world.store.jobs.get(again["id"]).state.over)
+    done = root.get(f"/v1/jobs/{again['id']}").json()
+    assert (done["state"], [vm["vm_name"] for vm in done["vms"]]) == ("succeeded", ["db"])

@@ -226,6 +226,20 @@ def test_pins(demo) -> None:
     one_sentence(err)
 
 
+def test_what_failed_is_tried_again(demo) -> None:
+    demo.world.memory.hold("web-vm", "VM is locked.")
+    status, out, _ = demo("backup", "demo", "--json")
+    job = json.loads(out)
+    assert (status, job["state"]) == (exits.FAILED, "partial")
+    demo.world.memory.let_go("web-vm")
+    status, out, _ = demo("job", "retry", job["id"])
+    assert status == 0
+    assert "web/root" in out
+    assert "db/" not in out
+    status, _, _ = demo("job", "retry", job["id"], "--no-wait")
+    assert status == 0, "the first job stays partial: its VMs may be tried as often as is wanted"
+
+
 def test_a_point_is_deleted(demo) -> None:
     assert demo("backup", "demo")[0] == 0
     [point, *_] = json.loads(demo("points", "--vm", "web", "--json")[1])

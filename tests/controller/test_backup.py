@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from overkeep.blocks.errors import NoChangedBlocks, TargetFull
@@ -212,11 +214,31 @@ def test_a_vm_that_fails_does_not_fail_the_other(world: World) -> None:
     world.add(vm("web", disk("root")), vm("db", disk("pg")))
     world.memory.hold("web-vm", "VM is locked.")
     job = world.back_up()
-    assert job.state is JobState.FAILED
+    assert job.state is JobState.PARTIAL
     assert "succeeded: db" in job.failure.text
     assert "web: " in job.failure.text
     assert [p.vm_name for p in world.repository.points()] == ["db"]
     world.assert_nothing_open()
+
+
+def test_only_what_failed_is_tried_again(world: World) -> None:
+    world.add(vm("web", disk("root")), vm("db", disk("pg")))
+    world.memory.hold("web-vm", "VM is locked.")
+    first = world.back_up(full=True)
+    with pytest.raises(Conflict, match="has not ended"):
+        world.controller.retry_backup(replace(first, state=JobState.RUNNING), caller="ann@internal")
+    again = world.finish(world.controller.retry_backup(first, caller="ann@internal"))
+    assert (again.state, [v.vm_name for v in again.vms]) == (JobState.FAILED, ["web"])
+    world.memory.let_go("web-vm")
+    last = world.finish(world.controller.retry_backup(again, caller="ann@internal"))
+    assert succeeded(last), last.failure
+    assert last.request == {"full": True, "retries": again.id}
+    assert sorted(p.vm_name for p in world.repository.points()) == ["db", "web"]
+    with pytest.raises(Conflict, match="Nothing is left"):
+        world.controller.retry_backup(last, caller="ann@internal")
+    restored = world.restore(world.repository.points()[-1].id, "copy")
+    with pytest.raises(Conflict, match="is no backup"):
+        world.controller.retry_backup(restored, caller="ann@internal")
 
 
 def test_a_locked_vm_is_one_sentence(world: World) -> None:

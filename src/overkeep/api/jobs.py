@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Calls about jobs: their state, the stream of their events, and cancel."""
+"""Calls about jobs: their state, the stream of their events, cancel and retry."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 
 from overkeep.api.asked import TheCaller, TheController
 from overkeep.api.documents import JobEventOut, JobOut, event_out, job_out
-from overkeep.controller.records import Job
+from overkeep.controller.records import Job, JobState
 from overkeep.controller.rights import BACKUP, Caller
 from overkeep.controller.service import Controller
 from overkeep.errors import NotFound
@@ -53,6 +53,18 @@ def cancel_job(job_id: str, controller: TheController, caller: TheCaller) -> Job
     for vm in job.vms:
         caller.require(BACKUP, vm.vm_id, act="cancel the job of", vm_name=vm.vm_name)
     return job_out(controller.cancel(job))
+
+
+@router.post("/{job_id}/retry", status_code=202)
+def retry_job(job_id: str, response: Response, controller: TheController, caller: TheCaller) -> JobOut:
+    """Back up once more the VMs of an ended backup that did not succeed."""
+    job = _find(job_id, controller, caller)
+    for vm in job.vms:
+        if vm.state is not JobState.SUCCEEDED:
+            caller.require(BACKUP, vm.vm_id, act="back up", vm_name=vm.vm_name)
+    again = controller.retry_backup(job, caller=caller.name)
+    response.headers["Location"] = f"/v1/jobs/{again.id}"
+    return job_out(again)
 
 
 def _find(job_id: str, controller: Controller, caller: Caller) -> Job:

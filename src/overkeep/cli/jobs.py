@@ -15,7 +15,7 @@ from overkeep.cli.output import AsJson
 from overkeep.cli.workloads import NoWait
 from overkeep.controller.records import JobState
 
-app = typer.Typer(no_args_is_help=True, help="Jobs: backups and restores.")
+app = typer.Typer(no_args_is_help=True, help="Jobs: backups, restores and removals.")
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.")]
 
@@ -71,3 +71,14 @@ def cancel(job: JobId, no_wait: NoWait = False, as_json: AsJson = False) -> int:
             return exits.OK
         follow(client, found, as_json=as_json)
         return exits.OK if client.job(job).state == JobState.CANCELLED else exits.FAILED
+
+
+@app.command()
+def retry(job: JobId, no_wait: NoWait = False, as_json: AsJson = False) -> int:
+    """Back up once more the VMs of an ended backup that did not succeed."""
+    with Client() as client:
+        again = client.post(f"/v1/jobs/{job}/retry", JobOut)
+        if no_wait:
+            output.documents(again) if as_json else output.say(again.id)
+            return exits.OK
+        return follow(client, again, as_json=as_json)

@@ -20,11 +20,15 @@ class JobKind(StrEnum):
 
 
 class JobState(StrEnum):
-    """State of a job, and of each VM in it; `needs_attention`: it ended, but something in the Manager stayed open."""
+    """State of a job, and of each VM in it but for `partial`: some VMs succeeded and others did not.
+
+    `needs_attention`: it ended, but something in the Manager stayed open.
+    """
 
     QUEUED = "queued"
     RUNNING = "running"
     SUCCEEDED = "succeeded"
+    PARTIAL = "partial"
     FAILED = "failed"
     CANCELLED = "cancelled"
     NEEDS_ATTENTION = "needs_attention"

@@ -20,6 +20,8 @@ from overkeep.units import utc_now
 CALLER = "scheduler"
 _NAMESPACE = uuid.UUID("6d1a3a1e-0b0c-5e0e-8d5a-5a9d6c2f7b11")  # of the ids of planned jobs; must never change
 
+_RETRIED = (JobState.FAILED, JobState.PARTIAL)
+
 _log = logging.getLogger(__name__)
 
 
@@ -98,7 +100,7 @@ class Scheduler:
     def _to_be_retried(self, workload: Workload, policy: Policy, now: dt.datetime) -> Job | None:
         """The last job of a workload, if it was planned, has failed, and the time for another try has come."""
         last = self._store.jobs.newest(workload.id, JobKind.BACKUP)
-        if last is None or last.state is not JobState.FAILED or "planned" not in last.request or last.ended is None:
+        if last is None or last.state not in _RETRIED or "planned" not in last.request or last.ended is None:
             return None
         when = policy.retry_at(dt.datetime.fromisoformat(last.ended), int(last.request["tries"]))
         is_open = any(schedule.allows(now) for schedule in policy.schedules)

@@ -108,6 +108,23 @@ class Controller:
         self._store.jobs.create(job, workload.members, exclusive=True)
         return self._submit(job)
 
+    def retry_backup(self, job: Job, *, caller: str) -> Job:
+        """Queue a backup of those VMs of an ended one that did not succeed and are still in the workload."""
+        if job.kind is not JobKind.BACKUP or not job.state.over:
+            why = "is no backup" if job.kind is not JobKind.BACKUP else f"has not ended ({job.state})"
+            raise Conflict(what=f"Job {job.id} {why}", todo="name a backup that has ended")
+        bad = {vm.vm_id for vm in job.vms if vm.state is not JobState.SUCCEEDED}
+        workload = self.workload(job.workload_id)
+        members = tuple(member for member in workload.members if member.vm_id in bad)
+        if not members:
+            what = f"Nothing is left of job {job.id} to be tried again: its VMs succeeded or left the workload"
+            raise Conflict(what=what, todo="back the workload up anew if that is wanted")
+        request = {"full": bool(job.request.get("full")), "retries": job.id}
+        again = _job(JobKind.BACKUP, workload.name, caller=caller, request=request)
+        again = replace(again, workload_id=workload.id)
+        self._store.jobs.create(again, members, exclusive=True)
+        return self._submit(again)
+
     def restore_targets(self, point: RestorePoint, request: RestoreRequest) -> Targets:
         """Where a restore would make something; raises what speaks against the restore already now."""
         return decide_targets(self.ports, point, request)

@@ -92,7 +92,9 @@ def verdict(vms: Sequence[VmProgress]) -> tuple[JobState, Failure]:
     first = next(vm for vm in bad if vm.state is state)
     if len(vms) == 1 or (state is JobState.CANCELLED and len(bad) == len(vms)):
         return state, first.failure
-    good = ", ".join(vm.vm_name for vm in vms if vm.state is JobState.SUCCEEDED) or "none"
+    good = ", ".join(vm.vm_name for vm in vms if vm.state is JobState.SUCCEEDED)
+    if good and state is JobState.FAILED:
+        state = JobState.PARTIAL
     told = " ".join(f"{vm.vm_name}: {vm.failure.text}" for vm in bad)
-    text = f"{len(bad)} of {len(vms)} VMs were not backed up (succeeded: {good}). {told}"
+    text = f"{len(bad)} of {len(vms)} VMs were not backed up (succeeded: {good or 'none'}). {told}"
     return state, Failure(code=first.failure.code, text=text)
