@@ -26,7 +26,6 @@ PROPERTIES: dict[str, Any] = {
     "high_availability": True,
     "high_availability_priority": 50,
     "host": "alpha",
-    "instance_type": "Tiny",
     "io_threads": 1,
     "lease": "data",
     "wait_after_lease": 0,
@@ -59,6 +58,15 @@ def test_all_properties_are_kept(modules: Modules) -> None:
     modules.changes("vm", name="all", numa_nodes=[{"index": 0, "cores": [0], "memory": 64}], delete_protected=False)
     modules.changes("vm", name="all", graphical_console={"headless_mode": True}, watchdog={})
     modules.once("vm", name="all", state="absent")
+
+
+def test_an_instance_type_counts_more_than_what_is_asked_for(modules: Modules) -> None:
+    modules.once("vm", name="typed", state="stopped", instance_type="Tiny", **CLUSTER)
+    modules.run("vm", name="typed", memory="128MiB", cpu_cores=2)
+    (vm,) = modules.run("vm_info", pattern="name=typed", follow=["instance_type"])["ovirt_vms"]
+    assert (vm["instance_type"]["name"], vm["memory"]) == ("Tiny", vm["instance_type"]["memory"])
+    assert vm["cpu"]["topology"]["cores"] == 1
+    modules.once("vm", name="typed", state="absent")
 
 
 def test_a_vm_with_disks_nics_and_cloud_init(modules: Modules) -> None:
