@@ -39,7 +39,7 @@ def simple(handle: int, content: bytes = b"", *, error: int = 0) -> bytes:
     return struct.pack("!IIQ", 0x67446698, error, handle) + content
 
 
-class _Connected(Client):  # type: ignore[misc]
+class _Connected(Client):  # type: ignore[misc] # its base has no types
     """A client behind the handshake, with a socket to a server that the test plays."""
 
     def __init__(self, sock: socket.socket, *, structured: bool) -> None:

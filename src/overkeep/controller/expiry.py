@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from overkeep.controller.exposure import Exposure
 from overkeep.controller.ports import Ports
 from overkeep.controller.records import HeldKind, Job, JobKind
 from overkeep.controller.release import watch_release
-from overkeep.controller.steps import PASSING
+from overkeep.controller.steps import PASSING, State, cancelled, failed, outcome
 from overkeep.errors import OverkeepError
 from overkeep.model.points import RestorePoint
 from overkeep.model.retention import Candidate, Mark, Retention, decide
@@ -99,6 +99,33 @@ def require_unread(ports: Ports, workload_id: str, vm_id: str, *, vm_name: str) 
 
 def _restores(ports: Ports) -> Iterator[Job]:
     return (job for job in ports.store.jobs.all(live=True, limit=1000) if job.kind is JobKind.RESTORE)
+
+
+def without_failing(exposure: Exposure, act: Callable[[], None], *, otherwise: str) -> None:
+    """Run what follows when there is no way back; a failure is a warning of the job, which begins with `otherwise`."""
+
+    def tried() -> State:
+        act()
+        return {}
+
+    job_id = exposure.watch.job_id
+    result = outcome(tried, job_id=job_id)
+    if failed(result):
+        why = "the job was cancelled" if cancelled(result) else result["error"]
+        told = {"vm_id": exposure.vm_id, "code": result["code"]}
+        exposure.ports.store.jobs.add_event(job_id, "warning", f"{otherwise}: {why}", **told)
+
+
+def merge_away(exposure: Exposure, workload_id: str, *, host_id: Callable[[], str]) -> None:
+    """Merge the images of ended points of a VM away; where that fails it is told, and the next backup does it."""
+
+    def act() -> None:
+        for done in Merging(exposure, workload_id, host_id=host_id()).run():
+            text = f"{len(done.removed)} images of removed restore points were merged away"
+            told = {"moved": done.moved, "freed": done.freed, "vm_id": exposure.vm_id}
+            exposure.ports.store.jobs.add_event(exposure.watch.job_id, "info", text, **told)
+
+    without_failing(exposure, act, otherwise="Images of removed restore points stay until the next backup")
 
 
 class Merging:

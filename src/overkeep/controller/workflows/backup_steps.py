@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from overkeep.controller.copying import copy_all
-from overkeep.controller.expiry import Merging, expire
+from overkeep.controller.expiry import expire, merge_away, without_failing
 from overkeep.controller.exposure import BACKUP_OVER, Exposure
 from overkeep.controller.ports import Ports, backup_id
 from overkeep.controller.records import HeldKind, JobState
@@ -188,33 +188,18 @@ class BackupSteps:
         """End the points that the policy does not keep any more; a failure is told, and the next backup goes on."""
         self._phase("retention")
 
-        def act() -> State:
+        def act() -> None:
             gone = expire(self.ports, self.workload_id, self.vm_id, retention=self.terms.retention, now=utc_now())
             for mark in gone:
                 self._event("info", f"Restore point {mark.id} is removed: the policy does not keep it")
-            return {}
 
-        return self._told(outcome(act, job_id=self.job_id), "Old restore points stay until the next backup")
+        without_failing(self.exposure, act, otherwise="Old restore points stay until the next backup")
+        return {}
 
     def merge(self, state: State) -> State:
         """Have a mover merge away the images of points that have ended, whenever that was."""
-        host_id = _PLAN.validate_python(state["plan"]).vm.host_id
-
-        def act() -> State:
-            for done in Merging(self.exposure, self.workload_id, host_id=host_id).run():
-                text = f"{len(done.removed)} images of removed restore points were merged away"
-                self._event("info", text, moved=done.moved, freed=done.freed, vm_id=self.vm_id)
-            return {}
-
-        return self._told(
-            outcome(act, job_id=self.job_id), "Images of removed restore points stay until the next backup"
-        )
-
-    def _told(self, result: State, what: str) -> State:
-        """A failure of what follows the commit as a warning: the backup is a good one."""
-        if failed(result):
-            why = "the job was cancelled" if cancelled(result) else result["error"]
-            self._event("warning", f"{what}: {why}", vm_id=self.vm_id, code=result["code"])
+        vm = _PLAN.validate_python(state["plan"]).vm
+        merge_away(self.exposure, self.workload_id, host_id=lambda: vm.host_id)
         return {}
 
     def close(self, state: State) -> State:

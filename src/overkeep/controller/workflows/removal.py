@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Any, TypeVar
 
 from overkeep.controller.durable import Durable
-from overkeep.controller.expiry import Merging, require_unread
+from overkeep.controller.expiry import merge_away, require_unread, without_failing
 from overkeep.controller.exposure import Exposure
 from overkeep.controller.ports import Ports
 from overkeep.controller.records import Failure, JobState
@@ -48,6 +48,7 @@ class _Steps:
         self.workload_id: str = request["workload_id"]
         self.checkpoint_id: str | None = request["checkpoint_id"]
         self.watch = Watch(ports=ports, job_id=job_id)
+        self.exposure = Exposure(watch=self.watch, vm_id=self.vm_id)
 
     def safely(self, act: Callable[[], State]) -> Callable[[], State]:
         """The step with its error as an outcome."""
@@ -67,41 +68,25 @@ class _Steps:
     def drop_checkpoint(self) -> State:
         """Delete the checkpoint of the point, if the Manager has it: the next backup is not made from it."""
 
-        def act() -> State:
-            engine = self.ports.engine
-            if self.checkpoint_id is None or self.checkpoint_id not in self._checkpoints():
-                return {}
+        def act() -> None:
             checkpoint = self.checkpoint_id
+            if checkpoint is None or checkpoint not in self._checkpoints():
+                return
+            engine, held = self.ports.engine, self.ports.store.held
             self.watch.persist(
                 lambda: engine.delete_checkpoint(self.vm_id, checkpoint), seconds=self.ports.patience.retry
             )
-            for item in self.ports.store.held.checkpoints(self.vm_id):
+            for item in held.checkpoints(self.vm_id):
                 if item.ref == checkpoint:
-                    self.ports.store.held.release(item)
-            return {}
+                    held.release(item)
 
-        return self._told(outcome(act, job_id=self.job_id), "The checkpoint of the point stays until the next backup")
+        without_failing(self.exposure, act, otherwise="The checkpoint of the point stays until the next backup")
+        return {}
 
     def merge(self) -> State:
         """Have a mover merge the images away; where that fails, the next backup of the VM does it."""
         self._phase("merging")
-        exposure = Exposure(watch=self.watch, vm_id=self.vm_id)
-
-        def act() -> State:
-            for done in Merging(exposure, self.workload_id, host_id=self._host()).run():
-                text = f"{len(done.removed)} images of removed restore points were merged away"
-                self._event("info", text, moved=done.moved, freed=done.freed)
-            return {}
-
-        return self._told(
-            outcome(act, job_id=self.job_id), "Images of removed restore points stay until the next backup"
-        )
-
-    def _told(self, result: State, what: str) -> State:
-        """A failure after the point has ended, as a warning: there is no way back."""
-        if failed(result):
-            why = "the job was cancelled" if cancelled(result) else result["error"]
-            self._event("warning", f"{what}: {why}", code=result["code"])
+        merge_away(self.exposure, self.workload_id, host_id=self._host)
         return {}
 
     def close(self, state: State) -> State:
