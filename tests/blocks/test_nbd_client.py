@@ -19,7 +19,7 @@ import pytest
 
 from overkeep.blocks.buffers import CLUSTER
 from overkeep.blocks.errors import DiskFailed
-from overkeep.blocks.nbd import NbdSink
+from overkeep.blocks.nbd import REQUEST, NbdSink
 from overkeep.blocks.nbd_client import Client, nbd
 from overkeep.units import MIB
 
@@ -131,14 +131,29 @@ class Serve(Protocol):
     def __call__(self, image: Path | str, *options: str, format: str = "raw", export: str = "") -> str: ...
 
 
-def test_a_real_server_fails_one_of_many(tmp_path: Path, serve: Serve) -> None:
+@pytest.fixture
+def failing(tmp_path: Path, serve: Serve) -> str:
+    """A disk of 4 MiB that cannot be written at 2 MiB: its URL; it lies in `d.raw`."""
     (tmp_path / "d.raw").write_bytes(bytes(4 * MIB))
     config = tmp_path / "faults.conf"
     config.write_text(f'[inject-error]\nevent = "none"\niotype = "write"\nsector = "{2 * MIB // 512}"\nonce = "off"\n')
     image = f"driver=raw,file.driver=blkdebug,file.config={config}"
-    url = serve(f"{image},file.image.driver=file,file.image.filename={tmp_path}/d.raw", format="")
+    return serve(f"{image},file.image.driver=file,file.image.filename={tmp_path}/d.raw", format="")
+
+
+def test_a_long_piece_is_several_requests(tmp_path: Path, failing: str) -> None:
+    piece = memoryview(os.urandom(4 * MIB))
+    with closing(NbdSink(failing)) as sink, pytest.raises(DiskFailed, match=f"{REQUEST} bytes at {2 * MIB}"):
+        sink.write(0, piece)
+    holds = memoryview((tmp_path / "d.raw").read_bytes())
+    refused = slice(2 * MIB, 2 * MIB + REQUEST)
+    assert holds[refused] == bytes(REQUEST)
+    assert (holds[: refused.start], holds[refused.stop :]) == (piece[: refused.start], piece[refused.stop :])
+
+
+def test_a_real_server_fails_one_of_many(tmp_path: Path, failing: str) -> None:
     pieces = [(at, memoryview(os.urandom(CLUSTER))) for at in range(0, 4 * MIB, 2 * CLUSTER)]
-    with closing(NbdSink(url)) as sink:
+    with closing(NbdSink(failing)) as sink:
         with pytest.raises(DiskFailed, match=str(2 * MIB)):
             sink.write_each(pieces)
         sink.finish()  # the connection is as good as before
