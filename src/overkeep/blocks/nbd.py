@@ -40,7 +40,7 @@ ANSWER_SECONDS = 120.0
 """How long a request may take; storage that is slower for longer counts as lost."""
 
 REQUEST = 512 * KIB
-"""Bytes of one request at most: QEMU takes memory for each, and large memory is fresh pages each time, which cost it more
+"""Bytes of one request at most: QEMU takes memory for each, and large memory is fresh pages each time, which cost more
 than the data. See decision record 10."""
 
 _STATUS_STEP = GIB  # a server answers for at most 4 GiB; smaller steps keep its answers and the waits short
