@@ -54,6 +54,15 @@ class MoverAddress(_Section):
     url: str = Field(description="https://address:port")
 
 
+class EventsConfig(_Section):
+    """How long events are kept."""
+
+    days: int = Field(default=90, ge=1, le=3650, description="events older than this are removed")
+    most: int = Field(
+        default=500_000, ge=1000, description="of more than this, the oldest are removed; a thousand need about 0.5 MB"
+    )
+
+
 class ControllerConfig(_Section):
     """Settings of the controller, `/etc/overkeep/controller.toml`."""
 
@@ -73,6 +82,7 @@ class ControllerConfig(_Section):
     order_lease: float = Field(
         default=60, ge=10, le=3600, description="seconds without contact after which a mover stops"
     )
+    events: EventsConfig = Field(default_factory=EventsConfig, description="how long events are kept")
     parallel_vms: int = Field(default=4, ge=1, description="VMs backed up at the same time, over all jobs")
 
 

@@ -65,7 +65,7 @@ def test_a_policy_that_is_given_stays(store: Store) -> None:
     store.assignments.set_policy(workload.id, policy.id, now=NOON)
     with pytest.raises(Conflict, match="workload shop"):
         store.policies.delete(policy)
-    store.workloads.delete(workload.id)
+    store.workloads.delete(workload)
     assert store.assignments.all() == ()
     store.policies.delete(policy)
 

@@ -120,7 +120,7 @@ def test_a_merge_that_fails_does_not_fail_the_backup(world: World, error: Overke
     world.mover.bookkeeping = broken
     job = world.back_up()
     assert succeeded(job), job.failure
-    [warning] = [event for event in world.store.jobs.events(job.id) if event.level == "warning"]
+    [warning] = [event for event in world.store.events.of_job(job.id) if event.level == "warning"]
     assert warning.text.startswith("Images of removed restore points stay until the next backup")
     assert (len(point_ids(world)), len(images(world))) == (1, 2)
     world.assert_nothing_open()

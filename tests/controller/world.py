@@ -242,7 +242,7 @@ class World:
         return any(v.phase == phase for v in self.store.jobs.get(job.id).vms)
 
     def texts(self, job: Job) -> str:
-        return "\n".join(event.text for event in self.store.jobs.events(job.id))
+        return "\n".join(event.text for event in self.store.events.of_job(job.id))
 
     def assert_nothing_open(self) -> None:
         """No lock, no transfer, no half point, no order still running."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from overkeep.controller.records import Job, JobEvent, JobKind, JobState, Workload
+from overkeep.controller.events import Event, Level
+from overkeep.controller.records import Job, JobKind, JobState, Workload
 from overkeep.model.inventory import DiskFormat
 from overkeep.model.points import Changes, Mode, Pin, RestorePoint
 
@@ -126,14 +127,25 @@ class JobOut(Document):
     vms: tuple[VmProgressOut, ...]
 
 
-class JobEventOut(Document):
-    """Something that happened in a job; give `seq` as `after` to get what comes next."""
+class EventOut(Document):
+    """Something that happened: one sentence, what it is about (empty where that does not apply), and more in `fields`.
+
+    `seq` rises with each event; `kind` is stable.
+    """
 
     seq: int
-    job_id: str
     time: dt.datetime
-    level: str
+    kind: str
+    level: Level
     text: str
+    job_id: str
+    workload_id: str
+    vm_id: str
+    vm_name: str
+    point_id: str
+    target: str
+    host: str
+    caller: str
     fields: dict[str, Any]
 
 
@@ -207,8 +219,19 @@ class HealthOut(Document):
     status: str
 
 
+class FaultOut(Document):
+    """What is wrong with one part of a request: in its `body`, `query`, `path` or `header`."""
+
+    place: str
+    name: str
+    detail: str
+
+
 class ProblemOut(BaseModel):
-    """A problem document (RFC 9457); `code` is stable, `retry` says whether the same call may succeed later."""
+    """A problem document (RFC 9457); `code` is stable, `retry` says whether the same call may succeed later.
+
+    Readers ignore members that they do not know.
+    """
 
     type: str
     title: str
@@ -217,6 +240,7 @@ class ProblemOut(BaseModel):
     code: str
     retry: bool
     params: dict[str, str] = {}
+    errors: tuple[FaultOut, ...] = ()
 
 
 def workload_out(workload: Workload) -> WorkloadOut:
@@ -229,9 +253,9 @@ def job_out(job: Job) -> JobOut:
     return JobOut.model_validate(job)
 
 
-def event_out(event: JobEvent) -> JobEventOut:
+def event_out(event: Event) -> EventOut:
     """The document of an event."""
-    return JobEventOut.model_validate(event)
+    return EventOut(**vars(event.about), **{name: value for name, value in vars(event).items() if name != "about"})
 
 
 def point_out(point: RestorePoint, pin: Pin | None = None) -> PointOut:

@@ -12,7 +12,7 @@ from overkeep.controller.service import Controller
 from overkeep.model.points import RestorePoint
 from overkeep.model.restore import RestoreRequest
 
-router = APIRouter(prefix="/v1", tags=["points"])
+router = APIRouter(prefix="/api/v1", tags=["points"])
 
 
 @router.get("/points")
@@ -43,7 +43,7 @@ def delete_point(
     found = _find(point, vm, controller, caller)
     caller.require(BACKUP, found.vm_id, act="delete points of", vm_name=found.vm_name)
     job = controller.start_removal(found, caller=caller.name)
-    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    response.headers["Location"] = f"/api/v1/jobs/{job.id}"
     return job_out(job)
 
 
@@ -62,7 +62,8 @@ def pin_point(
 @router.delete("/points/{point}/pin", status_code=204)
 def unpin_point(point: str, controller: TheController, caller: TheCaller, vm: str | None = None) -> None:
     """Let a point go as its retention says; for who pinned it and for administrators."""
-    controller.remove_pin(_of_caller(point, vm, controller, caller, act="unpin points of"))
+    found = _of_caller(point, vm, controller, caller, act="unpin points of")
+    controller.remove_pin(found, caller=caller.name)
 
 
 @router.post("/restores", status_code=202, tags=["restores"])
@@ -86,7 +87,7 @@ def restore(asked: RestoreIn, response: Response, controller: TheController, cal
     targets = controller.restore_targets(point, request)
     caller.require_targets(targets, vm_name=point.vm_name)
     job = controller.start_restore(point, request, targets=targets, caller=caller.name)
-    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    response.headers["Location"] = f"/api/v1/jobs/{job.id}"
     return job_out(job)
 
 

@@ -14,7 +14,7 @@ from overkeep.controller.rights import BACKUP, Caller
 from overkeep.controller.service import Controller
 from overkeep.errors import NotFound
 
-router = APIRouter(prefix="/v1/workloads", tags=["workloads"])
+router = APIRouter(prefix="/api/v1/workloads", tags=["workloads"])
 
 
 @router.get("")
@@ -29,7 +29,7 @@ def create_workload(asked: WorkloadIn, controller: TheController, caller: TheCal
     members = controller.members(asked.vms, known=caller.knows)
     require_backup(members, caller, act="make a workload of")
     ids = [member.vm_id for member in members]
-    return workload_out(controller.create_workload(asked.name, ids, description=asked.description))
+    return workload_out(controller.create_workload(asked.name, ids, description=asked.description, caller=caller.name))
 
 
 @router.get("/{workload}")
@@ -45,7 +45,7 @@ def change_workload(workload: str, asked: WorkloadIn, controller: TheController,
     members = controller.members(asked.vms, known=caller.knows)
     require_backup((*found.members, *members), caller, act="change the workload of")
     changed = replace(found, name=asked.name, description=asked.description, members=members)
-    return workload_out(controller.update_workload(changed))
+    return workload_out(controller.update_workload(changed, caller=caller.name))
 
 
 @router.delete("/{workload}", status_code=204)
@@ -53,7 +53,7 @@ def delete_workload(workload: str, controller: TheController, caller: TheCaller)
     """Forget a workload; its restore points stay on the target."""
     found = find_workload(workload, controller, caller)
     require_backup(found.members, caller, act="delete the workload of")
-    controller.delete_workload(found)
+    controller.delete_workload(found, caller=caller.name)
 
 
 @router.post("/{workload}/snapshots", status_code=202)
@@ -64,7 +64,7 @@ def back_up(
     found = find_workload(workload, controller, caller)
     require_backup(found.members, caller, act="back up")
     job = controller.start_backup(found, caller=caller.name, full=asked.full)
-    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    response.headers["Location"] = f"/api/v1/jobs/{job.id}"
     return job_out(job)
 
 

@@ -25,7 +25,7 @@ def points(
 ) -> None:
     """List the restore points, oldest first."""
     with Client() as client:
-        found = client.get("/v1/points", list[PointOut], workload=workload, vm=vm)
+        found = client.get("/api/v1/points", list[PointOut], workload=workload, vm=vm)
     if as_json:
         output.documents(found)
         return
@@ -57,7 +57,7 @@ def pin(
 ) -> None:
     """Let a restore point stay, whatever its policy says, until it is unpinned."""
     with Client() as client:
-        pinned = client.put(f"/v1/points/{point}/pin", PointOut, PinIn(reason=reason), vm=vm)
+        pinned = client.put(f"/api/v1/points/{point}/pin", PointOut, PinIn(reason=reason), vm=vm)
     output.documents(pinned) if as_json else output.say(f"Restore point {pinned.id} of {pinned.vm_name} is pinned.")
 
 
@@ -65,7 +65,7 @@ def pin(
 def unpin(point: Point, vm: OfVm = None) -> None:
     """Let a restore point go as its policy says: for who pinned it and for administrators."""
     with Client() as client:
-        client.delete(f"/v1/points/{point}/pin", vm=vm)
+        client.delete(f"/api/v1/points/{point}/pin", vm=vm)
     output.say(f"Restore point {point} is no longer pinned.")
 
 
@@ -79,11 +79,11 @@ def delete(
 ) -> int:
     """Delete a restore point, wherever it is in its chain; the other points stay as they are."""
     with Client() as client:
-        found = client.get(f"/v1/points/{point}", PointOut, vm=vm)
+        found = client.get(f"/api/v1/points/{point}", PointOut, vm=vm)
         if not yes:
             of = f"{found.vm_name} as it was at {output.instant(found.created)}"
             typer.confirm(f"Delete restore point {found.id} of {of} for good?", abort=True, err=True)
-        job = client.begin_delete(f"/v1/points/{point}", vm=vm)
+        job = client.begin_delete(f"/api/v1/points/{point}", vm=vm)
         if no_wait:
             output.documents(job) if as_json else output.say(job.id)
             return 0
@@ -114,7 +114,7 @@ def restore(  # noqa: PLR0913 - the options of a command
         disks=tuple(disk) if disk else None,
     )
     with Client() as client:
-        job = client.post("/v1/restores", JobOut, asked)
+        job = client.post("/api/v1/restores", JobOut, asked)
         if no_wait:
             output.documents(job) if as_json else output.say(job.id)
             return 0

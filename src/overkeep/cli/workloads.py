@@ -32,7 +32,7 @@ def create(
     """Make a workload."""
     asked = WorkloadIn(name=name, description=description, vms=tuple(vm))
     with Client() as client:
-        made = client.post("/v1/workloads", WorkloadOut, asked)
+        made = client.post("/api/v1/workloads", WorkloadOut, asked)
     if as_json:
         output.documents(made)
     else:
@@ -43,7 +43,7 @@ def create(
 def list_(as_json: AsJson = False) -> None:
     """List the workloads."""
     with Client() as client:
-        found = client.get("/v1/workloads", list[WorkloadOut])
+        found = client.get("/api/v1/workloads", list[WorkloadOut])
     if as_json:
         output.documents(found)
     else:
@@ -119,7 +119,7 @@ def backup(
 
 
 def _path(workload: str) -> str:
-    return f"/v1/workloads/{quote(workload, safe='')}"
+    return f"/api/v1/workloads/{quote(workload, safe='')}"
 
 
 def _tell_planned(planned: PlannedOut, *, as_json: bool) -> None:

@@ -7,6 +7,7 @@ import datetime as dt
 import time
 from collections.abc import Callable, Iterator, Mapping
 
+from overkeep.controller.events import Kind
 from overkeep.controller.exposure import Exposure
 from overkeep.controller.ports import Ports
 from overkeep.controller.records import HeldKind, Job, JobKind
@@ -101,8 +102,10 @@ def _restores(ports: Ports) -> Iterator[Job]:
     return (job for job in ports.store.jobs.all(live=True, limit=1000) if job.kind is JobKind.RESTORE)
 
 
-def without_failing(exposure: Exposure, act: Callable[[], None], *, otherwise: str) -> None:
-    """Run what follows when there is no way back; a failure is a warning of the job, which begins with `otherwise`."""
+def without_failing(
+    exposure: Exposure, act: Callable[[], None], *, otherwise: str, kind: Kind = Kind.POINT_STAYS
+) -> None:
+    """Run what follows when there is no way back; a failure is an event of `kind`, which begins with `otherwise`."""
 
     def tried() -> State:
         act()
@@ -112,8 +115,7 @@ def without_failing(exposure: Exposure, act: Callable[[], None], *, otherwise: s
     result = outcome(tried, job_id=job_id)
     if failed(result):
         why = "the job was cancelled" if cancelled(result) else result["error"]
-        told = {"vm_id": exposure.vm_id, "code": result["code"]}
-        exposure.ports.store.jobs.add_event(job_id, "warning", f"{otherwise}: {why}", **told)
+        exposure.tell(kind, f"{otherwise}: {why}", code=result["code"])
 
 
 def merge_away(exposure: Exposure, workload_id: str, *, host_id: Callable[[], str]) -> None:
@@ -122,8 +124,7 @@ def merge_away(exposure: Exposure, workload_id: str, *, host_id: Callable[[], st
     def act() -> None:
         for done in Merging(exposure, workload_id, host_id=host_id()).run():
             text = f"{len(done.removed)} images of removed restore points were merged away"
-            told = {"moved": done.moved, "freed": done.freed, "vm_id": exposure.vm_id}
-            exposure.ports.store.jobs.add_event(exposure.watch.job_id, "info", text, **told)
+            exposure.tell(Kind.POINT_MERGED, text, moved=done.moved, freed=done.freed)
 
     without_failing(exposure, act, otherwise="Images of removed restore points stay until the next backup")
 

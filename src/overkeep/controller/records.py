@@ -154,18 +154,6 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobEvent:
-    """Something that happened in a job; `seq` rises over all jobs."""
-
-    seq: int
-    job_id: str
-    time: str
-    level: str
-    text: str
-    fields: Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Held:
     """Something opened in the Manager; `ref` is its id there.
 

@@ -3,22 +3,21 @@
 
 from __future__ import annotations
 
-import logging
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from overkeep.controller.durable import Durable
+from overkeep.controller.events import About, Draft, Event, Kind
 from overkeep.controller.expiry import require_unread
 from overkeep.controller.policies import PolicyDesk
 from overkeep.controller.ports import Ports
-from overkeep.controller.records import Job, JobEvent, JobKind, JobState, Member, Workload
+from overkeep.controller.records import Job, JobKind, JobState, Member, Workload
 from overkeep.controller.workflows import backup, backup_vm, removal, restore
 from overkeep.controller.workflows.restore_plan import decide_targets
 from overkeep.engine.errors import AmbiguousName, NoSuchVm
 from overkeep.errors import BadRequest, Conflict, NotFound, OverkeepError
-from overkeep.logs import fields
 from overkeep.model.inventory import Vm
 from overkeep.model.points import Pin, RestorePoint
 from overkeep.model.restore import RestoreRequest, Targets
@@ -27,8 +26,6 @@ from overkeep.units import utc_now
 JOB_QUEUE = "jobs"
 
 _WORKFLOWS = {JobKind.BACKUP: backup.NAME, JobKind.RESTORE: restore.NAME, JobKind.REMOVAL: removal.NAME}
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +65,9 @@ class Controller:
 
     # workloads
 
-    def create_workload(self, name: str, vms: Sequence[str], *, description: str = "") -> Workload:
+    def create_workload(self, name: str, vms: Sequence[str], *, description: str = "", caller: str = "") -> Workload:
         """Make a workload of VMs given by name or id."""
-        return self._store.workloads.create(name, self.members(vms), description=description)
+        return self._store.workloads.create(name, self.members(vms), description=description, caller=caller)
 
     def members(self, vms: Sequence[str], *, known: Callable[[str], bool] = lambda _vm_id: True) -> tuple[Member, ...]:
         """Look VMs up in the Manager, by name or id. Those that are not `known` to who asks do not exist for him."""
@@ -79,17 +76,17 @@ class Controller:
         found = [self._find_vm(vm, known) for vm in vms]
         return tuple({vm.id: Member(vm_id=vm.id, vm_name=vm.name) for vm in found}.values())
 
-    def update_workload(self, workload: Workload) -> Workload:
+    def update_workload(self, workload: Workload, *, caller: str = "") -> Workload:
         """Write a workload that exists."""
-        self._store.workloads.update(workload)
+        self._store.workloads.update(workload, caller=caller)
         return self._store.workloads.get(workload.id)
 
-    def delete_workload(self, workload: Workload) -> None:
+    def delete_workload(self, workload: Workload, *, caller: str = "") -> None:
         """Forget a workload; its restore points stay on the target. Not while a job works on it."""
         busy = next((job for job in self._store.jobs.all(live=True) if job.workload_id == workload.id), None)
         if busy:
             raise Conflict(what=f"Job {busy.id} works on workload {workload.name!r}", todo="wait until it has ended")
-        self._store.workloads.delete(workload.id)
+        self._store.workloads.delete(workload, caller=caller)
 
     def workload(self, name_or_id: str) -> Workload:
         """One workload; raises `NotFound`."""
@@ -146,12 +143,11 @@ class Controller:
         self._store.jobs.create(job, (Member(vm_id=point.vm_id, vm_name=point.vm_name),), exclusive=True)
         return self._submit(job)
 
-    def cancel(self, job: Job) -> Job:
+    def cancel(self, job: Job, *, caller: str = "") -> Job:
         """Ask a job to end; it ends once it has released what it holds."""
         if job.state.over:
             raise Conflict(what=f"Job {job.id} has ended already ({job.state})", todo="there is nothing to cancel")
-        self._store.jobs.request_cancel(job.id)
-        self._store.jobs.add_event(job.id, "info", "Cancel was asked for")
+        self._store.jobs.request_cancel(job.id, caller=caller)
         return self._store.jobs.get(job.id)
 
     def job(self, job_id: str) -> Job:
@@ -162,10 +158,13 @@ class Controller:
         """The newest jobs first."""
         return self._store.jobs.all(limit=limit)
 
-    def events(self, job_id: str, *, after: int, seconds: float) -> tuple[JobEvent, ...]:
+    def events(self, job_id: str, *, after: int, seconds: float) -> tuple[Event, ...]:
         """Events of a job after a number; waits up to `seconds` for one unless the job is over."""
-        stopping = self.ports.stopping
-        return self._store.jobs.wait_events(job_id, after=after, seconds=seconds, stopping=stopping)
+
+        def done() -> bool:
+            return self.ports.stopping.is_set() or self.job(job_id).state.over
+
+        return self._store.events.wait(job_id, after=after, seconds=seconds, done=done)
 
     def submit_again(self, job: Job) -> None:
         """Give a job to the engine whose submission a crash prevented; one it knows is left alone."""
@@ -203,19 +202,33 @@ class Controller:
         """Let a point stay whatever a retention says."""
         pin = Pin(reason=reason, by=caller, pinned_at=utc_now())
         self.ports.repository.put_pin(point, pin)
-        log.info("point pinned %s", fields(point=point.id, vm=point.vm_id, by=caller, reason=repr(reason)))
+        text = f"Restore point {point.id} of VM {point.vm_name!r} is pinned: {reason}"
+        self._tell(Kind.POINT_PINNED, text, point, caller=caller)
         return pin
 
-    def remove_pin(self, point: RestorePoint) -> None:
+    def remove_pin(self, point: RestorePoint, *, caller: str = "") -> None:
         """Let a point go again, as its retention says."""
+        pinned = self.pin(point) is not None
         self.ports.repository.remove_pin(point)
-        log.info("point unpinned %s", fields(point=point.id, vm=point.vm_id))
+        if pinned:
+            text = f"Restore point {point.id} of VM {point.vm_name!r} is no longer pinned"
+            self._tell(Kind.POINT_UNPINNED, text, point, caller=caller)
 
     # movers
 
     def movers(self) -> tuple[MoverHealth, ...]:
         """Whether the movers of all hosts answer."""
         return tuple(self._health(host.id, host.name, host.status) for host in self.ports.engine.hosts())
+
+    def _tell(self, kind: Kind, text: str, point: RestorePoint, *, caller: str) -> None:
+        about = About(
+            workload_id=point.workload_id,
+            vm_id=point.vm_id,
+            vm_name=point.vm_name,
+            point_id=point.id,
+            target=self.ports.target,
+        )
+        self._store.events.add(Draft(kind=kind, text=text, about=about, caller=caller))
 
     def _find_vm(self, name_or_id: str, known: Callable[[str], bool]) -> Vm:
         try:

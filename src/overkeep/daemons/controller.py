@@ -16,11 +16,15 @@ from overkeep.api.app import create_app
 from overkeep.api.asked import Backend
 from overkeep.api.server import ApiServer
 from overkeep.config import ControllerConfig
+from overkeep.controller.couriers import Courier
 from overkeep.controller.directory import MoverDirectory
 from overkeep.controller.durable import Durable
 from overkeep.controller.enrolment import Pki
+from overkeep.controller.events import Draft, Kind
 from overkeep.controller.guard import Guard
 from overkeep.controller.janitor import Janitor
+from overkeep.controller.manager_log import ManagerLog
+from overkeep.controller.mover_watch import MoverWatch
 from overkeep.controller.ports import Patience, Ports
 from overkeep.controller.scheduler import Scheduler
 from overkeep.controller.service import JOB_QUEUE, Controller, make_durable
@@ -90,9 +94,16 @@ def serving(settings: ControllerConfig) -> Iterator[ApiServer]:
             ready_target=target.ready,
         )
         controller = _start(ports, durable, stack)
-        janitor = Janitor(controller, durable)
+        _tell_of_service(store, stack)
+        courier = Courier(store, ManagerLog(engine))
+        courier.start()
+        stack.callback(courier.stop)
+        janitor = Janitor(controller, durable, kept=settings.events)
         janitor.start()
         stack.callback(janitor.stop)
+        watch = MoverWatch(controller)
+        watch.start()
+        stack.callback(watch.stop)
         scheduler = Scheduler(controller)
         scheduler.start()
         stack.callback(scheduler.stop)
@@ -101,6 +112,14 @@ def serving(settings: ControllerConfig) -> Iterator[ApiServer]:
         stack.enter_context(server)
         stack.callback(durable.stopping.set)  # first of all: it also ends the calls that wait for news
         yield server
+
+
+def _tell_of_service(store: Store, stack: ExitStack) -> None:
+    fields = {"version": __version__}
+    store.events.add(
+        Draft(kind=Kind.CONTROLLER_STARTED, text=f"The controller {__version__} began to serve", fields=fields)
+    )
+    stack.callback(store.events.add, Draft(kind=Kind.CONTROLLER_STOPPED, text="The controller was stopped"))
 
 
 def _start(ports: Ports, durable: Durable, stack: ExitStack) -> Controller:

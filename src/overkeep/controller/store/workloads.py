@@ -8,8 +8,10 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
+from overkeep.controller.events import About, Draft, Kind
 from overkeep.controller.records import Member, Workload
 from overkeep.controller.store import schema as t
+from overkeep.controller.store.events import Events
 from overkeep.errors import Conflict, NotFound
 from overkeep.units import utc_now
 
@@ -17,10 +19,11 @@ from overkeep.units import utc_now
 class Workloads:
     """The table of workloads. A VM is a member of at most one."""
 
-    def __init__(self, engine: sa.Engine) -> None:
+    def __init__(self, engine: sa.Engine, events: Events) -> None:
         self._engine = engine
+        self._events = events
 
-    def create(self, name: str, members: Sequence[Member], *, description: str = "") -> Workload:
+    def create(self, name: str, members: Sequence[Member], *, description: str = "", caller: str = "") -> Workload:
         """Add a workload; raise `Conflict` when the name is taken or a VM belongs to another one."""
         made = Workload(
             id=str(uuid.uuid4()),
@@ -34,9 +37,11 @@ class Workloads:
             row = {"id": made.id, "name": name, "description": description, "created": made.created}
             connection.execute(sa.insert(t.workload).values(row))
             _set_members(connection, made)
+            self._events.insert(connection, _told(Kind.WORKLOAD_MADE, made, caller))
+        self._events.tell()
         return made
 
-    def update(self, workload: Workload) -> None:
+    def update(self, workload: Workload, *, caller: str = "") -> None:
         """Write name, description and members of a workload that exists."""
         with self._engine.begin() as connection:
             _check_name(connection, workload.name, but=workload.id)
@@ -46,13 +51,17 @@ class Workloads:
                 .values(name=workload.name, description=workload.description)
             )
             _set_members(connection, workload)
+            self._events.insert(connection, _told(Kind.WORKLOAD_CHANGED, workload, caller))
+        self._events.tell()
 
-    def delete(self, workload_id: str) -> None:
+    def delete(self, workload: Workload, *, caller: str = "") -> None:
         """Forget a workload; its restore points stay on the target."""
         with self._engine.begin() as connection:
             for table in (t.workload_vm, t.assignment):
-                connection.execute(sa.delete(table).where(table.c.workload_id == workload_id))
-            connection.execute(sa.delete(t.workload).where(t.workload.c.id == workload_id))
+                connection.execute(sa.delete(table).where(table.c.workload_id == workload.id))
+            if connection.execute(sa.delete(t.workload).where(t.workload.c.id == workload.id)).rowcount:
+                self._events.insert(connection, _told(Kind.WORKLOAD_REMOVED, workload, caller))
+        self._events.tell()
 
     def all(self) -> tuple[Workload, ...]:
         """All workloads, by name."""
@@ -68,6 +77,17 @@ class Workloads:
             if row is None:
                 raise NotFound(kind="workload", name=name_or_id, how="overkeep workload list")
             return _workload(connection, row)
+
+
+def _told(kind: Kind, workload: Workload, caller: str) -> Draft:
+    what = {
+        Kind.WORKLOAD_MADE: "was made",
+        Kind.WORKLOAD_CHANGED: "was changed",
+        Kind.WORKLOAD_REMOVED: "was removed; its restore points stay",
+    }[kind]
+    fields = {"name": workload.name, "vms": [member.vm_id for member in workload.members]}
+    text = f"Workload {workload.name!r} {what}"
+    return Draft(kind=kind, text=text, about=About(workload_id=workload.id), caller=caller, fields=fields)
 
 
 def _workload(connection: sa.Connection, row: sa.Row[tuple[str, ...]]) -> Workload:

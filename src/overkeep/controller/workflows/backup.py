@@ -75,10 +75,6 @@ def _close(ports: Ports, job_id: str, opened: State) -> State:
     state, failure = verdict(vms)
     points = {vm.vm_id: vm.point_id for vm in vms if vm.point_id}
     jobs.end(job_id, state, failure=failure, result={"points": points})
-    if state is not JobState.SUCCEEDED:
-        ports.engine.post_event("error", f"Backup of {job.subject!r} {state}: {failure.text}")
-    else:
-        ports.engine.post_event("normal", f"Backup of {job.subject!r} succeeded ({len(points)} VMs)")
     return {"state": state}
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from overkeep.controller.copying import copy_all
+from overkeep.controller.events import Kind
 from overkeep.controller.expiry import expire, merge_away, without_failing
 from overkeep.controller.exposure import BACKUP_OVER, Exposure
 from overkeep.controller.ports import Ports, backup_id
@@ -86,7 +87,8 @@ class BackupSteps:
             mover = self.ports.movers.at(vm.host_id)
             self.watch.persist(mover.health, seconds=self.ports.patience.retry, on=PASSING)
         for name, reason in plan.left_out:
-            self._event("warning", f"Disk {name!r} of VM {vm.name!r} is left out: {reason}")
+            text = f"Disk {name!r} of VM {vm.name!r} is left out: {reason}"
+            self.exposure.tell(Kind.DISK_LEFT_OUT, text, disk=name)
         self._show(plan, "planned")
         created = _after(last)
         return {
@@ -157,8 +159,15 @@ class BackupSteps:
             _commit(draft, point)
         self.ports.store.jobs.set_vm(self.job_id, self.vm_id, point_id=point.id)
         moved, stored = (sum(getattr(image, name) for image in point.images) for name in ("moved", "stored"))
-        told = {"vm_id": self.vm_id, "mode": str(point.mode), "moved": moved, "stored": stored}
-        self._event("info", f"VM {point.vm_name!r} has restore point {point.id}", **told)
+        self.exposure.tell(
+            Kind.POINT_MADE,
+            f"VM {point.vm_name!r} has restore point {point.id}",
+            point_id=point.id,
+            key=f"{Kind.POINT_MADE}/{self.vm_id}/{point.id}",
+            mode=str(point.mode),
+            moved=moved,
+            stored=stored,
+        )
         return {"committed": point.id, "checkpoint": point.checkpoint_id}
 
     def release(self, state: State) -> State:
@@ -181,7 +190,8 @@ class BackupSteps:
     def say_instead(self, state: State) -> State:
         """Tell why another attempt follows, and what it does otherwise."""
         told = "A full backup is made" if state["full"] else "The disks are compared with the last restore point"
-        self._event("warning", f"{told} instead: {state['error']}")
+        text = f"{told} instead: {state['error']}"
+        self.exposure.tell(Kind.VM_TRIED_OTHERWISE, text, code=state["code"])
         return {}
 
     def expire(self, state: State) -> State:
@@ -191,7 +201,14 @@ class BackupSteps:
         def act() -> None:
             gone = expire(self.ports, self.workload_id, self.vm_id, retention=self.terms.retention, now=utc_now())
             for mark in gone:
-                self._event("info", f"Restore point {mark.id} is removed: the policy does not keep it")
+                text = f"Restore point {mark.id} is removed: the policy does not keep it"
+                self.exposure.tell(
+                    Kind.POINT_REMOVED,
+                    text,
+                    point_id=mark.id,
+                    key=f"{Kind.POINT_REMOVED}/{self.vm_id}/{mark.id}",
+                    reason="policy",
+                )
 
         without_failing(self.exposure, act, otherwise="Old restore points stay until the next backup")
         return {}
@@ -213,8 +230,6 @@ class BackupSteps:
         self.ports.store.jobs.set_vm(
             self.job_id, self.vm_id, state=result, phase="", error_code=code, error=text, busy=False
         )
-        if text:
-            self._event("error", text, vm_id=self.vm_id, code=code)
         _log.info("backup ended %s", fields(job=self.job_id, vm=self.vm_id, state=result, code=code or "none"))
         return {"state": result}
 
@@ -228,7 +243,7 @@ class BackupSteps:
             length = len(self.ports.repository.chain(last, image.disk_id))
         except ChainBroken as error:
             told = f"Disk {image.name!r} is backed up in full, because its last restore point is damaged: {error}"
-            self._event("warning", told)
+            self.exposure.tell(Kind.DISK_FULL, told, disk_id=image.disk_id)
             return "the last restore point is damaged"
         return self.terms.why_full(chain=length, since_full=image.since_full)
 
@@ -267,7 +282,8 @@ class BackupSteps:
 
         left = outcome(act, job_id=self.job_id)
         if failed(left):
-            self._event("warning", f"Old checkpoints stay until the next backup: {left['error']}")
+            text = f"Old checkpoints stay until the next backup: {left['error']}"
+            self.exposure.tell(Kind.CHECKPOINT_STAYS, text, code=left["code"])
 
     def _show(self, plan: BackupPlan, state: str) -> None:
         for item in plan.disks:
@@ -276,9 +292,6 @@ class BackupSteps:
     def _phase(self, phase: str) -> None:
         _log.info("step %s", fields(job=self.job_id, vm=self.vm_id, phase=phase))
         self.ports.store.jobs.set_vm(self.job_id, self.vm_id, state=JobState.RUNNING, phase=phase)
-
-    def _event(self, level: str, text: str, **told: object) -> None:
-        self.ports.store.jobs.add_event(self.job_id, level, text, **told)
 
 
 def _after(last: RestorePoint | None) -> dt.datetime:

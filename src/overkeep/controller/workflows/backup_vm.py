@@ -45,7 +45,7 @@ def body(ports: Ports, job_id: str, vm_id: str, asked: dict[str, Any]) -> State:
         cure = _cure(state, wish)
         if cure is None:
             break
-        Durable.step("go-on", steps.say_instead, {"error": state["error"], "full": cure.full})
+        Durable.step("go-on", steps.say_instead, {"error": state["error"], "code": state["code"], "full": cure.full})
         attempt, wish = attempt + 1, cure
     if "committed" in state and "open" not in state:
         Durable.step("expire", steps.expire, state)

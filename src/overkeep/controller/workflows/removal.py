@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import Any, TypeVar
 
 from overkeep.controller.durable import Durable
+from overkeep.controller.events import Kind
 from overkeep.controller.expiry import merge_away, require_unread, without_failing
 from overkeep.controller.exposure import Exposure
 from overkeep.controller.ports import Ports
@@ -62,7 +63,9 @@ class _Steps:
         self.ports.ready_target()
         require_unread(self.ports, self.workload_id, self.vm_id, vm_name=self._vm_name())
         self.ports.repository.remove_point(self.workload_id, self.vm_id, point_id=self.point_id)
-        self._event("info", f"Restore point {self.point_id} is removed: it was asked for")
+        text = f"Restore point {self.point_id} is removed: it was asked for"
+        key = f"{Kind.POINT_REMOVED}/{self.vm_id}/{self.point_id}"
+        self.exposure.tell(Kind.POINT_REMOVED, text, point_id=self.point_id, key=key, reason="asked")
         return {}
 
     def drop_checkpoint(self) -> State:
@@ -80,7 +83,12 @@ class _Steps:
                 if item.ref == checkpoint:
                     held.release(item)
 
-        without_failing(self.exposure, act, otherwise="The checkpoint of the point stays until the next backup")
+        without_failing(
+            self.exposure,
+            act,
+            otherwise="The checkpoint of the point stays until the next backup",
+            kind=Kind.CHECKPOINT_STAYS,
+        )
         return {}
 
     def merge(self) -> State:
@@ -99,8 +107,6 @@ class _Steps:
         jobs.set_vm(
             self.job_id, self.vm_id, state=result, phase="", error_code=failure.code, error=failure.text, busy=False
         )
-        if failure.text:
-            self._event("error", failure.text, code=failure.code)
         jobs.end(self.job_id, result, failure=failure, result={"point_id": self.point_id})
         return {"state": result}
 
@@ -116,9 +122,6 @@ class _Steps:
 
     def _phase(self, phase: str) -> None:
         self.ports.store.jobs.set_vm(self.job_id, self.vm_id, state=JobState.RUNNING, phase=phase)
-
-    def _event(self, level: str, text: str, **fields: object) -> None:
-        self.ports.store.jobs.add_event(self.job_id, level, text, vm_id=self.vm_id, **fields)
 
 
 def _unless_gone(ask: Callable[[], _Value], otherwise: _Value) -> _Value:

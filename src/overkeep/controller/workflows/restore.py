@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from overkeep.controller.copying import copy_all
 from overkeep.controller.durable import Durable
+from overkeep.controller.events import Kind
 from overkeep.controller.exposure import Exposure
 from overkeep.controller.ports import Ports
 from overkeep.controller.records import Failure, HeldKind, JobState
@@ -96,7 +97,7 @@ class _Steps:
         plan = plan_restore(point, self.request, document=kept.document, names=names, job_id=self.job_id)
         require_permitted(plan, names, permitted=self.targets)
         for warning in plan.warnings:
-            self._event("warning", warning)
+            self.exposure.tell(Kind.VM_RESTORED_OTHERWISE, warning)
         for disk in plan.disks:
             self._show(disk, "planned")
         return {"plan": _PLAN.dump_python(plan, mode="json")}
@@ -148,7 +149,13 @@ class _Steps:
         for kind in (HeldKind.VM_NAME, HeldKind.DISK):
             for item in self.exposure.held(kind):
                 self.ports.store.held.release(item)
-        self._event("info", f"VM {plan.vm_name!r} was restored", vm_id=vm_id)
+        self.exposure.tell(
+            Kind.VM_RESTORED,
+            f"VM {plan.vm_name!r} was restored",
+            point_id=self.request.point_id,
+            key=f"{Kind.VM_RESTORED}/{self.job_id}",
+            new_vm_id=vm_id,
+        )
         return {"vm_id": vm_id}
 
     def boot(self, state: State) -> State:
@@ -190,8 +197,6 @@ class _Steps:
         jobs.set_vm(
             self.job_id, self.vm_id, state=result, phase="", error_code=failure.code, error=failure.text, busy=False
         )
-        if failure.text:
-            self._event("error", failure.text, code=failure.code)
         jobs.end(self.job_id, result, failure=failure, result={"vm_id": state.get("vm_id", "")})
         return {"state": result}
 
@@ -218,6 +223,3 @@ class _Steps:
 
     def _phase(self, phase: str) -> None:
         self.ports.store.jobs.set_vm(self.job_id, self.vm_id, state=JobState.RUNNING, phase=phase)
-
-    def _event(self, level: str, text: str, **fields: object) -> None:
-        self.ports.store.jobs.add_event(self.job_id, level, text, **fields)
