@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import sys
 
-from overkeep.api import openapi
-from overkeep.api.app import create_app
+from overkeep.api.app import openapi_text
 
 if __name__ == "__main__":
-    sys.stdout.write(openapi.text(create_app(None)))
+    sys.stdout.write(openapi_text())

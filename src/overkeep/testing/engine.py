@@ -26,7 +26,6 @@ from overkeep.engine.errors import (
     CheckpointInvalid,
     DiskInUse,
     EngineRefused,
-    EventNumberTaken,
     NameInUse,
     NoSuchVm,
     NotFoundInEngine,
@@ -310,15 +309,8 @@ class MemoryEngine(EngineWorld, Engine):
         return dict(self.known_profiles)
 
     @_call
-    def post_event(self, severity: str, text: str, *, number: int, vm_id: str | None = None) -> None:
-        if vm_id is not None and vm_id not in self._vms:
-            raise EngineRefused(act="write an event", words=f"The vm {vm_id} does not exist.")
-        there = self._numbers.get(number)
-        if there is None:
-            self._numbers[number] = text
-            self.events.append((severity, text, vm_id))
-        elif there != text:
-            raise EventNumberTaken(number=number)
+    def post_event(self, severity: str, text: str, *, vm_id: str | None = None) -> None:
+        self.events.append((severity, text, vm_id))
 
     @_call
     def explain(self, *ids: str) -> str:
