@@ -23,6 +23,7 @@ import overkeep
 from overkeep.cli.exits import Problem
 from overkeep.cli.main import app
 from overkeep.config import ControllerConfig, MoverConfig
+from overkeep.controller.events import MEANINGS, Kind, level_of
 from overkeep.daemons.mover import add_json
 from overkeep.daemons.mover_commands import COMMANDS
 from overkeep.errors import OverkeepError
@@ -166,6 +167,15 @@ def _error_row(kind: type[OverkeepError]) -> tuple[str, ...]:
     return (f"`{kind.code}`", words, str(kind.status), "yes" if kind.retry else "no")
 
 
+# events
+
+
+def event_kinds() -> str:
+    """A table of all kinds of events."""
+    rows = [(f"`{kind}`", level_of(kind), MEANINGS[kind]) for kind in Kind]
+    return table(("kind", "level", "meaning"), rows)
+
+
 # commands
 
 
@@ -243,6 +253,7 @@ PARTS: Mapping[str, Callable[[], str]] = MappingProxyType(
         "controller-settings": lambda: settings(ControllerConfig),
         "mover-settings": lambda: settings(MoverConfig),
         "errors": errors,
+        "event-kinds": event_kinds,
         "commands": commands,
         "mover-commands": mover_commands,
     }

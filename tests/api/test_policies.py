@@ -16,7 +16,7 @@ NIGHTLY: dict[str, Any] = {
 
 
 def make_policy(http: TestClient, **changes: Any) -> dict[str, Any]:
-    answer = http.post("/v1/policies", json={**NIGHTLY, **changes})
+    answer = http.post("/api/v1/policies", json={**NIGHTLY, **changes})
     assert answer.status_code == 201, answer.text
     assert answer.headers["etag"] == '"1"'
     made: dict[str, Any] = answer.json()
@@ -26,17 +26,17 @@ def make_policy(http: TestClient, **changes: Any) -> dict[str, Any]:
 def test_policies(root: TestClient) -> None:
     made = make_policy(root)
     assert (made["name"], made["version"], made["retention"]["daily"]) == ("nightly", 1, 7)
-    assert root.get("/v1/policies").json() == [made]
-    shown = root.get("/v1/policies/nightly")
+    assert root.get("/api/v1/policies").json() == [made]
+    shown = root.get("/api/v1/policies/nightly")
     assert (shown.json(), shown.headers["etag"]) == (made, '"1"')
-    problem(root.post("/v1/policies", json=NIGHTLY), 409, "conflict")
-    assert root.delete(f"/v1/policies/{made['id']}").status_code == 204
-    problem(root.get("/v1/policies/nightly"), 404, "not-found")
+    problem(root.post("/api/v1/policies", json=NIGHTLY), 409, "conflict")
+    assert root.delete(f"/api/v1/policies/{made['id']}").status_code == 204
+    problem(root.get("/api/v1/policies/nightly"), 404, "not-found")
 
 
 def test_a_change_names_the_version_it_changes(root: TestClient) -> None:
     made = make_policy(root)
-    path, body = f"/v1/policies/{made['id']}", {**NIGHTLY, "description": "each night"}
+    path, body = f"/api/v1/policies/{made['id']}", {**NIGHTLY, "description": "each night"}
     problem(root.put(path, json=body), 428, "version-needed")
     problem(root.put(path, json=body, headers={"If-Match": "1"}), 400, "bad-request")
     changed = root.put(path, json=body, headers={"If-Match": '"1"'})
@@ -61,29 +61,29 @@ def test_a_change_names_the_version_it_changes(root: TestClient) -> None:
     ],
 )
 def test_a_policy_that_cannot_be(root: TestClient, changes: dict[str, Any], code: str, word: str) -> None:
-    assert word in problem(root.post("/v1/policies", json={**NIGHTLY, **changes}), 400, code)
-    assert root.get("/v1/policies").json() == []
+    assert word in problem(root.post("/api/v1/policies", json={**NIGHTLY, **changes}), 400, code)
+    assert root.get("/api/v1/policies").json() == []
 
 
 def test_a_policy_is_given_and_paused(root: TestClient) -> None:
     make_policy(root)
     make(root)
-    problem(root.post("/v1/workloads/demo/pause"), 409, "conflict")
-    planned = root.put("/v1/workloads/demo/policy", json={"policy": "nightly"}).json()
+    problem(root.post("/api/v1/workloads/demo/pause"), 409, "conflict")
+    planned = root.put("/api/v1/workloads/demo/policy", json={"policy": "nightly"}).json()
     assert (planned["policy"], planned["paused"]) == ("nightly", False)
     assert planned["next_run"] is not None
-    assert "workload demo" in problem(root.delete("/v1/policies/nightly"), 409, "conflict")
-    paused = root.post("/v1/workloads/demo/pause").json()
+    assert "workload demo" in problem(root.delete("/api/v1/policies/nightly"), 409, "conflict")
+    paused = root.post("/api/v1/workloads/demo/pause").json()
     assert (paused["paused"], paused["next_run"]) == (True, None)
-    resumed = root.post("/v1/workloads/demo/resume").json()
+    resumed = root.post("/api/v1/workloads/demo/resume").json()
     assert (resumed["paused"], resumed["next_run"] is None) == (False, False)
-    assert root.get("/v1/workloads/demo/schedule").json()["policy"] == "nightly"
-    stopped = root.post("/v1/scheduler/pause").json()
+    assert root.get("/api/v1/workloads/demo/schedule").json()["policy"] == "nightly"
+    stopped = root.post("/api/v1/scheduler/pause").json()
     assert (stopped["paused"], stopped["workloads"][0]["next_run"]) == (True, None)
-    again = root.post("/v1/scheduler/resume").json()
+    again = root.post("/api/v1/scheduler/resume").json()
     assert (again["paused"], again["workloads"][0]["next_run"] is None) == (False, False)
-    assert root.put("/v1/workloads/demo/policy", json={"policy": None}).json()["policy"] == ""
-    assert root.delete("/v1/policies/nightly").status_code == 204
+    assert root.put("/api/v1/workloads/demo/policy", json={"policy": None}).json()["policy"] == ""
+    assert root.delete("/api/v1/policies/nightly").status_code == 204
 
 
 def test_administrators_change_policies_and_others_see_theirs(root: TestClient, ann: TestClient) -> None:
@@ -91,60 +91,60 @@ def test_administrators_change_policies_and_others_see_theirs(root: TestClient, 
     make_policy(root, name="secret")
     make(root, "hers", "web")
     make(root, "other", "db")
-    problem(ann.post("/v1/policies", json={**NIGHTLY, "name": "mine"}), 403, "forbidden")
-    problem(ann.post("/v1/policies/preview", json=NIGHTLY), 403, "forbidden")
-    assert ann.get("/v1/policies").json() == []
-    there = problem(ann.get("/v1/policies/nightly"), 404, "not-found")
-    assert there == problem(ann.get("/v1/policies/nothing"), 404, "not-found").replace("nothing", "nightly")
-    problem(ann.put("/v1/workloads/hers/policy", json={"policy": "nightly"}), 404, "not-found")
-    root.put("/v1/workloads/hers/policy", json={"policy": "nightly"})
-    root.put("/v1/workloads/other/policy", json={"policy": "secret"})
-    assert [policy["name"] for policy in ann.get("/v1/policies").json()] == ["nightly"]
-    assert ann.get("/v1/policies/nightly/preview").status_code == 200
-    problem(ann.get("/v1/policies/secret"), 404, "not-found")
-    problem(ann.put("/v1/policies/nightly", json=NIGHTLY, headers={"If-Match": "*"}), 403, "forbidden")
-    problem(ann.delete("/v1/policies/nightly"), 403, "forbidden")
-    problem(ann.get("/v1/workloads/hers/retention", params={"policy": "secret"}), 404, "not-found")
-    assert [planned["workload"] for planned in ann.get("/v1/scheduler").json()["workloads"]] == ["hers"]
-    problem(ann.post("/v1/scheduler/pause"), 403, "forbidden")
-    problem(ann.post("/v1/scheduler/resume"), 403, "forbidden")
-    assert ann.post("/v1/workloads/hers/pause").json()["paused"]
-    assert not ann.post("/v1/workloads/hers/resume").json()["paused"]
+    problem(ann.post("/api/v1/policies", json={**NIGHTLY, "name": "mine"}), 403, "forbidden")
+    problem(ann.post("/api/v1/policies/preview", json=NIGHTLY), 403, "forbidden")
+    assert ann.get("/api/v1/policies").json() == []
+    there = problem(ann.get("/api/v1/policies/nightly"), 404, "not-found")
+    assert there == problem(ann.get("/api/v1/policies/nothing"), 404, "not-found").replace("nothing", "nightly")
+    problem(ann.put("/api/v1/workloads/hers/policy", json={"policy": "nightly"}), 404, "not-found")
+    root.put("/api/v1/workloads/hers/policy", json={"policy": "nightly"})
+    root.put("/api/v1/workloads/other/policy", json={"policy": "secret"})
+    assert [policy["name"] for policy in ann.get("/api/v1/policies").json()] == ["nightly"]
+    assert ann.get("/api/v1/policies/nightly/preview").status_code == 200
+    problem(ann.get("/api/v1/policies/secret"), 404, "not-found")
+    problem(ann.put("/api/v1/policies/nightly", json=NIGHTLY, headers={"If-Match": "*"}), 403, "forbidden")
+    problem(ann.delete("/api/v1/policies/nightly"), 403, "forbidden")
+    problem(ann.get("/api/v1/workloads/hers/retention", params={"policy": "secret"}), 404, "not-found")
+    assert [planned["workload"] for planned in ann.get("/api/v1/scheduler").json()["workloads"]] == ["hers"]
+    problem(ann.post("/api/v1/scheduler/pause"), 403, "forbidden")
+    problem(ann.post("/api/v1/scheduler/resume"), 403, "forbidden")
+    assert ann.post("/api/v1/workloads/hers/pause").json()["paused"]
+    assert not ann.post("/api/v1/workloads/hers/resume").json()["paused"]
     for path in ("pause", "resume"):
-        problem(ann.post(f"/v1/workloads/other/{path}"), 404, "not-found")
-    problem(ann.get("/v1/workloads/other/schedule"), 404, "not-found")
-    problem(ann.get("/v1/workloads/other/retention"), 404, "not-found")
-    problem(ann.put("/v1/workloads/other/policy", json={"policy": None}), 404, "not-found")
+        problem(ann.post(f"/api/v1/workloads/other/{path}"), 404, "not-found")
+    problem(ann.get("/api/v1/workloads/other/schedule"), 404, "not-found")
+    problem(ann.get("/api/v1/workloads/other/retention"), 404, "not-found")
+    problem(ann.put("/api/v1/workloads/other/policy", json={"policy": None}), 404, "not-found")
 
 
 @pytest.mark.parametrize("path", ["policies", "policies/x", "policies/x/preview", "scheduler", "workloads/x/retention"])
 def test_all_of_it_needs_a_token(http: TestClient, path: str) -> None:
-    problem(http.get(f"/v1/{path}"), 401, "not-logged-in")
+    problem(http.get(f"/api/v1/{path}"), 401, "not-logged-in")
 
 
 def test_a_year_is_foreseen(root: TestClient) -> None:
     body = {"name": "x", "schedules": [{"when": "daily at 22:00"}], "retention": {"last": 3}}
-    seen = root.post("/v1/policies/preview", json=body).json()
+    seen = root.post("/api/v1/policies/preview", json=body).json()
     assert (seen["runs"], seen["most_points"]) in ((365, 3), (366, 3))
     assert [mark["reasons"][0] for mark in seen["marks"]] == ["last, 1 of 3", "last, 2 of 3", "last, 3 of 3"]
-    assert root.get("/v1/policies").json() == []
+    assert root.get("/api/v1/policies").json() == []
     make_policy(root, retention={"last": 2})
-    assert root.get("/v1/policies/nightly/preview", params={"days": 14}).json()["most_points"] == 2
-    problem(root.get("/v1/policies/nightly/preview", params={"days": 0}), 400, "bad-request")
+    assert root.get("/api/v1/policies/nightly/preview", params={"days": 14}).json()["most_points"] == 2
+    problem(root.get("/api/v1/policies/nightly/preview", params={"days": 0}), 400, "bad-request")
 
 
 def test_what_retention_would_remove_now(root: TestClient, world: World) -> None:
     make_policy(root, retention={"last": 1})
     make(root)
-    problem(root.get("/v1/workloads/demo/retention"), 409, "conflict")
+    problem(root.get("/api/v1/workloads/demo/retention"), 409, "conflict")
     back_up(root, world)
     back_up(root, world)  # nothing goes yet: retention is carried out by the backups of a workload that has a policy
-    root.put("/v1/workloads/demo/policy", json={"policy": "nightly"})
-    [vm] = root.get("/v1/workloads/demo/retention").json()
+    root.put("/api/v1/workloads/demo/policy", json={"policy": "nightly"})
+    [vm] = root.get("/api/v1/workloads/demo/retention").json()
     assert vm["vm_name"] == "web"
     assert [mark["kept"] for mark in vm["marks"]] == [True, False]
     assert vm["marks"][0]["reasons"] == ["last, 1 of 1", "it is the newest"]
-    assert len(root.get("/v1/points").json()["points"]) == 2
+    assert len(root.get("/api/v1/points").json()) == 2
     make_policy(root, name="both", retention={"last": 2})
-    [vm] = root.get("/v1/workloads/demo/retention", params={"policy": "both"}).json()
+    [vm] = root.get("/api/v1/workloads/demo/retention", params={"policy": "both"}).json()
     assert [mark["kept"] for mark in vm["marks"]] == [True, True]

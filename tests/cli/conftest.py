@@ -44,9 +44,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     path = tmp_path / "session.json"
     monkeypatch.setenv("OVERKEEP_SESSION", str(path))
     with ExitStack() as stack:
-        world = World(tmp_path)
-        world.add_target("nfs2")
-        stack.enter_context(world)
+        world = stack.enter_context(World(tmp_path))
         world.memory.add_vm(vm("web", disk("root", bootable=True)))
         world.memory.add_vm(vm("db", disk("pg")))
         app = create_app(Backend(controller=world.controller, access=access, janitor=world.janitor))

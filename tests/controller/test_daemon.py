@@ -57,8 +57,8 @@ def test_it_serves_although_everything_else_is_down_and_stops_cleanly(
 ) -> None:
     trust = ssl.create_default_context(cafile=str(config.parent / "pki/ca.pem"))
     with httpx.Client(verify=trust, base_url=_url(config)) as http:
-        assert _answer(http, "/v1/health").json()["status"] == "ok"
-        told = http.get("/v1/workloads", headers={"Authorization": "Bearer x"})
+        assert _answer(http, "/api/v1/health").json()["status"] == "ok"
+        told = http.get("/api/v1/workloads", headers={"Authorization": "Bearer x"})
         assert told.json()["code"] == "engine-unreachable"
     second = subprocess.run([*CONTROLLER, str(config)], capture_output=True, text=True, timeout=60, check=False)
     assert second.returncode == 2

@@ -61,11 +61,11 @@ def test_a_change_of_what_was_changed_meanwhile_is_refused(store: Store) -> None
 
 def test_a_policy_that_is_given_stays(store: Store) -> None:
     policy = store.policies.create(NIGHTLY)
-    workload = store.workloads.create("shop", [Member(vm_id="1", vm_name="web")], target="nfs1")
+    workload = store.workloads.create("shop", [Member(vm_id="1", vm_name="web")])
     store.assignments.set_policy(workload.id, policy.id, now=NOON)
     with pytest.raises(Conflict, match="workload shop"):
         store.policies.delete(policy)
-    store.workloads.delete(workload.id)
+    store.workloads.delete(workload)
     assert store.assignments.all() == ()
     store.policies.delete(policy)
 

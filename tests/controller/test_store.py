@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from overkeep.controller.events import About, Draft, Kind
 from overkeep.controller.records import Failure, Held, HeldKind, Job, JobKind, JobState, Member
 from overkeep.controller.store import Store, schema
 from overkeep.errors import Conflict, NotFound
@@ -35,14 +36,14 @@ def job(name: str) -> Job:
 
 
 def test_workloads(store: Store) -> None:
-    made = store.workloads.create("demo", [WEB, DB], target="nfs1", description="d")
+    made = store.workloads.create("demo", [WEB, DB], description="d")
     assert store.workloads.get("demo") == store.workloads.get(made.id) == made
     with pytest.raises(Conflict, match="named 'demo'"):
-        store.workloads.create("demo", [], target="nfs1")
+        store.workloads.create("demo", [])
     with pytest.raises(Conflict, match="'web' belongs to workload 'demo'"):
-        store.workloads.create("other", [WEB], target="nfs1")
-    store.workloads.delete(made.id)
-    assert store.workloads.create("other", [WEB], target="nfs1").members == (WEB,)
+        store.workloads.create("other", [WEB])
+    store.workloads.delete(made)
+    assert store.workloads.create("other", [WEB]).members == (WEB,)
     with pytest.raises(NotFound):
         store.workloads.get("demo")
 
@@ -87,10 +88,13 @@ def test_a_job_that_is_over_stays_as_it_is(store: Store) -> None:
 
 def test_events_wake_who_waits(store: Store) -> None:
     store.jobs.create(job("a"), [WEB], exclusive=True)
-    threading.Timer(0.2, lambda: store.jobs.add_event("a", "info", "now", n=1)).start()
-    [event] = store.jobs.wait_events("a", after=0, seconds=20, stopping=threading.Event())
+    [queued] = store.events.of_job("a")
+    draft = Draft(kind=Kind.JOB_NOTE, text="now", about=About(job_id="a"), fields={"n": 1})
+    threading.Timer(0.2, lambda: store.events.add(draft)).start()
+    [event] = store.events.wait("a", after=queued.seq, seconds=20, done=lambda: False)
     assert (event.text, event.fields) == ("now", {"n": 1})
-    assert store.jobs.wait_events("a", after=event.seq, seconds=0.05, stopping=threading.Event()) == ()
+    assert store.events.wait("a", after=event.seq, seconds=0.05, done=lambda: False) == ()
+    assert store.events.wait("a", after=event.seq, seconds=20, done=lambda: True) == ()
 
 
 def test_what_is_held(store: Store) -> None:

@@ -13,19 +13,16 @@ from typing import Any
 
 from overkeep.blocks.merge.acts import merge_away
 from overkeep.blocks.merge.making import Watch
-from overkeep.config import TargetConfig
 from overkeep.controller.durable import Durable, Stopping
 from overkeep.controller.janitor import Janitor
 from overkeep.controller.ports import Patience, Ports
 from overkeep.controller.records import Job, JobKind, JobState
 from overkeep.controller.service import JOB_QUEUE, Controller, make_durable
 from overkeep.controller.store import Store
-from overkeep.controller.targets import PlacedPoint, Targets
 from overkeep.controller.workflows.backup import VM_QUEUE
 from overkeep.controller.workflows.restore_plan import decide_targets
 from overkeep.errors import NotFound
 from overkeep.model.inventory import Disk, DiskFormat, Nic, Vm, VmStatus
-from overkeep.model.points import RestorePoint
 from overkeep.model.restore import RestoreRequest
 from overkeep.mover.api import Mover
 from overkeep.mover.orders import CopyOrder, CopyResult, Image, MergeOrder, MergeResult, VerifyOrder, VerifyResult
@@ -124,29 +121,15 @@ class World:
         self.engine = Mortal(self.memory)
         (folder / "target").mkdir(parents=True)
         self.repository = Repository(folder / "target").create()
-        self.target_settings = (TargetConfig(name="nfs1", kind="path", mountpoint=folder / "target"),)
-        self.mover = MemoryMover(
-            "host1", targets=frozenset({"nfs1", "nfs2"}), outcome=self.write_image, bookkeeping=self.merge_images
-        )
+        self.mover = MemoryMover("host1", outcome=self.write_image, bookkeeping=self.merge_images)
         self.mortal_mover = Mortal(self.mover)
         self.store = Store(f"sqlite:///{folder / 'controller.sqlite'}")
         self.running = False
 
-    def root(self, target: str) -> Path:
-        """The folder of a target."""
-        return next(one.mountpoint for one in self.target_settings if one.name == target)
-
-    def add_target(self, name: str) -> Path:
-        """Add a target, a folder of its own, from the next `start` on."""
-        root = self.folder / name
-        root.mkdir()
-        self.target_settings = (*self.target_settings, TargetConfig(name=name, kind="path", mountpoint=root))
-        return root
-
     def write_image(self, order: CopyOrder) -> CopyResult:
         """What a mover leaves on the target."""
         if isinstance(order.sink, Image):
-            path = self.root(order.sink.target) / order.sink.folder / order.sink.name
+            path = self.repository.root / order.sink.folder / order.sink.name
             backing = ["-b", order.sink.backing, "-F", "qcow2"] if order.sink.backing else []
             options = ["-f", "qcow2", "-o", "compat=1.1", *backing]
             subprocess.run(["qemu-img", "create", "-q", *options, path, str(SIZE)], check=True, timeout=30)
@@ -157,7 +140,7 @@ class World:
         """What a mover does in the folder of a disk, with the same hands."""
         if isinstance(order, VerifyOrder):
             return quiet(order)
-        folder = self.root(order.target) / order.folder
+        folder = self.repository.root / order.folder
         done = merge_away(folder, order.remove, journal=MergeJournal(folder), watch=Watch())
         return MergeResult(moved=done.moved, freed=done.freed, removed=done.removed, seconds=done.seconds)
 
@@ -165,7 +148,8 @@ class World:
         self.durable = Durable(self.folder, queues={JOB_QUEUE: 0, VM_QUEUE: 4})
         self.ports = Ports(
             engine=self.engine,
-            targets=Targets(self.target_settings, self.store, patience=5),
+            repository=self.repository,
+            target="nfs1",
             movers=OneMover({"host-1": self.mortal_mover}),
             store=self.store,
             patience=self.patience,
@@ -208,10 +192,6 @@ class World:
             self.memory.add_vm(each)
         self.controller.create_workload(workload, [each.id for each in vms])
 
-    def placed(self, point: RestorePoint, target: str = "nfs1") -> PlacedPoint:
-        """A point and where it lies."""
-        return PlacedPoint(point=point, target=self.ports.targets.get(target))
-
     def start_backup(self, *, full: bool = False, workload: str = "demo") -> Job:
         return self.controller.start_backup(self.controller.workload(workload), caller="admin", full=full)
 
@@ -238,7 +218,7 @@ class World:
         return self.finish(self.start_restore(point_id, name, **options))
 
     def start_restore(self, point_id: str, name: str, **options: Any) -> Job:
-        point = self.controller.points.find(point_id)
+        point = self.controller.point(point_id)
         request = RestoreRequest(point_id=point_id, name=name, **options)
         # asked for by the API, not by the job: no call of this is one at which the job's controller dies
         targets = decide_targets(dataclasses.replace(self.ports, engine=self.memory), point, request)
@@ -262,7 +242,7 @@ class World:
         return any(v.phase == phase for v in self.store.jobs.get(job.id).vms)
 
     def texts(self, job: Job) -> str:
-        return "\n".join(event.text for event in self.store.jobs.events(job.id))
+        return "\n".join(event.text for event in self.store.events.of_job(job.id))
 
     def assert_nothing_open(self) -> None:
         """No lock, no transfer, no half point, no order still running."""

@@ -27,6 +27,7 @@ from overkeep.engine.errors import (
     CheckpointInvalid,
     DiskInUse,
     EngineRefused,
+    EventNumberTaken,
     NameInUse,
     NoSuchVm,
     NotFoundInEngine,
@@ -342,8 +343,14 @@ class EngineContract:
             world.engine.create_vm(vm_spec(world, ovf='<!DOCTYPE a [<!ENTITY a "b">]><Envelope>&a;</Envelope>'))
 
     def test_events(self, world: World) -> None:
-        world.engine.post_event("normal", "Overkeep backed up the VM", vm_id=world.up)
-        world.engine.post_event("warning", "an event of no VM")
+        first = uuid.uuid4().int % (1 << 30)
+        for _ in range(2):  # a repeat is success
+            world.engine.post_event("normal", "Overkeep backed up the VM", number=first, vm_id=world.up)
+        world.engine.post_event("warning", "an event of no VM", number=first + 1)
+        with pytest.raises(EventNumberTaken):
+            world.engine.post_event("normal", "another one", number=first)
+        with pytest.raises(EngineRefused):
+            world.engine.post_event("normal", "of a VM that is gone", number=first + 2, vm_id=NOBODY)
         assert world.engine.explain(NOBODY) == ""
 
 

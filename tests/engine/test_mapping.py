@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
+from contextlib import nullcontext
 from xml.etree.ElementTree import Element
 
 import pytest
@@ -12,7 +12,15 @@ import pytest
 from overkeep.config import EngineConfig
 from overkeep.engine import markup
 from overkeep.engine.api import BackupRequest, DiskSpec, TransferRequest
-from overkeep.engine.errors import AmbiguousName, Busy, EngineUnreachable, NotReadyInTime, VmLocked
+from overkeep.engine.errors import (
+    AmbiguousName,
+    Busy,
+    EngineRefused,
+    EngineUnreachable,
+    EventNumberTaken,
+    NotReadyInTime,
+    VmLocked,
+)
 from overkeep.engine.ovirt.engine import OvirtEngine
 from overkeep.engine.ovirt.waits import Patience
 from overkeep.model.inventory import DiskFormat, VmStatus
@@ -346,14 +354,30 @@ def test_how_a_disk_is_asked_for(engine: OvirtEngine, recorded: Recorded, case: 
     assert tuple(markup.text(body, name) for name in ("sparse", "initial_size", "backup")) == expected
 
 
-def test_an_event_that_cannot_be_written_is_logged(
-    engine: OvirtEngine, recorded: Recorded, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("listed", "error"),
+    [
+        ("", EngineRefused),
+        ("<event><origin>Overkeep</origin><custom_id>7</custom_id><description>backed up</description></event>", None),
+        (
+            "<event><origin>other</origin><custom_id>7</custom_id><description>backed up</description></event>",
+            EngineRefused,
+        ),
+        (
+            "<event><origin>Overkeep</origin><custom_id>7</custom_id><description>x</description></event>",
+            EventNumberTaken,
+        ),
+    ],
+)
+def test_an_event_that_the_manager_has_already_is_not_written_twice(
+    engine: OvirtEngine, recorded: Recorded, listed: str, error: type[Exception] | None
 ) -> None:
     recorded.answers["POST /events"] = Answer("<fault><detail>custom id is taken</detail></fault>", status=400)
-    with caplog.at_level(logging.WARNING):
-        engine.post_event("normal", "backed up")
-    assert "custom id is taken" in caplog.text
-    assert len(sent(recorded, "POST /events")) == 2
+    recorded.answers["GET /events"] = Answer(f"<events>{listed}</events>")
+    with pytest.raises(error) if error else nullcontext():
+        engine.post_event("normal", "backed up", number=7)
+    [body] = sent(recorded, "POST /events")
+    assert markup.text(body, "custom_id") == "7"
 
 
 def test_what_the_manager_wrote_about_a_failure(engine: OvirtEngine, recorded: Recorded) -> None:

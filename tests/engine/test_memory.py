@@ -123,7 +123,7 @@ def test_purged_and_lost(world: World, memory: MemoryEngine) -> None:
 
 def test_calls_are_recorded(memory: MemoryEngine) -> None:
     memory.find_vm("web")
-    memory.post_event("normal", "x", vm_id="vm-up")
+    memory.post_event("normal", "x", number=1, vm_id="vm-up")
     assert memory.calls == ["find_vm", "post_event"]
     assert memory.events == [("normal", "x", "vm-up")]
 

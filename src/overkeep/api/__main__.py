@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import sys
 
-from overkeep.api.app import openapi_text
+from overkeep.api import openapi
+from overkeep.api.app import create_app
 
 if __name__ == "__main__":
-    sys.stdout.write(openapi_text())
+    sys.stdout.write(openapi.text(create_app(None)))

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from overkeep.controller.records import Job, JobEvent, JobKind, JobState, Workload
+from overkeep.controller.events import Event, Level
+from overkeep.controller.records import Job, JobKind, JobState, Workload
 from overkeep.model.inventory import DiskFormat
-from overkeep.model.points import Changes, Mode, Pin
+from overkeep.model.points import Changes, Mode, Pin, RestorePoint
 
 if TYPE_CHECKING:  # the command line reads these documents too, and should not wait for the whole controller
     from overkeep.controller.janitor import Leftover
     from overkeep.controller.service import MoverHealth
-    from overkeep.controller.targets import Away, PlacedPoint
 
 Name = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f]+$")]
 
@@ -27,15 +27,11 @@ class Document(BaseModel):
 
 
 class WorkloadIn(Document):
-    """A workload to be made or changed; VMs by name or id.
-
-    Without `target` a new one is backed up to the first target, and one that is changed keeps its own.
-    """
+    """A workload to be made or changed; VMs by name or id."""
 
     name: Name
     description: str = Field(default="", max_length=4000)
     vms: tuple[Name, ...] = Field(min_length=1)
-    target: Name | None = None
 
 
 class MemberOut(Document):
@@ -52,63 +48,7 @@ class WorkloadOut(Document):
     name: str
     description: str
     created: dt.datetime
-    target: str
     members: tuple[MemberOut, ...]
-
-
-class GivenTargetIn(Document):
-    """The target that a workload is to be backed up to from now on."""
-
-    target: Name
-
-
-class AwayOut(Document):
-    """A target that cannot be read now: what lies on it is missing in the answer."""
-
-    target: str
-    code: str
-    error: str
-
-
-class StayOut(Document):
-    """How many points of a workload stay on a target that it had before."""
-
-    target: str
-    points: int
-
-
-class MovedOut(Document):
-    """A workload with its new target, and what stays on those that it had before."""
-
-    workload: WorkloadOut
-    stay: tuple[StayOut, ...]
-    away: tuple[AwayOut, ...]
-
-
-class TargetOut(Document):
-    """A backup target; `repository` is the id of what belongs there, empty before its first use.
-
-    `found` is the id of the repository that is there now, empty when there is none, null when that cannot be seen.
-    `error` says why it cannot be used now; `code` is its stable name. Both are empty when it can be used. `source` and
-    `mountpoint` are those of the controller.
-    """
-
-    name: str
-    kind: str
-    default: bool
-    repository: str
-    found: str | None
-    ok: bool
-    code: str
-    error: str
-    source: str
-    mountpoint: str
-
-
-class AcceptIn(Document):
-    """What an administrator has seen behind a target: the id of a repository, or nothing for none."""
-
-    found: str
 
 
 class SnapshotIn(Document):
@@ -118,14 +58,10 @@ class SnapshotIn(Document):
 
 
 class RestoreIn(Document):
-    """A VM to be restored under a new name; `vm` says which when the point's id is that of several VMs.
-
-    `target` says from which one when the point lies on several.
-    """
+    """A VM to be restored under a new name; `vm` says which when the point's id is that of several VMs."""
 
     point: str
     vm: Name | None = None
-    target: Name | None = None
     name: Name
     cluster: Name | None = None
     storage_domain: Name | None = None
@@ -191,14 +127,25 @@ class JobOut(Document):
     vms: tuple[VmProgressOut, ...]
 
 
-class JobEventOut(Document):
-    """Something that happened in a job; give `seq` as `after` to get what comes next."""
+class EventOut(Document):
+    """Something that happened: one sentence, what it is about (empty where that does not apply), and more in `fields`.
+
+    `seq` rises with each event; `kind` is stable.
+    """
 
     seq: int
-    job_id: str
     time: dt.datetime
-    level: str
+    kind: str
+    level: Level
     text: str
+    job_id: str
+    workload_id: str
+    vm_id: str
+    vm_name: str
+    point_id: str
+    target: str
+    host: str
+    caller: str
     fields: dict[str, Any]
 
 
@@ -231,10 +178,9 @@ class PinOut(Document):
 
 
 class PointOut(Document):
-    """One VM at one time, on a target; `pin` when it must stay whatever a retention says."""
+    """One VM at one time; `pin` when it must stay whatever a retention says."""
 
     id: str
-    target: str
     workload_id: str
     vm_id: str
     vm_name: str
@@ -244,13 +190,6 @@ class PointOut(Document):
     checkpoint_id: str | None
     images: tuple[DiskImageOut, ...]
     pin: PinOut | None = None
-
-
-class PointsOut(Document):
-    """Restore points, oldest first, and the targets that could not be read: on them may be more."""
-
-    points: tuple[PointOut, ...]
-    away: tuple[AwayOut, ...]
 
 
 class MoverOut(Document):
@@ -280,8 +219,19 @@ class HealthOut(Document):
     status: str
 
 
+class FaultOut(Document):
+    """What is wrong with one part of a request: in its `body`, `query`, `path` or `header`."""
+
+    place: str
+    name: str
+    detail: str
+
+
 class ProblemOut(BaseModel):
-    """A problem document (RFC 9457); `code` is stable, `retry` says whether the same call may succeed later."""
+    """A problem document (RFC 9457); `code` is stable, `retry` says whether the same call may succeed later.
+
+    Readers ignore members that they do not know.
+    """
 
     type: str
     title: str
@@ -290,6 +240,7 @@ class ProblemOut(BaseModel):
     code: str
     retry: bool
     params: dict[str, str] = {}
+    errors: tuple[FaultOut, ...] = ()
 
 
 def workload_out(workload: Workload) -> WorkloadOut:
@@ -302,20 +253,15 @@ def job_out(job: Job) -> JobOut:
     return JobOut.model_validate(job)
 
 
-def event_out(event: JobEvent) -> JobEventOut:
+def event_out(event: Event) -> EventOut:
     """The document of an event."""
-    return JobEventOut.model_validate(event)
+    return EventOut(**vars(event.about), **{name: value for name, value in vars(event).items() if name != "about"})
 
 
-def point_out(placed: PlacedPoint, pin: Pin | None = None) -> PointOut:
+def point_out(point: RestorePoint, pin: Pin | None = None) -> PointOut:
     """The document of a restore point."""
-    point = vars(placed.point) | {"target": placed.target.name, "pin": pin}
-    return PointOut.model_validate(point)
-
-
-def away_out(away: Away) -> AwayOut:
-    """The document of a target that could not be read."""
-    return AwayOut(target=away.target, code=away.error.code, error=away.error.message)
+    out = PointOut.model_validate(point)
+    return out.model_copy(update={"pin": PinOut.model_validate(pin)}) if pin else out
 
 
 def mover_out(mover: MoverHealth) -> MoverOut:

@@ -5,16 +5,20 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import StreamingResponse
 
+from overkeep.api import streams
 from overkeep.api.asked import TheCaller, TheController
-from overkeep.api.documents import JobEventOut, JobOut, event_out, job_out
+from overkeep.api.documents import EventOut, JobOut, event_out, job_out
+from overkeep.api.sight import Sight
+from overkeep.api.streams import JobSource, LastEventId
 from overkeep.controller.records import Job, JobState
 from overkeep.controller.rights import BACKUP, Caller
 from overkeep.controller.service import Controller
 from overkeep.errors import NotFound
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"])
 
 _LONGEST_WAIT = 25.0
 
@@ -40,10 +44,29 @@ def job_events(
     caller: TheCaller,
     after: Annotated[int, Query(ge=0)] = 0,
     wait: Annotated[float, Query(ge=0, le=_LONGEST_WAIT)] = 0,
-) -> list[JobEventOut]:
+) -> list[EventOut]:
     """Events after `after`; waits up to `wait` seconds for one, not beyond the end of the job."""
     _find(job_id, controller, caller)
-    return [event_out(event) for event in controller.events(job_id, after=after, seconds=wait)]
+    sight = Sight(controller, caller)
+    found = controller.events(job_id, after=after, seconds=wait)
+    return [event_out(event) for event in found if sight.sees(event)]
+
+
+@router.get(
+    "/{job_id}/stream", response_class=StreamingResponse, responses={200: {"content": {"text/event-stream": {}}}}
+)
+def stream_job(
+    job_id: str,
+    request: Request,
+    controller: TheController,
+    caller: TheCaller,
+    after: Annotated[int, Query(ge=0, le=2**62, description="Leave out events up to this number")] = 0,
+    last_event_id: LastEventId = None,
+) -> StreamingResponse:
+    """A job as it goes on (server-sent events), until it is over: `event` has an event, `job` the job as it is now."""
+    _find(job_id, controller, caller)
+    begun = int(last_event_id) if last_event_id is not None else after
+    return streams.serve(request, caller, JobSource(request, caller, job_id=job_id, after=begun))
 
 
 @router.post("/{job_id}/cancel", status_code=202)
@@ -52,7 +75,7 @@ def cancel_job(job_id: str, controller: TheController, caller: TheCaller) -> Job
     job = _find(job_id, controller, caller)
     for vm in job.vms:
         caller.require(BACKUP, vm.vm_id, act="cancel the job of", vm_name=vm.vm_name)
-    return job_out(controller.cancel(job))
+    return job_out(controller.cancel(job, caller=caller.name))
 
 
 @router.post("/{job_id}/retry", status_code=202)
@@ -63,7 +86,7 @@ def retry_job(job_id: str, response: Response, controller: TheController, caller
         if vm.state is not JobState.SUCCEEDED:
             caller.require(BACKUP, vm.vm_id, act="back up", vm_name=vm.vm_name)
     again = controller.retry_backup(job, caller=caller.name)
-    response.headers["Location"] = f"/v1/jobs/{again.id}"
+    response.headers["Location"] = f"/api/v1/jobs/{again.id}"
     return job_out(again)
 
 

@@ -17,7 +17,7 @@ from overkeep.controller.rights import Caller
 from overkeep.controller.service import Controller
 from overkeep.errors import NotFound
 
-router = APIRouter(prefix="/v1/policies", tags=["policies"])
+router = APIRouter(prefix="/api/v1/policies", tags=["policies"])
 
 Days = Annotated[int, Query(ge=1, le=3660, description="How many days are looked ahead")]
 
@@ -33,7 +33,7 @@ def list_policies(controller: TheController, caller: TheCaller) -> list[PolicyOu
 def create_policy(asked: PolicyIn, response: Response, controller: TheController, caller: TheCaller) -> PolicyOut:
     """Make a policy; for administrators."""
     caller.require_admin("make policies of")
-    made = controller.policies.create(policy_value(asked))
+    made = controller.policies.create(policy_value(asked), caller=caller.name)
     return _answer(response, made)
 
 
@@ -69,14 +69,14 @@ def change_policy(
     """Write a policy anew; for administrators. `If-Match` names the version that is changed."""
     caller.require_admin("change policies of")
     known = _of_version(find_policy(policy, controller, caller), version)
-    return _answer(response, controller.policies.update(known, policy_value(asked)))
+    return _answer(response, controller.policies.update(known, policy_value(asked), caller=caller.name))
 
 
 @router.delete("/{policy}", status_code=204)
 def delete_policy(policy: str, controller: TheController, caller: TheCaller) -> None:
     """Remove a policy that no workload has; for administrators."""
     caller.require_admin("delete policies of")
-    controller.policies.delete(find_policy(policy, controller, caller))
+    controller.policies.delete(find_policy(policy, controller, caller), caller=caller.name)
 
 
 def find_policy(name: str, controller: Controller, caller: Caller) -> StoredPolicy:

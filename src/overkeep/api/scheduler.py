@@ -13,7 +13,7 @@ from overkeep.controller.records import Workload
 from overkeep.controller.rights import Caller
 from overkeep.controller.service import Controller
 
-router = APIRouter(prefix="/v1", tags=["scheduler"])
+router = APIRouter(prefix="/api/v1", tags=["scheduler"])
 
 
 @router.get("/scheduler")
@@ -26,7 +26,7 @@ def show_scheduler(controller: TheController, caller: TheCaller) -> SchedulerOut
 def pause_scheduler(controller: TheController, caller: TheCaller) -> SchedulerOut:
     """Plan no runs at all; those that run go on. For administrators."""
     caller.require_admin("pause the scheduler of")
-    controller.policies.pause_all()
+    controller.policies.pause_all(caller=caller.name)
     return _scheduler(controller, caller)
 
 
@@ -34,7 +34,7 @@ def pause_scheduler(controller: TheController, caller: TheCaller) -> SchedulerOu
 def resume_scheduler(controller: TheController, caller: TheCaller) -> SchedulerOut:
     """Plan runs again; those left out meanwhile are not made up for. For administrators."""
     caller.require_admin("resume the scheduler of")
-    controller.policies.resume_all()
+    controller.policies.resume_all(caller=caller.name)
     return _scheduler(controller, caller)
 
 
@@ -49,19 +49,21 @@ def set_policy(workload: str, asked: GivenPolicyIn, controller: TheController, c
     """Give a workload a policy that the caller may see, or none; its runs count from now on."""
     found = _mine(workload, controller, caller, act="plan backups of")
     policy = find_policy(asked.policy, controller, caller) if asked.policy is not None else None
-    return planned_out(controller.policies.give(found, policy))
+    return planned_out(controller.policies.give(found, policy, caller=caller.name))
 
 
 @router.post("/workloads/{workload}/pause")
 def pause_workload(workload: str, controller: TheController, caller: TheCaller) -> PlannedOut:
     """Plan no runs of a workload."""
-    return planned_out(controller.policies.pause(_mine(workload, controller, caller, act="pause backups of")))
+    found = _mine(workload, controller, caller, act="pause backups of")
+    return planned_out(controller.policies.pause(found, caller=caller.name))
 
 
 @router.post("/workloads/{workload}/resume")
 def resume_workload(workload: str, controller: TheController, caller: TheCaller) -> PlannedOut:
     """Plan its runs again; those left out meanwhile are not made up for."""
-    return planned_out(controller.policies.resume(_mine(workload, controller, caller, act="resume backups of")))
+    found = _mine(workload, controller, caller, act="resume backups of")
+    return planned_out(controller.policies.resume(found, caller=caller.name))
 
 
 @router.get("/workloads/{workload}/retention")

@@ -9,7 +9,7 @@ from overkeep import __version__
 from overkeep.api.asked import TheBackend, TheCaller, TheController
 from overkeep.api.documents import HealthOut, LeftoverOut, MoverOut, leftover_out, mover_out
 
-router = APIRouter(prefix="/v1", tags=["service"])
+router = APIRouter(prefix="/api/v1", tags=["service"])
 
 
 @router.get("/health")

@@ -3,30 +3,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 
 from fastapi import APIRouter, Response
 
 from overkeep.api.asked import TheCaller, TheController
-from overkeep.api.documents import (
-    GivenTargetIn,
-    JobOut,
-    MovedOut,
-    SnapshotIn,
-    StayOut,
-    WorkloadIn,
-    WorkloadOut,
-    away_out,
-    job_out,
-    workload_out,
-)
+from overkeep.api.documents import JobOut, SnapshotIn, WorkloadIn, WorkloadOut, job_out, workload_out
 from overkeep.controller.records import Member, Workload
 from overkeep.controller.rights import BACKUP, Caller
 from overkeep.controller.service import Controller
 from overkeep.errors import NotFound
 
-router = APIRouter(prefix="/v1/workloads", tags=["workloads"])
+router = APIRouter(prefix="/api/v1/workloads", tags=["workloads"])
 
 
 @router.get("")
@@ -41,8 +29,7 @@ def create_workload(asked: WorkloadIn, controller: TheController, caller: TheCal
     members = controller.members(asked.vms, known=caller.knows)
     require_backup(members, caller, act="make a workload of")
     ids = [member.vm_id for member in members]
-    made = controller.create_workload(asked.name, ids, target=asked.target, description=asked.description)
-    return workload_out(made)
+    return workload_out(controller.create_workload(asked.name, ids, description=asked.description, caller=caller.name))
 
 
 @router.get("/{workload}")
@@ -53,32 +40,12 @@ def show_workload(workload: str, controller: TheController, caller: TheCaller) -
 
 @router.put("/{workload}")
 def change_workload(workload: str, asked: WorkloadIn, controller: TheController, caller: TheCaller) -> WorkloadOut:
-    """Write name, description and members anew, and the target if it is given."""
+    """Write name, description and members anew."""
     found = find_workload(workload, controller, caller)
     members = controller.members(asked.vms, known=caller.knows)
     require_backup((*found.members, *members), caller, act="change the workload of")
     changed = replace(found, name=asked.name, description=asked.description, members=members)
-    if asked.target is not None:
-        changed = replace(changed, target=controller.ports.targets.get(asked.target).name)
-    return workload_out(controller.update_workload(changed))
-
-
-@router.put("/{workload}/target")
-def set_target(workload: str, asked: GivenTargetIn, controller: TheController, caller: TheCaller) -> MovedOut:
-    """Back a workload up to another target from its next job on, which makes full backups.
-
-    Its points stay where they are, can be restored from there, and count for its retention.
-    """
-    found = find_workload(workload, controller, caller)
-    require_backup(found.members, caller, act="choose the target of")
-    moved = controller.set_target(found, asked.target)
-    left = controller.points.left_on(moved)
-    counts = Counter(placed.target.name for placed in left.points)
-    return MovedOut(
-        workload=workload_out(moved),
-        stay=tuple(StayOut(target=target, points=count) for target, count in sorted(counts.items())),
-        away=tuple(away_out(away) for away in left.away),
-    )
+    return workload_out(controller.update_workload(changed, caller=caller.name))
 
 
 @router.delete("/{workload}", status_code=204)
@@ -86,7 +53,7 @@ def delete_workload(workload: str, controller: TheController, caller: TheCaller)
     """Forget a workload; its restore points stay on the target."""
     found = find_workload(workload, controller, caller)
     require_backup(found.members, caller, act="delete the workload of")
-    controller.delete_workload(found)
+    controller.delete_workload(found, caller=caller.name)
 
 
 @router.post("/{workload}/snapshots", status_code=202)
@@ -97,7 +64,7 @@ def back_up(
     found = find_workload(workload, controller, caller)
     require_backup(found.members, caller, act="back up")
     job = controller.start_backup(found, caller=caller.name, full=asked.full)
-    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    response.headers["Location"] = f"/api/v1/jobs/{job.id}"
     return job_out(job)
 
 

@@ -4,21 +4,21 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, TypeVar
 
 import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from overkeep.api.documents import JobEventOut, JobOut, ProblemOut
-from overkeep.cli import session
+from overkeep.api.documents import JobOut, ProblemOut
+from overkeep.cli import session, sse
 from overkeep.cli.exits import ControllerUnreachable, Problem
 from overkeep.cli.session import Session
-from overkeep.errors import ConfigError
+from overkeep.errors import ConfigError, OverkeepError
 
 CONNECT_TIMEOUT = 5.0
 ANSWER_TIMEOUT = 60.0
-_EVENT_WAIT = 2.0
 _Document = TypeVar("_Document")
 
 
@@ -70,15 +70,23 @@ class Client:
 
     def job(self, job_id: str) -> JobOut:
         """One job."""
-        return self.get(f"/v1/jobs/{job_id}", JobOut)
+        return self.get(f"/api/v1/jobs/{job_id}", JobOut)
 
-    def events(self, job_id: str, *, after: int) -> list[JobEventOut]:
-        """Events of a job after a number, waiting a moment for one."""
-        return self.get(f"/v1/jobs/{job_id}/events", list[JobEventOut], after=after, wait=_EVENT_WAIT)
+    def stream(self, path: str, *, number: str = "", **query: Any) -> Iterator[sse.Message]:
+        """The messages of a stream, from the one after `number` on, until the controller ends it."""
+        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": number} if number else {})
+        try:
+            with self._http.stream("GET", path, params=_given(query), headers=headers) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise self._problem(answer)
+                yield from sse.messages(answer.iter_lines())
+        except httpx.TransportError as error:
+            raise self._unreachable(str(error) or type(error).__name__) from error
 
     def cancel(self, job_id: str) -> JobOut:
         """Ask a job to end."""
-        return self.post(f"/v1/jobs/{job_id}/cancel", JobOut)
+        return self.post(f"/api/v1/jobs/{job_id}/cancel", JobOut)
 
     def _read(self, kind: type[_Document], method: str, path: str, **options: Any) -> _Document:
         answer = self._call(method, path, **options)
@@ -92,13 +100,16 @@ class Client:
             answer = self._http.request(method, path, **options)
         except httpx.TransportError as error:
             raise self._unreachable(str(error) or type(error).__name__) from error
-        if answer.is_success:
-            return answer
+        if not answer.is_success:
+            raise self._problem(answer)
+        return answer
+
+    def _problem(self, answer: httpx.Response) -> OverkeepError:
         try:
             told = ProblemOut.model_validate_json(answer.content)
-        except ValidationError as error:
-            raise self._unreachable(f"status {answer.status_code}, without a reason") from error
-        raise Problem(detail=told.detail, code=told.code, status=told.status, retry=told.retry)
+        except ValidationError:
+            return self._unreachable(f"status {answer.status_code}, without a reason")
+        return Problem(detail=told.detail, code=told.code, status=told.status, retry=told.retry)
 
     def _unreachable(self, reason: str) -> ControllerUnreachable:
         return ControllerUnreachable(url=self._session.controller, reason=reason)

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from overkeep.api.documents import JobEventOut, JobOut
+from overkeep.api.documents import EventOut, JobOut
 from overkeep.cli import exits, output
 from overkeep.cli.client import Client
 from overkeep.cli.exits import ControllerUnreachable
@@ -23,7 +23,7 @@ PATIENCE = 60.0  # seconds for a controller that is being restarted
 _LINE_EVERY = 3.0
 _RETRY_PAUSE = 1.0
 
-Show = Callable[[JobOut, list[JobEventOut]], None]
+Show = Callable[[JobOut, list[EventOut]], None]
 
 
 class LostSight(ControllerUnreachable):
@@ -74,22 +74,26 @@ def _cancel(client: Client, job: JobOut, show: Show) -> JobOut:
 
 
 def _until_over(client: Client, job: JobOut, show: Show) -> JobOut:
-    after = 0
+    number, events = "", []  # type: str, list[EventOut]
     last_answer = time.monotonic()
     while True:
+        reason = "its stream ended"
         try:
-            events = client.events(job.id, after=after)
-            job = client.job(job.id)
-            last_answer = time.monotonic()
+            for message in client.stream(f"/api/v1/jobs/{job.id}/stream", number=number):
+                number, last_answer = message.number, time.monotonic()
+                if message.kind == "event":
+                    events.append(EventOut.model_validate_json(message.data))
+                    continue
+                job = JobOut.model_validate_json(message.data)
+                show(job, events)
+                events = []
+                if JobState(job.state).over:
+                    return job
         except ControllerUnreachable as error:
-            if time.monotonic() - last_answer > PATIENCE:
-                raise LostSight(reason=error.fields["reason"], job=job.id) from error
-            time.sleep(_RETRY_PAUSE)
-            continue
-        after = events[-1].seq if events else after
-        show(job, events)
-        if JobState(job.state).over:
-            return job
+            reason = error.fields["reason"]
+        if time.monotonic() - last_answer > PATIENCE:  # it is being restarted, or gone
+            raise LostSight(reason=reason, job=job.id)
+        time.sleep(_RETRY_PAUSE)
 
 
 def _summary(job: JobOut) -> None:
@@ -110,7 +114,7 @@ def _shown(*, quiet: bool) -> Iterator[Show]:
         yield _Lines().show
 
 
-def _show_live(live: Live, job: JobOut, events: list[JobEventOut]) -> None:
+def _show_live(live: Live, job: JobOut, events: list[EventOut]) -> None:
     for event in events:
         live.console.print(Text(_event_line(event)))
     shown = Table(box=None, pad_edge=False, show_header=False)
@@ -128,7 +132,7 @@ class _Lines:
         self._written = time.monotonic()
         self._last = ""
 
-    def show(self, job: JobOut, events: list[JobEventOut]) -> None:
+    def show(self, job: JobOut, events: list[EventOut]) -> None:
         for event in events:
             output.say(_event_line(event))
         if time.monotonic() - self._written < _LINE_EVERY:
@@ -142,6 +146,6 @@ class _Lines:
         self._written = time.monotonic()
 
 
-def _event_line(event: JobEventOut) -> str:
+def _event_line(event: EventOut) -> str:
     level = "" if event.level == "info" else f"{event.level}: "
     return f"{event.time:%H:%M:%S} {level}{event.text}"

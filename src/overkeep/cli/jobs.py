@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from overkeep.api.documents import JobEventOut, JobOut
+from overkeep.api.documents import EventOut, JobOut
 from overkeep.cli import exits, output
 from overkeep.cli.client import Client
 from overkeep.cli.follow import follow
@@ -26,7 +26,7 @@ def list_(
 ) -> None:
     """List the newest jobs."""
     with Client() as client:
-        found = client.get("/v1/jobs", list[JobOut], limit=limit)
+        found = client.get("/api/v1/jobs", list[JobOut], limit=limit)
     if as_json:
         output.documents(found)
         return
@@ -39,7 +39,7 @@ def show(job: JobId, as_json: AsJson = False) -> None:
     """Show a job with its VMs, disks and events."""
     with Client() as client:
         found = client.job(job)
-        events = client.get(f"/v1/jobs/{job}/events", list[JobEventOut])
+        events = client.get(f"/api/v1/jobs/{job}/events", list[EventOut])
     if as_json:
         output.documents(found)
         return
@@ -77,7 +77,7 @@ def cancel(job: JobId, no_wait: NoWait = False, as_json: AsJson = False) -> int:
 def retry(job: JobId, no_wait: NoWait = False, as_json: AsJson = False) -> int:
     """Back up once more the VMs of an ended backup that did not succeed."""
     with Client() as client:
-        again = client.post(f"/v1/jobs/{job}/retry", JobOut)
+        again = client.post(f"/api/v1/jobs/{job}/retry", JobOut)
         if no_wait:
             output.documents(again) if as_json else output.say(again.id)
             return exits.OK

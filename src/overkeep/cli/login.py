@@ -38,7 +38,7 @@ def login(
         token="",
     )
     with Client(known) as client:
-        client.get("/v1/health", HealthOut)
+        client.get("/api/v1/health", HealthOut)
     token = access.login(engine, known.engine_ca, username=username, password=_password(password_file))
     session.save(known.model_copy(update={"token": token}))
     output.say(f"Logged in as {username}.")

@@ -12,7 +12,7 @@ import typer
 from pydantic import ValidationError
 
 from overkeep import __version__
-from overkeep.cli import admin, exits, jobs, login, output, points, policies, scheduler, session, targets, workloads
+from overkeep.cli import admin, events, exits, jobs, login, output, points, policies, scheduler, session, workloads
 from overkeep.errors import OverkeepError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
@@ -25,9 +25,8 @@ app.add_typer(scheduler.app, name="scheduler")
 app.command()(points.points)
 app.command()(points.restore)
 app.add_typer(points.app, name="point")
-app.command()(targets.targets)
-app.add_typer(targets.app, name="target")
 app.add_typer(jobs.app, name="job")
+app.command()(events.events)
 app.command()(admin.movers)
 app.add_typer(admin.app, name="admin")
 

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
-from overkeep.api.documents import JobOut, PinIn, PointOut, PointsOut, RestoreIn
-from overkeep.cli import exits, output
+from overkeep.api.documents import JobOut, PinIn, PointOut, RestoreIn
+from overkeep.cli import output
 from overkeep.cli.client import Client
 from overkeep.cli.follow import follow
 from overkeep.cli.output import AsJson
@@ -22,24 +21,18 @@ app = typer.Typer(no_args_is_help=True, help="One restore point.")
 def points(
     workload: Annotated[str | None, typer.Option(help="Only of this workload.")] = None,
     vm: Annotated[str | None, typer.Option(help="Only of this VM, by name or id.")] = None,
-    target: Annotated[str | None, typer.Option(help="Only on this target.")] = None,
     as_json: AsJson = False,
-) -> int:
-    """List the restore points of all targets, oldest first. Fails, after the others, when a target cannot be read."""
+) -> None:
+    """List the restore points, oldest first."""
     with Client() as client:
-        answer = client.get("/v1/points", PointsOut, workload=workload, vm=vm, target=target)
-    output.documents(answer.points) if as_json else _show(answer.points)
-    for away in answer.away:
-        output.complain(f"overkeep: Points on target {away.target} are not shown: {away.error}")
-    return exits.FAILED if answer.away else exits.OK
-
-
-def _show(found: Sequence[PointOut]) -> None:
+        found = client.get("/api/v1/points", list[PointOut], workload=workload, vm=vm)
+    if as_json:
+        output.documents(found)
+        return
     rows = [
         (
             point.id,
             point.vm_name,
-            point.target,
             f"{point.created:%Y-%m-%d %H:%M:%S}Z",
             point.mode,
             str(len(point.images)),
@@ -48,12 +41,11 @@ def _show(found: Sequence[PointOut]) -> None:
         )
         for point in found
     ]
-    output.table(("POINT", "VM", "TARGET", "CREATED", "MODE", "DISKS", "STORED", "PINNED"), rows)
+    output.table(("POINT", "VM", "CREATED", "MODE", "DISKS", "STORED", "PINNED"), rows)
 
 
 Point = Annotated[str, typer.Argument(metavar="POINT", help="Id of the restore point.")]
 OfVm = Annotated[str | None, typer.Option("--vm", help="Which VM, when the point's id is that of several.")]
-OnTarget = Annotated[str | None, typer.Option("--target", help="Which target, when the point was copied to several.")]
 
 
 @app.command()
@@ -61,20 +53,19 @@ def pin(
     point: Point,
     reason: Annotated[str, typer.Option(help="Why it must stay; shown wherever the point is.")],
     vm: OfVm = None,
-    target: OnTarget = None,
     as_json: AsJson = False,
 ) -> None:
     """Let a restore point stay, whatever its policy says, until it is unpinned."""
     with Client() as client:
-        pinned = client.put(f"/v1/points/{point}/pin", PointOut, PinIn(reason=reason), vm=vm, target=target)
+        pinned = client.put(f"/api/v1/points/{point}/pin", PointOut, PinIn(reason=reason), vm=vm)
     output.documents(pinned) if as_json else output.say(f"Restore point {pinned.id} of {pinned.vm_name} is pinned.")
 
 
 @app.command()
-def unpin(point: Point, vm: OfVm = None, target: OnTarget = None) -> None:
+def unpin(point: Point, vm: OfVm = None) -> None:
     """Let a restore point go as its policy says: for who pinned it and for administrators."""
     with Client() as client:
-        client.delete(f"/v1/points/{point}/pin", vm=vm, target=target)
+        client.delete(f"/api/v1/points/{point}/pin", vm=vm)
     output.say(f"Restore point {point} is no longer pinned.")
 
 
@@ -82,18 +73,17 @@ def unpin(point: Point, vm: OfVm = None, target: OnTarget = None) -> None:
 def delete(
     point: Point,
     vm: OfVm = None,
-    target: OnTarget = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")] = False,
     no_wait: NoWait = False,
     as_json: AsJson = False,
 ) -> int:
     """Delete a restore point, wherever it is in its chain; the other points stay as they are."""
     with Client() as client:
-        found = client.get(f"/v1/points/{point}", PointOut, vm=vm, target=target)
+        found = client.get(f"/api/v1/points/{point}", PointOut, vm=vm)
         if not yes:
             of = f"{found.vm_name} as it was at {output.instant(found.created)}"
             typer.confirm(f"Delete restore point {found.id} of {of} for good?", abort=True, err=True)
-        job = client.begin_delete(f"/v1/points/{point}", vm=vm, target=found.target)
+        job = client.begin_delete(f"/api/v1/points/{point}", vm=vm)
         if no_wait:
             output.documents(job) if as_json else output.say(job.id)
             return 0
@@ -104,7 +94,6 @@ def restore(  # noqa: PLR0913 - the options of a command
     point: Point,
     name: Annotated[str, typer.Option(help="Name of the new VM.")],
     vm: OfVm = None,
-    target: OnTarget = None,
     cluster: Annotated[str | None, typer.Option(help="Cluster of the new VM; else that of the old one.")] = None,
     storage_domain: Annotated[str | None, typer.Option(help="Storage domain of all disks; else the old ones.")] = None,
     disk: Annotated[list[str] | None, typer.Option(help="Only this disk, by name or id; several times.")] = None,
@@ -117,7 +106,6 @@ def restore(  # noqa: PLR0913 - the options of a command
     asked = RestoreIn(
         point=point,
         vm=vm,
-        target=target,
         name=name,
         cluster=cluster,
         storage_domain=storage_domain,
@@ -126,7 +114,7 @@ def restore(  # noqa: PLR0913 - the options of a command
         disks=tuple(disk) if disk else None,
     )
     with Client() as client:
-        job = client.post("/v1/restores", JobOut, asked)
+        job = client.post("/api/v1/restores", JobOut, asked)
         if no_wait:
             output.documents(job) if as_json else output.say(job.id)
             return 0

@@ -39,7 +39,7 @@ def create(
     """Make a policy; give it to workloads with `overkeep workload set-policy`."""
     asked = _applied(options, PolicyIn(name=name))
     with Client() as client:
-        made = client.post("/v1/policies", PolicyOut, asked)
+        made = client.post("/api/v1/policies", PolicyOut, asked)
     output.documents(made) if as_json else output.say(f"Policy {made.name} is made.")
 
 
@@ -47,7 +47,7 @@ def create(
 def list_(as_json: AsJson = False) -> None:
     """List the policies."""
     with Client() as client:
-        found = client.get("/v1/policies", list[PolicyOut])
+        found = client.get("/api/v1/policies", list[PolicyOut])
     if as_json:
         output.documents(found)
     else:
@@ -105,7 +105,7 @@ def preview(
     """Show what a year of a policy keeps, or what it would do to a workload now; nothing is removed."""
     with Client() as client:
         if workload is not None:
-            path = f"/v1/workloads/{quote(workload, safe='')}/retention"
+            path = f"/api/v1/workloads/{quote(workload, safe='')}/retention"
             _show_marks(client.get(path, list[VmMarksOut], policy=policy), as_json=as_json)
             return
         seen = client.get(f"{_path(policy)}/preview", ForesightOut, days=days)
@@ -140,7 +140,7 @@ def _applied(options: PolicyOptions, before: PolicyIn) -> PolicyIn:
 
 
 def _path(policy: str) -> str:
-    return f"/v1/policies/{quote(policy, safe='')}"
+    return f"/api/v1/policies/{quote(policy, safe='')}"
 
 
 def _why(mark: MarkOut) -> str:

@@ -17,21 +17,21 @@ app = typer.Typer(no_args_is_help=True, help="The scheduler: what runs next, and
 def status(as_json: AsJson = False) -> None:
     """Show what is planned for each workload."""
     with Client() as client:
-        _show(client.get("/v1/scheduler", SchedulerOut), as_json=as_json)
+        _show(client.get("/api/v1/scheduler", SchedulerOut), as_json=as_json)
 
 
 @app.command()
 def pause(as_json: AsJson = False) -> None:
     """Plan no runs of any workload; those that run go on."""
     with Client() as client:
-        _show(client.post("/v1/scheduler/pause", SchedulerOut), as_json=as_json)
+        _show(client.post("/api/v1/scheduler/pause", SchedulerOut), as_json=as_json)
 
 
 @app.command()
 def resume(as_json: AsJson = False) -> None:
     """Plan runs again; those left out meanwhile are not made up for."""
     with Client() as client:
-        _show(client.post("/v1/scheduler/resume", SchedulerOut), as_json=as_json)
+        _show(client.post("/api/v1/scheduler/resume", SchedulerOut), as_json=as_json)
 
 
 def _show(found: SchedulerOut, *, as_json: bool) -> None:

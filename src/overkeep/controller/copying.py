@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 
+from overkeep.controller.events import Kind
 from overkeep.controller.exposure import Exposure, lost
 from overkeep.controller.records import DiskProgress, Held, HeldKind
 from overkeep.controller.steps import PASSING, JobCancelled, Watch
@@ -105,7 +106,8 @@ def _copy(group: _Copying, task: Task) -> CopyResult:
             # A mover that takes no order has been waited for already, and the Manager would choose the same host.
             if not error.retry or isinstance(error, MoverUnreachable) or left == 0 or group.gave_up.is_set():
                 raise
-            _warn(group, f"Disk {task.progress.name!r} is copied again: {error.fields.get('reason', error)}")
+            text = f"Disk {task.progress.name!r} is copied again: {error.fields.get('reason', error)}"
+            group.exposure.tell(Kind.DISK_COPIED_AGAIN, text, disk_id=task.disk_id, code=error.code)
             if error.code in _DEAD_TICKET:
                 dead = transfer
         group.watch.pause(group.watch.ports.patience.poll)
@@ -130,7 +132,8 @@ def _part_with(group: _Copying, task: Task, dead: Transfer) -> None:
     try:
         group.watch.until(noticed, seconds=group.watch.ports.patience.ticket, act=act, what=dead.id)
     except NotReadyInTime:
-        _warn(group, f"The Manager did not notice that access to disk {task.progress.name!r} was lost; it is closed")
+        text = f"The Manager did not notice that access to disk {task.progress.name!r} was lost; it is closed"
+        exposure.tell(Kind.DISK_ACCESS_LOST, text, disk_id=task.disk_id)
         for item in exposure.held(HeldKind.TRANSFER):
             if item.ref == dead.id:
                 exposure.end_transfer(item, success=task.request.upload)
@@ -225,10 +228,6 @@ def _follow(group: _Copying, task: Task, mover: Mover, status: OrderStatus) -> O
                 raise CopyFailed(disk=name, cause=error.code, reason=error.message, retry=True) from error
             group.watch.pause(patience.poll)
     return status
-
-
-def _warn(group: _Copying, text: str) -> None:
-    group.watch.ports.store.jobs.add_event(group.watch.job_id, "warning", text)
 
 
 def _show(group: _Copying, task: Task, status: OrderStatus) -> None:

@@ -5,17 +5,16 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
 
+from overkeep.controller.events import Kind
 from overkeep.controller.exposure import Exposure
 from overkeep.controller.ports import Ports
 from overkeep.controller.records import HeldKind, Job, JobKind
 from overkeep.controller.release import watch_release
 from overkeep.controller.steps import PASSING, State, cancelled, failed, outcome
-from overkeep.controller.target import Target
-from overkeep.controller.targets import PlacedPoint
 from overkeep.errors import OverkeepError
+from overkeep.model.points import RestorePoint
 from overkeep.model.retention import Candidate, Mark, Retention, decide
 from overkeep.mover.api import Mover
 from overkeep.mover.errors import MoverUnreachable
@@ -44,69 +43,52 @@ class MergeFailed(OverkeepError):
     status = 502
 
 
-def marks(ports: Ports, placed: Sequence[PlacedPoint], retention: Retention, *, now: dt.datetime) -> tuple[Mark, ...]:
-    """What a retention decides about the points of one VM, wherever they lie, with what holds some of them.
+def marks(
+    ports: Ports, points: tuple[RestorePoint, ...], retention: Retention, *, now: dt.datetime
+) -> tuple[Mark, ...]:
+    """What a retention decides about the points of one VM, with what holds some of them."""
+    candidates = (Candidate(id=point.id, created=point.created) for point in points)
+    return decide(candidates, retention, now=now, held=holds(ports, points))
 
-    A point that lies on several targets, because a tree was copied, counts once.
-    """
-    candidates = {one.point.id: Candidate(id=one.point.id, created=one.point.created) for one in placed}
-    return decide(candidates.values(), retention, now=now, held=holds(ports, placed))
 
-
-def holds(ports: Ports, placed: Sequence[PlacedPoint]) -> Mapping[str, str]:
+def holds(ports: Ports, points: tuple[RestorePoint, ...]) -> Mapping[str, str]:
     """Why points must stay whatever a retention says, by point."""
-    vms = {(one.point.workload_id, one.point.vm_id) for one in placed}
+    vms = {(point.workload_id, point.vm_id) for point in points}
     restored = {
         job.request["point_id"]: f"job {job.id} restores it"
         for job in _restores(ports)
         if (job.request["workload_id"], job.request["vm_id"]) in vms
     }
-    pins = {one.point.id: pin for one in placed if (pin := one.target.repository.pin(one.point))}
-    return restored | {point_id: f"pinned: {pin.reason}" for point_id, pin in pins.items()}
+    pins = {point.id: ports.repository.pin(point) for point in points}
+    return restored | {point_id: f"pinned: {pin.reason}" for point_id, pin in pins.items() if pin}
 
 
 def expire(ports: Ports, workload_id: str, vm_id: str, *, retention: Retention, now: dt.datetime) -> tuple[Mark, ...]:
     """End the points that a retention does not keep, oldest first; their images stay. May be repeated.
 
-    The points on all targets that the workload had count together. Nothing is removed when it is not known for sure
-    what is there. Raises `RetentionWaits`, and the errors of the targets.
+    Nothing is removed when it is not known for sure what is there. Raises `RetentionWaits`, and the errors of the
+    target.
     """
     if retention.keeps_all:
         return ()
-    placed = _points_of(ports, workload_id, vm_id)
-    gone = [mark for mark in marks(ports, placed, retention, now=now) if not mark.kept]
+    damaged = ports.repository.damaged(workload_id, vm_id)
+    points = ports.repository.points(workload_id, vm_id)
+    gone = [mark for mark in marks(ports, points, retention, now=now) if not mark.kept]
     if not gone:
         return ()
-    require_unread(ports, workload_id, vm_id, vm_name=placed[-1].point.vm_name)
-    return tuple(mark for mark in reversed(gone) if _ended(placed, mark))[::-1]
+    name = points[-1].vm_name
+    if damaged:
+        raise RetentionWaits(vm=name, reason=f"the manifest of point {damaged[0].point_id} cannot be read")
+    require_unread(ports, workload_id, vm_id, vm_name=name)
+    return tuple(mark for mark in reversed(gone) if _ended(ports, workload_id, vm_id, mark))[::-1]
 
 
-def _points_of(ports: Ports, workload_id: str, vm_id: str) -> list[PlacedPoint]:
-    """All points of a VM; raise when a target cannot be read or a manifest is damaged."""
-    found = []
-    for target in ports.targets.had_by(workload_id):
-        points, damaged = ports.targets.ask(
-            target, lambda one: (one.repository.points(workload_id, vm_id), one.repository.damaged(workload_id, vm_id))
-        )
-        found += [PlacedPoint(point=point, target=target) for point in points]
-        if damaged:
-            name = points[-1].vm_name if points else vm_id
-            raise RetentionWaits(vm=name, reason=f"the manifest of point {damaged[0].point_id} cannot be read")
-    return sorted(found, key=lambda one: (one.point.created, one.point.id))
-
-
-def _ended(placed: Sequence[PlacedPoint], mark: Mark) -> bool:
-    """End a point wherever it lies; False when nothing of it was ended."""
-    ended = False
-    for one in placed:
-        if one.point.id == mark.id:
-            one.target.ready()
-            try:
-                one.target.repository.remove_point(one.point.workload_id, one.point.vm_id, point_id=mark.id)
-            except PointPinned:  # since it was decided
-                continue
-            ended = True
-    return ended
+def _ended(ports: Ports, workload_id: str, vm_id: str, mark: Mark) -> bool:
+    try:
+        ports.repository.remove_point(workload_id, vm_id, point_id=mark.id)
+    except PointPinned:  # since it was decided
+        return False
+    return True
 
 
 def require_unread(ports: Ports, workload_id: str, vm_id: str, *, vm_name: str) -> None:
@@ -120,8 +102,10 @@ def _restores(ports: Ports) -> Iterator[Job]:
     return (job for job in ports.store.jobs.all(live=True, limit=1000) if job.kind is JobKind.RESTORE)
 
 
-def without_failing(exposure: Exposure, act: Callable[[], None], *, otherwise: str) -> None:
-    """Run what follows when there is no way back; a failure is a warning of the job, which begins with `otherwise`."""
+def without_failing(
+    exposure: Exposure, act: Callable[[], None], *, otherwise: str, kind: Kind = Kind.POINT_STAYS
+) -> None:
+    """Run what follows when there is no way back; a failure is an event of `kind`, which begins with `otherwise`."""
 
     def tried() -> State:
         act()
@@ -131,47 +115,27 @@ def without_failing(exposure: Exposure, act: Callable[[], None], *, otherwise: s
     result = outcome(tried, job_id=job_id)
     if failed(result):
         why = "the job was cancelled" if cancelled(result) else result["error"]
-        told = {"vm_id": exposure.vm_id, "code": result["code"]}
-        exposure.ports.store.jobs.add_event(job_id, "warning", f"{otherwise}: {why}", **told)
+        exposure.tell(kind, f"{otherwise}: {why}", code=result["code"])
 
 
-def merge_away(
-    exposure: Exposure,
-    workload_id: str,
-    *,
-    targets: Callable[[], Sequence[Target]],
-    host_id: Callable[[], str],
-) -> None:
-    """Merge the images of ended points of a VM away, on each of `targets`.
-
-    Where that fails it is told, and the next backup does it; what fails on one target does not keep it from the others.
-    """
-
-    def on(target: Target) -> None:
-        for done in Merging(exposure, workload_id, target=target, host_id=host_id()).run():
-            text = f"{len(done.removed)} images of removed restore points were merged away"
-            told = {"moved": done.moved, "freed": done.freed, "vm_id": exposure.vm_id}
-            exposure.ports.store.jobs.add_event(exposure.watch.job_id, "info", text, **told)
+def merge_away(exposure: Exposure, workload_id: str, *, host_id: Callable[[], str]) -> None:
+    """Merge the images of ended points of a VM away; where that fails it is told, and the next backup does it."""
 
     def act() -> None:
-        for target in targets():
-            without_failing(exposure, partial(on, target), otherwise=otherwise)
+        for done in Merging(exposure, workload_id, host_id=host_id()).run():
+            text = f"{len(done.removed)} images of removed restore points were merged away"
+            exposure.tell(Kind.POINT_MERGED, text, moved=done.moved, freed=done.freed)
 
-    otherwise = "Images of removed restore points stay until the next backup"
-    without_failing(exposure, act, otherwise=otherwise)
+    without_failing(exposure, act, otherwise="Images of removed restore points stay until the next backup")
 
 
 class Merging:
-    """Has a mover merge away what removed points of a VM left on a target.
+    """Has a mover merge away what removed points of a VM left. May be repeated: what is merged is not merged again."""
 
-    May be repeated: what is merged is not merged again.
-    """
-
-    def __init__(self, exposure: Exposure, workload_id: str, *, target: Target, host_id: str) -> None:
+    def __init__(self, exposure: Exposure, workload_id: str, *, host_id: str) -> None:
         self._exposure = exposure
         self._ports = exposure.ports
         self._workload_id = workload_id
-        self._target = target
         self._host_id = host_id  # where it is done best; empty when the VM runs nowhere
 
     def run(self) -> tuple[MergeResult, ...]:
@@ -188,13 +152,10 @@ class Merging:
             raise
 
     def _merge_all(self) -> tuple[MergeResult, ...]:
-        vm_id = self._exposure.vm_id
-        found = self._ports.targets.ask(
-            self._target, lambda one: one.repository.unnamed_images(self._workload_id, vm_id)
-        )
+        found = self._ports.repository.unnamed_images(self._workload_id, self._exposure.vm_id)
         if not found:
             return ()
-        require_unread(self._ports, self._workload_id, vm_id, vm_name=vm_id)
+        require_unread(self._ports, self._workload_id, self._exposure.vm_id, vm_name=self._exposure.vm_id)
         host_id, mover = self._mover()
         return tuple(self._merge(disk_id, images, host_id, mover) for disk_id, images in found.items())
 
@@ -220,8 +181,8 @@ class Merging:
         item = exposure.note(HeldKind.ORDER, order_id, disk_id=disk_id, host_id=host_id)
         order = MergeOrder(
             host=mover.host,
-            target=self._target.name,
-            repository=self._target.repository.id,
+            target=self._ports.target,
+            repository=self._ports.repository.id,
             folder=str(layout.disk(self._workload_id, exposure.vm_id, disk_id)),
             remove=images[:MOST_IMAGES],
             lease=self._ports.patience.lease,

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+from overkeep.controller.events import About, Draft, Kind
 from overkeep.controller.ports import Ports
 from overkeep.controller.records import Held, HeldKind
 from overkeep.controller.steps import Watch
@@ -33,6 +35,12 @@ class Exposure:
         item = Held(job_id=self.watch.job_id, kind=kind, ref=ref, vm_id=self.vm_id, disk_id=disk_id, host_id=host_id)
         self.ports.store.held.add(item)
         return item
+
+    def tell(self, kind: Kind, text: str, *, point_id: str = "", key: str = "", **fields: Any) -> None:
+        """Make an event about the VM in the job; one with a key once, however often a step is repeated."""
+        target = self.ports.target if point_id else ""
+        about = About(job_id=self.watch.job_id, vm_id=self.vm_id, point_id=point_id, target=target)
+        self.ports.store.events.add(Draft(kind=kind, text=text, about=about, key=key, fields=fields))
 
     def held(self, kind: HeldKind) -> tuple[Held, ...]:
         """What is written down and not closed."""

@@ -9,16 +9,16 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from overkeep.config import EventsConfig
 from overkeep.controller.durable import Durable, Stopping
+from overkeep.controller.events import About, Draft, Kind
 from overkeep.controller.exposure import BACKUP_OVER
 from overkeep.controller.ports import Ports
 from overkeep.controller.records import Failure, Held, HeldKind, Job, JobKind, JobState
 from overkeep.controller.release import release_backup, release_restore, watch_release
 from overkeep.controller.service import Controller
-from overkeep.controller.target import Target
 from overkeep.engine.api import BackupSession
 from overkeep.errors import NotFound, OverkeepError
-from overkeep.repository.repository import Draft
 from overkeep.units import utc_now
 
 EVERY = 300.0  # seconds between two rounds
@@ -42,11 +42,14 @@ class Leftover:
 class Janitor:
     """Runs at the start and then periodically, in a thread of its own."""
 
-    def __init__(self, controller: Controller, durable: Durable, *, every: float = EVERY) -> None:
+    def __init__(
+        self, controller: Controller, durable: Durable, *, every: float = EVERY, kept: EventsConfig | None = None
+    ) -> None:
         self._controller = controller
         self._ports: Ports = controller.ports
         self._durable = durable
         self._every = every
+        self._kept = kept or EventsConfig()
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="janitor", daemon=True)
 
@@ -78,8 +81,11 @@ class Janitor:
             elif status in ("SUCCESS", "ERROR", "CANCELLED") and not jobs.get(job.id).state.over:
                 failure = Failure(code=OverkeepError.code, text=OverkeepError(reason="the job broke off").message)
                 jobs.start(job.id)
+                for vm in job.vms:
+                    if not vm.state.over:
+                        told = {"error_code": failure.code, "error": failure.text}
+                        jobs.set_vm(job.id, vm.vm_id, state=JobState.FAILED, phase="", **told)
                 jobs.end(job.id, JobState.FAILED, failure=failure, result={})
-                jobs.add_event(job.id, "error", "The job broke off; what it held is closed by the janitor")
 
     def leftovers(self) -> tuple[Leftover, ...]:
         """What `close_leftovers` would close now."""
@@ -90,32 +96,31 @@ class Janitor:
         """Close and remove what ended jobs left open in the Manager."""
         for late in self._late_backups():
             self._take_on(late)
-        owners = {(item.job_id, item.vm_id) for item in self._ports.store.held.orphans()}
+        orphans = self._ports.store.held.orphans()
+        for item in orphans:
+            text = f"The {item.kind} {item.ref} of VM {item.vm_id} is open in the Manager without a living job"
+            key = f"{Kind.LEFTOVER_FOUND}/{item.job_id}/{item.kind}/{item.ref}"
+            self._tell(Kind.LEFTOVER_FOUND, text, About(job_id=item.job_id, vm_id=item.vm_id), key=key)
+        owners = {(item.job_id, item.vm_id) for item in orphans}
         for job_id, vm_id in sorted(owners):
             self._close(job_id, vm_id)
 
     def sweep_drafts(self) -> None:
         """Abandon drafts of jobs that do not live."""
-        for target in self._ports.targets:
-            try:
-                self._sweep(target)
-            except OverkeepError as error:
-                _log.warning("janitor: %s", error)
-
-    def forget(self) -> None:
-        """Drop the engine's records of old workflows."""
-        self._durable.gc(FORGET)
-
-    def _sweep(self, target: Target) -> None:
-        def drafts() -> tuple[Draft, ...]:
-            target.ready()
-            return target.repository.drafts()
-
-        for draft in self._ports.targets.in_time(target, drafts):
+        self._ports.ready_target()
+        for draft in self._ports.repository.drafts():
             if self._lives(draft.job_id) or utc_now() - draft.created < GRACE:
                 continue
             draft.abandon()
-            self._tell(draft.job_id, f"The unfinished restore point {draft.point_id} was removed from the target")
+            text = f"The unfinished restore point {draft.point_id} was removed from the target"
+            about = About(job_id=draft.job_id, point_id=draft.point_id, target=self._ports.target)
+            self._tell(Kind.DRAFT_REMOVED, text, about)
+
+    def forget(self) -> None:
+        """Drop the engine's records of old workflows, and old events."""
+        self._durable.gc(FORGET)
+        before = utc_now() - dt.timedelta(days=self._kept.days)
+        self._ports.store.events.forget(before=before, keep=self._kept.most)
 
     def _close(self, job_id: str, vm_id: str) -> None:
         exposure = watch_release(self._ports, job_id, vm_id)
@@ -128,15 +133,15 @@ class Janitor:
         except OverkeepError as error:
             _log.warning("janitor: job %s still holds something of VM %s: %s", job_id, vm_id, error)
             return
-        self._tell(job_id, f"What the job had left open for VM {vm_id} in the Manager was closed")
+        text = f"What the job had left open for VM {vm_id} in the Manager was closed"
+        self._tell(Kind.LEFTOVER_CLOSED, text, About(job_id=job_id, vm_id=vm_id))
 
     def _committed(self, job_id: str, vm_id: str) -> bool:
         """Whether the job made a point of the VM: its checkpoint is the base of the next incremental."""
         job = self._job(job_id)
         if job is not None:
             return any(vm.vm_id == vm_id and vm.point_id for vm in job.vms)
-        found = self._ports.targets.survey(lambda target: target.repository.points(vm_id=vm_id))
-        return any(point.job_id == job_id for _, points in found.require_all() for point in points)
+        return any(point.job_id == job_id for point in self._ports.repository.points(vm_id=vm_id))
 
     def _late_backups(self) -> list[Held]:
         """Backups of ours that are open although their job is over, and that are not written down as open.
@@ -168,10 +173,12 @@ class Janitor:
     def _vms(self) -> set[str]:
         """The VMs that we back up or did: those of the data base, and those that the target tells of."""
         found = {member.vm_id for workload in self._ports.store.workloads.all() for member in workload.members}
-        kept = self._ports.targets.survey(lambda target: target.repository.workloads())
-        for away in kept.away:
-            _log.warning("janitor: VMs that only target %s tells of are not looked at: %s", away.target, away.error)
-        return found | {member.id for _, workloads in kept.answers for one in workloads for member in one.members}
+        try:
+            self._ports.readable_target()
+            return found | {member.id for kept in self._ports.repository.workloads() for member in kept.members}
+        except OverkeepError as error:
+            _log.warning("janitor: only VMs of the data base are looked at: %s", error)
+            return found
 
     def _marked_job(self, session: BackupSession) -> str | None:
         try:
@@ -199,9 +206,9 @@ class Janitor:
         job = self._job(job_id)
         return job is not None and not job.state.over
 
-    def _tell(self, job_id: str, text: str) -> None:
-        _log.warning("janitor: job %s: %s", job_id, text)
-        self._ports.store.jobs.add_event(job_id, "warning", text)
+    def _tell(self, kind: Kind, text: str, about: About, *, key: str = "") -> None:
+        _log.warning("janitor: job %s: %s", about.job_id, text)
+        self._ports.store.events.add(Draft(kind=kind, text=text, about=about, key=key))
 
     def _run(self) -> None:
         while not self._wake.is_set():

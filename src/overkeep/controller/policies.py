@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from overkeep.controller.expiry import marks
 from overkeep.controller.ports import Ports
 from overkeep.controller.records import Assignment, StoredPolicy, Workload
-from overkeep.controller.targets import PlacedPoint
 from overkeep.errors import Conflict
 from overkeep.model.policy import Policy
 from overkeep.model.retention import Foresight, Mark, Retention, foresee
@@ -47,20 +46,20 @@ class PolicyDesk:
         self._store = ports.store
         self._clock = clock
 
-    def create(self, policy: Policy) -> StoredPolicy:
+    def create(self, policy: Policy, *, caller: str = "") -> StoredPolicy:
         """Make a policy."""
-        return self._store.policies.create(policy)
+        return self._store.policies.create(policy, caller=caller)
 
-    def update(self, known: StoredPolicy, policy: Policy) -> StoredPolicy:
+    def update(self, known: StoredPolicy, policy: Policy, *, caller: str = "") -> StoredPolicy:
         """Change a policy; with other schedules, runs count from now on."""
-        changed = self._store.policies.update(known, policy)
+        changed = self._store.policies.update(known, policy, caller=caller)
         if policy.schedules != known.policy.schedules:
             self._store.assignments.plan_anew(known.id, now=self._clock())
         return changed
 
-    def delete(self, policy: StoredPolicy) -> None:
+    def delete(self, policy: StoredPolicy, *, caller: str = "") -> None:
         """Remove a policy that no workload has."""
-        self._store.policies.delete(policy)
+        self._store.policies.delete(policy, caller=caller)
 
     def get(self, name_or_id: str) -> StoredPolicy:
         """One policy; raises `NotFound`."""
@@ -76,21 +75,22 @@ class PolicyDesk:
 
     # workloads
 
-    def give(self, workload: Workload, policy: StoredPolicy | None) -> Planned:
+    def give(self, workload: Workload, policy: StoredPolicy | None, *, caller: str = "") -> Planned:
         """Give a workload a policy, or none."""
-        self._store.assignments.set_policy(workload.id, policy.id if policy else None, now=self._clock())
+        given = policy.id if policy else None
+        self._store.assignments.set_policy(workload.id, given, now=self._clock(), caller=caller)
         return self.planned(workload)
 
-    def pause(self, workload: Workload) -> Planned:
+    def pause(self, workload: Workload, *, caller: str = "") -> Planned:
         """Plan no runs of a workload until `resume`."""
         self._assignment(workload)
-        self._store.assignments.pause(workload.id)
+        self._store.assignments.pause(workload.id, caller=caller)
         return self.planned(workload)
 
-    def resume(self, workload: Workload) -> Planned:
+    def resume(self, workload: Workload, *, caller: str = "") -> Planned:
         """Plan its runs again; those that were left out meanwhile are not made up for."""
         self._assignment(workload)
-        self._store.assignments.resume(workload.id, now=self._clock())
+        self._store.assignments.resume(workload.id, now=self._clock(), caller=caller)
         return self.planned(workload)
 
     def planned(self, workload: Workload) -> Planned:
@@ -123,13 +123,13 @@ class PolicyDesk:
         """Whether no runs are planned at all."""
         return self._store.assignments.all_paused
 
-    def pause_all(self) -> None:
+    def pause_all(self, *, caller: str = "") -> None:
         """Plan no runs of any workload until `resume_all`."""
-        self._store.assignments.pause_all()
+        self._store.assignments.pause_all(caller=caller)
 
-    def resume_all(self) -> None:
+    def resume_all(self, *, caller: str = "") -> None:
         """Plan runs again."""
-        self._store.assignments.resume_all(now=self._clock())
+        self._store.assignments.resume_all(now=self._clock(), caller=caller)
 
     # looking ahead
 
@@ -141,17 +141,14 @@ class PolicyDesk:
         """What a retention, or that of the workload's policy, would keep and remove now, by VM."""
         if retention is None:
             retention = self._store.policies.get(self._assignment(workload).policy_id).policy.retention
-        found = self._ports.targets.survey(lambda target: target.repository.points(workload_id=workload.id))
-        placed = [PlacedPoint(point=point, target=target) for target, points in found.require_all() for point in points]
-        placed.sort(key=lambda one: one.point.created)
-        names = {one.point.vm_id: one.point.vm_name for one in placed}
+        self._ports.readable_target()
+        points = self._ports.repository.points(workload_id=workload.id)
+        names = {point.vm_id: point.vm_name for point in points}
         return tuple(
             VmMarks(
                 vm_id=vm_id,
                 vm_name=name,
-                marks=marks(
-                    self._ports, [one for one in placed if one.point.vm_id == vm_id], retention, now=self._clock()
-                ),
+                marks=marks(self._ports, tuple(p for p in points if p.vm_id == vm_id), retention, now=self._clock()),
             )
             for vm_id, name in sorted(names.items(), key=lambda item: item[1])
         )

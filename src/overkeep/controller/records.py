@@ -62,13 +62,12 @@ class Member:
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """VMs that are backed up together, to a target."""
+    """VMs that are backed up together."""
 
     id: str
     name: str
     description: str
     created: str
-    target: str
     members: tuple[Member, ...] = ()
 
 
@@ -152,18 +151,6 @@ class Job:
     result: Mapping[str, Any] = field(default_factory=dict)
     cancel_requested: bool = False
     vms: tuple[VmProgress, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobEvent:
-    """Something that happened in a job; `seq` rises over all jobs."""
-
-    seq: int
-    job_id: str
-    time: str
-    level: str
-    text: str
-    fields: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)

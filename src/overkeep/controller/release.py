@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from overkeep.controller.events import Kind
 from overkeep.controller.exposure import Exposure
 from overkeep.controller.ports import Ports
 from overkeep.controller.records import Held, HeldKind
@@ -22,10 +23,10 @@ def patiently(exposure: Exposure, act: Callable[[], None]) -> State:
     backup that is not closed keeps the VM's disks locked.
     """
     watch = exposure.watch
-    jobs = watch.ports.store.jobs
 
     def tell(error: OverkeepError) -> None:
-        jobs.add_event(watch.job_id, "warning", f"Closing what is open in the Manager is tried again: {error}")
+        text = f"Closing what is open in the Manager is tried again: {error}"
+        exposure.tell(Kind.VM_RELEASE_RETRIED, text, code=error.code)
 
     def guarded() -> None:
         try:

@@ -9,6 +9,7 @@ import threading
 import uuid
 from collections.abc import Callable, Sequence
 
+from overkeep.controller.events import About, Draft, Kind
 from overkeep.controller.records import Assignment, Job, JobKind, JobState, Member, StoredPolicy, Workload
 from overkeep.controller.service import Controller
 from overkeep.errors import Conflict, NotFound, OverkeepError
@@ -84,7 +85,7 @@ class Scheduler:
                 late = (self._clock() - planned).total_seconds()
                 if late >= 120:
                     text = f"This run was planned for {planned:%Y-%m-%d %H:%M}Z and is made up for now"
-                    self._store.jobs.add_event(job.id, "warning", text)
+                    self._tell(Kind.JOB_LATE, text, job.id)
             told = f"{planned:%Y-%m-%d %H:%M}Z: job {job.id}"
         except Conflict as busy:
             told = f"{planned:%Y-%m-%d %H:%M}Z: left out, because {busy.fields['what']}"
@@ -93,8 +94,7 @@ class Scheduler:
 
     def _tell_left_out(self, busy: Conflict, workload: Workload, planned: dt.datetime) -> None:
         text = f"The run of workload {workload.name!r} planned for {planned:%Y-%m-%d %H:%M}Z is left out: this job runs"
-        if job_id := busy.fields.get("job_id"):
-            self._store.jobs.add_event(job_id, "warning", text)
+        self._tell(Kind.RUN_LEFT_OUT, text, busy.fields.get("job_id", ""), workload_id=workload.id)
         _log.warning("run left out %s", fields(workload=workload.name, reason=busy.fields["what"]))
 
     def _to_be_retried(self, workload: Workload, policy: Policy, now: dt.datetime) -> Job | None:
@@ -117,7 +117,7 @@ class Scheduler:
         try:
             if self._give(job, members):
                 text = f"Try {tries} of at most {policy.policy.retries + 1}, because job {failed.id} failed"
-                self._store.jobs.add_event(job.id, "info", text)
+                self._tell(Kind.JOB_RETRY, text, job.id)
         except Conflict as busy:
             _log.info("try put off %s", fields(workload=workload.name, reason=busy.fields["what"]))
 
@@ -132,6 +132,10 @@ class Scheduler:
         self._controller.submit_again(job)
         return True
 
+    def _tell(self, kind: Kind, text: str, job_id: str, *, workload_id: str = "") -> None:
+        about = About(job_id=job_id, workload_id=workload_id)
+        self._store.events.add(Draft(kind=kind, text=text, about=about, caller=CALLER))
+
     def _job(self, workload: Workload, policy: StoredPolicy, *, planned: str, tries: int) -> Job:
         return Job(
             id=str(uuid.uuid5(_NAMESPACE, f"{workload.id}/{policy.id}/{planned}/{tries}")),
@@ -140,7 +144,7 @@ class Scheduler:
             workload_id=workload.id,
             subject=workload.name,
             caller=CALLER,
-            request={"full": False, "planned": planned, "tries": tries, "target": workload.target},
+            request={"full": False, "planned": planned, "tries": tries},
             created=self._clock().isoformat(timespec="milliseconds"),
         )
 

@@ -9,18 +9,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from overkeep.controller.durable import Durable
+from overkeep.controller.events import About, Draft, Event, Kind
 from overkeep.controller.expiry import require_unread
-from overkeep.controller.points import PointDesk
 from overkeep.controller.policies import PolicyDesk
 from overkeep.controller.ports import Ports
-from overkeep.controller.records import Job, JobEvent, JobKind, JobState, Member, Workload
-from overkeep.controller.target_desk import TargetDesk
-from overkeep.controller.targets import PlacedPoint
+from overkeep.controller.records import Job, JobKind, JobState, Member, Workload
 from overkeep.controller.workflows import backup, backup_vm, removal, restore
 from overkeep.controller.workflows.restore_plan import decide_targets
 from overkeep.engine.errors import AmbiguousName, NoSuchVm
-from overkeep.errors import BadRequest, Conflict, OverkeepError
+from overkeep.errors import BadRequest, Conflict, NotFound, OverkeepError
 from overkeep.model.inventory import Vm
+from overkeep.model.points import Pin, RestorePoint
 from overkeep.model.restore import RestoreRequest, Targets
 from overkeep.units import utc_now
 
@@ -40,6 +39,13 @@ class MoverHealth:
     error: str
 
 
+class AmbiguousPoint(Conflict):
+    """Points of several VMs have the id: those that one run of a workload made."""
+
+    code = "ambiguous-point"
+    template = "{count} VMs have a restore point {point}; say which VM you mean with --vm: {vms}."
+
+
 def make_durable(ports: Ports, durable: Durable) -> None:
     """Register the workflows; their bodies get everything through `ports`."""
     durable.workflow(backup.NAME, lambda job_id: backup.body(ports, durable, job_id))
@@ -56,18 +62,12 @@ class Controller:
         self._durable = durable
         self._store = ports.store
         self.policies = PolicyDesk(ports)
-        self.points = PointDesk(ports)
-        self.targets = TargetDesk(ports)
 
     # workloads
 
-    def create_workload(
-        self, name: str, vms: Sequence[str], *, target: str | None = None, description: str = ""
-    ) -> Workload:
-        """Make a workload of VMs given by name or id, which is backed up to a target or to the first one."""
-        targets = self.ports.targets
-        chosen = targets.default if target is None else targets.get(target)
-        return self._store.workloads.create(name, self.members(vms), target=chosen.name, description=description)
+    def create_workload(self, name: str, vms: Sequence[str], *, description: str = "", caller: str = "") -> Workload:
+        """Make a workload of VMs given by name or id."""
+        return self._store.workloads.create(name, self.members(vms), description=description, caller=caller)
 
     def members(self, vms: Sequence[str], *, known: Callable[[str], bool] = lambda _vm_id: True) -> tuple[Member, ...]:
         """Look VMs up in the Manager, by name or id. Those that are not `known` to who asks do not exist for him."""
@@ -76,21 +76,17 @@ class Controller:
         found = [self._find_vm(vm, known) for vm in vms]
         return tuple({vm.id: Member(vm_id=vm.id, vm_name=vm.name) for vm in found}.values())
 
-    def update_workload(self, workload: Workload) -> Workload:
+    def update_workload(self, workload: Workload, *, caller: str = "") -> Workload:
         """Write a workload that exists."""
-        self._store.workloads.update(workload)
+        self._store.workloads.update(workload, caller=caller)
         return self._store.workloads.get(workload.id)
 
-    def set_target(self, workload: Workload, target: str) -> Workload:
-        """Let a workload be backed up to another target from its next job on; its points stay where they are."""
-        return self.update_workload(replace(workload, target=self.ports.targets.get(target).name))
-
-    def delete_workload(self, workload: Workload) -> None:
+    def delete_workload(self, workload: Workload, *, caller: str = "") -> None:
         """Forget a workload; its restore points stay on the target. Not while a job works on it."""
         busy = next((job for job in self._store.jobs.all(live=True) if job.workload_id == workload.id), None)
         if busy:
             raise Conflict(what=f"Job {busy.id} works on workload {workload.name!r}", todo="wait until it has ended")
-        self._store.workloads.delete(workload.id)
+        self._store.workloads.delete(workload, caller=caller)
 
     def workload(self, name_or_id: str) -> Workload:
         """One workload; raises `NotFound`."""
@@ -104,7 +100,7 @@ class Controller:
 
     def start_backup(self, workload: Workload, *, caller: str, full: bool) -> Job:
         """Queue a backup of all VMs of a workload; raises `Conflict` naming the job that works on one of them."""
-        job = _job(JobKind.BACKUP, workload.name, caller=caller, request={"full": full, "target": workload.target})
+        job = _job(JobKind.BACKUP, workload.name, caller=caller, request={"full": full})
         job = replace(job, workload_id=workload.id)
         self._store.jobs.create(job, workload.members, exclusive=True)
         return self._submit(job)
@@ -120,41 +116,38 @@ class Controller:
         if not members:
             what = f"Nothing is left of job {job.id} to be tried again: its VMs succeeded or left the workload"
             raise Conflict(what=what, todo="back the workload up anew if that is wanted")
-        request = {"full": bool(job.request.get("full")), "retries": job.id, "target": workload.target}
+        request = {"full": bool(job.request.get("full")), "retries": job.id}
         again = _job(JobKind.BACKUP, workload.name, caller=caller, request=request)
         again = replace(again, workload_id=workload.id)
         self._store.jobs.create(again, members, exclusive=True)
         return self._submit(again)
 
-    def restore_targets(self, placed: PlacedPoint, request: RestoreRequest) -> Targets:
+    def restore_targets(self, point: RestorePoint, request: RestoreRequest) -> Targets:
         """Where a restore would make something; raises what speaks against the restore already now."""
-        return decide_targets(self.ports, placed, request)
+        return decide_targets(self.ports, point, request)
 
-    def start_restore(self, placed: PlacedPoint, request: RestoreRequest, *, targets: Targets, caller: str) -> Job:
+    def start_restore(self, point: RestorePoint, request: RestoreRequest, *, targets: Targets, caller: str) -> Job:
         """Queue a restore of one VM under a new name, to `targets` and nowhere else."""
-        point = placed.point
-        kept = restore.request_json(request, placed, targets=targets)
+        kept = restore.request_json(request, point, targets=targets)
         job = _job(JobKind.RESTORE, request.name, caller=caller, request=kept)
         job = replace(job, workload_id=point.workload_id)
         self._store.jobs.create(job, (Member(vm_id=point.vm_id, vm_name=request.name),), exclusive=False)
         return self._submit(job)
 
-    def start_removal(self, placed: PlacedPoint, *, caller: str) -> Job:
+    def start_removal(self, point: RestorePoint, *, caller: str) -> Job:
         """Queue the removal of one point; raises what speaks against it already now, and `Conflict` naming a job."""
-        point = placed.point
-        placed.target.repository.require_unpinned(point)
+        self.ports.repository.require_unpinned(point)
         require_unread(self.ports, point.workload_id, point.vm_id, vm_name=point.vm_name)
-        job = _job(JobKind.REMOVAL, point.id, caller=caller, request=removal.request_json(placed))
+        job = _job(JobKind.REMOVAL, point.id, caller=caller, request=removal.request_json(point))
         job = replace(job, workload_id=point.workload_id)
         self._store.jobs.create(job, (Member(vm_id=point.vm_id, vm_name=point.vm_name),), exclusive=True)
         return self._submit(job)
 
-    def cancel(self, job: Job) -> Job:
+    def cancel(self, job: Job, *, caller: str = "") -> Job:
         """Ask a job to end; it ends once it has released what it holds."""
         if job.state.over:
             raise Conflict(what=f"Job {job.id} has ended already ({job.state})", todo="there is nothing to cancel")
-        self._store.jobs.request_cancel(job.id)
-        self._store.jobs.add_event(job.id, "info", "Cancel was asked for")
+        self._store.jobs.request_cancel(job.id, caller=caller)
         return self._store.jobs.get(job.id)
 
     def job(self, job_id: str) -> Job:
@@ -165,20 +158,77 @@ class Controller:
         """The newest jobs first."""
         return self._store.jobs.all(limit=limit)
 
-    def events(self, job_id: str, *, after: int, seconds: float) -> tuple[JobEvent, ...]:
+    def events(self, job_id: str, *, after: int, seconds: float) -> tuple[Event, ...]:
         """Events of a job after a number; waits up to `seconds` for one unless the job is over."""
-        stopping = self.ports.stopping
-        return self._store.jobs.wait_events(job_id, after=after, seconds=seconds, stopping=stopping)
+
+        def done() -> bool:
+            return self.ports.stopping.is_set() or self.job(job_id).state.over
+
+        return self._store.events.wait(job_id, after=after, seconds=seconds, done=done)
 
     def submit_again(self, job: Job) -> None:
         """Give a job to the engine whose submission a crash prevented; one it knows is left alone."""
         self._submit(job)
+
+    # points
+
+    def points(self, *, workload_id: str | None = None, vm: str | None = None) -> tuple[RestorePoint, ...]:
+        """Restore points on the target, oldest first; `vm` is a name or an id."""
+        self.ports.readable_target()
+        found = self.ports.repository.points(workload_id=workload_id)
+        chosen = [point for point in found if vm is None or vm in (point.vm_id, point.vm_name)]
+        return tuple(sorted(chosen, key=lambda point: (point.created, point.vm_name)))
+
+    def point(
+        self, point_id: str, *, vm: str | None = None, known: Callable[[str], bool] = lambda _vm_id: True
+    ) -> RestorePoint:
+        """One restore point; `vm` says which when one run made points of several VMs.
+
+        Points of VMs that are not `known` to who asks do not exist for him.
+        """
+        found = [point for point in self.points(vm=vm) if point.id == point_id and known(point.vm_id)]
+        if not found:
+            raise NotFound(kind="restore point", name=point_id, how="overkeep points")
+        if len(found) > 1:
+            names = ", ".join(point.vm_name for point in found)
+            raise AmbiguousPoint(count=len(found), point=point_id, vms=names)
+        return found[0]
+
+    def pin(self, point: RestorePoint) -> Pin | None:
+        """Why a point must stay; None when it need not."""
+        return self.ports.repository.pin(point)
+
+    def put_pin(self, point: RestorePoint, reason: str, *, caller: str) -> Pin:
+        """Let a point stay whatever a retention says."""
+        pin = Pin(reason=reason, by=caller, pinned_at=utc_now())
+        self.ports.repository.put_pin(point, pin)
+        text = f"Restore point {point.id} of VM {point.vm_name!r} is pinned: {reason}"
+        self._tell(Kind.POINT_PINNED, text, point, caller=caller)
+        return pin
+
+    def remove_pin(self, point: RestorePoint, *, caller: str = "") -> None:
+        """Let a point go again, as its retention says."""
+        pinned = self.pin(point) is not None
+        self.ports.repository.remove_pin(point)
+        if pinned:
+            text = f"Restore point {point.id} of VM {point.vm_name!r} is no longer pinned"
+            self._tell(Kind.POINT_UNPINNED, text, point, caller=caller)
 
     # movers
 
     def movers(self) -> tuple[MoverHealth, ...]:
         """Whether the movers of all hosts answer."""
         return tuple(self._health(host.id, host.name, host.status) for host in self.ports.engine.hosts())
+
+    def _tell(self, kind: Kind, text: str, point: RestorePoint, *, caller: str) -> None:
+        about = About(
+            workload_id=point.workload_id,
+            vm_id=point.vm_id,
+            vm_name=point.vm_name,
+            point_id=point.id,
+            target=self.ports.target,
+        )
+        self._store.events.add(Draft(kind=kind, text=text, about=about, caller=caller))
 
     def _find_vm(self, name_or_id: str, known: Callable[[str], bool]) -> Vm:
         try:

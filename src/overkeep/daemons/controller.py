@@ -16,17 +16,20 @@ from overkeep.api.app import create_app
 from overkeep.api.asked import Backend
 from overkeep.api.server import ApiServer
 from overkeep.config import ControllerConfig
+from overkeep.controller.couriers import Courier
 from overkeep.controller.directory import MoverDirectory
 from overkeep.controller.durable import Durable
 from overkeep.controller.enrolment import Pki
+from overkeep.controller.events import Draft, Kind
 from overkeep.controller.guard import Guard
 from overkeep.controller.janitor import Janitor
+from overkeep.controller.manager_log import ManagerLog
+from overkeep.controller.mover_watch import MoverWatch
 from overkeep.controller.ports import Patience, Ports
 from overkeep.controller.scheduler import Scheduler
 from overkeep.controller.service import JOB_QUEUE, Controller, make_durable
 from overkeep.controller.store import Store
 from overkeep.controller.target import Target
-from overkeep.controller.targets import Targets
 from overkeep.controller.workflows.backup import VM_QUEUE
 from overkeep.daemons.signals import stop_signals
 from overkeep.engine.access import OvirtAccess
@@ -78,18 +81,29 @@ def serving(settings: ControllerConfig) -> Iterator[ApiServer]:
         access = OvirtAccess(settings.engine.url, settings.engine.ca_file)
         stack.callback(access.close)
         durable = Durable(settings.state_dir, queues={JOB_QUEUE: 0, VM_QUEUE: settings.parallel_vms})
+        target = Target(settings.target[0])
         ports = Ports(
             engine=engine,
-            targets=Targets(settings.target, store),
+            repository=target.repository,
+            target=target.name,
             movers=movers,
             store=store,
             patience=Patience(lease=settings.order_lease),
             stopping=durable.stopping,
+            readable_target=target.readable,
+            ready_target=target.ready,
         )
         controller = _start(ports, durable, stack)
-        janitor = Janitor(controller, durable)
+        _tell_of_service(store, stack)
+        courier = Courier(store, ManagerLog(engine))
+        courier.start()
+        stack.callback(courier.stop)
+        janitor = Janitor(controller, durable, kept=settings.events)
         janitor.start()
         stack.callback(janitor.stop)
+        watch = MoverWatch(controller)
+        watch.start()
+        stack.callback(watch.stop)
         scheduler = Scheduler(controller)
         scheduler.start()
         stack.callback(scheduler.stop)
@@ -100,25 +114,32 @@ def serving(settings: ControllerConfig) -> Iterator[ApiServer]:
         yield server
 
 
+def _tell_of_service(store: Store, stack: ExitStack) -> None:
+    fields = {"version": __version__}
+    store.events.add(
+        Draft(kind=Kind.CONTROLLER_STARTED, text=f"The controller {__version__} began to serve", fields=fields)
+    )
+    stack.callback(store.events.add, Draft(kind=Kind.CONTROLLER_STOPPED, text="The controller was stopped"))
+
+
 def _start(ports: Ports, durable: Durable, stack: ExitStack) -> Controller:
-    """Start the job engine, which goes on with what it finds; the targets are mounted beside it.
+    """Start the job engine, which goes on with what it finds; the target is mounted beside it.
 
     A dead NFS server holds the mount command for minutes, and no user should wait that long for an answer.
     """
     make_durable(ports, durable)
     durable.start()
     stack.callback(durable.stop)
-    for target in ports.targets:
-        threading.Thread(target=_mount, args=(target,), name=f"mount-{target.name}", daemon=True).start()
+    threading.Thread(target=_mount, args=(ports,), name="mount", daemon=True).start()
     _log.info("controller started %s", fields(version=__version__, executor=durable.executor_id))
     return Controller(ports, durable)
 
 
-def _mount(target: Target) -> None:
+def _mount(ports: Ports) -> None:
     try:
-        target.ready()
+        ports.ready_target()
     except OverkeepError as error:
-        _log.warning("target unavailable %s", fields(target=target.name, code=error.code, error=repr(str(error))))
+        _log.warning("target unavailable %s", fields(target=ports.target, code=error.code, error=repr(str(error))))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -202,8 +202,11 @@ class Engine(Protocol):
         Give one: every data center has a network named `ovirtmgmt`.
         """
 
-    def post_event(self, severity: str, text: str, *, vm_id: str | None = None) -> None:
-        """Write an event into the Manager's log; failing to do so is logged, never raised."""
+    def post_event(self, severity: str, text: str, *, number: int, vm_id: str | None = None) -> None:
+        """Write an event into the Manager's log, under a number below 2**31; may be repeated.
+
+        One that is there under the number with the same text is success; with another text `EventNumberTaken`.
+        """
 
     def explain(self, *ids: str) -> str:
         """What the Manager last wrote about a backup, transfer, disk or VM that went wrong; empty when nothing.

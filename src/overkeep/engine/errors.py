@@ -92,6 +92,13 @@ class NotFoundInEngine(EngineRefused):
     status = 404
 
 
+class EventNumberTaken(EngineRefused):
+    """Another event of ours has the number already."""
+
+    code = "event-number-taken"
+    template = "The Manager has another event of number {number}; it is written under the next one."
+
+
 class CheckpointInvalid(EngineRefused):
     """The checkpoint is lost, broken, or does not cover what was asked; a full backup is needed."""
 

@@ -26,6 +26,7 @@ from overkeep.engine.errors import (
     CheckpointInvalid,
     DiskInUse,
     EngineRefused,
+    EventNumberTaken,
     NameInUse,
     NoSuchVm,
     NotFoundInEngine,
@@ -309,8 +310,15 @@ class MemoryEngine(EngineWorld, Engine):
         return dict(self.known_profiles)
 
     @_call
-    def post_event(self, severity: str, text: str, *, vm_id: str | None = None) -> None:
-        self.events.append((severity, text, vm_id))
+    def post_event(self, severity: str, text: str, *, number: int, vm_id: str | None = None) -> None:
+        if vm_id is not None and vm_id not in self._vms:
+            raise EngineRefused(act="write an event", words=f"The vm {vm_id} does not exist.")
+        there = self._numbers.get(number)
+        if there is None:
+            self._numbers[number] = text
+            self.events.append((severity, text, vm_id))
+        elif there != text:
+            raise EventNumberTaken(number=number)
 
     @_call
     def explain(self, *ids: str) -> str:

@@ -79,6 +79,7 @@ class EngineWorld:
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.events: list[tuple[str, str, str | None]] = []
+        self._numbers: dict[int, str] = {}  # of the events, with their texts
         self.told: dict[str, str] = {}  # id -> what `explain` says of it
         self.known_hosts = [Host(id="host-1", name="host1", address="127.0.0.1", status="up")]
         self.known_clusters = {"Default": "cluster-1"}

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The controller's own data base: workloads, policies, jobs with their events, and what is open in the Manager."""
+"""The controller's own data base: workloads, policies, jobs, events, and what is open in the Manager."""
 
 from __future__ import annotations
 
 from overkeep.controller.store.assignments import Assignments
+from overkeep.controller.store.events import Events
 from overkeep.controller.store.held import Holdings
 from overkeep.controller.store.jobs import Jobs
 from overkeep.controller.store.policies import Policies
+from overkeep.controller.store.relays import Relays
 from overkeep.controller.store.schema import open_database
-from overkeep.controller.store.targets import TargetRows
 from overkeep.controller.store.workloads import Workloads
 
 
@@ -17,11 +18,12 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self._engine = open_database(url)
-        self.workloads = Workloads(self._engine)
-        self.targets = TargetRows(self._engine)
-        self.policies = Policies(self._engine)
-        self.assignments = Assignments(self._engine)
-        self.jobs = Jobs(self._engine)
+        self.events = Events(self._engine)
+        self.relays = Relays(self._engine)
+        self.workloads = Workloads(self._engine, self.events)
+        self.policies = Policies(self._engine, self.events)
+        self.assignments = Assignments(self._engine, self.events)
+        self.jobs = Jobs(self._engine, self.events)
         self.held = Holdings(self._engine)
 
     def close(self) -> None:

@@ -8,8 +8,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from overkeep.controller.events import About, Draft, Kind
 from overkeep.controller.records import Assignment
 from overkeep.controller.store import schema as t
+from overkeep.controller.store.events import Events
 
 _PAUSED = "scheduler-paused"
 
@@ -17,10 +19,11 @@ _PAUSED = "scheduler-paused"
 class Assignments:
     """The tables of the scheduler. What was to run while it was paused is not made up for."""
 
-    def __init__(self, engine: sa.Engine) -> None:
+    def __init__(self, engine: sa.Engine, events: Events) -> None:
         self._engine = engine
+        self._events = events
 
-    def set_policy(self, workload_id: str, policy_id: str | None, *, now: dt.datetime) -> None:
+    def set_policy(self, workload_id: str, policy_id: str | None, *, now: dt.datetime, caller: str = "") -> None:
         """Give a workload a policy whose runs count from now on, or none."""
         with self._engine.begin() as connection:
             found = connection.scalar(sa.select(t.assignment.c.paused).where(_is(workload_id)))
@@ -34,15 +37,20 @@ class Assignments:
                     "told": "",
                 }
                 connection.execute(sa.insert(t.assignment).values(row))
+            self._events.insert(connection, _given(connection, workload_id, policy_id, caller))
+        self._events.tell()
 
-    def pause(self, workload_id: str) -> None:
-        """Plan no runs of a workload."""
-        self._update(sa.update(t.assignment).where(_is(workload_id)).values(paused=True))
+    def pause(self, workload_id: str, *, caller: str = "") -> None:
+        """Plan no runs of a workload; one that is paused stays so."""
+        running = (_is(workload_id), t.assignment.c.paused.is_(False))
+        statement = sa.update(t.assignment).where(*running).values(paused=True)
+        self._switch(statement, Kind.WORKLOAD_PAUSED, workload_id, caller=caller)
 
-    def resume(self, workload_id: str, *, now: dt.datetime) -> None:
+    def resume(self, workload_id: str, *, now: dt.datetime, caller: str = "") -> None:
         """Plan its runs again, from now on; one that was not paused stays as it is."""
         paused = (_is(workload_id), t.assignment.c.paused)
-        self._update(sa.update(t.assignment).where(*paused).values(paused=False, planned_up_to=_stamp(now)))
+        statement = sa.update(t.assignment).where(*paused).values(paused=False, planned_up_to=_stamp(now))
+        self._switch(statement, Kind.WORKLOAD_RESUMED, workload_id, caller=caller)
 
     def mark(self, workload_id: str, planned_up_to: dt.datetime, *, told: str | None = None) -> None:
         """Write down how far the runs of a workload were looked at, and what became of the last."""
@@ -72,21 +80,54 @@ class Assignments:
         with self._engine.connect() as connection:
             return connection.scalar(sa.select(t.switch.c.name).where(t.switch.c.name == _PAUSED)) is not None
 
-    def pause_all(self) -> None:
+    def pause_all(self, *, caller: str = "") -> None:
         """Switch the scheduler off."""
         with self._engine.begin() as connection:
             if connection.scalar(sa.select(t.switch.c.name).where(t.switch.c.name == _PAUSED)) is None:
                 connection.execute(sa.insert(t.switch).values(name=_PAUSED))
+                told = Draft(kind=Kind.SCHEDULER_PAUSED, text="No runs are planned at all", caller=caller)
+                self._events.insert(connection, told)
+        self._events.tell()
 
-    def resume_all(self, *, now: dt.datetime) -> None:
+    def resume_all(self, *, now: dt.datetime, caller: str = "") -> None:
         """Switch it on; runs count from now on. When it was on nothing changes."""
         with self._engine.begin() as connection:
             if connection.execute(sa.delete(t.switch).where(t.switch.c.name == _PAUSED)).rowcount:
                 connection.execute(sa.update(t.assignment).values(planned_up_to=_stamp(now)))
+                told = Draft(kind=Kind.SCHEDULER_RESUMED, text="Runs are planned again", caller=caller)
+                self._events.insert(connection, told)
+        self._events.tell()
 
     def _update(self, statement: sa.Update) -> None:
         with self._engine.begin() as connection:
             connection.execute(statement)
+
+    def _switch(self, statement: sa.Update, kind: Kind, workload_id: str, *, caller: str) -> None:
+        """Pause or resume a workload, and tell of it if it was not so before."""
+        with self._engine.begin() as connection:
+            if connection.execute(statement).rowcount:
+                name = _name(connection, workload_id)
+                paused = kind is Kind.WORKLOAD_PAUSED
+                text = f"No runs of workload {name!r} are planned" if paused else f"Workload {name!r} is planned again"
+                about = About(workload_id=workload_id)
+                self._events.insert(connection, Draft(kind=kind, text=text, about=about, caller=caller))
+        self._events.tell()
+
+
+def _name(connection: sa.Connection, workload_id: str) -> str:
+    return connection.scalar(sa.select(t.workload.c.name).where(t.workload.c.id == workload_id)) or workload_id
+
+
+def _given(connection: sa.Connection, workload_id: str, policy_id: str | None, caller: str) -> Draft:
+    policy = connection.scalar(sa.select(t.policy.c.name).where(t.policy.c.id == policy_id))
+    has = f"has policy {policy!r}" if policy_id else "has no policy"
+    return Draft(
+        kind=Kind.WORKLOAD_POLICY,
+        text=f"Workload {_name(connection, workload_id)!r} {has} now",
+        about=About(workload_id=workload_id),
+        caller=caller,
+        fields={"policy_id": policy_id},
+    )
 
 
 def _is(workload_id: str) -> sa.ColumnElement[bool]:

@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Jobs in the data base: their states, what each VM and disk is at, and the stream of their events."""
+"""Jobs in the data base: their states, and what each VM and disk is at. Each change of a state is an event as well."""
 
 from __future__ import annotations
 
 import json
-import threading
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
-from overkeep.controller.records import DiskProgress, Failure, Job, JobEvent, JobKind, JobState, Member
+from overkeep.controller.records import DiskProgress, Failure, Job, JobKind, JobState, Member
 from overkeep.controller.store import schema as t
-from overkeep.controller.store.rows import disk_row, event_value, job_row, job_value, vm_row, vms_of
+from overkeep.controller.store import telling
+from overkeep.controller.store.events import Events
+from overkeep.controller.store.rows import disk_row, job_row, job_value, vm_row, vms_of
 from overkeep.errors import Conflict, NotFound
 from overkeep.units import utc_now
 
@@ -23,14 +23,15 @@ _LIVE = (JobState.QUEUED, JobState.RUNNING)
 class Jobs:
     """The tables of jobs. The job row is the truth for users; the job engine is how it gets there."""
 
-    def __init__(self, engine: sa.Engine) -> None:
+    def __init__(self, engine: sa.Engine, events: Events) -> None:
         self._engine = engine
-        self._news = threading.Condition()
+        self._events = events
 
     def create(self, job: Job, members: Sequence[Member], *, exclusive: bool) -> None:
         """Add a queued job; `exclusive` refuses with `Conflict` when another job works on one of the VMs."""
         with self._engine.begin() as connection:
-            _insert(connection, job, members, exclusive=exclusive)
+            self._insert(connection, job, members, exclusive=exclusive)
+        self._events.tell()
 
     def create_once(self, job: Job, members: Sequence[Member]) -> bool:
         """Add a queued job for itself alone on its VMs; False when there is a job of this id."""
@@ -38,11 +39,12 @@ class Jobs:
             with self._engine.begin() as connection:
                 if connection.scalar(sa.select(t.job.c.id).where(t.job.c.id == job.id)):
                     return False
-                _insert(connection, job, members, exclusive=True)
+                self._insert(connection, job, members, exclusive=True)
         except sa.exc.IntegrityError:  # another controller was quicker
             if self._is_known(job.id):
                 return False
             raise
+        self._events.tell()
         return True
 
     def get(self, job_id: str) -> Job:
@@ -70,7 +72,11 @@ class Jobs:
 
     def start(self, job_id: str) -> None:
         """Mark a queued job as running; one that runs already stays as it is."""
-        self._set(job_id, {"state": JobState.RUNNING, "started": _now()}, only=JobState.QUEUED)
+        with self._engine.begin() as connection:
+            values = {"state": JobState.RUNNING, "started": _now()}
+            if _changed(connection, job_id, values, t.job.c.state == JobState.QUEUED):
+                self._events.insert(connection, telling.started(_head(connection, job_id)))
+        self._events.tell()
 
     def end(self, job_id: str, state: JobState, *, failure: Failure, result: Mapping[str, Any]) -> None:
         """Mark a running job as over, and free its VMs."""
@@ -81,13 +87,20 @@ class Jobs:
             "error": failure.text,
             "result": json.dumps(dict(result)),
         }
-        self._set(job_id, values, only=JobState.RUNNING)
         with self._engine.begin() as connection:
+            ended = _changed(connection, job_id, values, t.job.c.state == JobState.RUNNING)
             connection.execute(sa.update(t.job_vm).where(t.job_vm.c.job_id == job_id).values(busy=False))
+            if ended:
+                done = job_value(_head(connection, job_id), vms_of(connection, job_id))
+                self._events.insert(connection, telling.ended(done))
+        self._events.tell()
 
-    def request_cancel(self, job_id: str) -> None:
+    def request_cancel(self, job_id: str, *, caller: str = "") -> None:
         """Ask a job to end; its steps look every second."""
-        self._set(job_id, {"cancel_requested": True})
+        with self._engine.begin() as connection:
+            if _changed(connection, job_id, {"cancel_requested": True}, t.job.c.cancel_requested.is_(False)):
+                self._events.insert(connection, telling.cancel_asked(_head(connection, job_id), caller=caller))
+        self._events.tell()
 
     def cancel_requested(self, job_id: str) -> bool:
         """Whether somebody asked the job to end."""
@@ -98,8 +111,12 @@ class Jobs:
         """Write columns of the row of a VM in a job (`state`, `phase`, `point_id`, `error_code`, `error`, `busy`)."""
         where = (t.job_vm.c.job_id == job_id, t.job_vm.c.vm_id == vm_id)
         with self._engine.begin() as connection:
+            before = connection.execute(sa.select(t.job_vm).where(*where)).first()
             connection.execute(sa.update(t.job_vm).where(*where).values(**values))
-        self._tell()
+            after = connection.execute(sa.select(t.job_vm).where(*where)).first()
+            if before is not None and after is not None:
+                self._events.insert(connection, *telling.went_on(_head(connection, job_id), before, after))
+        self._events.tell()
 
     def set_disk(self, job_id: str, vm_id: str, disk: DiskProgress) -> None:
         """Write how far a disk is."""
@@ -109,59 +126,30 @@ class Jobs:
         with self._engine.begin() as connection:
             if connection.execute(sa.update(t.job_disk).where(*where).values(values)).rowcount == 0:
                 connection.execute(sa.insert(t.job_disk).values({**key, **values}))
-        self._tell()
-
-    def add_event(self, job_id: str, level: str, text: str, **fields: Any) -> None:
-        """Append to the events of a job."""
-        row = {"job_id": job_id, "time": _now(), "level": level, "text": text, "fields": json.dumps(fields)}
-        with self._engine.begin() as connection:
-            connection.execute(sa.insert(t.job_event).values(row))
-        self._tell()
-
-    def events(self, job_id: str, *, after: int = 0) -> tuple[JobEvent, ...]:
-        """The events of a job with a higher number than `after`, in order."""
-        query = sa.select(t.job_event).where(t.job_event.c.job_id == job_id, t.job_event.c.seq > after)
-        with self._engine.connect() as connection:
-            rows = connection.execute(query.order_by(t.job_event.c.seq)).all()
-        return tuple(event_value(row) for row in rows)
-
-    def wait_events(
-        self, job_id: str, *, after: int, seconds: float, stopping: threading.Event
-    ) -> tuple[JobEvent, ...]:
-        """As `events`, but wait up to `seconds` for one to come; not for a job that is over, nor once `stopping`."""
-        deadline = time.monotonic() + seconds
-        while True:
-            over = self.get(job_id).state.over
-            found = self.events(job_id, after=after)
-            left = deadline - time.monotonic()
-            if found or over or left <= 0 or stopping.is_set():
-                return found
-            with self._news:
-                self._news.wait(min(left, 1.0))  # another process may write as well
+        self._events.tell()
 
     def _is_known(self, job_id: str) -> bool:
         with self._engine.connect() as connection:
             return connection.scalar(sa.select(t.job.c.id).where(t.job.c.id == job_id)) is not None
 
-    def _set(self, job_id: str, values: Mapping[str, Any], *, only: JobState | None = None) -> None:
-        where = [t.job.c.id == job_id]
-        if only:
-            where.append(t.job.c.state == only)
-        with self._engine.begin() as connection:
-            connection.execute(sa.update(t.job).where(*where).values(dict(values)))
-        self._tell()
-
-    def _tell(self) -> None:
-        with self._news:
-            self._news.notify_all()
+    def _insert(self, connection: sa.Connection, job: Job, members: Sequence[Member], *, exclusive: bool) -> None:
+        if exclusive:
+            _check_free(connection, members)
+        connection.execute(sa.insert(t.job).values(job_row(job)))
+        for member in members:
+            connection.execute(sa.insert(t.job_vm).values(vm_row(job.id, member, busy=exclusive)))
+        self._events.insert(connection, telling.queued(job, vms=len(members)))
 
 
-def _insert(connection: sa.Connection, job: Job, members: Sequence[Member], *, exclusive: bool) -> None:
-    if exclusive:
-        _check_free(connection, members)
-    connection.execute(sa.insert(t.job).values(job_row(job)))
-    for member in members:
-        connection.execute(sa.insert(t.job_vm).values(vm_row(job.id, member, busy=exclusive)))
+def _changed(connection: sa.Connection, job_id: str, values: Mapping[str, Any], only: sa.ColumnElement[bool]) -> bool:
+    """Change the row of a job if it is as `only` says; whether it was."""
+    changed = sa.update(t.job).where(t.job.c.id == job_id, only).values(dict(values))
+    return connection.execute(changed).rowcount > 0
+
+
+def _head(connection: sa.Connection, job_id: str) -> Any:
+    """The row of a job, without its VMs."""
+    return connection.execute(sa.select(t.job).where(t.job.c.id == job_id)).one()
 
 
 def _check_free(connection: sa.Connection, members: Sequence[Member]) -> None:

@@ -10,8 +10,10 @@ from typing import Any
 import sqlalchemy as sa
 from pydantic import TypeAdapter
 
+from overkeep.controller.events import Draft, Kind
 from overkeep.controller.records import StoredPolicy
 from overkeep.controller.store import schema as t
+from overkeep.controller.store.events import Events
 from overkeep.errors import Conflict, NotFound, OverkeepError
 from overkeep.model.policy import Policy, Terms
 
@@ -30,18 +32,21 @@ class ChangedMeanwhile(OverkeepError):
 class Policies:
     """The table of policies."""
 
-    def __init__(self, engine: sa.Engine) -> None:
+    def __init__(self, engine: sa.Engine, events: Events) -> None:
         self._engine = engine
+        self._events = events
 
-    def create(self, policy: Policy) -> StoredPolicy:
+    def create(self, policy: Policy, *, caller: str = "") -> StoredPolicy:
         """Add a policy; raise `Conflict` when the name is taken."""
         made = StoredPolicy(id=str(uuid.uuid4()), version=1, policy=policy)
         with self._engine.begin() as connection:
             _check_name(connection, policy.name, but="")
             connection.execute(sa.insert(t.policy).values(id=made.id, version=1, **_columns(policy)))
+            self._events.insert(connection, _told(Kind.POLICY_MADE, made, caller))
+        self._events.tell()
         return made
 
-    def update(self, known: StoredPolicy, policy: Policy) -> StoredPolicy:
+    def update(self, known: StoredPolicy, policy: Policy, *, caller: str = "") -> StoredPolicy:
         """Write a policy in place of the version that is `known`; raise `ChangedMeanwhile` when that is gone."""
         where = (t.policy.c.id == known.id, t.policy.c.version == known.version)
         with self._engine.begin() as connection:
@@ -49,9 +54,12 @@ class Policies:
             values = {"version": known.version + 1, **_columns(policy)}
             if connection.execute(sa.update(t.policy).where(*where).values(values)).rowcount == 0:
                 raise ChangedMeanwhile(kind="policy", name=known.policy.name)
-        return StoredPolicy(id=known.id, version=known.version + 1, policy=policy)
+            changed = StoredPolicy(id=known.id, version=known.version + 1, policy=policy)
+            self._events.insert(connection, _told(Kind.POLICY_CHANGED, changed, caller))
+        self._events.tell()
+        return changed
 
-    def delete(self, policy: StoredPolicy) -> None:
+    def delete(self, policy: StoredPolicy, *, caller: str = "") -> None:
         """Remove a policy; raise `Conflict` while a workload has it."""
         with self._engine.begin() as connection:
             users = connection.scalars(
@@ -63,7 +71,9 @@ class Policies:
             if users:
                 what = f"Policy {policy.policy.name!r} is that of workload {', '.join(users)}"
                 raise Conflict(what=what, todo="give it another policy first, with `overkeep workload set-policy`")
-            connection.execute(sa.delete(t.policy).where(t.policy.c.id == policy.id))
+            if connection.execute(sa.delete(t.policy).where(t.policy.c.id == policy.id)).rowcount:
+                self._events.insert(connection, _told(Kind.POLICY_REMOVED, policy, caller))
+        self._events.tell()
 
     def all(self) -> tuple[StoredPolicy, ...]:
         """All policies, by name."""
@@ -106,6 +116,12 @@ def _columns(policy: Policy) -> dict[str, Any]:
 
 def _value(row: Any) -> StoredPolicy:
     return StoredPolicy(id=row.id, version=row.version, policy=policy_value(json.loads(row.document)))
+
+
+def _told(kind: Kind, policy: StoredPolicy, caller: str) -> Draft:
+    what = {Kind.POLICY_MADE: "was made", Kind.POLICY_CHANGED: "was changed", Kind.POLICY_REMOVED: "was removed"}[kind]
+    fields = {"policy_id": policy.id, "version": policy.version}
+    return Draft(kind=kind, text=f"Policy {policy.policy.name!r} {what}", caller=caller, fields=fields)
 
 
 def _check_name(connection: sa.Connection, name: str, *, but: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from overkeep.controller.records import DiskProgress, Failure, Job, JobEvent, JobKind, JobState, Member, VmProgress
+from overkeep.controller.records import DiskProgress, Failure, Job, JobKind, JobState, Member, VmProgress
 from overkeep.controller.store import schema as t
 
 
@@ -113,15 +113,3 @@ def disk_row(disk: DiskProgress) -> dict[str, Any]:
         "total": disk.total,
         "moved": disk.moved,
     }
-
-
-def event_value(row: Any) -> JobEvent:
-    """The event of a row."""
-    return JobEvent(
-        seq=row.seq,
-        job_id=row.job_id,
-        time=row.time,
-        level=row.level,
-        text=row.text,
-        fields=json.loads(row.fields),
-    )

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,13 +20,6 @@ workload = sa.Table(
     sa.Column("name", sa.Text, nullable=False, unique=True),
     sa.Column("description", sa.Text, nullable=False),
     sa.Column("created", sa.Text, nullable=False),
-    sa.Column("target", sa.Text, nullable=False, server_default=""),
-)
-workload_target = sa.Table(  # all targets that a workload was ever backed up to
-    "workload_target",
-    metadata,
-    sa.Column("workload_id", sa.Text, primary_key=True),
-    sa.Column("target", sa.Text, primary_key=True),
 )
 workload_vm = sa.Table(
     "workload_vm",
@@ -82,15 +76,33 @@ job_disk = sa.Table(
     sa.Column("total", sa.BigInteger, nullable=False),
     sa.Column("moved", sa.BigInteger, nullable=False),
 )
-job_event = sa.Table(
-    "job_event",
+event = sa.Table(
+    "event",
     metadata,
     sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
-    sa.Column("job_id", sa.Text, nullable=False, index=True),
-    sa.Column("time", sa.Text, nullable=False),
+    sa.Column("time", sa.Text, nullable=False, index=True),
+    sa.Column("kind", sa.Text, nullable=False),
     sa.Column("level", sa.Text, nullable=False),
     sa.Column("text", sa.Text, nullable=False),
+    sa.Column("job_id", sa.Text, nullable=False, index=True),
+    sa.Column("workload_id", sa.Text, nullable=False, index=True),
+    sa.Column("vm_id", sa.Text, nullable=False, index=True),
+    sa.Column("vm_name", sa.Text, nullable=False),
+    sa.Column("point_id", sa.Text, nullable=False),
+    sa.Column("target", sa.Text, nullable=False),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("caller", sa.Text, nullable=False),
     sa.Column("fields", sa.Text, nullable=False),
+    sa.Column("key", sa.Text, unique=True),
+    sqlite_autoincrement=True,  # the number of an event that was forgotten is never given again
+)
+# How far the events were sent to each place outside; `mark` makes the numbers that they get there our own.
+relay = sa.Table(
+    "relay",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("seq", sa.BigInteger, nullable=False),
+    sa.Column("mark", sa.Text, nullable=False),
 )
 held = sa.Table(
     "held",
@@ -122,19 +134,6 @@ assignment = sa.Table(
     sa.Column("told", sa.Text, nullable=False),
 )
 switch = sa.Table("switch", metadata, sa.Column("name", sa.Text, primary_key=True))  # those that are on
-target = sa.Table(  # which repository is behind the name of each target
-    "target",
-    metadata,
-    sa.Column("name", sa.Text, primary_key=True),
-    sa.Column("repository", sa.Text, nullable=False),
-    sa.Column("since", sa.Text, nullable=False),
-)
-installation = sa.Table(  # one row, 1
-    "installation",
-    metadata,
-    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("home", sa.Text, nullable=False),
-)
 _version = sa.Table("schema_version", metadata, sa.Column("version", sa.Integer, primary_key=True))
 
 
@@ -158,21 +157,34 @@ def _add_policies(connection: sa.Connection) -> None:
         connection.exec_driver_sql(statement)
 
 
-def _add_targets(connection: sa.Connection) -> None:
-    """Step 2: several targets: which one each workload has and had, and which repository is behind each name."""
-    for statement in (
-        "ALTER TABLE workload ADD COLUMN target TEXT NOT NULL DEFAULT ''",
-        "CREATE TABLE workload_target (workload_id TEXT NOT NULL, target TEXT NOT NULL,"
-        " PRIMARY KEY (workload_id, target))",
-        "CREATE TABLE target (name TEXT NOT NULL PRIMARY KEY, repository TEXT NOT NULL, since TEXT NOT NULL)",
-        "CREATE TABLE installation (id INTEGER NOT NULL PRIMARY KEY, home TEXT NOT NULL)",
-    ):
-        connection.exec_driver_sql(statement)
+def _fold_events(connection: sa.Connection) -> None:
+    """Step 2: events of everything, not of jobs alone; the Manager is not told of those that were there before."""
+    sqlite = connection.dialect.name == "sqlite"
+    number = "INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT" if sqlite else "BIGSERIAL PRIMARY KEY"
+    texts = ("time", "kind", "level", "text", "job_id", "workload_id", "vm_id", "vm_name", "point_id", "target")
+    columns = ", ".join(f"{name} TEXT NOT NULL" for name in (*texts, "host", "caller", "fields"))
+    connection.exec_driver_sql(f"CREATE TABLE event (seq {number}, {columns}, key TEXT UNIQUE)")
+    for name in ("time", "job_id", "workload_id", "vm_id"):
+        connection.exec_driver_sql(f"CREATE INDEX ix_event_{name} ON event ({name})")
+    connection.exec_driver_sql(
+        "INSERT INTO event (time, kind, level, text, job_id, workload_id, vm_id, vm_name, point_id, target, host,"
+        " caller, fields) SELECT e.time, 'job.note', e.level, e.text, e.job_id, COALESCE(j.workload_id, ''), '', '',"
+        " '', '', '', COALESCE(j.caller, ''), e.fields FROM job_event e LEFT JOIN job j ON j.id = e.job_id"
+        " ORDER BY e.seq"
+    )
+    connection.exec_driver_sql("DROP TABLE job_event")
+    connection.exec_driver_sql(
+        "CREATE TABLE relay (name TEXT NOT NULL PRIMARY KEY, seq BIGINT NOT NULL, mark TEXT NOT NULL)"
+    )
+    connection.execute(
+        sa.text("INSERT INTO relay SELECT 'manager', COALESCE(MAX(seq), 0), :mark FROM event"),
+        {"mark": uuid.uuid4().hex},
+    )
 
 
 # Step n turns a data base of version n into one of version n + 1. A step is never changed once it was released, and the
 # tables above are what all steps together lead to; a new data base gets them at once.
-UPGRADES: tuple[Callable[[sa.Connection], None], ...] = (_add_policies, _add_targets)
+UPGRADES: tuple[Callable[[sa.Connection], None], ...] = (_add_policies, _fold_events)
 VERSION = 1 + len(UPGRADES)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from typing import Any
 
 import sqlalchemy as sa
 
+from overkeep.controller.events import About, Draft, Kind
 from overkeep.controller.records import Member, Workload
 from overkeep.controller.store import schema as t
+from overkeep.controller.store.events import Events
 from overkeep.errors import Conflict, NotFound
 from overkeep.units import utc_now
 
@@ -18,62 +19,49 @@ from overkeep.units import utc_now
 class Workloads:
     """The table of workloads. A VM is a member of at most one."""
 
-    def __init__(self, engine: sa.Engine) -> None:
+    def __init__(self, engine: sa.Engine, events: Events) -> None:
         self._engine = engine
+        self._events = events
 
-    def create(self, name: str, members: Sequence[Member], *, target: str, description: str = "") -> Workload:
-        """Add a workload that is backed up to a target.
-
-        Raises `Conflict` when the name is taken or a VM belongs to another one.
-        """
+    def create(self, name: str, members: Sequence[Member], *, description: str = "", caller: str = "") -> Workload:
+        """Add a workload; raise `Conflict` when the name is taken or a VM belongs to another one."""
         made = Workload(
             id=str(uuid.uuid4()),
             name=name,
             description=description,
             created=utc_now().isoformat(timespec="seconds"),
-            target=target,
             members=tuple(members),
         )
         with self._engine.begin() as connection:
             _check_name(connection, name, but="")
             row = {"id": made.id, "name": name, "description": description, "created": made.created}
-            connection.execute(sa.insert(t.workload).values(**row, target=target))
-            _note_target(connection, made.id, target)
+            connection.execute(sa.insert(t.workload).values(row))
             _set_members(connection, made)
+            self._events.insert(connection, _told(Kind.WORKLOAD_MADE, made, caller))
+        self._events.tell()
         return made
 
-    def update(self, workload: Workload) -> None:
-        """Write name, description, target and members of a workload that exists."""
+    def update(self, workload: Workload, *, caller: str = "") -> None:
+        """Write name, description and members of a workload that exists."""
         with self._engine.begin() as connection:
             _check_name(connection, workload.name, but=workload.id)
             connection.execute(
                 sa.update(t.workload)
                 .where(t.workload.c.id == workload.id)
-                .values(name=workload.name, description=workload.description, target=workload.target)
+                .values(name=workload.name, description=workload.description)
             )
-            _note_target(connection, workload.id, workload.target)
             _set_members(connection, workload)
+            self._events.insert(connection, _told(Kind.WORKLOAD_CHANGED, workload, caller))
+        self._events.tell()
 
-    def targets(self, workload_id: str) -> tuple[str, ...]:
-        """All targets that a workload was ever given, by name."""
-        mine = sa.select(t.workload_target.c.target).where(t.workload_target.c.workload_id == workload_id)
-        with self._engine.connect() as connection:
-            return tuple(connection.scalars(mine.order_by(t.workload_target.c.target)))
-
-    def settle_targets(self, target: str) -> None:
-        """Give a target to the workloads that have none: they were made when there was only one."""
-        with self._engine.begin() as connection:
-            homeless = sa.select(t.workload.c.id).where(t.workload.c.target == "")
-            for workload_id in connection.scalars(homeless).all():
-                connection.execute(sa.update(t.workload).where(t.workload.c.id == workload_id).values(target=target))
-                _note_target(connection, workload_id, target)
-
-    def delete(self, workload_id: str) -> None:
+    def delete(self, workload: Workload, *, caller: str = "") -> None:
         """Forget a workload; its restore points stay on the target."""
         with self._engine.begin() as connection:
-            for table in (t.workload_vm, t.workload_target, t.assignment):
-                connection.execute(sa.delete(table).where(table.c.workload_id == workload_id))
-            connection.execute(sa.delete(t.workload).where(t.workload.c.id == workload_id))
+            for table in (t.workload_vm, t.assignment):
+                connection.execute(sa.delete(table).where(table.c.workload_id == workload.id))
+            if connection.execute(sa.delete(t.workload).where(t.workload.c.id == workload.id)).rowcount:
+                self._events.insert(connection, _told(Kind.WORKLOAD_REMOVED, workload, caller))
+        self._events.tell()
 
     def all(self) -> tuple[Workload, ...]:
         """All workloads, by name."""
@@ -91,23 +79,21 @@ class Workloads:
             return _workload(connection, row)
 
 
-def _workload(connection: sa.Connection, row: Any) -> Workload:
+def _told(kind: Kind, workload: Workload, caller: str) -> Draft:
+    what = {
+        Kind.WORKLOAD_MADE: "was made",
+        Kind.WORKLOAD_CHANGED: "was changed",
+        Kind.WORKLOAD_REMOVED: "was removed; its restore points stay",
+    }[kind]
+    fields = {"name": workload.name, "vms": [member.vm_id for member in workload.members]}
+    text = f"Workload {workload.name!r} {what}"
+    return Draft(kind=kind, text=text, about=About(workload_id=workload.id), caller=caller, fields=fields)
+
+
+def _workload(connection: sa.Connection, row: sa.Row[tuple[str, ...]]) -> Workload:
     mine = sa.select(t.workload_vm).where(t.workload_vm.c.workload_id == row.id).order_by(t.workload_vm.c.position)
     members = tuple(Member(vm_id=m.vm_id, vm_name=m.vm_name) for m in connection.execute(mine))
-    return Workload(
-        id=row.id,
-        name=row.name,
-        description=row.description,
-        created=row.created,
-        target=row.target,
-        members=members,
-    )
-
-
-def _note_target(connection: sa.Connection, workload_id: str, target: str) -> None:
-    mine = (t.workload_target.c.workload_id == workload_id, t.workload_target.c.target == target)
-    if connection.scalar(sa.select(t.workload_target.c.target).where(*mine)) is None:
-        connection.execute(sa.insert(t.workload_target).values(workload_id=workload_id, target=target))
+    return Workload(id=row.id, name=row.name, description=row.description, created=row.created, members=members)
 
 
 def _check_name(connection: sa.Connection, name: str, *, but: str) -> None:

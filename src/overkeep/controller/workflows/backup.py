@@ -35,16 +35,14 @@ def _open(ports: Ports, job_id: str) -> State:
     jobs = ports.store.jobs
     jobs.start(job_id)
     job = jobs.get(job_id)
-    target = ports.targets.of(job.request)
-    target.ready()
+    ports.ready_target()
     workload = ports.store.workloads.get(job.workload_id)
     members = {member.vm_id: member.vm_name for member in workload.members} | _members(job.vms)
     policy = _policy(ports, workload.id)
     kept = {} if policy is None else policy_document(policy)
-    target.repository.put_workload(workload.id, name=workload.name, members=members, policy=kept)
+    ports.repository.put_workload(workload.id, name=workload.name, members=members, policy=kept)
     terms = terms_document(Terms() if policy is None else policy.terms)
-    full = bool(job.request.get("full"))
-    asked = {"workload_id": workload.id, "target": target.name, "full": full, "terms": terms}
+    asked = {"workload_id": workload.id, "full": bool(job.request.get("full")), "terms": terms}
     return {"vms": [vm.vm_id for vm in job.vms], "asked": asked}
 
 
@@ -77,10 +75,6 @@ def _close(ports: Ports, job_id: str, opened: State) -> State:
     state, failure = verdict(vms)
     points = {vm.vm_id: vm.point_id for vm in vms if vm.point_id}
     jobs.end(job_id, state, failure=failure, result={"points": points})
-    if state is not JobState.SUCCEEDED:
-        ports.engine.post_event("error", f"Backup of {job.subject!r} {state}: {failure.text}")
-    else:
-        ports.engine.post_event("normal", f"Backup of {job.subject!r} succeeded ({len(points)} VMs)")
     return {"state": state}
 
 

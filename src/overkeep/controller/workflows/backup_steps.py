@@ -11,7 +11,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from overkeep.controller.copying import Task, copy_all
+from overkeep.controller.copying import copy_all
+from overkeep.controller.events import Kind
 from overkeep.controller.expiry import expire, merge_away, without_failing
 from overkeep.controller.exposure import BACKUP_OVER, Exposure
 from overkeep.controller.ports import Ports, backup_id
@@ -19,14 +20,13 @@ from overkeep.controller.records import HeldKind, JobState
 from overkeep.controller.release import drop_old_checkpoints, patiently, release_backup, watch_release
 from overkeep.controller.steps import PASSING, State, Watch, cancelled, failed, outcome
 from overkeep.controller.store.policies import terms_value
-from overkeep.controller.target import Target
 from overkeep.controller.workflows.assembly import as_given, backup_progress, make_point
-from overkeep.controller.workflows.orders import Into, backup_task
+from overkeep.controller.workflows.orders import backup_task
 from overkeep.engine.api import BackupRequest, BackupSession
 from overkeep.engine.errors import BackupFailed
 from overkeep.errors import OverkeepError
 from overkeep.logs import fields
-from overkeep.model.plan import BackupPlan, Basis, DiskPlan, plan_backup
+from overkeep.model.plan import BackupPlan, Basis, plan_backup
 from overkeep.model.points import DiskImage, Mode, RestorePoint, point_id
 from overkeep.mover.orders import CopyResult
 from overkeep.repository.errors import ChainBroken
@@ -58,17 +58,11 @@ class BackupSteps:
         self.ports = ports
         self.job_id = job_id
         self.vm_id = vm_id
-        self.asked = asked
         self.workload_id: str = asked["workload_id"]
         self.terms = terms_value(asked.get("terms"))
         self.backup_id = backup_id(job_id, vm_id, attempt)
         self.watch = Watch(ports=ports, job_id=job_id)
         self.exposure = Exposure(watch=self.watch, vm_id=vm_id)
-
-    @property
-    def target(self) -> Target:
-        """Where the backup goes; raises `NotFound` once it is not in the settings any more."""
-        return self.ports.targets.of(self.asked)
 
     def safely(self, act: Callable[[State], State]) -> Callable[[State], State]:
         """The step with its error as an outcome."""
@@ -78,9 +72,9 @@ class BackupSteps:
         """Decide what is done with each disk. Nothing is open yet."""
         self._phase("planning")
         self.watch.check()
-        self.target.ready()
+        self.ports.ready_target()
         wish = _WISH.validate_python(state["wish"])
-        points = self.target.repository.points(self.workload_id, self.vm_id)
+        points = self.ports.repository.points(self.workload_id, self.vm_id)
         last = points[-1] if points else None
         engine = self.ports.engine
         vm, checkpoints = self.watch.persist(
@@ -93,7 +87,8 @@ class BackupSteps:
             mover = self.ports.movers.at(vm.host_id)
             self.watch.persist(mover.health, seconds=self.ports.patience.retry, on=PASSING)
         for name, reason in plan.left_out:
-            self._event("warning", f"Disk {name!r} of VM {vm.name!r} is left out: {reason}")
+            text = f"Disk {name!r} of VM {vm.name!r} is left out: {reason}"
+            self.exposure.tell(Kind.DISK_LEFT_OUT, text, disk=name)
         self._show(plan, "planned")
         created = _after(last)
         return {
@@ -145,8 +140,12 @@ class BackupSteps:
         """Have the movers copy all disks."""
         self._phase("copying")
         plan = _PLAN.validate_python(state["plan"])
-        into = Into(target=self.target, draft=self._draft(state))
-        results = copy_all(self.exposure, [self._task(item, into) for item in plan.disks])
+        draft = self._draft(state)
+        tasks = [
+            backup_task(self.ports, item, draft=draft, backup_id=self.backup_id, copying=self.terms.copying)
+            for item in plan.disks
+        ]
+        results = copy_all(self.exposure, tasks)
         return {"results": _RESULTS.dump_python(dict(results), mode="json")}
 
     def commit(self, state: State) -> State:
@@ -160,8 +159,15 @@ class BackupSteps:
             _commit(draft, point)
         self.ports.store.jobs.set_vm(self.job_id, self.vm_id, point_id=point.id)
         moved, stored = (sum(getattr(image, name) for image in point.images) for name in ("moved", "stored"))
-        told = {"vm_id": self.vm_id, "mode": str(point.mode), "moved": moved, "stored": stored}
-        self._event("info", f"VM {point.vm_name!r} has restore point {point.id}", **told)
+        self.exposure.tell(
+            Kind.POINT_MADE,
+            f"VM {point.vm_name!r} has restore point {point.id}",
+            point_id=point.id,
+            key=f"{Kind.POINT_MADE}/{self.vm_id}/{point.id}",
+            mode=str(point.mode),
+            moved=moved,
+            stored=stored,
+        )
         return {"committed": point.id, "checkpoint": point.checkpoint_id}
 
     def release(self, state: State) -> State:
@@ -184,7 +190,8 @@ class BackupSteps:
     def say_instead(self, state: State) -> State:
         """Tell why another attempt follows, and what it does otherwise."""
         told = "A full backup is made" if state["full"] else "The disks are compared with the last restore point"
-        self._event("warning", f"{told} instead: {state['error']}")
+        text = f"{told} instead: {state['error']}"
+        self.exposure.tell(Kind.VM_TRIED_OTHERWISE, text, code=state["code"])
         return {}
 
     def expire(self, state: State) -> State:
@@ -192,8 +199,16 @@ class BackupSteps:
         self._phase("retention")
 
         def act() -> None:
-            for mark in expire(self.ports, self.workload_id, self.vm_id, retention=self.terms.retention, now=utc_now()):
-                self._event("info", f"Restore point {mark.id} is removed: the policy does not keep it")
+            gone = expire(self.ports, self.workload_id, self.vm_id, retention=self.terms.retention, now=utc_now())
+            for mark in gone:
+                text = f"Restore point {mark.id} is removed: the policy does not keep it"
+                self.exposure.tell(
+                    Kind.POINT_REMOVED,
+                    text,
+                    point_id=mark.id,
+                    key=f"{Kind.POINT_REMOVED}/{self.vm_id}/{mark.id}",
+                    reason="policy",
+                )
 
         without_failing(self.exposure, act, otherwise="Old restore points stay until the next backup")
         return {}
@@ -201,13 +216,7 @@ class BackupSteps:
     def merge(self, state: State) -> State:
         """Have a mover merge away the images of points that have ended, whenever that was."""
         vm = _PLAN.validate_python(state["plan"]).vm
-        targets = self.ports.targets
-        merge_away(
-            self.exposure,
-            self.workload_id,
-            targets=lambda: targets.had_by(self.workload_id),
-            host_id=lambda: vm.host_id,
-        )
+        merge_away(self.exposure, self.workload_id, host_id=lambda: vm.host_id)
         return {}
 
     def close(self, state: State) -> State:
@@ -221,8 +230,6 @@ class BackupSteps:
         self.ports.store.jobs.set_vm(
             self.job_id, self.vm_id, state=result, phase="", error_code=code, error=text, busy=False
         )
-        if text:
-            self._event("error", text, vm_id=self.vm_id, code=code)
         _log.info("backup ended %s", fields(job=self.job_id, vm=self.vm_id, state=result, code=code or "none"))
         return {"state": result}
 
@@ -233,10 +240,10 @@ class BackupSteps:
 
     def _why_image_spoilt(self, last: RestorePoint, image: DiskImage) -> str:
         try:
-            length = len(self.target.repository.chain(last, image.disk_id))
+            length = len(self.ports.repository.chain(last, image.disk_id))
         except ChainBroken as error:
             told = f"Disk {image.name!r} is backed up in full, because its last restore point is damaged: {error}"
-            self._event("warning", told)
+            self.exposure.tell(Kind.DISK_FULL, told, disk_id=image.disk_id)
             return "the last restore point is damaged"
         return self.terms.why_full(chain=length, since_full=image.since_full)
 
@@ -247,14 +254,8 @@ class BackupSteps:
             words = engine.explain(self.backup_id, self.vm_id) or "it ended before the copy did."
             raise BackupFailed(backup_id=self.backup_id, vm=vm_name, words=words)
 
-    def _task(self, item: DiskPlan, into: Into) -> Task:
-        lease = self.ports.patience.lease
-        return backup_task(item, into=into, backup_id=self.backup_id, copying=self.terms.copying, lease=lease)
-
     def _draft(self, state: State) -> Draft:
-        return self.target.repository.draft(
-            self.workload_id, self.vm_id, point_id=state["point_id"], job_id=self.job_id
-        )
+        return self.ports.repository.draft(self.workload_id, self.vm_id, point_id=state["point_id"], job_id=self.job_id)
 
     def _point(self, state: State, draft: Draft) -> RestorePoint:
         return make_point(
@@ -272,7 +273,8 @@ class BackupSteps:
         """Best effort: what stays now is deleted after the next backup."""
 
         def act() -> State:
-            known = self._known_checkpoints()
+            points = self.ports.repository.points(vm_id=self.vm_id)
+            known = frozenset(point.checkpoint_id for point in points if point.checkpoint_id)
             exposure.watch.persist(
                 lambda: drop_old_checkpoints(exposure, keep=keep, known=known), seconds=self.ports.patience.retry
             )
@@ -280,13 +282,8 @@ class BackupSteps:
 
         left = outcome(act, job_id=self.job_id)
         if failed(left):
-            self._event("warning", f"Old checkpoints stay until the next backup: {left['error']}")
-
-    def _known_checkpoints(self) -> frozenset[str]:
-        """The checkpoints of the VM's points on all targets that can be read."""
-        found = self.ports.targets.survey(lambda target: target.repository.points(vm_id=self.vm_id))
-        points = (point for _, points in found.answers for point in points)
-        return frozenset(point.checkpoint_id for point in points if point.checkpoint_id)
+            text = f"Old checkpoints stay until the next backup: {left['error']}"
+            self.exposure.tell(Kind.CHECKPOINT_STAYS, text, code=left["code"])
 
     def _show(self, plan: BackupPlan, state: str) -> None:
         for item in plan.disks:
@@ -295,9 +292,6 @@ class BackupSteps:
     def _phase(self, phase: str) -> None:
         _log.info("step %s", fields(job=self.job_id, vm=self.vm_id, phase=phase))
         self.ports.store.jobs.set_vm(self.job_id, self.vm_id, state=JobState.RUNNING, phase=phase)
-
-    def _event(self, level: str, text: str, **told: object) -> None:
-        self.ports.store.jobs.add_event(self.job_id, level, text, **told)
 
 
 def _after(last: RestorePoint | None) -> dt.datetime:

@@ -8,14 +8,14 @@ from http import HTTPStatus
 from typing import Any, TypeVar
 
 from overkeep.controller.durable import Durable
+from overkeep.controller.events import Kind
 from overkeep.controller.expiry import merge_away, require_unread, without_failing
 from overkeep.controller.exposure import Exposure
 from overkeep.controller.ports import Ports
 from overkeep.controller.records import Failure, JobState
 from overkeep.controller.steps import State, Watch, cancelled, failed, outcome
-from overkeep.controller.target import Target
-from overkeep.controller.targets import PlacedPoint
 from overkeep.errors import OverkeepError
+from overkeep.model.points import RestorePoint
 
 NAME = "remove-point"
 _Value = TypeVar("_Value")
@@ -32,11 +32,10 @@ def body(ports: Ports, job_id: str, request: dict[str, Any]) -> State:
     return closed
 
 
-def request_json(placed: PlacedPoint) -> dict[str, Any]:
+def request_json(point: RestorePoint) -> dict[str, Any]:
     """What a removal job keeps: which point it is, and which checkpoint nothing is based on any more."""
-    point = placed.point
     kept = {"point_id": point.id, "vm_id": point.vm_id, "workload_id": point.workload_id}
-    return {**kept, "checkpoint_id": point.checkpoint_id, "target": placed.target.name}
+    return {**kept, "checkpoint_id": point.checkpoint_id}
 
 
 class _Steps:
@@ -45,18 +44,12 @@ class _Steps:
     def __init__(self, ports: Ports, job_id: str, request: dict[str, Any]) -> None:
         self.ports = ports
         self.job_id = job_id
-        self.request = request
         self.point_id: str = request["point_id"]
         self.vm_id: str = request["vm_id"]
         self.workload_id: str = request["workload_id"]
         self.checkpoint_id: str | None = request["checkpoint_id"]
         self.watch = Watch(ports=ports, job_id=job_id)
         self.exposure = Exposure(watch=self.watch, vm_id=self.vm_id)
-
-    @property
-    def target(self) -> Target:
-        """Where the point lies; raises `NotFound` once it is not in the settings any more."""
-        return self.ports.targets.of(self.request)
 
     def safely(self, act: Callable[[], State]) -> Callable[[], State]:
         """The step with its error as an outcome."""
@@ -67,10 +60,12 @@ class _Steps:
         self.ports.store.jobs.start(self.job_id)
         self._phase("removing")
         self.watch.check()
-        self.target.ready()
+        self.ports.ready_target()
         require_unread(self.ports, self.workload_id, self.vm_id, vm_name=self._vm_name())
-        self.target.repository.remove_point(self.workload_id, self.vm_id, point_id=self.point_id)
-        self._event("info", f"Restore point {self.point_id} is removed: it was asked for")
+        self.ports.repository.remove_point(self.workload_id, self.vm_id, point_id=self.point_id)
+        text = f"Restore point {self.point_id} is removed: it was asked for"
+        key = f"{Kind.POINT_REMOVED}/{self.vm_id}/{self.point_id}"
+        self.exposure.tell(Kind.POINT_REMOVED, text, point_id=self.point_id, key=key, reason="asked")
         return {}
 
     def drop_checkpoint(self) -> State:
@@ -88,13 +83,18 @@ class _Steps:
                 if item.ref == checkpoint:
                     held.release(item)
 
-        without_failing(self.exposure, act, otherwise="The checkpoint of the point stays until the next backup")
+        without_failing(
+            self.exposure,
+            act,
+            otherwise="The checkpoint of the point stays until the next backup",
+            kind=Kind.CHECKPOINT_STAYS,
+        )
         return {}
 
     def merge(self) -> State:
         """Have a mover merge the images away; where that fails, the next backup of the VM does it."""
         self._phase("merging")
-        merge_away(self.exposure, self.workload_id, targets=lambda: (self.target,), host_id=self._host)
+        merge_away(self.exposure, self.workload_id, host_id=self._host)
         return {}
 
     def close(self, state: State) -> State:
@@ -107,8 +107,6 @@ class _Steps:
         jobs.set_vm(
             self.job_id, self.vm_id, state=result, phase="", error_code=failure.code, error=failure.text, busy=False
         )
-        if failure.text:
-            self._event("error", failure.text, code=failure.code)
         jobs.end(self.job_id, result, failure=failure, result={"point_id": self.point_id})
         return {"state": result}
 
@@ -124,9 +122,6 @@ class _Steps:
 
     def _phase(self, phase: str) -> None:
         self.ports.store.jobs.set_vm(self.job_id, self.vm_id, state=JobState.RUNNING, phase=phase)
-
-    def _event(self, level: str, text: str, **fields: object) -> None:
-        self.ports.store.jobs.add_event(self.job_id, level, text, vm_id=self.vm_id, **fields)
 
 
 def _unless_gone(ask: Callable[[], _Value], otherwise: _Value) -> _Value:

@@ -135,8 +135,8 @@ class OvirtEngine(Engine):
     def vnic_profiles(self, *, cluster_id: str | None = None) -> Mapping[str, str]:
         return self._inventory.vnic_profiles(cluster_id=cluster_id)
 
-    def post_event(self, severity: str, text: str, *, vm_id: str | None = None) -> None:
-        self._events.post(severity, text, vm_id=vm_id)
+    def post_event(self, severity: str, text: str, *, number: int, vm_id: str | None = None) -> None:
+        self._events.post(severity, text, number=number, vm_id=vm_id)
 
     def explain(self, *ids: str) -> str:
         return self._events.explain(ids)

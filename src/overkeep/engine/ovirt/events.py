@@ -3,19 +3,16 @@
 
 from __future__ import annotations
 
-import logging
-import secrets
 from typing import Any
 
 from ovirtsdk4 import types
 
-from overkeep.engine.errors import EngineRefused
+from overkeep.engine.errors import EngineRefused, EventNumberTaken
 from overkeep.engine.ovirt import values
 from overkeep.engine.ovirt.session import Session
-from overkeep.errors import OverkeepError
 
-_log = logging.getLogger(__name__)
 ORIGIN = "Overkeep"
+LONGEST = 4000  # characters; the Manager cuts longer texts in its own way
 _LOOKED_AT = 200  # newest events searched for a reason
 _TOLD = 3
 _BAD = {"warning", "error", "alert"}
@@ -27,18 +24,19 @@ class Events:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def post(self, severity: str, text: str, *, vm_id: str | None) -> None:
-        """Write an event; a refusal is logged, as no job may fail for it.
+    def post(self, severity: str, text: str, *, number: int, vm_id: str | None) -> None:
+        """Write an event under a number; what the Manager refuses because it has it already is success.
 
-        The Manager wants a number that no event of this origin has yet; a second draw makes a clash unlikely enough.
+        The Manager takes each number of an origin once. A repeat therefore finds what an answer that was lost left.
         """
         try:
-            try:
-                self._post(severity, text, vm_id)
-            except EngineRefused:
-                self._post(severity, text, vm_id)
-        except OverkeepError as error:
-            _log.warning("an event could not be written into the Manager's log event=%r reason=%s", text, error)
+            self._post(severity, text[:LONGEST], number, vm_id)
+        except EngineRefused:
+            there = self._find(number)
+            if there is None:
+                raise
+            if there != text[:LONGEST].strip():
+                raise EventNumberTaken(number=number) from None
 
     def explain(self, ids: tuple[str, ...]) -> str:
         """Return the newest bad events that name one of `ids`, oldest first, as sentences."""
@@ -48,11 +46,18 @@ class Events:
         telling.sort(key=_number, reverse=True)
         return " ".join((event.description or "").strip() for event in reversed(telling[:_TOLD]))
 
-    def _post(self, severity: str, text: str, vm_id: str | None) -> None:
+    def _find(self, number: int) -> str | None:
+        """The text of the event of ours with this number."""
+        with self._session.system("list events", what="the events") as system:
+            found = system.events_service().list(search=f"custom_event_id = {number}", max=_LOOKED_AT)
+        ours = [event for event in found if event.origin == ORIGIN and event.custom_id == number]
+        return (ours[0].description or "").strip() if ours else None
+
+    def _post(self, severity: str, text: str, number: int, vm_id: str | None) -> None:
         event = types.Event(
             origin=ORIGIN,
             severity=values.member(types.LogSeverity, severity),
-            custom_id=secrets.randbits(31),
+            custom_id=number,
             description=text,
             vm=types.Vm(id=vm_id) if vm_id else None,
         )

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Calls about events: what happened, as a list and as a stream."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import StreamingResponse
+from pydantic import AwareDatetime
+
+from overkeep.api import streams
+from overkeep.api.asked import TheCaller, TheController
+from overkeep.api.documents import EventOut, event_out
+from overkeep.api.paging import Listing, ThePaging
+from overkeep.api.sight import Sight
+from overkeep.api.streams import EventSource, LastEventId
+from overkeep.api.workloads import find_workload
+from overkeep.controller.events import Event, Filter, Level
+
+router = APIRouter(prefix="/api/v1/events", tags=["events"])
+
+Wanted = Annotated[str, Query(max_length=255)]
+
+
+class Order(StrEnum):
+    """In which order events are listed."""
+
+    NEWEST = "newest"
+    OLDEST = "oldest"
+
+
+def about(  # noqa: PLR0913 - the filters of a list
+    controller: TheController,
+    caller: TheCaller,
+    kind: Annotated[str, Query(max_length=64, description="A kind, or the first word of several: `job`")] = "",
+    level: Annotated[Level, Query(description="This level and worse")] = Level.INFO,
+    job: Wanted = "",
+    workload: Annotated[str, Query(max_length=255, description="Name or id")] = "",
+    vm: Annotated[str, Query(max_length=255, description="Name or id")] = "",
+    point: Wanted = "",
+    target: Wanted = "",
+    host: Wanted = "",
+    by: Annotated[str, Query(max_length=255, description="Who caused it")] = "",
+) -> Filter:
+    """Which events are wanted."""
+    return Filter(
+        kind=kind,
+        level=level,
+        job_id=job,
+        workload_id=find_workload(workload, controller, caller).id if workload else "",
+        vm=vm,
+        point_id=point,
+        target=target,
+        host=host,
+        caller=by,
+    )
+
+
+TheFilter = Annotated[Filter, Depends(about)]
+
+
+@router.get("")
+def list_events(
+    controller: TheController,
+    caller: TheCaller,
+    wanted: TheFilter,
+    asked: ThePaging,
+    since: Annotated[AwareDatetime | None, Query(description="From this time on")] = None,
+    until: Annotated[AwareDatetime | None, Query(description="Before this time")] = None,
+    order: Order = Order.NEWEST,
+) -> list[EventOut]:
+    """Events of VMs that the caller may back up, and of their jobs and workloads; all of them for administrators."""
+    in_time = Filter(**{**vars(wanted), "since": _stamp(since), "until": _stamp(until)})
+    events = controller.ports.store.events
+
+    def read(after: list[Any] | None, count: int) -> Sequence[Event]:
+        seq = int(after[0]) if after else None
+        if order is Order.OLDEST:
+            return events.after(seq or 0, in_time, limit=count)
+        return events.before(seq, in_time, limit=count)
+
+    listing = Listing(read=read, key=lambda event: (event.seq,), sees=Sight(controller, caller).sees)
+    return [event_out(event) for event in listing.page(asked)]
+
+
+@router.get("/stream", response_class=StreamingResponse, responses={200: {"content": {"text/event-stream": {}}}})
+def stream_events(
+    request: Request,
+    controller: TheController,
+    caller: TheCaller,
+    wanted: TheFilter,
+    after: Annotated[
+        int | None, Query(ge=0, le=2**62, description="Begin after this number; else with what comes")
+    ] = None,
+    last_event_id: LastEventId = None,
+) -> StreamingResponse:
+    """Events as they happen (server-sent events); `Last-Event-ID` goes on after the last one that was received.
+
+    Each message has the event's number as `id` and the event as `data`. A comment comes every 15 s. The stream ends
+    when the controller stops or the token expires.
+    """
+    begun = int(last_event_id) if last_event_id is not None else after
+    if begun is None:
+        begun = controller.ports.store.events.latest()
+    return streams.serve(request, caller, EventSource(request, caller, wanted=wanted, after=begun))
+
+
+def _stamp(time: dt.datetime | None) -> str:
+    return "" if time is None else time.astimezone(dt.UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Long lists in pages: an opaque cursor, and the address of the next page in a `Link` header (RFC 8288)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Generic, TypeVar
+from urllib.parse import urlencode
+
+from fastapi import Depends, Query, Request, Response
+
+from overkeep.errors import BadRequest
+
+LARGEST = 1000
+USUAL = 100
+_BATCH = 250
+_MOST_READ = 5000  # rows that one call reads for a caller who may see few of them
+_Item = TypeVar("_Item")
+
+
+class BadCursor(BadRequest):
+    """A cursor is not of this list."""
+
+    code = "bad-cursor"
+    template = "The cursor is not one that this list gave for these filters; leave it away to begin anew."
+
+    def __init__(self) -> None:
+        super().__init__()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paging:
+    """Which page is asked for. A cursor holds for the path and the filters that it was given for."""
+
+    request: Request
+    response: Response
+    limit: int
+    cursor: str | None
+
+    @property
+    def after(self) -> list[Any] | None:
+        """The key of the last item of the page before; raise `BadCursor`."""
+        if self.cursor is None:
+            return None
+        try:
+            scope, *key = json.loads(base64.urlsafe_b64decode(self.cursor.encode("ascii", "strict") + b"=="))
+        except (ValueError, TypeError, UnicodeError, binascii.Error) as error:
+            raise BadCursor from error
+        if scope != self._scope() or not key:
+            raise BadCursor
+        return list(key)
+
+    def go_on_after(self, *key: str | int) -> None:
+        """Say that there is more, after the item with this key."""
+        text = json.dumps([self._scope(), *key], separators=(",", ":"))
+        cursor = base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+        query = urlencode([*self._filters(), ("limit", self.limit), ("cursor", cursor)])
+        self.response.headers["Link"] = f'<{self.request.url.path}?{query}>; rel="next"'
+
+    def _filters(self) -> list[tuple[str, str]]:
+        return [(name, value) for name, value in self.request.query_params.multi_items() if name not in _OWN]
+
+    def _scope(self) -> str:
+        asked = json.dumps([self.request.url.path, sorted(self._filters())])
+        return hashlib.blake2b(asked.encode(), digest_size=6).hexdigest()
+
+
+_OWN = ("limit", "cursor")
+
+
+def paging(
+    request: Request,
+    response: Response,
+    limit: Annotated[int, Query(ge=1, le=LARGEST, description="How many items at most")] = USUAL,
+    cursor: Annotated[
+        str | None, Query(max_length=1000, description="Where to go on: as the `Link` of the page before has it")
+    ] = None,
+) -> Paging:
+    """What a call asks for."""
+    return Paging(request=request, response=response, limit=limit, cursor=cursor)
+
+
+ThePaging = Annotated[Paging, Depends(paging)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing(Generic[_Item]):
+    """A list in its order. `read(key, n)` gives the next `n` items after a key; `sees` which of them are shown."""
+
+    read: Callable[[list[Any] | None, int], Sequence[_Item]]
+    key: Callable[[_Item], tuple[str | int, ...]]
+    sees: Callable[[_Item], bool]
+
+    def page(self, asked: Paging) -> list[_Item]:
+        """The page that is asked for. One that is short or empty may have a next one: rights are looked at late."""
+        found: list[_Item] = []
+        after, read = asked.after, 0
+        while read < _MOST_READ:
+            batch = self.read(after, _BATCH)
+            for item in batch:
+                if len(found) == asked.limit:
+                    asked.go_on_after(*(after or ()))
+                    return found
+                after = list(self.key(item))
+                if self.sees(item):
+                    found.append(item)
+            read += len(batch)
+            if len(batch) < _BATCH:
+                return found
+        asked.go_on_after(*(after or ()))
+        return found
+
+
+def listed(items: Sequence[_Item], key: Callable[[_Item], tuple[str | int, ...]]) -> Callable[..., Sequence[_Item]]:
+    """The `read` of a list that is in memory, by its keys in rising order."""
+    ordered = sorted(items, key=key)
+
+    def read(after: list[Any] | None, count: int) -> Sequence[_Item]:
+        rest = ordered if after is None else [item for item in ordered if key(item) > tuple(after)]
+        return rest[:count]
+
+    return read

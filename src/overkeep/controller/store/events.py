@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The one place where events are made, in the transaction of what they tell of, read and forgotten."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import sqlalchemy as sa
+
+from overkeep.controller.events import About, Draft, Event, Filter, Level
+from overkeep.controller.store import schema as t
+from overkeep.units import utc_now
+
+PAGE = 500  # events that are read at once, where nothing else is asked for
+_FORGET_BATCH = 5000
+_PG_LOCK = 0x0EE7  # of PostgreSQL's advisory locks: numbers of events rise in the order in which they become visible
+
+
+class Events:
+    """The table of events.
+
+    `insert` is the last act of a transaction that changes something; `tell` is called once that is committed, and
+    wakes who waits for news. On PostgreSQL transactions with events are committed one after the other: else a reader
+    that follows the numbers would miss those of the slower of two.
+    """
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        self._news = threading.Condition()
+        self._changes = 0
+
+    # writing
+
+    def add(self, *drafts: Draft) -> None:
+        """Write events that tell of nothing else in the data base."""
+        with self._engine.begin() as connection:
+            self.insert(connection, *drafts)
+        self.tell()
+
+    def insert(self, connection: sa.Connection, *drafts: Draft) -> None:
+        """Write events within a transaction, as its last act."""
+        if drafts and connection.dialect.name == "postgresql":
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_PG_LOCK)))
+        for draft in drafts:
+            if draft.key and connection.scalar(sa.select(t.event.c.seq).where(t.event.c.key == draft.key)) is not None:
+                continue
+            connection.execute(sa.insert(t.event).values(_row(_completed(connection, draft))))
+
+    def tell(self) -> None:
+        """Wake who waits for news: of events, or of how far a job is."""
+        with self._news:
+            self._changes += 1
+            self._news.notify_all()
+
+    # reading
+
+    @property
+    def changes(self) -> int:
+        """Rises whenever this process wrote something; another process may write as well."""
+        return self._changes
+
+    def latest(self) -> int:
+        """The number of the newest event; 0 when there is none."""
+        with self._engine.connect() as connection:
+            return int(connection.scalar(sa.select(sa.func.max(t.event.c.seq))) or 0)
+
+    def after(self, seq: int, wanted: Filter | None = None, *, limit: int = PAGE) -> tuple[Event, ...]:
+        """The events with a higher number than `seq`, oldest first."""
+        query = sa.select(t.event).where(t.event.c.seq > seq, *_conditions(wanted or Filter()))
+        return self._read(query.order_by(t.event.c.seq).limit(limit))
+
+    def before(self, seq: int | None, wanted: Filter | None = None, *, limit: int = PAGE) -> tuple[Event, ...]:
+        """The events with a lower number than `seq`, or all, newest first."""
+        query = sa.select(t.event).where(*_conditions(wanted or Filter()))
+        if seq is not None:
+            query = query.where(t.event.c.seq < seq)
+        return self._read(query.order_by(t.event.c.seq.desc()).limit(limit))
+
+    def of_job(self, job_id: str, *, after: int = 0) -> tuple[Event, ...]:
+        """All events of a job after a number."""
+        query = sa.select(t.event).where(t.event.c.job_id == job_id, t.event.c.seq > after)
+        return self._read(query.order_by(t.event.c.seq))
+
+    def wait(
+        self,
+        job_id: str,
+        *,
+        after: int,
+        seconds: float,
+        done: Callable[[], bool],
+    ) -> tuple[Event, ...]:
+        """As `of_job`, but wait up to `seconds` for one to come; not once `done` says that none will come."""
+        deadline = time.monotonic() + seconds
+        while True:
+            over = done()
+            found = self.of_job(job_id, after=after)
+            left = deadline - time.monotonic()
+            if found or over or left <= 0:
+                return found
+            with self._news:
+                self._news.wait(min(left, 1.0))  # another process may write as well
+
+    # forgetting
+
+    def forget(self, *, before: dt.datetime, keep: int) -> int:
+        """Remove events older than `before`, and the oldest of more than `keep`; return how many."""
+        stamp = before.astimezone(dt.UTC).isoformat(timespec="milliseconds")
+        with self._engine.connect() as connection:
+            newest_old = connection.scalar(sa.select(sa.func.max(t.event.c.seq)).where(t.event.c.time < stamp)) or 0
+            beyond = sa.select(t.event.c.seq).order_by(t.event.c.seq.desc()).offset(keep).limit(1)
+            last = max(newest_old, connection.scalar(beyond) or 0)
+        total = 0
+        while removed := self._remove_up_to(last):
+            total += removed
+        return total
+
+    def _remove_up_to(self, last: int) -> int:
+        """A batch at a time: writers are not to wait long."""
+        batch = sa.select(t.event.c.seq).where(t.event.c.seq <= last).order_by(t.event.c.seq).limit(_FORGET_BATCH)
+        with self._engine.begin() as connection:
+            return connection.execute(sa.delete(t.event).where(t.event.c.seq.in_(batch))).rowcount
+
+    def _read(self, query: sa.Select[Any]) -> tuple[Event, ...]:
+        with self._engine.connect() as connection:
+            return tuple(_value(row) for row in connection.execute(query).all())
+
+
+def _completed(connection: sa.Connection, draft: Draft) -> Draft:
+    """The draft with what the rows of its job tell."""
+    about = draft.about
+    if not about.job_id:
+        return draft
+    job = connection.execute(sa.select(t.job.c.workload_id, t.job.c.caller).where(t.job.c.id == about.job_id)).first()
+    name = ""
+    if about.vm_id and not about.vm_name:
+        of = (t.job_vm.c.job_id == about.job_id, t.job_vm.c.vm_id == about.vm_id)
+        name = connection.scalar(sa.select(t.job_vm.c.vm_name).where(*of)) or ""
+    about = replace(
+        about,
+        workload_id=about.workload_id or (job.workload_id if job else ""),
+        vm_name=about.vm_name or name,
+    )
+    return replace(draft, about=about, caller=draft.caller or (job.caller if job else ""))
+
+
+def _conditions(wanted: Filter) -> Iterable[sa.ColumnElement[bool]]:
+    columns = t.event.c
+    for column, value in (
+        (columns.job_id, wanted.job_id),
+        (columns.workload_id, wanted.workload_id),
+        (columns.point_id, wanted.point_id),
+        (columns.target, wanted.target),
+        (columns.host, wanted.host),
+        (columns.caller, wanted.caller),
+    ):
+        if value:
+            yield column == value
+    if wanted.kind:
+        yield (columns.kind == wanted.kind) | columns.kind.startswith(f"{wanted.kind}.", autoescape=True)
+    if wanted.level is not Level.INFO:
+        yield columns.level.in_(wanted.level.and_worse)
+    if wanted.vm:
+        yield (columns.vm_id == wanted.vm) | (columns.vm_name == wanted.vm)
+    if wanted.since:
+        yield columns.time >= wanted.since
+    if wanted.until:
+        yield columns.time < wanted.until
+
+
+def _row(draft: Draft) -> dict[str, Any]:
+    about = draft.about
+    return {
+        "time": utc_now().isoformat(timespec="milliseconds"),
+        "kind": draft.kind,
+        "level": draft.weight,
+        "text": draft.text,
+        "job_id": about.job_id,
+        "workload_id": about.workload_id,
+        "vm_id": about.vm_id,
+        "vm_name": about.vm_name,
+        "point_id": about.point_id,
+        "target": about.target,
+        "host": about.host,
+        "caller": draft.caller,
+        "fields": json.dumps(dict(draft.fields)),
+        "key": draft.key or None,
+    }
+
+
+def _value(row: Any) -> Event:
+    return Event(
+        seq=row.seq,
+        time=row.time,
+        kind=row.kind,
+        level=Level(row.level),
+        text=row.text,
+        about=About(
+            job_id=row.job_id,
+            workload_id=row.workload_id,
+            vm_id=row.vm_id,
+            vm_name=row.vm_name,
+            point_id=row.point_id,
+            target=row.target,
+            host=row.host,
+        ),
+        caller=row.caller,
+        fields=json.loads(row.fields),
+    )

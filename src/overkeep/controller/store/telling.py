@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What events say about the states of jobs and of the VMs in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from overkeep.controller.events import About, Draft, Kind
+from overkeep.controller.records import Job, JobState
+
+_JOB_ENDS = {
+    JobState.SUCCEEDED: Kind.JOB_SUCCEEDED,
+    JobState.PARTIAL: Kind.JOB_PARTIAL,
+    JobState.FAILED: Kind.JOB_FAILED,
+    JobState.CANCELLED: Kind.JOB_CANCELLED,
+    JobState.NEEDS_ATTENTION: Kind.JOB_NEEDS_ATTENTION,
+}
+_VM_ENDS = {
+    JobState.SUCCEEDED: Kind.VM_SUCCEEDED,
+    JobState.FAILED: Kind.VM_FAILED,
+    JobState.CANCELLED: Kind.VM_CANCELLED,
+    JobState.NEEDS_ATTENTION: Kind.VM_NEEDS_ATTENTION,
+}
+
+
+def queued(job: Job, *, vms: int) -> Draft:
+    """A job was written down."""
+    return Draft(
+        kind=Kind.JOB_QUEUED,
+        text=f"{_work(job)} is queued",
+        about=About(job_id=job.id, workload_id=job.workload_id),
+        caller=job.caller,
+        fields={"job_kind": job.kind, "vms": vms},
+    )
+
+
+def started(row: Any) -> Draft:
+    """A job began."""
+    return Draft(kind=Kind.JOB_STARTED, text=f"{_work(row)} began", about=_about(row))
+
+
+def cancel_asked(row: Any, *, caller: str) -> Draft:
+    """Somebody asked for the end of a job."""
+    text = f"{_work(row)} is to end: its cancel was asked for"
+    return Draft(kind=Kind.JOB_CANCEL_ASKED, text=text, about=_about(row), caller=caller)
+
+
+def ended(job: Job) -> Draft:
+    """A job is over. Why VMs failed is told by their own events: not all who see the job may see all its VMs."""
+    good = sum(vm.state is JobState.SUCCEEDED for vm in job.vms)
+    told = f": {good} of {len(job.vms)} VMs succeeded" if len(job.vms) > 1 else ""
+    return Draft(
+        kind=_JOB_ENDS[job.state],
+        text=f"{_work(job)} {_word(job.state)}{told}",
+        about=About(job_id=job.id, workload_id=job.workload_id),
+        fields={"job_kind": job.kind, "vms": len(job.vms), "succeeded": good, "code": job.failure.code},
+    )
+
+
+def went_on(row: Any, before: Any, after: Any) -> Iterator[Draft]:
+    """What a change of the row of a VM in a job means: it began, reached another phase, or is over."""
+    about = About(job_id=row.id, workload_id=row.workload_id, vm_id=after.vm_id, vm_name=after.vm_name)
+    work = f"{row.kind.capitalize()} of VM {after.vm_name!r}"
+    was, state = JobState(before.state), JobState(after.state)
+    if was is JobState.QUEUED and state is JobState.RUNNING:
+        yield Draft(kind=Kind.VM_STARTED, text=f"{work} began", about=about)
+    if after.phase and after.phase != before.phase:
+        yield Draft(kind=Kind.VM_PHASE, text=f"{work}: {after.phase}", about=about, fields={"phase": after.phase})
+    if state.over and state is not was:
+        told = f": {after.error}" if after.error else ""
+        fields = {"code": after.error_code, "job_kind": row.kind}
+        yield Draft(kind=_VM_ENDS[state], text=f"{work} {_word(state)}{told}", about=about, fields=fields)
+
+
+def _about(row: Any) -> About:
+    return About(job_id=row.id, workload_id=row.workload_id)
+
+
+def _work(job: Any) -> str:
+    """`Backup of 'shop'`, of a job or of its row."""
+    return f"{job.kind.capitalize()} of {job.subject!r}"
+
+
+def _word(state: JobState) -> str:
+    return {
+        JobState.PARTIAL: "is partial",
+        JobState.CANCELLED: "was cancelled",
+        JobState.NEEDS_ATTENTION: "needs attention",
+    }.get(state, str(state))
