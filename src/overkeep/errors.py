@@ -45,6 +45,14 @@ class Conflict(OverkeepError):
     status = 409
 
 
+class ChangedMeanwhile(OverkeepError):
+    """Somebody else changed what was to be changed."""
+
+    code = "changed-meanwhile"
+    template = "The {kind} {name!r} was changed by somebody else meanwhile; look at it again and repeat the change."
+    status = 412
+
+
 class BadRequest(OverkeepError):
     """The request itself is wrong."""
 

@@ -84,7 +84,8 @@ def test_workloads(root: TestClient) -> None:
     made = make(root)
     assert made["members"] == [{"vm_id": "web-vm", "vm_name": "web"}]
     problem(root.post("/api/v1/workloads", json={"name": "demo", "vms": ["db"]}), 409, "conflict")
-    changed = root.put("/api/v1/workloads/demo", json={"name": "shop", "vms": ["web", "db"], "description": "both"})
+    body = {"name": "shop", "vms": ["web", "db"], "description": "both"}
+    changed = root.put("/api/v1/workloads/demo", json=body, headers={"If-Match": "*"})
     assert [m["vm_name"] for m in changed.json()["members"]] == ["web", "db"]
     assert root.get(f"/api/v1/workloads/{made['id']}").json()["name"] == "shop"
     assert root.delete("/api/v1/workloads/shop").status_code == 204
@@ -185,7 +186,11 @@ def test_her_own_vm_is_hers(ann: TestClient, world: World, access: MemoryAccess)
     assert back_up(ann, world, "hers")["state"] == "succeeded"
     access.allow("ann", "db-vm", "run_vm")
     problem(ann.post("/api/v1/workloads", json={"name": "w", "vms": ["db"]}), 403, "forbidden")
-    problem(ann.put("/api/v1/workloads/hers", json={"name": "hers", "vms": ["web", "db"]}), 403, "forbidden")
+    problem(
+        ann.put("/api/v1/workloads/hers", json={"name": "hers", "vms": ["web", "db"]}, headers={"If-Match": "*"}),
+        403,
+        "forbidden",
+    )
     [point] = ann.get("/api/v1/points").json()
     access.forbid("ann", "web-vm", "create_vm")
     problem(ann.post("/api/v1/restores", json={"point": point["id"], "name": "x"}), 403, "forbidden")
@@ -197,7 +202,11 @@ def test_a_vm_that_is_not_hers_does_not_exist_for_her(ann: TestClient, vm: str) 
     there = ann.post("/api/v1/workloads", json={"name": "w", "vms": ["web", vm]})
     not_there = ann.post("/api/v1/workloads", json={"name": "w", "vms": ["web", "xx"]})
     assert problem(there, 404, "no-such-vm") == problem(not_there, 404, "no-such-vm").replace("'xx'", repr(vm))
-    problem(ann.put("/api/v1/workloads/hers", json={"name": "hers", "vms": [vm]}), 404, "no-such-vm")
+    problem(
+        ann.put("/api/v1/workloads/hers", json={"name": "hers", "vms": [vm]}, headers={"If-Match": "*"}),
+        404,
+        "no-such-vm",
+    )
 
 
 def test_of_several_vms_of_a_name_those_count_that_she_knows(

@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from overkeep.blocks.errors import TargetFull
 from overkeep.cli import exits, main, session
+from overkeep.controller.events import Draft, Kind
 from overkeep.mover.orders import CopyOrder, CopyResult
 
 OVERKEEP = [sys.executable, "-c", "from overkeep.cli.main import run; run()"]
@@ -257,3 +259,63 @@ def test_arguments_that_no_document_takes(site, arguments: tuple[str, ...]) -> N
     status, _, err = site(*arguments)
     assert status == exits.USAGE
     assert "cannot be used" in one_sentence(err)
+
+
+def test_events(demo) -> None:
+    assert demo("backup", "demo")[0] == 0
+    status, out, _ = demo("events", "--vm", "web", "--kind", "vm")
+    assert status == 0
+    assert out.splitlines()[0].endswith("vm.started Backup of VM 'web' began")
+    assert out.splitlines()[-1].endswith("vm.succeeded Backup of VM 'web' succeeded")
+    status, out, _ = demo("events", "--since", "1h", "--limit", "2", "--json")
+    assert [event["kind"] for event in json.loads(out)][-1] == "job.succeeded"
+    assert len(json.loads(out)) == 2
+    assert demo("events", "--level", "error")[1] == ""
+    status, _, err = demo("events", "--since", "soon")
+    assert status == exits.USAGE
+    one_sentence(err)
+
+
+def test_events_are_followed_until_ctrl_c(demo) -> None:
+    demo.world.store.events.add(Draft(kind=Kind.JOB_NOTE, text="before"))
+    with _started("events", "--follow", "--json", "--kind", "job.note") as child:
+        assert json.loads(child.stdout.readline())["text"] == "before"
+        demo.world.store.events.add(Draft(kind=Kind.JOB_NOTE, text="after"))
+        assert json.loads(child.stdout.readline())["text"] == "after"
+        child.send_signal(signal.SIGINT)
+        _, err = child.communicate(timeout=30)
+    assert child.returncode == exits.INTERRUPTED
+    assert "Traceback" not in err
+
+
+def test_jobs_are_filtered(demo) -> None:
+    assert demo("backup", "demo")[0] == 0
+    assert (
+        len(json.loads(demo("job", "list", "--state", "succeeded", "--kind", "backup", "--vm", "web", "--json")[1]))
+        == 1
+    )
+    assert json.loads(demo("job", "list", "--state", "failed", "--json")[1]) == []
+
+
+def test_lists_are_shown_whole(demo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("overkeep.cli.client._PAGE", 1)
+    assert demo("backup", "demo")[0] == 0
+    assert len(json.loads(demo("points", "--json")[1])) == 2
+
+
+def test_an_answer_that_is_lost_is_asked_for_again_and_nothing_is_done_twice(
+    demo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, lost = httpx.Client.request, []
+
+    def losing(self: httpx.Client, method: str, path: str, **options: object) -> httpx.Response:
+        answer = real(self, method, path, **options)
+        if method == "POST" and not lost:
+            lost.append(answer)
+            raise httpx.ReadError("connection reset")
+        return answer
+
+    monkeypatch.setattr(httpx.Client, "request", losing)
+    status, out, _ = demo("backup", "demo", "--json")
+    assert (status, json.loads(out)["id"]) == (0, lost[0].json()["id"])
+    assert len(demo.world.store.jobs.all()) == 1

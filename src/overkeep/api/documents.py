@@ -42,13 +42,14 @@ class MemberOut(Document):
 
 
 class WorkloadOut(Document):
-    """VMs that are backed up together."""
+    """VMs that are backed up together; `version` rises with each change."""
 
     id: str
     name: str
     description: str
     created: dt.datetime
     members: tuple[MemberOut, ...]
+    version: int
 
 
 class SnapshotIn(Document):

@@ -3,19 +3,17 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import StreamingResponse
-from pydantic import AwareDatetime
 
 from overkeep.api import streams
 from overkeep.api.asked import TheCaller, TheController
 from overkeep.api.documents import EventOut, event_out
-from overkeep.api.paging import Listing, ThePaging
+from overkeep.api.paging import Listing, Since, ThePaging, Until, stamp
 from overkeep.api.sight import Sight
 from overkeep.api.streams import EventSource, LastEventId
 from overkeep.api.workloads import find_workload
@@ -69,12 +67,12 @@ def list_events(
     caller: TheCaller,
     wanted: TheFilter,
     asked: ThePaging,
-    since: Annotated[AwareDatetime | None, Query(description="From this time on")] = None,
-    until: Annotated[AwareDatetime | None, Query(description="Before this time")] = None,
+    since: Since = None,
+    until: Until = None,
     order: Order = Order.NEWEST,
 ) -> list[EventOut]:
     """Events of VMs that the caller may back up, and of their jobs and workloads; all of them for administrators."""
-    in_time = Filter(**{**vars(wanted), "since": _stamp(since), "until": _stamp(until)})
+    in_time = Filter(**{**vars(wanted), "since": stamp(since), "until": stamp(until)})
     events = controller.ports.store.events
 
     def read(after: list[Any] | None, count: int) -> Sequence[Event]:
@@ -107,7 +105,3 @@ def stream_events(
     if begun is None:
         begun = controller.ports.store.events.latest()
     return streams.serve(request, caller, EventSource(request, caller, wanted=wanted, after=begun))
-
-
-def _stamp(time: dt.datetime | None) -> str:
-    return "" if time is None else time.astimezone(dt.UTC).isoformat(timespec="milliseconds")

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
@@ -11,24 +12,49 @@ from fastapi.responses import StreamingResponse
 from overkeep.api import streams
 from overkeep.api.asked import TheCaller, TheController
 from overkeep.api.documents import EventOut, JobOut, event_out, job_out
+from overkeep.api.paging import Listing, Since, ThePaging, Until, stamp
+from overkeep.api.repeatable import Repeatable
 from overkeep.api.sight import Sight
 from overkeep.api.streams import JobSource, LastEventId
-from overkeep.controller.records import Job, JobState
+from overkeep.api.workloads import find_workload
+from overkeep.controller.records import Job, JobFilter, JobKind, JobState
 from overkeep.controller.rights import BACKUP, Caller
 from overkeep.controller.service import Controller
 from overkeep.errors import NotFound
 
-router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"])
+router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"], route_class=Repeatable)
 
 _LONGEST_WAIT = 25.0
 
 
 @router.get("")
-def list_jobs(
-    controller: TheController, caller: TheCaller, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+def list_jobs(  # noqa: PLR0913 - the filters of a list
+    controller: TheController,
+    caller: TheCaller,
+    asked: ThePaging,
+    state: Annotated[tuple[JobState, ...], Query(description="Several are any of them")] = (),
+    kind: Annotated[tuple[JobKind, ...], Query(description="Several are any of them")] = (),
+    workload: Annotated[str, Query(max_length=255, description="Name or id")] = "",
+    vm: Annotated[str, Query(max_length=255, description="Name or id")] = "",
+    since: Since = None,
+    until: Until = None,
 ) -> list[JobOut]:
-    """The newest jobs first, those about VMs that the caller may back up."""
-    return [job_out(job) for job in controller.jobs(limit=limit) if _visible(job, caller)]
+    """The newest jobs first, those about VMs that the caller may back up; times are those of their creation."""
+    wanted = JobFilter(
+        states=tuple(state),
+        kinds=tuple(kind),
+        workload_id=find_workload(workload, controller, caller).id if workload else "",
+        vm=vm,
+        since=stamp(since),
+        until=stamp(until),
+    )
+
+    def read(after: Sequence[Any] | None, count: int) -> Sequence[Job]:
+        before = None if after is None else (str(after[0]), str(after[1]))
+        return controller.ports.store.jobs.page(wanted, before=before, limit=count)
+
+    listing = Listing(read=read, key=lambda job: (job.created, job.id), sees=lambda job: _visible(job, caller))
+    return [job_out(job) for job in listing.page(asked)]
 
 
 @router.get("/{job_id}")

@@ -12,6 +12,7 @@ from fastapi.openapi.utils import get_openapi
 
 from overkeep.api.asked import TheCaller
 from overkeep.api.documents import ProblemOut
+from overkeep.api.repeatable import HEADER, LONGEST
 from overkeep.mover.problems import MEDIA_TYPE
 
 router = APIRouter(prefix="/api/v1", tags=["service"])
@@ -38,6 +39,16 @@ _WITH_MATCH = {
 }
 
 
+_WITH_KEY = {HTTPStatus.UNPROCESSABLE_ENTITY: "The `Idempotency-Key` was used for another request"}
+_KEY = {
+    "name": HEADER,
+    "in": "header",
+    "required": False,
+    "description": "Of the caller's choice: repeats with the key, within a day, do nothing and are answered the same",
+    "schema": {"type": "string", "minLength": 1, "maxLength": LONGEST, "pattern": "^[ -~]+$"},
+}
+
+
 @router.get("/openapi.json", include_in_schema=False)
 def show(request: Request, _caller: TheCaller) -> dict[str, Any]:
     """This document."""
@@ -50,6 +61,8 @@ def document(app: FastAPI) -> dict[str, Any]:
     for path, operations in made["paths"].items():
         for method, operation in operations.items():
             operation["responses"].pop("422", None)  # every error is a problem document, this one as well
+            if method == "post":
+                operation.setdefault("parameters", []).append(_KEY)
             operation["responses"].update(_errors(path, method, operation))
     schemas = made["components"]["schemas"]
     for unused in ("HTTPValidationError", "ValidationError"):
@@ -76,6 +89,7 @@ def _errors(path: str, method: str, operation: dict[str, Any]) -> dict[str, Any]
         ("requestBody" in operation, _WITH_BODY),
         (method != "get" or path.startswith("/api/v1/points/"), _WHEN_CHANGING),
         ("if-match" in headers, _WITH_MATCH),
+        (method == "post", _WITH_KEY),
     ):
         told |= more if applies else {}
     documented = {str(status.value): _problem(words) for status, words in sorted(told.items())}

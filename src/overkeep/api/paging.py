@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import datetime as dt
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -13,8 +14,12 @@ from typing import Annotated, Any, Generic, TypeVar
 from urllib.parse import urlencode
 
 from fastapi import Depends, Query, Request, Response
+from pydantic import AwareDatetime
 
 from overkeep.errors import BadRequest
+
+Since = Annotated[AwareDatetime | None, Query(description="From this time on")]
+Until = Annotated[AwareDatetime | None, Query(description="Before this time")]
 
 LARGEST = 1000
 USUAL = 100
@@ -100,8 +105,9 @@ class Listing(Generic[_Item]):
         """The page that is asked for. One that is short or empty may have a next one: rights are looked at late."""
         found: list[_Item] = []
         after, read = asked.after, 0
+        size = min(_BATCH, asked.limit + 1)
         while read < _MOST_READ:
-            batch = self.read(after, _BATCH)
+            batch = self.read(after, size)
             for item in batch:
                 if len(found) == asked.limit:
                     asked.go_on_after(*(after or ()))
@@ -110,10 +116,25 @@ class Listing(Generic[_Item]):
                 if self.sees(item):
                     found.append(item)
             read += len(batch)
-            if len(batch) < _BATCH:
+            if len(batch) < size:
                 return found
         asked.go_on_after(*(after or ()))
         return found
+
+
+def stamp(time: dt.datetime | None) -> str:
+    """A time as the data base has them; empty when there is none. Raises `BadRequest` for the ends of the calendar."""
+    if time is None:
+        return ""
+    try:
+        return time.astimezone(dt.UTC).isoformat(timespec="milliseconds")
+    except OverflowError as error:
+        raise BadRequest(what=f"The time {time} is outside of the calendar", todo="correct it") from error
+
+
+def in_time(time: dt.datetime, since: dt.datetime | None, until: dt.datetime | None) -> bool:
+    """Whether a time lies between two others, of which the second no longer counts."""
+    return (since is None or time >= since) and (until is None or time < until)
 
 
 def listed(items: Sequence[_Item], key: Callable[[_Item], tuple[str | int, ...]]) -> Callable[..., Sequence[_Item]]:

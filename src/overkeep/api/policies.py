@@ -9,7 +9,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from overkeep.api.asked import TheCaller, TheController
+from overkeep.api.paging import Listing, ThePaging, listed
 from overkeep.api.policy_documents import ForesightOut, PolicyIn, PolicyOut, policy_out, policy_value
+from overkeep.api.repeatable import Repeatable
 from overkeep.api.versions import TheVersion, tag
 from overkeep.api.workloads import sees_workload
 from overkeep.controller.records import StoredPolicy
@@ -17,16 +19,23 @@ from overkeep.controller.rights import Caller
 from overkeep.controller.service import Controller
 from overkeep.errors import NotFound
 
-router = APIRouter(prefix="/api/v1/policies", tags=["policies"])
+router = APIRouter(prefix="/api/v1/policies", tags=["policies"], route_class=Repeatable)
 
 Days = Annotated[int, Query(ge=1, le=3660, description="How many days are looked ahead")]
 
 
 @router.get("")
-def list_policies(controller: TheController, caller: TheCaller) -> list[PolicyOut]:
-    """The policies of workloads that the caller may see; all of them for administrators."""
+def list_policies(controller: TheController, caller: TheCaller, asked: ThePaging) -> list[PolicyOut]:
+    """The policies of workloads that the caller may see, by name; all of them for administrators."""
     seen = _seen(controller, caller)
-    return [policy_out(policy) for policy in controller.policies.all() if seen is None or policy.id in seen]
+
+    def key(policy: StoredPolicy) -> tuple[str, str]:
+        return policy.policy.name, policy.id
+
+    listing = Listing(
+        read=listed(controller.policies.all(), key), key=key, sees=lambda policy: seen is None or policy.id in seen
+    )
+    return [policy_out(policy) for policy in listing.page(asked)]
 
 
 @router.post("", status_code=201)
@@ -34,6 +43,7 @@ def create_policy(asked: PolicyIn, response: Response, controller: TheController
     """Make a policy; for administrators."""
     caller.require_admin("make policies of")
     made = controller.policies.create(policy_value(asked), caller=caller.name)
+    response.headers["Location"] = f"/api/v1/policies/{made.id}"
     return _answer(response, made)
 
 

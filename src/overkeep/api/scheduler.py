@@ -3,17 +3,20 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 
 from overkeep.api.asked import TheCaller, TheController
 from overkeep.api.policies import find_policy
 from overkeep.api.policy_documents import GivenPolicyIn, PlannedOut, SchedulerOut, VmMarksOut, planned_out
+from overkeep.api.repeatable import Repeatable
+from overkeep.api.versions import TheTag, content_tag, require_tag
 from overkeep.api.workloads import find_workload, require_backup, sees_workload
+from overkeep.controller.policies import Planned
 from overkeep.controller.records import Workload
 from overkeep.controller.rights import Caller
 from overkeep.controller.service import Controller
 
-router = APIRouter(prefix="/api/v1", tags=["scheduler"])
+router = APIRouter(prefix="/api/v1", tags=["scheduler"], route_class=Repeatable)
 
 
 @router.get("/scheduler")
@@ -39,17 +42,32 @@ def resume_scheduler(controller: TheController, caller: TheCaller) -> SchedulerO
 
 
 @router.get("/workloads/{workload}/schedule")
-def show_schedule(workload: str, controller: TheController, caller: TheCaller) -> PlannedOut:
+def show_schedule(workload: str, response: Response, controller: TheController, caller: TheCaller) -> PlannedOut:
     """The policy of a workload, and its next run."""
-    return planned_out(controller.policies.planned(find_workload(workload, controller, caller)))
+    planned = controller.policies.planned(find_workload(workload, controller, caller))
+    response.headers["ETag"] = _tag(planned)
+    return planned_out(planned)
 
 
 @router.put("/workloads/{workload}/policy")
-def set_policy(workload: str, asked: GivenPolicyIn, controller: TheController, caller: TheCaller) -> PlannedOut:
-    """Give a workload a policy that the caller may see, or none; its runs count from now on."""
+def set_policy(
+    workload: str,
+    asked: GivenPolicyIn,
+    response: Response,
+    controller: TheController,
+    caller: TheCaller,
+    version: TheTag,
+) -> PlannedOut:
+    """Give a workload a policy that the caller may see, or none; its runs count from now on.
+
+    `If-Match` may name the schedule that is changed.
+    """
     found = _mine(workload, controller, caller, act="plan backups of")
+    require_tag(version, _tag(controller.policies.planned(found)), kind="schedule of workload", name=found.name)
     policy = find_policy(asked.policy, controller, caller) if asked.policy is not None else None
-    return planned_out(controller.policies.give(found, policy, caller=caller.name))
+    planned = controller.policies.give(found, policy, caller=caller.name)
+    response.headers["ETag"] = _tag(planned)
+    return planned_out(planned)
 
 
 @router.post("/workloads/{workload}/pause")
@@ -75,6 +93,10 @@ def preview_retention(
     other = find_policy(policy, controller, caller).policy.retention if policy is not None else None
     marked = controller.policies.marks(found, other)
     return [VmMarksOut.model_validate(vm) for vm in marked if caller.may_see([vm.vm_id])]
+
+
+def _tag(planned: Planned) -> str:
+    return content_tag(planned.workload_id, planned.policy, planned.paused)
 
 
 def _mine(workload: str, controller: Controller, caller: Caller, *, act: str) -> Workload:

@@ -8,6 +8,9 @@ from fastapi import APIRouter
 from overkeep import __version__
 from overkeep.api.asked import TheBackend, TheCaller, TheController
 from overkeep.api.documents import HealthOut, LeftoverOut, MoverOut, leftover_out, mover_out
+from overkeep.api.paging import Listing, ThePaging, listed
+from overkeep.controller.janitor import Leftover
+from overkeep.controller.service import MoverHealth
 
 router = APIRouter(prefix="/api/v1", tags=["service"])
 
@@ -19,14 +22,24 @@ def health() -> HealthOut:
 
 
 @router.get("/movers")
-def list_movers(controller: TheController, caller: TheCaller) -> list[MoverOut]:
-    """Whether the movers of all hosts answer; for administrators."""
+def list_movers(controller: TheController, caller: TheCaller, asked: ThePaging) -> list[MoverOut]:
+    """Whether the movers of all hosts answer, by host; for administrators."""
     caller.require_admin("look at the movers of")
-    return [mover_out(mover) for mover in controller.movers()]
+
+    def key(mover: MoverHealth) -> tuple[str]:
+        return (mover.host,)
+
+    listing = Listing(read=listed(controller.movers(), key), key=key, sees=lambda _mover: True)
+    return [mover_out(mover) for mover in listing.page(asked)]
 
 
 @router.get("/leftovers")
-def list_leftovers(backend: TheBackend, caller: TheCaller) -> list[LeftoverOut]:
+def list_leftovers(backend: TheBackend, caller: TheCaller, asked: ThePaging) -> list[LeftoverOut]:
     """What is open in the Manager without a living job; the janitor closes it. For administrators."""
     caller.require_admin("look at the leftovers of")
-    return [leftover_out(leftover) for leftover in backend.janitor.leftovers()]
+
+    def key(leftover: Leftover) -> tuple[str, str, str]:
+        return leftover.job_id, leftover.kind, leftover.ref
+
+    listing = Listing(read=listed(backend.janitor.leftovers(), key), key=key, sees=lambda _leftover: True)
+    return [leftover_out(leftover) for leftover in listing.page(asked)]

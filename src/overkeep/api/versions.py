@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from typing import Annotated
 
 from fastapi import Depends, Header, Response
 
-from overkeep.errors import BadRequest, OverkeepError
+from overkeep.errors import BadRequest, ChangedMeanwhile, OverkeepError
 
 
 class VersionNeeded(OverkeepError):
@@ -40,4 +42,25 @@ def asked_version(
     return int(found[1])
 
 
+def content_tag(*parts: object) -> str:
+    """The ETag of something that has no version: made of what it holds."""
+    return f'"{hashlib.blake2b(json.dumps(parts, default=str).encode(), digest_size=9).hexdigest()}"'
+
+
+def asked_tag(
+    if_match: Annotated[
+        str | None, Header(description="The ETag of what is changed; without one it is changed as it is")
+    ] = None,
+) -> str | None:
+    """The ETag that a change is of, of something small that may be changed without; None for any."""
+    return None if if_match is None or if_match.strip() == "*" else if_match.strip()
+
+
+def require_tag(asked: str | None, now: str, *, kind: str, name: str) -> None:
+    """Raise `ChangedMeanwhile` when a change is of another version than the present one."""
+    if asked is not None and now not in re.split(r"\s*,\s*", asked):
+        raise ChangedMeanwhile(kind=kind, name=name)
+
+
+TheTag = Annotated[str | None, Depends(asked_tag)]
 TheVersion = Annotated[int | None, Depends(asked_version)]

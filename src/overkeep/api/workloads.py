@@ -9,43 +9,64 @@ from fastapi import APIRouter, Response
 
 from overkeep.api.asked import TheCaller, TheController
 from overkeep.api.documents import JobOut, SnapshotIn, WorkloadIn, WorkloadOut, job_out, workload_out
+from overkeep.api.paging import Listing, ThePaging, listed
+from overkeep.api.repeatable import Repeatable
+from overkeep.api.versions import TheVersion, tag
 from overkeep.controller.records import Member, Workload
 from overkeep.controller.rights import BACKUP, Caller
 from overkeep.controller.service import Controller
 from overkeep.errors import NotFound
 
-router = APIRouter(prefix="/api/v1/workloads", tags=["workloads"])
+router = APIRouter(prefix="/api/v1/workloads", tags=["workloads"], route_class=Repeatable)
 
 
 @router.get("")
-def list_workloads(controller: TheController, caller: TheCaller) -> list[WorkloadOut]:
-    """Workloads with at least one VM that the caller may back up."""
-    return [workload_out(workload) for workload in controller.workloads() if sees_workload(workload, caller)]
+def list_workloads(controller: TheController, caller: TheCaller, asked: ThePaging) -> list[WorkloadOut]:
+    """Workloads with at least one VM that the caller may back up, by name."""
+
+    def key(workload: Workload) -> tuple[str, str]:
+        return workload.name, workload.id
+
+    listing = Listing(
+        read=listed(controller.workloads(), key), key=key, sees=lambda workload: sees_workload(workload, caller)
+    )
+    return [workload_out(workload) for workload in listing.page(asked)]
 
 
 @router.post("", status_code=201)
-def create_workload(asked: WorkloadIn, controller: TheController, caller: TheCaller) -> WorkloadOut:
+def create_workload(asked: WorkloadIn, response: Response, controller: TheController, caller: TheCaller) -> WorkloadOut:
     """Make a workload of VMs that the caller may back up."""
     members = controller.members(asked.vms, known=caller.knows)
     require_backup(members, caller, act="make a workload of")
     ids = [member.vm_id for member in members]
-    return workload_out(controller.create_workload(asked.name, ids, description=asked.description, caller=caller.name))
+    made = controller.create_workload(asked.name, ids, description=asked.description, caller=caller.name)
+    response.headers["Location"] = f"/api/v1/workloads/{made.id}"
+    return _answer(response, made)
 
 
 @router.get("/{workload}")
-def show_workload(workload: str, controller: TheController, caller: TheCaller) -> WorkloadOut:
+def show_workload(workload: str, response: Response, controller: TheController, caller: TheCaller) -> WorkloadOut:
     """One workload, by name or id."""
-    return workload_out(find_workload(workload, controller, caller))
+    return _answer(response, find_workload(workload, controller, caller))
 
 
 @router.put("/{workload}")
-def change_workload(workload: str, asked: WorkloadIn, controller: TheController, caller: TheCaller) -> WorkloadOut:
-    """Write name, description and members anew."""
+def change_workload(
+    workload: str,
+    asked: WorkloadIn,
+    response: Response,
+    controller: TheController,
+    caller: TheCaller,
+    version: TheVersion,
+) -> WorkloadOut:
+    """Write name, description and members anew. `If-Match` names the version that is changed."""
     found = find_workload(workload, controller, caller)
     members = controller.members(asked.vms, known=caller.knows)
     require_backup((*found.members, *members), caller, act="change the workload of")
     changed = replace(found, name=asked.name, description=asked.description, members=members)
-    return workload_out(controller.update_workload(changed, caller=caller.name))
+    if version is not None:  # the store refuses to change it when it is another one by now
+        changed = replace(changed, version=version)
+    return _answer(response, controller.update_workload(changed, caller=caller.name))
 
 
 @router.delete("/{workload}", status_code=204)
@@ -66,6 +87,11 @@ def back_up(
     job = controller.start_backup(found, caller=caller.name, full=asked.full)
     response.headers["Location"] = f"/api/v1/jobs/{job.id}"
     return job_out(job)
+
+
+def _answer(response: Response, workload: Workload) -> WorkloadOut:
+    tag(response, workload.version)
+    return workload_out(workload)
 
 
 def find_workload(name: str, controller: Controller, caller: Caller) -> Workload:

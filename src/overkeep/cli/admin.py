@@ -44,7 +44,7 @@ def enrol(
 def leftovers(as_json: AsJson = False) -> None:
     """List what is open in the Manager without a living job; the controller closes it by itself."""
     with Client() as client:
-        found = client.get("/api/v1/leftovers", list[LeftoverOut])
+        found = client.all("/api/v1/leftovers", LeftoverOut)
     if as_json:
         output.documents(found)
     else:
@@ -54,7 +54,7 @@ def leftovers(as_json: AsJson = False) -> None:
 def movers(as_json: AsJson = False) -> int:
     """Show whether the data movers of all hosts answer."""
     with Client() as client:
-        found = client.get("/api/v1/movers", list[MoverOut])
+        found = client.all("/api/v1/movers", MoverOut)
     if as_json:
         output.documents(found)
     else:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ssl
+import uuid
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, TypeVar
@@ -19,7 +20,12 @@ from overkeep.errors import ConfigError, OverkeepError
 
 CONNECT_TIMEOUT = 5.0
 ANSWER_TIMEOUT = 60.0
+_PAGE = 1000
 _Document = TypeVar("_Document")
+
+
+class AnswerLost(ControllerUnreachable):
+    """The connection ended before the answer came."""
 
 
 class Client:
@@ -44,14 +50,29 @@ class Client:
     ) -> None:
         self._http.close()
 
-    def get(self, path: str, kind: type[_Document], **query: Any) -> _Document:
+    def get(self, path: str, kind: type[_Document], /, **query: Any) -> _Document:
         """GET a document."""
         return self._read(kind, "GET", path, params=_given(query))
 
+    def all(self, path: str, kind: type[_Document], /, **query: Any) -> list[_Document]:
+        """GET a list, all of its pages."""
+        found: list[_Document] = []
+        answer = self._call("GET", path, params=_given({"limit": _PAGE, **query}))
+        while True:
+            found += self._documents(list[kind], answer)  # type: ignore[valid-type]
+            if "next" not in answer.links:
+                return found
+            answer = self._call("GET", answer.links["next"]["url"])
+
     def post(self, path: str, kind: type[_Document], body: BaseModel | None = None, **query: Any) -> _Document:
-        """POST a document and return the answer."""
+        """POST a document and return the answer; when that is lost on the way it is asked for once more."""
         content = body.model_dump(mode="json") if body else None
-        return self._read(kind, "POST", path, params=_given(query), json=content)
+        headers = {"Idempotency-Key": str(uuid.uuid4())}
+        options: dict[str, Any] = {"params": _given(query), "json": content, "headers": headers}
+        try:
+            return self._read(kind, "POST", path, **options)
+        except AnswerLost:
+            return self._read(kind, "POST", path, **options)
 
     def put(
         self, path: str, kind: type[_Document], body: BaseModel, *, version: int | None = None, **query: Any
@@ -89,15 +110,19 @@ class Client:
         return self.post(f"/api/v1/jobs/{job_id}/cancel", JobOut)
 
     def _read(self, kind: type[_Document], method: str, path: str, **options: Any) -> _Document:
-        answer = self._call(method, path, **options)
+        return self._documents(kind, self._call(method, path, **options))
+
+    def _documents(self, kind: type[_Document], answer: httpx.Response) -> _Document:
         try:
             return TypeAdapter(kind).validate_json(answer.content)
         except ValidationError as error:
             raise self._unreachable("its answer is not that of a controller of this version") from error
 
-    def _call(self, method: str, path: str, **options: Any) -> Any:
+    def _call(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
             answer = self._http.request(method, path, **options)
+        except (httpx.ReadError, httpx.RemoteProtocolError) as error:
+            raise AnswerLost(url=self._session.controller, reason=str(error) or type(error).__name__) from error
         except httpx.TransportError as error:
             raise self._unreachable(str(error) or type(error).__name__) from error
         if not answer.is_success:

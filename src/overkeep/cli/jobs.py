@@ -13,7 +13,7 @@ from overkeep.cli.client import Client
 from overkeep.cli.follow import follow
 from overkeep.cli.output import AsJson
 from overkeep.cli.workloads import NoWait
-from overkeep.controller.records import JobState
+from overkeep.controller.records import JobKind, JobState
 
 app = typer.Typer(no_args_is_help=True, help="Jobs: backups, restores and removals.")
 
@@ -22,11 +22,16 @@ JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.")]
 
 @app.command("list")
 def list_(
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, the newest.")] = 30, as_json: AsJson = False
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, the newest.")] = 30,
+    state: Annotated[list[JobState] | None, typer.Option(help="Only in this state; several times.")] = None,
+    kind: Annotated[list[JobKind] | None, typer.Option(help="Only of this kind; several times.")] = None,
+    workload: Annotated[str | None, typer.Option(help="Only of this workload, by name or id.")] = None,
+    vm: Annotated[str | None, typer.Option(help="Only with this VM, by name or id.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """List the newest jobs."""
     with Client() as client:
-        found = client.get("/api/v1/jobs", list[JobOut], limit=limit)
+        found = client.get("/api/v1/jobs", list[JobOut], limit=limit, state=state, kind=kind, workload=workload, vm=vm)
     if as_json:
         output.documents(found)
         return

@@ -25,7 +25,7 @@ def points(
 ) -> None:
     """List the restore points, oldest first."""
     with Client() as client:
-        found = client.get("/api/v1/points", list[PointOut], workload=workload, vm=vm)
+        found = client.all("/api/v1/points", PointOut, workload=workload, vm=vm)
     if as_json:
         output.documents(found)
         return

@@ -47,7 +47,7 @@ def create(
 def list_(as_json: AsJson = False) -> None:
     """List the policies."""
     with Client() as client:
-        found = client.get("/api/v1/policies", list[PolicyOut])
+        found = client.all("/api/v1/policies", PolicyOut)
     if as_json:
         output.documents(found)
     else:

@@ -43,7 +43,7 @@ def create(
 def list_(as_json: AsJson = False) -> None:
     """List the workloads."""
     with Client() as client:
-        found = client.get("/api/v1/workloads", list[WorkloadOut])
+        found = client.all("/api/v1/workloads", WorkloadOut)
     if as_json:
         output.documents(found)
     else:

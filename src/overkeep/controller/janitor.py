@@ -117,8 +117,9 @@ class Janitor:
             self._tell(Kind.DRAFT_REMOVED, text, about)
 
     def forget(self) -> None:
-        """Drop the engine's records of old workflows, and old events."""
+        """Drop the engine's records of old workflows, old events, and answers that are no longer repeated."""
         self._durable.gc(FORGET)
+        self._ports.store.answers.forget()
         before = utc_now() - dt.timedelta(days=self._kept.days)
         self._ports.store.events.forget(before=before, keep=self._kept.most)
 

@@ -69,6 +69,7 @@ class Workload:
     description: str
     created: str
     members: tuple[Member, ...] = ()
+    version: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +152,21 @@ class Job:
     result: Mapping[str, Any] = field(default_factory=dict)
     cancel_requested: bool = False
     vms: tuple[VmProgress, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobFilter:
+    """Which jobs are wanted; what is empty does not matter.
+
+    `vm` is an id or a name; `since` and `until` are times of their creation in ISO 8601, UTC, in milliseconds.
+    """
+
+    states: tuple[JobState, ...] = ()
+    kinds: tuple[JobKind, ...] = ()
+    workload_id: str = ""
+    vm: str = ""
+    since: str = ""
+    until: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -154,10 +154,6 @@ class Controller:
         """One job; raises `NotFound`."""
         return self._store.jobs.get(job_id)
 
-    def jobs(self, *, limit: int = 100) -> tuple[Job, ...]:
-        """The newest jobs first."""
-        return self._store.jobs.all(limit=limit)
-
     def events(self, job_id: str, *, after: int, seconds: float) -> tuple[Event, ...]:
         """Events of a job after a number; waits up to `seconds` for one unless the job is over."""
 

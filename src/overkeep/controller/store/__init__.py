@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from overkeep.controller.store.answers import Answers
 from overkeep.controller.store.assignments import Assignments
 from overkeep.controller.store.events import Events
 from overkeep.controller.store.held import Holdings
@@ -19,6 +20,7 @@ class Store:
     def __init__(self, url: str) -> None:
         self._engine = open_database(url)
         self.events = Events(self._engine)
+        self.answers = Answers(self._engine)
         self.relays = Relays(self._engine)
         self.workloads = Workloads(self._engine, self.events)
         self.policies = Policies(self._engine, self.events)

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
-from overkeep.controller.records import DiskProgress, Failure, Job, JobKind, JobState, Member
+from overkeep.controller.records import DiskProgress, Failure, Job, JobFilter, JobKind, JobState, Member
 from overkeep.controller.store import schema as t
 from overkeep.controller.store import telling
 from overkeep.controller.store.events import Events
@@ -60,6 +60,15 @@ class Jobs:
         query = sa.select(t.job).order_by(t.job.c.created.desc()).limit(limit)
         if live:
             query = query.where(t.job.c.state.in_(_LIVE))
+        with self._engine.connect() as connection:
+            return tuple(job_value(row, vms_of(connection, row.id)) for row in connection.execute(query).all())
+
+    def page(self, wanted: JobFilter, *, before: tuple[str, str] | None = None, limit: int = 100) -> tuple[Job, ...]:
+        """The newest jobs that are wanted first, with their VMs; those before the one of this time and id."""
+        query = sa.select(t.job).where(*_conditions(wanted))
+        if before is not None:
+            query = query.where(sa.tuple_(t.job.c.created, t.job.c.id) < sa.tuple_(*map(sa.literal, before)))
+        query = query.order_by(t.job.c.created.desc(), t.job.c.id.desc()).limit(limit)
         with self._engine.connect() as connection:
             return tuple(job_value(row, vms_of(connection, row.id)) for row in connection.execute(query).all())
 
@@ -139,6 +148,23 @@ class Jobs:
         for member in members:
             connection.execute(sa.insert(t.job_vm).values(vm_row(job.id, member, busy=exclusive)))
         self._events.insert(connection, telling.queued(job, vms=len(members)))
+
+
+def _conditions(wanted: JobFilter) -> Iterator[sa.ColumnElement[bool]]:
+    columns = t.job.c
+    if wanted.states:
+        yield columns.state.in_(wanted.states)
+    if wanted.kinds:
+        yield columns.kind.in_(wanted.kinds)
+    if wanted.workload_id:
+        yield columns.workload_id == wanted.workload_id
+    if wanted.vm:
+        named = (t.job_vm.c.vm_id == wanted.vm) | (t.job_vm.c.vm_name == wanted.vm)
+        yield columns.id.in_(sa.select(t.job_vm.c.job_id).where(named))
+    if wanted.since:
+        yield columns.created >= wanted.since
+    if wanted.until:
+        yield columns.created < wanted.until
 
 
 def _changed(connection: sa.Connection, job_id: str, values: Mapping[str, Any], only: sa.ColumnElement[bool]) -> bool:

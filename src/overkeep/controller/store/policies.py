@@ -14,19 +14,11 @@ from overkeep.controller.events import Draft, Kind
 from overkeep.controller.records import StoredPolicy
 from overkeep.controller.store import schema as t
 from overkeep.controller.store.events import Events
-from overkeep.errors import Conflict, NotFound, OverkeepError
+from overkeep.errors import ChangedMeanwhile, Conflict, NotFound
 from overkeep.model.policy import Policy, Terms
 
 _POLICY = TypeAdapter(Policy)
 _TERMS = TypeAdapter(Terms)
-
-
-class ChangedMeanwhile(OverkeepError):
-    """Somebody else changed what was to be changed."""
-
-    code = "changed-meanwhile"
-    template = "The {kind} {name!r} was changed by somebody else meanwhile; look at it again and repeat the change."
-    status = 412
 
 
 class Policies:

@@ -20,6 +20,7 @@ workload = sa.Table(
     sa.Column("name", sa.Text, nullable=False, unique=True),
     sa.Column("description", sa.Text, nullable=False),
     sa.Column("created", sa.Text, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False, server_default="1"),
 )
 workload_vm = sa.Table(
     "workload_vm",
@@ -46,6 +47,7 @@ job = sa.Table(
     sa.Column("error", sa.Text, nullable=False),
     sa.Column("result", sa.Text, nullable=False),
     sa.Column("cancel_requested", sa.Boolean, nullable=False),
+    sa.Index("ix_job_created", "created", "id"),
 )
 job_vm = sa.Table(
     "job_vm",
@@ -134,6 +136,19 @@ assignment = sa.Table(
     sa.Column("told", sa.Text, nullable=False),
 )
 switch = sa.Table("switch", metadata, sa.Column("name", sa.Text, primary_key=True))  # those that are on
+# What calls with an idempotency key were answered; `status` is NULL while one has not ended.
+answer = sa.Table(
+    "answer",
+    metadata,
+    sa.Column("user_id", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("fingerprint", sa.Text, nullable=False),
+    sa.Column("begun", sa.Text, nullable=False),
+    sa.Column("kept_until", sa.Text, nullable=False, index=True),
+    sa.Column("status", sa.Integer),
+    sa.Column("headers", sa.Text),
+    sa.Column("body", sa.Text),
+)
 _version = sa.Table("schema_version", metadata, sa.Column("version", sa.Integer, primary_key=True))
 
 
@@ -182,9 +197,21 @@ def _fold_events(connection: sa.Connection) -> None:
     )
 
 
+def _add_answers(connection: sa.Connection) -> None:
+    """Step 3: versions of workloads, answers that may be repeated, and jobs in pages."""
+    for statement in (
+        "ALTER TABLE workload ADD COLUMN version INTEGER NOT NULL DEFAULT 1",
+        "CREATE TABLE answer (user_id TEXT NOT NULL, key TEXT NOT NULL, fingerprint TEXT NOT NULL, begun TEXT NOT NULL,"
+        " kept_until TEXT NOT NULL, status INTEGER, headers TEXT, body TEXT, PRIMARY KEY (user_id, key))",
+        "CREATE INDEX ix_answer_kept_until ON answer (kept_until)",
+        "CREATE INDEX ix_job_created ON job (created, id)",
+    ):
+        connection.exec_driver_sql(statement)
+
+
 # Step n turns a data base of version n into one of version n + 1. A step is never changed once it was released, and the
 # tables above are what all steps together lead to; a new data base gets them at once.
-UPGRADES: tuple[Callable[[sa.Connection], None], ...] = (_add_policies, _fold_events)
+UPGRADES: tuple[Callable[[sa.Connection], None], ...] = (_add_policies, _fold_events, _add_answers)
 VERSION = 1 + len(UPGRADES)
 
 

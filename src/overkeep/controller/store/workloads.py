@@ -12,7 +12,7 @@ from overkeep.controller.events import About, Draft, Kind
 from overkeep.controller.records import Member, Workload
 from overkeep.controller.store import schema as t
 from overkeep.controller.store.events import Events
-from overkeep.errors import Conflict, NotFound
+from overkeep.errors import ChangedMeanwhile, Conflict, NotFound
 from overkeep.units import utc_now
 
 
@@ -42,14 +42,13 @@ class Workloads:
         return made
 
     def update(self, workload: Workload, *, caller: str = "") -> None:
-        """Write name, description and members of a workload that exists."""
+        """Write name, description and members in place of its version; raise `ChangedMeanwhile` when that is gone."""
         with self._engine.begin() as connection:
             _check_name(connection, workload.name, but=workload.id)
-            connection.execute(
-                sa.update(t.workload)
-                .where(t.workload.c.id == workload.id)
-                .values(name=workload.name, description=workload.description)
-            )
+            where = (t.workload.c.id == workload.id, t.workload.c.version == workload.version)
+            values = {"name": workload.name, "description": workload.description, "version": workload.version + 1}
+            if connection.execute(sa.update(t.workload).where(*where).values(values)).rowcount == 0:
+                raise ChangedMeanwhile(kind="workload", name=workload.name)
             _set_members(connection, workload)
             self._events.insert(connection, _told(Kind.WORKLOAD_CHANGED, workload, caller))
         self._events.tell()
@@ -93,7 +92,14 @@ def _told(kind: Kind, workload: Workload, caller: str) -> Draft:
 def _workload(connection: sa.Connection, row: sa.Row[tuple[str, ...]]) -> Workload:
     mine = sa.select(t.workload_vm).where(t.workload_vm.c.workload_id == row.id).order_by(t.workload_vm.c.position)
     members = tuple(Member(vm_id=m.vm_id, vm_name=m.vm_name) for m in connection.execute(mine))
-    return Workload(id=row.id, name=row.name, description=row.description, created=row.created, members=members)
+    return Workload(
+        id=row.id,
+        name=row.name,
+        description=row.description,
+        created=row.created,
+        members=members,
+        version=row.version,
+    )
 
 
 def _check_name(connection: sa.Connection, name: str, *, but: str) -> None:
