@@ -83,7 +83,12 @@ class ControllerConfig(_Section):
         default=60, ge=10, le=3600, description="seconds without contact after which a mover stops"
     )
     events: EventsConfig = Field(default_factory=EventsConfig, description="how long events are kept")
-    parallel_vms: int = Field(default=4, ge=1, description="VMs backed up at the same time, over all jobs")
+    parallel_vms: int = Field(
+        default=32,
+        ge=1,
+        le=10_000,
+        description="VMs worked on at the same time, over all jobs, until `overkeep limit set total` says otherwise",
+    )
 
 
 class MoverConfig(_Section):

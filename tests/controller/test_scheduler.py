@@ -202,14 +202,13 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, target: object, name: str) -> None:
     monkeypatch.setattr(target, name, die)
 
 
-@pytest.mark.parametrize("moment", ["before it is written down", "before it is given to the engine", "before the mark"])
+@pytest.mark.parametrize("moment", ["before it is written down", "before the mark"])
 def test_a_death_in_the_middle_of_a_tick_loses_and_doubles_nothing(
     site: Site, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     site.give("shop")
     target, name = {
         "before it is written down": (site.world.store.jobs, "create_once"),
-        "before it is given to the engine": (site.world.controller, "submit_again"),
         "before the mark": (site.world.store.assignments, "mark"),
     }[moment]
     kill_at(monkeypatch, target, name)

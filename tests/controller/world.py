@@ -13,13 +13,13 @@ from typing import Any
 
 from overkeep.blocks.merge.acts import merge_away
 from overkeep.blocks.merge.making import Watch
+from overkeep.controller.dispatcher import QUEUES, Dispatcher
 from overkeep.controller.durable import Durable, Stopping
 from overkeep.controller.janitor import Janitor
 from overkeep.controller.ports import Patience, Ports
 from overkeep.controller.records import Job, JobKind, JobState
-from overkeep.controller.service import JOB_QUEUE, Controller, make_durable
+from overkeep.controller.service import Controller, make_durable
 from overkeep.controller.store import Store
-from overkeep.controller.workflows.backup import VM_QUEUE
 from overkeep.controller.workflows.restore_plan import decide_targets
 from overkeep.errors import NotFound
 from overkeep.model.inventory import Disk, DiskFormat, Nic, Vm, VmStatus
@@ -145,7 +145,7 @@ class World:
         return MergeResult(moved=done.moved, freed=done.freed, removed=done.removed, seconds=done.seconds)
 
     def start(self) -> None:
-        self.durable = Durable(self.folder, queues={JOB_QUEUE: 0, VM_QUEUE: 4})
+        self.durable = Durable(self.folder, queues=QUEUES)
         self.ports = Ports(
             engine=self.engine,
             repository=self.repository,
@@ -157,12 +157,15 @@ class World:
         )
         make_durable(self.ports, self.durable)
         self.durable.start()
-        self.controller = Controller(self.ports, self.durable)
+        self.controller = Controller(self.ports)
         self.janitor = Janitor(self.controller, self.durable)
+        self.dispatcher = Dispatcher(self.ports, self.durable)
+        self.dispatcher.start()
         self.running = True
 
     def stop(self) -> None:
         if self.running:
+            self.dispatcher.stop()
             self.durable.stop(10)
             self.running = False
 

@@ -34,7 +34,7 @@ from overkeep.engine.errors import (
     VmLocked,
 )
 from overkeep.engine.ovf import BadOvf
-from overkeep.model.inventory import DiskFormat, VmStatus
+from overkeep.model.inventory import DiskFormat, Place, VmStatus
 from overkeep.model.points import Mode
 from overkeep.units import MIB
 
@@ -76,6 +76,16 @@ class EngineContract:
         (nic,) = vm.nics
         assert nic.mac
         assert world.engine.vnic_profiles()[f"{nic.vnic_profile}/{nic.network}"] == nic.vnic_profile_id
+
+    def test_places(self, world: World) -> None:
+        found = world.engine.places([world.up, world.down, NOBODY])
+        names = {host.id: host.name for host in world.engine.hosts()}
+        assert set(found) == {world.up, world.down}
+        for vm_id, place in found.items():
+            vm = world.engine.vm(vm_id)
+            assert place == Place.of(names.get(vm.host_id, ""), vm.disks)
+            assert place.domains
+        assert found[world.up].host
 
     def test_vm_that_is_down(self, world: World) -> None:
         assert world.engine.vm(world.down).status is VmStatus.DOWN

@@ -6,7 +6,18 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from overkeep import __version__
-from overkeep.api import events, jobs, openapi, points, policies, problems, scheduler, service, workloads
+from overkeep.api import (
+    events,
+    jobs,
+    limits,
+    openapi,
+    points,
+    policies,
+    problems,
+    scheduler,
+    service,
+    workloads,
+)
 from overkeep.api.asked import Backend
 from overkeep.api.bodies import Bodies
 from overkeep.api.streams import Streams
@@ -24,7 +35,7 @@ def create_app(backend: Backend | None) -> FastAPI:
     )
     app.state.backend = backend
     app.state.streams = Streams()
-    for module in (service, openapi, workloads, policies, scheduler, jobs, points, events):
+    for module in (service, openapi, workloads, policies, scheduler, limits, jobs, points, events):
         app.include_router(module.router)
     problems.install(app)
     app.add_middleware(Bodies)

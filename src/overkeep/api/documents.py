@@ -4,18 +4,21 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from overkeep.controller.events import Event, Level
 from overkeep.controller.records import Job, JobKind, JobState, Workload
+from overkeep.model.admission import MOST_SLOTS
 from overkeep.model.inventory import DiskFormat
 from overkeep.model.points import Changes, Mode, Pin, RestorePoint
 
 if TYPE_CHECKING:  # the command line reads these documents too, and should not wait for the whole controller
     from overkeep.controller.janitor import Leftover
     from overkeep.controller.service import MoverHealth
+    from overkeep.controller.waits import Usage
 
 Name = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f]+$")]
 
@@ -98,7 +101,7 @@ class DiskProgressOut(Document):
 
 
 class VmProgressOut(Document):
-    """How far one VM of a job is."""
+    """How far one VM of a job is; `waiting` says for what it waits while it does."""
 
     vm_id: str
     vm_name: str
@@ -107,6 +110,7 @@ class VmProgressOut(Document):
     point_id: str
     failure: FailureOut
     disks: tuple[DiskProgressOut, ...]
+    waiting: str = ""
 
 
 class JobOut(Document):
@@ -193,6 +197,23 @@ class PointOut(Document):
     pin: PinOut | None = None
 
 
+class LimitIn(Document):
+    """How many VMs use a resource at once; without `capacity` the default holds again."""
+
+    capacity: int | None = Field(default=None, ge=1, le=MOST_SLOTS)
+
+
+class LimitOut(Document):
+    """A resource, or by the name of its kind each of that kind; VMs that wait may wait for another resource."""
+
+    resource: str
+    capacity: int
+    by_default: bool
+    paused: bool
+    used: int
+    waiting: int
+
+
 class MoverOut(Document):
     """Whether the mover of a host answers."""
 
@@ -249,9 +270,24 @@ def workload_out(workload: Workload) -> WorkloadOut:
     return WorkloadOut.model_validate(workload)
 
 
-def job_out(job: Job) -> JobOut:
-    """The document of a job."""
-    return JobOut.model_validate(job)
+def job_out(job: Job, why: Callable[[str], str] = lambda _vm_id: "") -> JobOut:
+    """The document of a job; `why` says for what a VM waits."""
+    out = JobOut.model_validate(job)
+    told = tuple(vm.model_copy(update={"waiting": text}) if (text := why(vm.vm_id)) else vm for vm in out.vms)
+    return out.model_copy(update={"vms": told})
+
+
+def limit_out(usage: Usage) -> LimitOut:
+    """The document of a limit."""
+    limit = usage.limit
+    return LimitOut(
+        resource=limit.resource,
+        capacity=limit.capacity,
+        by_default=usage.by_default,
+        paused=limit.paused,
+        used=usage.used,
+        waiting=usage.waiting,
+    )
 
 
 def event_out(event: Event) -> EventOut:

@@ -12,6 +12,7 @@ from fastapi.responses import StreamingResponse
 from overkeep.api import streams
 from overkeep.api.asked import TheCaller, TheController
 from overkeep.api.documents import EventOut, JobOut, event_out, job_out
+from overkeep.api.job_documents import as_seen
 from overkeep.api.paging import Listing, Since, ThePaging, Until, stamp
 from overkeep.api.repeatable import Repeatable
 from overkeep.api.sight import Sight
@@ -54,13 +55,13 @@ def list_jobs(  # noqa: PLR0913 - the filters of a list
         return controller.ports.store.jobs.page(wanted, before=before, limit=count)
 
     listing = Listing(read=read, key=lambda job: (job.created, job.id), sees=lambda job: _visible(job, caller))
-    return [job_out(job) for job in listing.page(asked)]
+    return as_seen(listing.page(asked), controller, caller)
 
 
 @router.get("/{job_id}")
 def show_job(job_id: str, controller: TheController, caller: TheCaller) -> JobOut:
     """One job, with each VM and disk."""
-    return job_out(_find(job_id, controller, caller))
+    return as_seen([_find(job_id, controller, caller)], controller, caller)[0]
 
 
 @router.get("/{job_id}/events")

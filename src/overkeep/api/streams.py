@@ -19,7 +19,8 @@ from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from overkeep.api.asked import backend
-from overkeep.api.documents import EventOut, JobOut, event_out, job_out
+from overkeep.api.documents import EventOut, JobOut, event_out
+from overkeep.api.job_documents import as_seen
 from overkeep.api.sight import Sight
 from overkeep.controller.events import Event, Filter
 from overkeep.controller.rights import Caller, identify
@@ -128,13 +129,14 @@ class JobSource:
 
     def read(self) -> tuple[list[bytes], bool]:
         self._look.note()
-        sight = Sight(self._controller, self._token.caller())
+        caller = self._token.caller()
+        sight = Sight(self._controller, caller)
         job = self._controller.job(self._job_id)  # before its events: of a job that is over all are read
         page = self._events.of_job(self._job_id, after=self._after)
         if page:
             self._after = page[-1].seq
         messages = [message(event, kind="event") for event in page if sight.sees(event)]
-        shown = _message(job_out(job), kind="job")
+        shown = _message(as_seen([job], self._controller, caller)[0], kind="job")
         if shown != self._shown:
             messages.append(shown)
             self._shown = shown

@@ -119,7 +119,7 @@ def _show_live(live: Live, job: JobOut, events: list[EventOut]) -> None:
         live.console.print(Text(_event_line(event)))
     shown = Table(box=None, pad_edge=False, show_header=False)
     for vm in job.vms:
-        shown.add_row(Text(f"{vm.vm_name}: {vm.phase or vm.state}"))
+        shown.add_row(Text(f"{vm.vm_name}: {vm.waiting or vm.phase or vm.state}"))
         for disk in vm.disks:
             shown.add_row(Text(f"  {output.disk_line(vm.vm_name, disk)}"))
     live.update(shown)
@@ -139,7 +139,9 @@ class _Lines:
             return
         running = [output.disk_line(vm.vm_name, disk) for vm in job.vms for disk in vm.disks if disk.state == "running"]
         phases = [f"{vm.vm_name}: {vm.phase}" for vm in job.vms if vm.phase and vm.phase != "copying"]
-        text = "; ".join([*phases, *running])
+        waiting = [f"{vm.vm_name}: {vm.waiting}" for vm in job.vms if vm.waiting]
+        more = [f"and {len(waiting) - 1} more VMs wait"] if len(waiting) > 1 else []
+        text = "; ".join([*phases, *running, *waiting[:1], *more])
         if text and text != self._last:
             output.say(text)
             self._last = text

@@ -50,7 +50,7 @@ def show(job: JobId, as_json: AsJson = False) -> None:
         return
     output.say(f"{found.kind} of {found.subject}: {found.state.replace('_', ' ')}")
     for vm in found.vms:
-        output.say(f"{vm.vm_name}: {vm.phase or vm.state} {vm.failure.text}".rstrip())
+        output.say(f"{vm.vm_name}: {vm.waiting or vm.phase or vm.state} {vm.failure.text}".rstrip())
         for disk in vm.disks:
             output.say(f"  {output.disk_line(vm.vm_name, disk)} ({disk.reason})")
     for event in events:

@@ -12,7 +12,20 @@ import typer
 from pydantic import ValidationError
 
 from overkeep import __version__
-from overkeep.cli import admin, events, exits, jobs, login, output, points, policies, scheduler, session, workloads
+from overkeep.cli import (
+    admin,
+    events,
+    exits,
+    jobs,
+    limits,
+    login,
+    output,
+    points,
+    policies,
+    scheduler,
+    session,
+    workloads,
+)
 from overkeep.errors import OverkeepError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
@@ -22,6 +35,7 @@ app.add_typer(workloads.app, name="workload")
 app.command()(workloads.backup)
 app.add_typer(policies.app, name="policy")
 app.add_typer(scheduler.app, name="scheduler")
+app.add_typer(limits.app, name="limit")
 app.command()(points.points)
 app.command()(points.restore)
 app.add_typer(points.app, name="point")

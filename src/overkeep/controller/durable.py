@@ -11,7 +11,7 @@ import threading
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ QUEUE_POLL = 0.2
 STOP_PATIENCE = 30.0
 GC_BATCH = 200
 _OPEN = ("PENDING", "ENQUEUED", "DELAYED")
-_OVER = ("SUCCESS", "ERROR", "CANCELLED")
+OVER = ("SUCCESS", "ERROR", "CANCELLED")
 
 _log = logging.getLogger(__name__)
 
@@ -114,6 +114,16 @@ class Durable:
         return DBOS.run_step({"name": name}, lambda: json.loads(json.dumps(act(*args))))
 
     @staticmethod
+    def statuses(workflow_ids: Sequence[str]) -> dict[str, str]:
+        """The engine's words for the states of those of the given workflows that it knows."""
+        found: dict[str, str] = {}
+        for start in range(0, len(workflow_ids), GC_BATCH):
+            some = list(workflow_ids[start : start + GC_BATCH])
+            known = DBOS.list_workflows(workflow_ids=some, load_input=False, load_output=False)
+            found |= {status.workflow_id: status.status for status in known}
+        return found
+
+    @staticmethod
     def open(workflow_ids: Collection[str]) -> frozenset[str]:
         """Those of the given workflows that have not ended."""
         if not workflow_ids:
@@ -141,7 +151,7 @@ class Durable:
         total = 0
         while True:
             over = DBOS.list_workflows(
-                status=list(_OVER), completed_before=before, limit=GC_BATCH, load_input=False, load_output=False
+                status=list(OVER), completed_before=before, limit=GC_BATCH, load_input=False, load_output=False
             )
             if not over:
                 return total

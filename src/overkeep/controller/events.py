@@ -38,6 +38,7 @@ class Kind(StrEnum):
     JOB_NEEDS_ATTENTION = "job.needs-attention"
     JOB_LATE = "job.late"
     JOB_RETRY = "job.retry"
+    JOB_WAITS = "job.waits"
     JOB_NOTE = "job.note"
     VM_STARTED = "vm.started"
     VM_PHASE = "vm.phase"
@@ -71,6 +72,9 @@ class Kind(StrEnum):
     POLICY_REMOVED = "policy.removed"
     SCHEDULER_PAUSED = "scheduler.paused"
     SCHEDULER_RESUMED = "scheduler.resumed"
+    LIMIT_SET = "limit.set"
+    LIMIT_PAUSED = "limit.paused"
+    LIMIT_RESUMED = "limit.resumed"
     RUN_LEFT_OUT = "run.left-out"
     LEFTOVER_FOUND = "leftover.found"
     LEFTOVER_CLOSED = "leftover.closed"
@@ -92,6 +96,7 @@ MEANINGS: Mapping[Kind, str] = {
     Kind.JOB_NEEDS_ATTENTION: "It ended, and something is still open in the Manager",
     Kind.JOB_LATE: "A planned run begins later than planned",
     Kind.JOB_RETRY: "It tries again what a planned run did not do",
+    Kind.JOB_WAITS: "VMs of it wait for slots of what they load; told once a job",
     Kind.JOB_NOTE: "From before events had kinds",
     Kind.VM_STARTED: "A job began to work on a VM",
     Kind.VM_PHASE: "The work on a VM went on to another phase",
@@ -125,6 +130,9 @@ MEANINGS: Mapping[Kind, str] = {
     Kind.POLICY_REMOVED: "A policy was removed",
     Kind.SCHEDULER_PAUSED: "No runs are planned at all",
     Kind.SCHEDULER_RESUMED: "Runs are planned again",
+    Kind.LIMIT_SET: "Another number of VMs may use a resource at once; `capacity` is empty for the default",
+    Kind.LIMIT_PAUSED: "Nothing new uses a resource",
+    Kind.LIMIT_RESUMED: "A resource is used again",
     Kind.RUN_LEFT_OUT: "A planned run was left out, because a job still works on a VM of it",
     Kind.LEFTOVER_FOUND: "Something of ours was open in the Manager without a living job",
     Kind.LEFTOVER_CLOSED: "What had been left open was closed",

@@ -99,7 +99,7 @@ def require_unread(ports: Ports, workload_id: str, vm_id: str, *, vm_name: str) 
 
 
 def _restores(ports: Ports) -> Iterator[Job]:
-    return (job for job in ports.store.jobs.all(live=True, limit=1000) if job.kind is JobKind.RESTORE)
+    return iter(ports.store.jobs.live(JobKind.RESTORE))
 
 
 def without_failing(

@@ -10,13 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from overkeep.config import EventsConfig
-from overkeep.controller.durable import Durable, Stopping
+from overkeep.controller.dispatcher import SHORT_QUEUE, give, workflow_id
+from overkeep.controller.durable import OVER, Durable, Stopping
 from overkeep.controller.events import About, Draft, Kind
 from overkeep.controller.exposure import BACKUP_OVER
 from overkeep.controller.ports import Ports
 from overkeep.controller.records import Failure, Held, HeldKind, Job, JobKind, JobState
 from overkeep.controller.release import release_backup, release_restore, watch_release
 from overkeep.controller.service import Controller
+from overkeep.controller.workflows import backup
 from overkeep.engine.api import BackupSession
 from overkeep.errors import NotFound, OverkeepError
 from overkeep.units import utc_now
@@ -72,20 +74,37 @@ class Janitor:
                 _log.warning("janitor: %s", error)
 
     def settle_jobs(self) -> None:
-        """Submit jobs that a crash kept from the engine, and end those that the engine has given up."""
+        """End what the job engine has given up, give it again what it does not know, and free slots of the dead.
+
+        Rows are written before a workflow ends, so they are read once more after the engine's records.
+        """
+        turns = {workflow_id(turn): turn for turn in self._ports.store.turns.working()}
+        opening = self._ports.store.turns.opening()
+        statuses = self._durable.statuses([*turns, *opening])
+        for job_id in set(opening).intersection(self._ports.store.turns.opening()):
+            if job_id not in statuses:
+                self._durable.submit(backup.NAME, job_id, job_id, queue=SHORT_QUEUE)
+            elif statuses[job_id] in OVER:
+                self._break_off(job_id)
+        for known_as, turn in turns.items():
+            if known_as not in statuses:
+                give(self._durable, turn)
+            elif statuses[known_as] in OVER:
+                self._break_off(turn.job_id, turn.vm_id)
+        self._ports.store.admission.sweep()
+
+    def _break_off(self, job_id: str, vm_id: str | None = None) -> None:
+        """End a job, or one VM of a backup, whose workflow ended without writing so."""
         jobs = self._ports.store.jobs
-        for job in jobs.all(limit=1000, live=True):
-            status = self._durable.status(job.id)
-            if status is None:
-                self._controller.submit_again(job)
-            elif status in ("SUCCESS", "ERROR", "CANCELLED") and not jobs.get(job.id).state.over:
-                failure = Failure(code=OverkeepError.code, text=OverkeepError(reason="the job broke off").message)
-                jobs.start(job.id)
-                for vm in job.vms:
-                    if not vm.state.over:
-                        told = {"error_code": failure.code, "error": failure.text}
-                        jobs.set_vm(job.id, vm.vm_id, state=JobState.FAILED, phase="", **told)
-                jobs.end(job.id, JobState.FAILED, failure=failure, result={})
+        job = jobs.get(job_id)
+        failure = Failure(code=OverkeepError.code, text=OverkeepError(reason="the job broke off").message)
+        for vm in job.vms:
+            if vm_id in (None, vm.vm_id) and not vm.state.over:
+                told = {"error_code": failure.code, "error": failure.text}
+                jobs.set_vm(job_id, vm.vm_id, state=JobState.FAILED, phase="", busy=False, **told)
+        jobs.start(job_id)
+        if job.kind is not JobKind.BACKUP:  # a backup is closed by the dispatcher once all of its VMs have ended
+            jobs.end(job_id, JobState.FAILED, failure=failure, result={})
 
     def leftovers(self) -> tuple[Leftover, ...]:
         """What `close_leftovers` would close now."""

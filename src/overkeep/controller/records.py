@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from overkeep.model.admission import Priority
 from overkeep.model.policy import Policy
 
 
@@ -37,6 +38,15 @@ class JobState(StrEnum):
     def over(self) -> bool:
         """Whether the state is final."""
         return self not in (JobState.QUEUED, JobState.RUNNING)
+
+
+class Stage(StrEnum):
+    """The way of a VM in a job to its turn."""
+
+    UNOPENED = ""  # what it needs is not known yet
+    WAITING = "waiting"
+    ADMITTED = "admitted"  # it has its slots, and the job engine is about to be told
+    GIVEN = "given"
 
 
 class HeldKind(StrEnum):
@@ -94,6 +104,14 @@ class Assignment:
     paused: bool
     planned_up_to: str
     told: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InLine:
+    """What the work on a VM needs, and how urgent it is."""
+
+    needs: tuple[str, ...]
+    priority: Priority
 
 
 @dataclass(frozen=True, kw_only=True)

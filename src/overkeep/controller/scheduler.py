@@ -122,14 +122,10 @@ class Scheduler:
             _log.info("try put off %s", fields(workload=workload.name, reason=busy.fields["what"]))
 
     def _give(self, job: Job, members: Sequence[Member]) -> bool:
-        """Write the job down and give it to the engine; False when it was written down before.
-
-        A crash in between loses nothing: the janitor gives the engine what it does not know.
-        """
+        """Write the job down, for the dispatcher to begin; False when it was written down before."""
         if not self._store.jobs.create_once(job, members):
             return False
         _log.info("run begins %s", fields(workload=job.subject, job=job.id, planned=job.request["planned"]))
-        self._controller.submit_again(job)
         return True
 
     def _tell(self, kind: Kind, text: str, job_id: str, *, workload_id: str = "") -> None:

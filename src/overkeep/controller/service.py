@@ -11,21 +11,21 @@ from typing import Any
 from overkeep.controller.durable import Durable
 from overkeep.controller.events import About, Draft, Event, Kind
 from overkeep.controller.expiry import require_unread
+from overkeep.controller.limits import LimitDesk
+from overkeep.controller.needs import removal_needs, restore_needs
 from overkeep.controller.policies import PolicyDesk
 from overkeep.controller.ports import Ports
-from overkeep.controller.records import Job, JobKind, JobState, Member, Workload
+from overkeep.controller.records import InLine, Job, JobKind, JobState, Member, Workload
+from overkeep.controller.waits import Waits, waits
 from overkeep.controller.workflows import backup, backup_vm, removal, restore
 from overkeep.controller.workflows.restore_plan import decide_targets
 from overkeep.engine.errors import AmbiguousName, NoSuchVm
 from overkeep.errors import BadRequest, Conflict, NotFound, OverkeepError
+from overkeep.model.admission import Priority
 from overkeep.model.inventory import Vm
 from overkeep.model.points import Pin, RestorePoint
 from overkeep.model.restore import RestoreRequest, Targets
 from overkeep.units import utc_now
-
-JOB_QUEUE = "jobs"
-
-_WORKFLOWS = {JobKind.BACKUP: backup.NAME, JobKind.RESTORE: restore.NAME, JobKind.REMOVAL: removal.NAME}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,8 @@ class AmbiguousPoint(Conflict):
 
 def make_durable(ports: Ports, durable: Durable) -> None:
     """Register the workflows; their bodies get everything through `ports`."""
-    durable.workflow(backup.NAME, lambda job_id: backup.body(ports, durable, job_id))
+    durable.workflow(backup.NAME, lambda job_id: backup.body(ports, job_id))
+    durable.workflow(backup.CLOSE, lambda job_id: backup.closing_body(ports, job_id))
     durable.workflow(backup_vm.NAME, lambda job_id, vm_id, asked: backup_vm.body(ports, job_id, vm_id, asked))
     durable.workflow(restore.NAME, lambda job_id, request: restore.body(ports, job_id, request))
     durable.workflow(removal.NAME, lambda job_id, request: removal.body(ports, job_id, request))
@@ -57,11 +58,11 @@ def make_durable(ports: Ports, durable: Durable) -> None:
 class Controller:
     """Workloads, their backups, restores, and the jobs that do them."""
 
-    def __init__(self, ports: Ports, durable: Durable) -> None:
+    def __init__(self, ports: Ports) -> None:
         self.ports = ports
-        self._durable = durable
         self._store = ports.store
         self.policies = PolicyDesk(ports)
+        self.limits = LimitDesk(ports)
 
     # workloads
 
@@ -83,9 +84,8 @@ class Controller:
 
     def delete_workload(self, workload: Workload, *, caller: str = "") -> None:
         """Forget a workload; its restore points stay on the target. Not while a job works on it."""
-        busy = next((job for job in self._store.jobs.all(live=True) if job.workload_id == workload.id), None)
-        if busy:
-            raise Conflict(what=f"Job {busy.id} works on workload {workload.name!r}", todo="wait until it has ended")
+        if busy := self._store.jobs.live_of(workload.id):
+            raise Conflict(what=f"Job {busy} works on workload {workload.name!r}", todo="wait until it has ended")
         self._store.workloads.delete(workload, caller=caller)
 
     def workload(self, name_or_id: str) -> Workload:
@@ -103,7 +103,7 @@ class Controller:
         job = _job(JobKind.BACKUP, workload.name, caller=caller, request={"full": full})
         job = replace(job, workload_id=workload.id)
         self._store.jobs.create(job, workload.members, exclusive=True)
-        return self._submit(job)
+        return self._store.jobs.get(job.id)
 
     def retry_backup(self, job: Job, *, caller: str) -> Job:
         """Queue a backup of those VMs of an ended one that did not succeed and are still in the workload."""
@@ -120,7 +120,7 @@ class Controller:
         again = _job(JobKind.BACKUP, workload.name, caller=caller, request=request)
         again = replace(again, workload_id=workload.id)
         self._store.jobs.create(again, members, exclusive=True)
-        return self._submit(again)
+        return self._store.jobs.get(again.id)
 
     def restore_targets(self, point: RestorePoint, request: RestoreRequest) -> Targets:
         """Where a restore would make something; raises what speaks against the restore already now."""
@@ -131,8 +131,10 @@ class Controller:
         kept = restore.request_json(request, point, targets=targets)
         job = _job(JobKind.RESTORE, request.name, caller=caller, request=kept)
         job = replace(job, workload_id=point.workload_id)
-        self._store.jobs.create(job, (Member(vm_id=point.vm_id, vm_name=request.name),), exclusive=False)
-        return self._submit(job)
+        line = InLine(needs=restore_needs(self.ports.target, targets), priority=Priority.RESTORE)
+        member = Member(vm_id=point.vm_id, vm_name=request.name)
+        self._store.jobs.create(job, (member,), exclusive=False, line=line)
+        return self._store.jobs.get(job.id)
 
     def start_removal(self, point: RestorePoint, *, caller: str) -> Job:
         """Queue the removal of one point; raises what speaks against it already now, and `Conflict` naming a job."""
@@ -140,8 +142,10 @@ class Controller:
         require_unread(self.ports, point.workload_id, point.vm_id, vm_name=point.vm_name)
         job = _job(JobKind.REMOVAL, point.id, caller=caller, request=removal.request_json(point))
         job = replace(job, workload_id=point.workload_id)
-        self._store.jobs.create(job, (Member(vm_id=point.vm_id, vm_name=point.vm_name),), exclusive=True)
-        return self._submit(job)
+        line = InLine(needs=removal_needs(self.ports.target), priority=Priority.ASKED)
+        member = Member(vm_id=point.vm_id, vm_name=point.vm_name)
+        self._store.jobs.create(job, (member,), exclusive=True, line=line)
+        return self._store.jobs.get(job.id)
 
     def cancel(self, job: Job, *, caller: str = "") -> Job:
         """Ask a job to end; it ends once it has released what it holds."""
@@ -162,9 +166,9 @@ class Controller:
 
         return self._store.events.wait(job_id, after=after, seconds=seconds, done=done)
 
-    def submit_again(self, job: Job) -> None:
-        """Give a job to the engine whose submission a crash prevented; one it knows is left alone."""
-        self._submit(job)
+    def waits(self, jobs: Sequence[Job]) -> Waits:
+        """Why the waiting VMs of jobs wait."""
+        return waits(self._store, jobs)
 
     # points
 
@@ -246,11 +250,6 @@ class Controller:
         except OverkeepError as error:
             return MoverHealth(host=name, host_status=status, ok=False, version="", error=error.message)
         return MoverHealth(host=name, host_status=status, ok=True, version=answer.version, error="")
-
-    def _submit(self, job: Job) -> Job:
-        args: tuple[Any, ...] = (job.id,) if job.kind is JobKind.BACKUP else (job.id, dict(job.request))
-        self._durable.submit(_WORKFLOWS[job.kind], job.id, *args, queue=JOB_QUEUE)
-        return self._store.jobs.get(job.id)
 
 
 def _job(kind: JobKind, subject: str, *, caller: str, request: dict[str, Any]) -> Job:

@@ -18,6 +18,7 @@ from overkeep.api.server import ApiServer
 from overkeep.config import ControllerConfig
 from overkeep.controller.couriers import Courier
 from overkeep.controller.directory import MoverDirectory
+from overkeep.controller.dispatcher import QUEUES, Dispatcher
 from overkeep.controller.durable import Durable
 from overkeep.controller.enrolment import Pki
 from overkeep.controller.events import Draft, Kind
@@ -27,15 +28,15 @@ from overkeep.controller.manager_log import ManagerLog
 from overkeep.controller.mover_watch import MoverWatch
 from overkeep.controller.ports import Patience, Ports
 from overkeep.controller.scheduler import Scheduler
-from overkeep.controller.service import JOB_QUEUE, Controller, make_durable
-from overkeep.controller.store import Store
+from overkeep.controller.service import Controller, make_durable
+from overkeep.controller.store import SLOTS, Store
 from overkeep.controller.target import Target
-from overkeep.controller.workflows.backup import VM_QUEUE
 from overkeep.daemons.signals import stop_signals
 from overkeep.engine.access import OvirtAccess
 from overkeep.engine.ovirt.engine import OvirtEngine
 from overkeep.errors import OverkeepError
 from overkeep.logs import fields
+from overkeep.model.admission import ResourceKind
 from overkeep.mover.signing import load_private_key
 
 DEFAULT_CONFIG = Path("/etc/overkeep/controller.toml")
@@ -72,7 +73,8 @@ def serving(settings: ControllerConfig) -> Iterator[ApiServer]:
     pki = Pki(folder=settings.pki_dir)
     with ExitStack() as stack:
         stack.enter_context(Guard(settings.state_dir))
-        store = Store(f"sqlite:///{settings.state_dir / 'controller.sqlite'}")
+        slots = {**SLOTS, ResourceKind.TOTAL: settings.parallel_vms}
+        store = Store(f"sqlite:///{settings.state_dir / 'controller.sqlite'}", slots=slots)
         stack.callback(store.close)
         engine = OvirtEngine(settings.engine)
         stack.callback(engine.close)
@@ -80,7 +82,7 @@ def serving(settings: ControllerConfig) -> Iterator[ApiServer]:
         stack.callback(movers.close)
         access = OvirtAccess(settings.engine.url, settings.engine.ca_file)
         stack.callback(access.close)
-        durable = Durable(settings.state_dir, queues={JOB_QUEUE: 0, VM_QUEUE: settings.parallel_vms})
+        durable = Durable(settings.state_dir, queues=QUEUES)
         target = Target(settings.target[0])
         ports = Ports(
             engine=engine,
@@ -98,6 +100,9 @@ def serving(settings: ControllerConfig) -> Iterator[ApiServer]:
         courier = Courier(store, ManagerLog(engine))
         courier.start()
         stack.callback(courier.stop)
+        dispatcher = Dispatcher(ports, durable)
+        dispatcher.start()
+        stack.callback(dispatcher.stop)
         janitor = Janitor(controller, durable, kept=settings.events)
         janitor.start()
         stack.callback(janitor.stop)
@@ -132,7 +137,7 @@ def _start(ports: Ports, durable: Durable, stack: ExitStack) -> Controller:
     stack.callback(durable.stop)
     threading.Thread(target=_mount, args=(ports,), name="mount", daemon=True).start()
     _log.info("controller started %s", fields(version=__version__, executor=durable.executor_id))
-    return Controller(ports, durable)
+    return Controller(ports)
 
 
 def _mount(ports: Ports) -> None:

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from overkeep.model.inventory import DiskFormat, Host, Vm
+from overkeep.model.inventory import DiskFormat, Host, Place, Vm
 from overkeep.model.points import Mode
 
 
@@ -139,6 +139,9 @@ class Engine(Protocol):
 
     def vms(self) -> tuple[Vm, ...]:
         """All VMs, without disks and NICs."""
+
+    def places(self, vm_ids: Sequence[str]) -> Mapping[str, Place]:
+        """Where VMs are, by id; those that are gone are left out."""
 
     def hosts(self) -> tuple[Host, ...]: ...
     def configuration(self, vm_id: str) -> VmConfiguration:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -70,6 +71,19 @@ class Vm:
     hosted_engine: bool = False
     disks: tuple[Disk, ...] = ()
     nics: tuple[Nic, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a VM is, by names: the host that runs it, empty when none does, and the storage domains of its disks."""
+
+    host: str = ""
+    domains: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, host: str, disks: Iterable[Disk]) -> Place:
+        """The place of a VM that a host runs and that has these disks."""
+        return cls(host=host, domains=tuple(sorted({disk.storage_domain for disk in disks if disk.storage_domain})))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Concatenate, ParamSpec, TypeVar
 
 from overkeep.engine import ovf
@@ -34,7 +34,7 @@ from overkeep.engine.errors import (
     VmLocked,
 )
 from overkeep.errors import OverkeepError
-from overkeep.model.inventory import Disk, DiskFormat, Host, Vm, VmStatus
+from overkeep.model.inventory import Disk, DiskFormat, Host, Place, Vm, VmStatus
 from overkeep.model.points import Mode
 from overkeep.testing.engine_world import EngineWorld, MemoryBackup, MemoryTransfer
 
@@ -88,6 +88,12 @@ class MemoryEngine(EngineWorld, Engine):
     @_call
     def vms(self) -> tuple[Vm, ...]:
         return tuple(dataclasses.replace(vm, disks=(), nics=()) for vm in self._vms.values())
+
+    @_call
+    def places(self, vm_ids: Sequence[str]) -> Mapping[str, Place]:
+        names = {host.id: host.name for host in self.known_hosts}
+        known = [self._vms[vm_id] for vm_id in vm_ids if vm_id in self._vms]
+        return {vm.id: Place.of(names.get(vm.host_id, ""), vm.disks) for vm in known}
 
     @_call
     def hosts(self) -> tuple[Host, ...]:

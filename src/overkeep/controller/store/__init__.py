@@ -1,23 +1,33 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The controller's own data base: workloads, policies, jobs, events, and what is open in the Manager."""
+"""The controller's own data base: workloads, policies, jobs, slots, events, and what is open in the Manager."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from overkeep.controller.store.admission import Admission
 from overkeep.controller.store.answers import Answers
 from overkeep.controller.store.assignments import Assignments
 from overkeep.controller.store.events import Events
 from overkeep.controller.store.held import Holdings
 from overkeep.controller.store.jobs import Jobs
+from overkeep.controller.store.limits import ResourceSettings
 from overkeep.controller.store.policies import Policies
 from overkeep.controller.store.relays import Relays
 from overkeep.controller.store.schema import open_database
+from overkeep.controller.store.turns import Turns
 from overkeep.controller.store.workloads import Workloads
+from overkeep.model.admission import ResourceKind
+
+# How many VMs are worked on at once when nobody said otherwise. Movers copy four disks at a time; a target or a storage
+# domain serves several hosts; the total is what a controller of two cores follows with ease.
+SLOTS = {ResourceKind.TOTAL: 32, ResourceKind.HOST: 4, ResourceKind.TARGET: 16, ResourceKind.DOMAIN: 8}
 
 
 class Store:
     """The tables behind one SQLAlchemy URL, SQLite or PostgreSQL; safe to use from several threads."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, slots: Mapping[ResourceKind, int] = SLOTS) -> None:
         self._engine = open_database(url)
         self.events = Events(self._engine)
         self.answers = Answers(self._engine)
@@ -25,7 +35,10 @@ class Store:
         self.workloads = Workloads(self._engine, self.events)
         self.policies = Policies(self._engine, self.events)
         self.assignments = Assignments(self._engine, self.events)
-        self.jobs = Jobs(self._engine, self.events)
+        self.resources = ResourceSettings(self._engine, self.events)
+        self.admission = Admission(self._engine, defaults=slots)
+        self.turns = Turns(self._engine)
+        self.jobs = Jobs(self._engine, self.events, freed=self.admission.news.set)
         self.held = Holdings(self._engine)
 
     def close(self) -> None:
@@ -33,4 +46,4 @@ class Store:
         self._engine.dispose()
 
 
-__all__ = ["Store"]
+__all__ = ["SLOTS", "Store"]

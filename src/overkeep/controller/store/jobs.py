@@ -4,34 +4,39 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
-from overkeep.controller.records import DiskProgress, Failure, Job, JobFilter, JobKind, JobState, Member
+from overkeep.controller.records import DiskProgress, Failure, InLine, Job, JobFilter, JobKind, JobState, Member, Stage
 from overkeep.controller.store import schema as t
 from overkeep.controller.store import telling
+from overkeep.controller.store.admission import needs_text
 from overkeep.controller.store.events import Events
-from overkeep.controller.store.rows import disk_row, job_row, job_value, vm_row, vms_of
+from overkeep.controller.store.rows import disk_row, job_row, job_value, vm_row, vms_of, vms_of_all
 from overkeep.errors import Conflict, NotFound
+from overkeep.model.admission import rank
 from overkeep.units import utc_now
-
-_LIVE = (JobState.QUEUED, JobState.RUNNING)
 
 
 class Jobs:
     """The tables of jobs. The job row is the truth for users; the job engine is how it gets there."""
 
-    def __init__(self, engine: sa.Engine, events: Events) -> None:
+    def __init__(self, engine: sa.Engine, events: Events, *, freed: Callable[[], None] = lambda: None) -> None:
         self._engine = engine
         self._events = events
+        self._freed = freed  # called when there is something new to do, or slots were given back
 
-    def create(self, job: Job, members: Sequence[Member], *, exclusive: bool) -> None:
-        """Add a queued job; `exclusive` refuses with `Conflict` when another job works on one of the VMs."""
+    def create(self, job: Job, members: Sequence[Member], *, exclusive: bool, line: InLine | None = None) -> None:
+        """Add a queued job; `exclusive` refuses with `Conflict` when another job works on one of the VMs.
+
+        With `line` its VMs wait for their turns at once, otherwise it has to be opened first.
+        """
         with self._engine.begin() as connection:
-            self._insert(connection, job, members, exclusive=exclusive)
+            self._insert(connection, job, members, exclusive=exclusive, line=line)
         self._events.tell()
+        self._freed()
 
     def create_once(self, job: Job, members: Sequence[Member]) -> bool:
         """Add a queued job for itself alone on its VMs; False when there is a job of this id."""
@@ -45,6 +50,7 @@ class Jobs:
                 return False
             raise
         self._events.tell()
+        self._freed()
         return True
 
     def get(self, job_id: str) -> Job:
@@ -59,18 +65,27 @@ class Jobs:
         """The newest jobs first, with their VMs; `live` limits them to those that are not over."""
         query = sa.select(t.job).order_by(t.job.c.created.desc()).limit(limit)
         if live:
-            query = query.where(t.job.c.state.in_(_LIVE))
+            query = query.where(t.job_lives)
+        return self._with_vms(query)
+
+    def live(self, kind: JobKind) -> tuple[Job, ...]:
+        """All jobs of a kind that are not over, without their VMs: there may be many."""
+        query = sa.select(t.job).where(t.job_lives, t.job.c.kind == kind).order_by(t.job.c.created)
         with self._engine.connect() as connection:
-            return tuple(job_value(row, vms_of(connection, row.id)) for row in connection.execute(query).all())
+            return tuple(job_value(row, ()) for row in connection.execute(query))
+
+    def live_of(self, workload_id: str) -> str | None:
+        """The id of a job that works on a workload."""
+        query = sa.select(t.job.c.id).where(t.job_lives, t.job.c.workload_id == workload_id).limit(1)
+        with self._engine.connect() as connection:
+            return connection.scalar(query)
 
     def page(self, wanted: JobFilter, *, before: tuple[str, str] | None = None, limit: int = 100) -> tuple[Job, ...]:
         """The newest jobs that are wanted first, with their VMs; those before the one of this time and id."""
         query = sa.select(t.job).where(*_conditions(wanted))
         if before is not None:
             query = query.where(sa.tuple_(t.job.c.created, t.job.c.id) < sa.tuple_(*map(sa.literal, before)))
-        query = query.order_by(t.job.c.created.desc(), t.job.c.id.desc()).limit(limit)
-        with self._engine.connect() as connection:
-            return tuple(job_value(row, vms_of(connection, row.id)) for row in connection.execute(query).all())
+        return self._with_vms(query.order_by(t.job.c.created.desc(), t.job.c.id.desc()).limit(limit))
 
     def newest(self, workload_id: str, kind: JobKind) -> Job | None:
         """The newest job of a kind that works on a workload."""
@@ -88,7 +103,7 @@ class Jobs:
         self._events.tell()
 
     def end(self, job_id: str, state: JobState, *, failure: Failure, result: Mapping[str, Any]) -> None:
-        """Mark a running job as over, and free its VMs."""
+        """Mark a running job as over, and free its VMs and their slots."""
         values = {
             "state": state,
             "ended": _now(),
@@ -98,11 +113,14 @@ class Jobs:
         }
         with self._engine.begin() as connection:
             ended = _changed(connection, job_id, values, t.job.c.state == JobState.RUNNING)
-            connection.execute(sa.update(t.job_vm).where(t.job_vm.c.job_id == job_id).values(busy=False))
+            mine = sa.update(t.job_vm).where(t.job_vm.c.job_id == job_id)
+            connection.execute(mine.values(busy=False, stage=Stage.GIVEN))
+            connection.execute(sa.delete(t.slot).where(t.slot.c.job_id == job_id))
             if ended:
                 done = job_value(_head(connection, job_id), vms_of(connection, job_id))
                 self._events.insert(connection, telling.ended(done))
         self._events.tell()
+        self._freed()
 
     def request_cancel(self, job_id: str, *, caller: str = "") -> None:
         """Ask a job to end; its steps look every second."""
@@ -110,6 +128,7 @@ class Jobs:
             if _changed(connection, job_id, {"cancel_requested": True}, t.job.c.cancel_requested.is_(False)):
                 self._events.insert(connection, telling.cancel_asked(_head(connection, job_id), caller=caller))
         self._events.tell()
+        self._freed()
 
     def cancel_requested(self, job_id: str) -> bool:
         """Whether somebody asked the job to end."""
@@ -119,13 +138,19 @@ class Jobs:
     def set_vm(self, job_id: str, vm_id: str, **values: Any) -> None:
         """Write columns of the row of a VM in a job (`state`, `phase`, `point_id`, `error_code`, `error`, `busy`)."""
         where = (t.job_vm.c.job_id == job_id, t.job_vm.c.vm_id == vm_id)
+        over = "state" in values and JobState(values["state"]).over
         with self._engine.begin() as connection:
             before = connection.execute(sa.select(t.job_vm).where(*where)).first()
+            if over:  # its slots go in the transaction that says so: nothing can come in between
+                values = {**values, "stage": Stage.GIVEN}
+                connection.execute(sa.delete(t.slot).where(t.slot.c.job_id == job_id, t.slot.c.vm_id == vm_id))
             connection.execute(sa.update(t.job_vm).where(*where).values(**values))
             after = connection.execute(sa.select(t.job_vm).where(*where)).first()
             if before is not None and after is not None:
                 self._events.insert(connection, *telling.went_on(_head(connection, job_id), before, after))
         self._events.tell()
+        if over:
+            self._freed()
 
     def set_disk(self, job_id: str, vm_id: str, disk: DiskProgress) -> None:
         """Write how far a disk is."""
@@ -137,16 +162,34 @@ class Jobs:
                 connection.execute(sa.insert(t.job_disk).values({**key, **values}))
         self._events.tell()
 
+    def _with_vms(self, query: sa.Select[Any]) -> tuple[Job, ...]:
+        with self._engine.connect() as connection:
+            rows = connection.execute(query).all()
+            vms = vms_of_all(connection, [row.id for row in rows])
+        return tuple(job_value(row, vms[row.id]) for row in rows)
+
     def _is_known(self, job_id: str) -> bool:
         with self._engine.connect() as connection:
             return connection.scalar(sa.select(t.job.c.id).where(t.job.c.id == job_id)) is not None
 
-    def _insert(self, connection: sa.Connection, job: Job, members: Sequence[Member], *, exclusive: bool) -> None:
+    def _insert(
+        self,
+        connection: sa.Connection,
+        job: Job,
+        members: Sequence[Member],
+        *,
+        exclusive: bool,
+        line: InLine | None = None,
+    ) -> None:
         if exclusive:
             _check_free(connection, members)
         connection.execute(sa.insert(t.job).values(job_row(job)))
-        for member in members:
-            connection.execute(sa.insert(t.job_vm).values(vm_row(job.id, member, busy=exclusive)))
+        if members:
+            rows = [
+                {**vm_row(job.id, member, busy=exclusive), **_in_line(job, line, position)}
+                for position, member in enumerate(members)
+            ]
+            connection.execute(sa.insert(t.job_vm), rows)
         self._events.insert(connection, telling.queued(job, vms=len(members)))
 
 
@@ -176,6 +219,13 @@ def _changed(connection: sa.Connection, job_id: str, values: Mapping[str, Any], 
 def _head(connection: sa.Connection, job_id: str) -> Any:
     """The row of a job, without its VMs."""
     return connection.execute(sa.select(t.job).where(t.job.c.id == job_id)).one()
+
+
+def _in_line(job: Job, line: InLine | None, position: int) -> dict[str, str]:
+    if line is None:
+        return {"stage": Stage.UNOPENED, "needs": "", "rank": ""}
+    place = rank(line.priority, job.created, position)
+    return {"stage": Stage.WAITING, "needs": needs_text(line.needs), "rank": place}
 
 
 def _check_free(connection: sa.Connection, members: Sequence[Member]) -> None:

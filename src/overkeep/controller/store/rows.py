@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
 from overkeep.controller.records import DiskProgress, Failure, Job, JobKind, JobState, Member, VmProgress
 from overkeep.controller.store import schema as t
+
+_CHUNK = 500  # values in one IN
 
 
 def job_row(job: Job) -> dict[str, Any]:
@@ -54,23 +58,35 @@ def job_value(row: Any, vms: tuple[VmProgress, ...]) -> Job:
 
 def vms_of(connection: sa.Connection, job_id: str) -> tuple[VmProgress, ...]:
     """The VMs of a job with their disks, by name."""
-    disk_rows = connection.execute(
-        sa.select(t.job_disk).where(t.job_disk.c.job_id == job_id).order_by(t.job_disk.c.name)
-    ).all()
-    vm_rows = connection.execute(
-        sa.select(t.job_vm).where(t.job_vm.c.job_id == job_id).order_by(t.job_vm.c.vm_name)
-    ).all()
-    return tuple(
-        VmProgress(
-            vm_id=row.vm_id,
-            vm_name=row.vm_name,
-            state=JobState(row.state),
-            phase=row.phase,
-            point_id=row.point_id,
-            failure=Failure(code=row.error_code, text=row.error),
-            disks=tuple(_disk(disk) for disk in disk_rows if disk.vm_id == row.vm_id),
-        )
-        for row in vm_rows
+    return vms_of_all(connection, [job_id])[job_id]
+
+
+def vms_of_all(connection: sa.Connection, job_ids: Sequence[str]) -> dict[str, tuple[VmProgress, ...]]:
+    """The VMs of jobs with their disks, by job and in the order of their names."""
+    disks: defaultdict[tuple[str, str], list[DiskProgress]] = defaultdict(list)
+    vms: dict[str, list[VmProgress]] = {job_id: [] for job_id in job_ids}
+    for start in range(0, len(job_ids), _CHUNK):
+        some = job_ids[start : start + _CHUNK]
+        for row in connection.execute(
+            sa.select(t.job_disk).where(t.job_disk.c.job_id.in_(some)).order_by(t.job_disk.c.name)
+        ):
+            disks[row.job_id, row.vm_id].append(_disk(row))
+        for row in connection.execute(
+            sa.select(t.job_vm).where(t.job_vm.c.job_id.in_(some)).order_by(t.job_vm.c.vm_name)
+        ):
+            vms[row.job_id].append(_vm(row, tuple(disks[row.job_id, row.vm_id])))
+    return {job_id: tuple(found) for job_id, found in vms.items()}
+
+
+def _vm(row: Any, disks: tuple[DiskProgress, ...]) -> VmProgress:
+    return VmProgress(
+        vm_id=row.vm_id,
+        vm_name=row.vm_name,
+        state=JobState(row.state),
+        phase=row.phase,
+        point_id=row.point_id,
+        failure=Failure(code=row.error_code, text=row.error),
+        disks=disks,
     )
 
 

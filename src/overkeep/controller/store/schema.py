@@ -6,6 +6,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -47,6 +48,10 @@ job = sa.Table(
     sa.Column("error", sa.Text, nullable=False),
     sa.Column("result", sa.Text, nullable=False),
     sa.Column("cancel_requested", sa.Boolean, nullable=False),
+    # what the dispatcher knows of it: what was agreed on when it was opened, whether it was told that VMs wait
+    sa.Column("agreed", sa.Text, nullable=False, server_default=""),
+    sa.Column("given", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("wait_told", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Index("ix_job_created", "created", "id"),
 )
 job_vm = sa.Table(
@@ -61,9 +66,46 @@ job_vm = sa.Table(
     sa.Column("error_code", sa.Text, nullable=False),
     sa.Column("error", sa.Text, nullable=False),
     sa.Column("busy", sa.Boolean, nullable=False),
+    # its way to its turn (`overkeep.controller.records.Stage`), the resources that it needs as JSON, its place in line
+    sa.Column("stage", sa.Text, nullable=False, server_default=""),
+    sa.Column("needs", sa.Text, nullable=False, server_default=""),
+    sa.Column("rank", sa.Text, nullable=False, server_default=""),
 )
+_LIVE = "state IN ('queued', 'running')"
+# Spelt out, as SQLite uses a partial index only for the very words of its condition.
+job_lives = sa.text(f"job.{_LIVE}")
+job_vm_lives = sa.text(f"job_vm.{_LIVE}")
+
+
+def _partial(
+    name: str, *columns: sa.Column[Any], where: sa.ColumnElement[bool] | sa.TextClause, unique: bool = False
+) -> sa.Index:
+    return sa.Index(name, *columns, unique=unique, sqlite_where=where, postgresql_where=where)
+
+
 # At most one job works on a VM at a time, whatever the number of processes that try.
-sa.Index("job_vm_busy", job_vm.c.vm_id, unique=True, sqlite_where=job_vm.c.busy, postgresql_where=job_vm.c.busy)
+_partial("job_vm_busy", job_vm.c.vm_id, where=job_vm.c.busy, unique=True)
+_partial("job_vm_waiting", job_vm.c.needs, job_vm.c.rank, where=sa.text("stage = 'waiting'"))
+_partial("job_vm_admitted", job_vm.c.job_id, where=sa.text("stage = 'admitted'"))
+_partial("job_vm_live", job_vm.c.job_id, where=sa.text(_LIVE))
+_partial("job_live", job.c.created, where=sa.text(_LIVE))
+sa.Index("job_newest", job.c.workload_id, job.c.created)
+# A slot of a resource that a VM of a job has while it is worked on.
+slot = sa.Table(
+    "slot",
+    metadata,
+    sa.Column("job_id", sa.Text, primary_key=True),
+    sa.Column("vm_id", sa.Text, primary_key=True),
+    sa.Column("resource", sa.Text, primary_key=True, index=True),
+)
+# What an administrator wrote down about resources; those without a row have the defaults.
+resource = sa.Table(
+    "resource",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("capacity", sa.Integer),
+    sa.Column("paused", sa.Boolean, nullable=False),
+)
 job_disk = sa.Table(
     "job_disk",
     metadata,
@@ -209,9 +251,36 @@ def _add_answers(connection: sa.Connection) -> None:
         connection.exec_driver_sql(statement)
 
 
+def _add_admission(connection: sa.Connection) -> None:
+    """Step 4: limits, what waits for them and what has slots; indices of what lives."""
+    for statement in (
+        "ALTER TABLE job ADD COLUMN agreed TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE job ADD COLUMN given BOOLEAN NOT NULL DEFAULT FALSE",
+        "ALTER TABLE job ADD COLUMN wait_told BOOLEAN NOT NULL DEFAULT FALSE",
+        "ALTER TABLE job_vm ADD COLUMN stage TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE job_vm ADD COLUMN needs TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE job_vm ADD COLUMN rank TEXT NOT NULL DEFAULT ''",
+        "CREATE INDEX job_vm_waiting ON job_vm (needs, rank) WHERE stage = 'waiting'",
+        "CREATE INDEX job_vm_admitted ON job_vm (job_id) WHERE stage = 'admitted'",
+        "CREATE INDEX job_vm_live ON job_vm (job_id) WHERE state IN ('queued', 'running')",
+        "CREATE INDEX job_live ON job (created) WHERE state IN ('queued', 'running')",
+        "CREATE INDEX job_newest ON job (workload_id, created)",
+        "CREATE TABLE slot (job_id TEXT NOT NULL, vm_id TEXT NOT NULL, resource TEXT NOT NULL,"
+        " PRIMARY KEY (job_id, vm_id, resource))",
+        "CREATE INDEX ix_slot_resource ON slot (resource)",
+        "CREATE TABLE resource (name TEXT NOT NULL PRIMARY KEY, capacity INTEGER, paused BOOLEAN NOT NULL)",
+    ):
+        connection.exec_driver_sql(statement)
+
+
 # Step n turns a data base of version n into one of version n + 1. A step is never changed once it was released, and the
 # tables above are what all steps together lead to; a new data base gets them at once.
-UPGRADES: tuple[Callable[[sa.Connection], None], ...] = (_add_policies, _fold_events, _add_answers)
+UPGRADES: tuple[Callable[[sa.Connection], None], ...] = (
+    _add_policies,
+    _fold_events,
+    _add_answers,
+    _add_admission,
+)
 VERSION = 1 + len(UPGRADES)
 
 
@@ -236,6 +305,12 @@ def open_database(url: str) -> sa.Engine:
     if engine.url.database and engine.dialect.name == "sqlite":
         Path(engine.url.database).chmod(0o600)
     return engine
+
+
+def alone(connection: sa.Connection, act: str) -> None:
+    """Let one transaction at a time, of all controllers, do an act. Those of SQLite are always alone."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(f"overkeep {act}"))))
 
 
 def _prepare_sqlite(connection: object, _record: object) -> None:

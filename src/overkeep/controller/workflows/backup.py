@@ -1,33 +1,48 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A run of a workload: one backup a VM, side by side; a VM that fails does not fail the others."""
+"""A run of a workload: it is opened, its VMs are backed up as their turns come, and then it is summed up.
+
+Between its two workflows nothing of it runs: the dispatcher begins the VMs, and closes the run when all have ended.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 
 from overkeep.controller.durable import Durable
+from overkeep.controller.needs import backup_needs
 from overkeep.controller.ports import Ports
-from overkeep.controller.records import Failure, JobState, VmProgress
-from overkeep.controller.steps import State, Watch, failed, outcome
+from overkeep.controller.records import Failure, Job, JobState, VmProgress
+from overkeep.controller.steps import State, failed, outcome
 from overkeep.controller.store.policies import policy_document, terms_document
-from overkeep.controller.workflows import backup_vm
 from overkeep.errors import OverkeepError
+from overkeep.model.admission import Priority, rank
+from overkeep.model.inventory import Place
 from overkeep.model.policy import Policy, Terms
 
 NAME = "backup"
-VM_QUEUE = "vms"
-_CHECK_EVERY = 0.25
+CLOSE = "close-backup"
+
+_log = logging.getLogger(__name__)
 
 
-def body(ports: Ports, durable: Durable, job_id: str) -> State:
-    """Start a workflow for each VM, wait for all, and sum up."""
-    opened = durable.step("open", lambda: outcome(lambda: _open(ports, job_id), job_id=job_id))
+def closing_id(job_id: str) -> str:
+    """Id of the workflow that sums a run up."""
+    return f"{job_id}:close"
+
+
+def body(ports: Ports, job_id: str) -> State:
+    """Let the VMs of a run wait for their turns; when that cannot be, the run ends."""
+    opened: State = Durable.step("open", lambda: outcome(lambda: _open(ports, job_id), job_id=job_id))
     if not failed(opened):
-        children = [backup_vm.workflow_id(job_id, vm_id) for vm_id in opened["vms"]]
-        for vm_id, child in zip(opened["vms"], children, strict=True):
-            durable.submit(backup_vm.NAME, child, job_id, vm_id, opened["asked"], queue=VM_QUEUE)
-        durable.step("wait", lambda: _wait(ports, durable, job_id, children))
-    closed: State = durable.step("close", lambda: _close(ports, job_id, opened))
+        return opened
+    closed: State = Durable.step("close", lambda: _close(ports, job_id, opened))
+    return closed
+
+
+def closing_body(ports: Ports, job_id: str) -> State:
+    """Sum a run up whose VMs have all ended."""
+    closed: State = Durable.step("close", lambda: _close(ports, job_id, {}))
     return closed
 
 
@@ -43,7 +58,23 @@ def _open(ports: Ports, job_id: str) -> State:
     ports.repository.put_workload(workload.id, name=workload.name, members=members, policy=kept)
     terms = terms_document(Terms() if policy is None else policy.terms)
     asked = {"workload_id": workload.id, "full": bool(job.request.get("full")), "terms": terms}
-    return {"vms": [vm.vm_id for vm in job.vms], "asked": asked}
+    ports.store.turns.agree(job_id, asked)
+    _line_up(ports, job)
+    return {}
+
+
+def _line_up(ports: Ports, job: Job) -> None:
+    """Let the VMs wait for what they need; each VM looks again where it is when its turn has come."""
+    vm_ids = [vm.vm_id for vm in job.vms]
+    places: Mapping[str, Place] = {}
+    try:
+        places = ports.engine.places(vm_ids)
+    except OverkeepError as error:
+        _log.warning("job %s: where its VMs are is not known yet: %s", job.id, error)
+    priority = Priority.PLANNED if "planned" in job.request else Priority.ASKED
+    needs = {vm_id: backup_needs(ports.target, places.get(vm_id)) for vm_id in vm_ids}
+    ranks = {vm_id: rank(priority, job.created, position) for position, vm_id in enumerate(vm_ids)}
+    ports.store.admission.wait(job.id, needs, ranks=ranks)
 
 
 def _policy(ports: Ports, workload_id: str) -> Policy | None:
@@ -53,14 +84,6 @@ def _policy(ports: Ports, workload_id: str) -> Policy | None:
 
 def _members(vms: Sequence[VmProgress]) -> dict[str, str]:
     return {vm.vm_id: vm.vm_name for vm in vms}
-
-
-def _wait(ports: Ports, durable: Durable, job_id: str, children: Sequence[str]) -> State:
-    # A cancel is the children's business: each ends as soon as it has released what it holds.
-    watch = Watch(ports=ports, job_id=job_id, heeds_cancel=False)
-    while durable.open(children):
-        watch.pause(_CHECK_EVERY)
-    return {}
 
 
 def _close(ports: Ports, job_id: str, opened: State) -> State:

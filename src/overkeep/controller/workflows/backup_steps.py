@@ -15,8 +15,9 @@ from overkeep.controller.copying import copy_all
 from overkeep.controller.events import Kind
 from overkeep.controller.expiry import expire, merge_away, without_failing
 from overkeep.controller.exposure import BACKUP_OVER, Exposure
+from overkeep.controller.needs import backup_needs
 from overkeep.controller.ports import Ports, backup_id
-from overkeep.controller.records import HeldKind, JobState
+from overkeep.controller.records import HeldKind, JobState, Stage
 from overkeep.controller.release import drop_old_checkpoints, patiently, release_backup, watch_release
 from overkeep.controller.steps import PASSING, State, Watch, cancelled, failed, outcome
 from overkeep.controller.store.policies import terms_value
@@ -26,6 +27,7 @@ from overkeep.engine.api import BackupRequest, BackupSession
 from overkeep.engine.errors import BackupFailed
 from overkeep.errors import OverkeepError
 from overkeep.logs import fields
+from overkeep.model.inventory import Place, Vm
 from overkeep.model.plan import BackupPlan, Basis, plan_backup
 from overkeep.model.points import DiskImage, Mode, RestorePoint, point_id
 from overkeep.mover.orders import CopyResult
@@ -70,6 +72,7 @@ class BackupSteps:
 
     def plan(self, state: State) -> State:
         """Decide what is done with each disk. Nothing is open yet."""
+        self._await_turn()
         self._phase("planning")
         self.watch.check()
         self.ports.ready_target()
@@ -80,6 +83,8 @@ class BackupSteps:
         vm, checkpoints = self.watch.persist(
             lambda: (engine.vm(self.vm_id), engine.checkpoints(self.vm_id)), seconds=self.ports.patience.retry
         )
+        if self._has_moved(vm):
+            return self.plan(state)
         spoilt = self._why_spoilt(last) if last and not wish.full else {}
         basis = Basis(last=last, checkpoints=checkpoints, spoilt=spoilt, untracked=wish.untracked)
         plan = plan_backup(vm, basis, full=wish.full)
@@ -232,6 +237,20 @@ class BackupSteps:
         )
         _log.info("backup ended %s", fields(job=self.job_id, vm=self.vm_id, state=result, code=code or "none"))
         return {"state": result}
+
+    def _await_turn(self) -> None:
+        """Wait while the VM has no slots: it had others before it turned out to be elsewhere."""
+        while self.ports.store.admission.stage(self.job_id, self.vm_id) is Stage.WAITING:
+            self.watch.pause(self.ports.patience.poll)
+
+    def _has_moved(self, vm: Vm) -> bool:
+        """Whether the VM needs slots that it has not, because it is elsewhere now; then it waits for them."""
+        host = self.ports.movers.at(vm.host_id).host if vm.host_id else ""
+        needs = backup_needs(self.ports.target, Place.of(host, vm.disks))
+        if set(needs) <= self.ports.store.admission.slots(self.job_id, self.vm_id):
+            return False
+        self.ports.store.admission.wait_again(self.job_id, self.vm_id, needs)
+        return True
 
     def _why_spoilt(self, last: RestorePoint) -> dict[str, str]:
         """Why nothing may be built on images of a point, by disk: a chain is broken, or the policy says so."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 
 from overkeep.config import EngineConfig
@@ -26,7 +26,7 @@ from overkeep.engine.ovirt.session import Session
 from overkeep.engine.ovirt.transfers import Transfers
 from overkeep.engine.ovirt.vms import Vms
 from overkeep.engine.ovirt.waits import Patience
-from overkeep.model.inventory import Host, Vm
+from overkeep.model.inventory import Host, Place, Vm
 
 
 class OvirtEngine(Engine):
@@ -65,6 +65,9 @@ class OvirtEngine(Engine):
 
     def vms(self) -> tuple[Vm, ...]:
         return self._inventory.vms()
+
+    def places(self, vm_ids: Sequence[str]) -> Mapping[str, Place]:
+        return self._inventory.places(vm_ids)
 
     def hosts(self) -> tuple[Host, ...]:
         return self._inventory.hosts()

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from overkeep.engine.errors import AmbiguousName, BadAnswer, NoSuchVm, NotFoundInEngine
 from overkeep.engine.ovirt import values
 from overkeep.engine.ovirt.session import Session
-from overkeep.model.inventory import Host, Vm
+from overkeep.model.inventory import Host, Place, Vm
 
 
 class Inventory:
@@ -68,6 +68,22 @@ class Inventory:
         with self._session.system("list VMs", what="the VMs") as system:
             clusters = _names(system.clusters_service())
             return tuple(values.vm(found, clusters=clusters) for found in system.vms_service().list())
+
+    def places(self, vm_ids: Sequence[str]) -> Mapping[str, Place]:
+        """Return the hosts and storage domains of VMs, by name, with one request a VM."""
+        with self._session.system("see where VMs are", what="the hosts and storage domains") as system:
+            hosts, domains = _names(system.hosts_service()), _names(system.storage_domains_service())
+        found = {vm_id: self._place(vm_id, hosts, domains) for vm_id in vm_ids}
+        return {vm_id: place for vm_id, place in found.items() if place is not None}
+
+    def _place(self, vm_id: str, hosts: Mapping[str, str], domains: Mapping[str, str]) -> Place | None:
+        try:
+            with self._session.system(f"see where VM {vm_id} is", what=f"VM {vm_id}") as system:
+                vm = system.vms_service().vm_service(vm_id).get(follow="disk_attachments.disk")
+                disks = [values.disk(a, attached_disk(system, a), domains=domains) for a in vm.disk_attachments or ()]
+        except NotFoundInEngine:
+            return None
+        return Place.of(hosts.get(values.link_id(vm.host), ""), disks)
 
     def hosts(self) -> tuple[Host, ...]:
         """Return all hosts."""

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What may be asked about limits: what is in force and used, and what administrators change while it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from overkeep.controller.ports import Ports
+from overkeep.controller.waits import Usage, usage
+from overkeep.errors import BadRequest, NotFound
+from overkeep.model.admission import MOST_SLOTS, TOTAL, ResourceKind, is_general, kind_of
+
+
+class LimitDesk:
+    """Limits of resources. A change counts for what begins from now on; nothing that runs is ended by it."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
+        self._store = ports.store
+
+    def all(self) -> tuple[Usage, ...]:
+        """What is in force, used and waited for."""
+        return usage(self._store)
+
+    def set(self, resource: str, capacity: int | None, *, caller: str = "") -> Usage:
+        """Let so many VMs use a resource at once; None goes back to the default."""
+        self._require_known(resource)
+        if capacity is not None and not 1 <= capacity <= MOST_SLOTS:
+            what = f"{capacity} is no limit for {resource}"
+            raise BadRequest(what=what, todo=f"give 1 to {MOST_SLOTS}, or pause the resource")
+        self._store.resources.set_capacity(resource, capacity, caller=caller)
+        return self._changed(resource)
+
+    def pause(self, resource: str, *, caller: str = "") -> Usage:
+        """Let nothing new use a resource; what runs goes on."""
+        self._require_one(resource)
+        self._store.resources.pause(resource, caller=caller)
+        return self._changed(resource)
+
+    def resume(self, resource: str, *, caller: str = "") -> Usage:
+        """Let it be used again."""
+        self._require_one(resource)
+        self._store.resources.resume(resource, caller=caller)
+        return self._changed(resource)
+
+    def _require_one(self, resource: str) -> None:
+        self._require_known(resource)
+        if is_general(resource):
+            raise BadRequest(what=f"{resource!r} stands for every {resource}", todo="name one, or total for everything")
+
+    def _changed(self, resource: str) -> Usage:
+        self._store.admission.news.set()
+        found = {item.limit.resource: item for item in self.all()}
+        return found.get(resource) or self._unused(resource)
+
+    def _unused(self, resource: str) -> Usage:
+        limit = self._store.admission.limits().of(resource)
+        return Usage(limit=limit, used=0, waiting=0, by_default=True)
+
+    def _require_known(self, resource: str) -> None:
+        """Raise `BadRequest` for what is no name of a resource, `NotFound` for one that is not there.
+
+        A limit that was written down may be changed although its resource is gone since.
+        """
+        kind = kind_of(resource)
+        if resource == TOTAL or is_general(resource) or resource in self._store.resources.all():
+            return
+        name = resource.partition(":")[2]
+        if name not in self._names(kind):
+            raise NotFound(kind=kind.value, name=name, how="overkeep limit list")
+
+    def _names(self, kind: ResourceKind) -> Iterable[str]:
+        if kind is ResourceKind.TARGET:
+            return (self._ports.target,)
+        if kind is ResourceKind.HOST:
+            return [host.name for host in self._ports.engine.hosts()]
+        return self._ports.engine.storage_domains()

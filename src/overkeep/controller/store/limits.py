@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What administrators wrote down about resources in the data base: how many use one at once, and which are paused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from overkeep.controller.events import Draft, Kind
+from overkeep.controller.store import schema as t
+from overkeep.controller.store.events import Events
+from overkeep.model.admission import Setting, in_words
+
+
+class ResourceSettings:
+    """The table of resources. One that has no row has the defaults."""
+
+    def __init__(self, engine: sa.Engine, events: Events) -> None:
+        self._engine = engine
+        self._events = events
+
+    def all(self) -> dict[str, Setting]:
+        """All settings, by the name of the resource or of the kind."""
+        with self._engine.connect() as connection:
+            return settings_in(connection)
+
+    def set_capacity(self, name: str, capacity: int | None, *, caller: str = "") -> None:
+        """Write down how many use it at once; None goes back to the default."""
+        how = "the default" if capacity is None else str(capacity)
+        text, fields = f"The limit of {in_words(name)} is now {how}", {"resource": name, "capacity": capacity}
+        told = Draft(kind=Kind.LIMIT_SET, text=text, caller=caller, fields=fields)
+        self._write(name, {"capacity": capacity}, told)
+
+    def pause(self, name: str, *, caller: str = "") -> None:
+        """Write down that nothing new uses it."""
+        text = f"Nothing new uses {in_words(name)}: it was paused"
+        told = Draft(kind=Kind.LIMIT_PAUSED, text=text, caller=caller, fields={"resource": name})
+        self._write(name, {"paused": True}, told)
+
+    def resume(self, name: str, *, caller: str = "") -> None:
+        """Write down that it is used again."""
+        text = f"What was paused is used again: {in_words(name)}"
+        told = Draft(kind=Kind.LIMIT_RESUMED, text=text, caller=caller, fields={"resource": name})
+        self._write(name, {"paused": False}, told)
+
+    def _write(self, name: str, change: dict[str, Any], told: Draft) -> None:
+        mine = t.resource.c.name == name
+        with self._engine.begin() as connection:
+            found = connection.execute(sa.select(t.resource).where(mine)).first()
+            before = {"name": name, "capacity": None, "paused": False} if found is None else dict(found._mapping)
+            row = {**before, **change}
+            if row == before:
+                return
+            connection.execute(sa.delete(t.resource).where(mine))
+            if row["capacity"] is not None or row["paused"]:
+                connection.execute(sa.insert(t.resource).values(row))
+            self._events.insert(connection, told)
+        self._events.tell()
+
+
+def settings_in(connection: sa.Connection) -> dict[str, Setting]:
+    """All settings, read within a transaction."""
+    rows = connection.execute(sa.select(t.resource)).all()
+    return {row.name: Setting(resource=row.name, capacity=row.capacity, paused=row.paused) for row in rows}

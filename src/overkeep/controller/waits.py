@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Why VMs of jobs wait, for those who look at them: which resources are full or paused, and who has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from overkeep.controller.records import Job
+from overkeep.controller.store import Store
+from overkeep.controller.store.admission import Holder
+from overkeep.model.admission import TOTAL, Limit, in_words, kind_of
+
+Sees = Callable[[str], bool]
+"""Whether who asks may see a VM, by its id."""
+
+_MOST_NAMES = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """A resource with its limit, how many slots are taken, and how many VMs wait that need it."""
+
+    limit: Limit
+    used: int
+    waiting: int
+    by_default: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Blocked:
+    limit: Limit
+    used: int
+    holders: tuple[Holder, ...]
+
+
+class Waits:
+    """Why the waiting VMs of some jobs wait, as it is now."""
+
+    def __init__(self, needs: Mapping[tuple[str, str], tuple[str, ...]], blocked: Mapping[str, _Blocked]) -> None:
+        self._needs = needs
+        self._blocked = blocked
+
+    def why(self, job_id: str, vm_id: str, sees: Sees = lambda _vm_id: False) -> str:
+        """One phrase for a VM that waits, empty for one that does not. VMs that are not seen are counted, not named."""
+        needs = self._needs.get((job_id, vm_id))
+        if needs is None:
+            return ""
+        told = [_phrase(self._blocked[need], sees) for need in _in_order(needs) if need in self._blocked]
+        return "waiting for " + ("; ".join(told) or "its turn")
+
+
+def waits(store: Store, jobs: Sequence[Job]) -> Waits:
+    """Why the waiting VMs of jobs wait."""
+    needs = store.admission.needs_of([job.id for job in jobs if not job.state.over])
+    if not needs:
+        return Waits({}, {})
+    limits, used = store.admission.limits(), store.admission.used()
+    found = [limits.of(resource) for resource in {need for all_needs in needs.values() for need in all_needs}]
+    blocking = [limit for limit in found if limit.paused or used.get(limit.resource, 0) >= limit.capacity]
+    holders = store.admission.holders([limit.resource for limit in blocking])
+    return Waits(
+        needs,
+        {
+            limit.resource: _Blocked(
+                limit=limit, used=used.get(limit.resource, 0), holders=holders.get(limit.resource, ())
+            )
+            for limit in blocking
+        },
+    )
+
+
+def usage(store: Store) -> tuple[Usage, ...]:
+    """All resources that are used, waited for, or have a limit of their own, in order of kind and name."""
+    limits, used = store.admission.limits(), store.admission.used()
+    waiting: dict[str, int] = {}
+    for line in store.admission.lines():
+        for need in line.needs:
+            waiting[need] = waiting.get(need, 0) + line.length
+    names = {TOTAL, *limits.defaults, *limits.settings, *used, *waiting}
+    return tuple(
+        Usage(
+            limit=limits.of(name),
+            used=used.get(name, 0),
+            waiting=waiting.get(name, 0),
+            by_default=name not in limits.settings or limits.settings[name].capacity is None,
+        )
+        for name in _in_order(names)
+    )
+
+
+def _phrase(blocked: _Blocked, sees: Sees) -> str:
+    name = in_words(blocked.limit.resource)
+    if blocked.limit.paused:
+        return f"{name}, which is paused"
+    slots = f"{name}: {blocked.used} of {blocked.limit.capacity} slots in use"
+    return f"{slots} by {_who(blocked.holders, sees)}" if blocked.holders else slots
+
+
+def _who(holders: Sequence[Holder], sees: Sees) -> str:
+    seen = [holder.vm_name for holder in holders if sees(holder.vm_id)][:_MOST_NAMES]
+    others = len(holders) - len(seen)
+    if not seen:
+        return f"{others} VMs" if others > 1 else "a VM"
+    more = [f"{others} other{'s' if others > 1 else ''}"] if others else []
+    *first, last = [*seen, *more]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def place(resource: str) -> tuple[int, str]:
+    """Where a resource stands in a list, the widest last: who waits for a host does not care for the total."""
+    return (["host", "domain", "target", "total"].index(kind_of(resource)), resource)
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    return sorted(names, key=place)

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The decision which waiting VMs begin: each needs slots of several resources, and gets all of them or none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+
+from overkeep.errors import BadRequest
+
+TOTAL = "total"
+MOST_SLOTS = 10_000
+
+
+class ResourceKind(StrEnum):
+    """What has slots; the value is the first part of a resource's name, as in `target:nfs1`."""
+
+    TOTAL = "total"
+    HOST = "host"
+    TARGET = "target"
+    DOMAIN = "domain"
+
+
+class Priority(IntEnum):
+    """Who comes first: a tenant needs yesterday's VM now, somebody waits for what was asked for by hand."""
+
+    RESTORE = 0
+    ASKED = 1
+    PLANNED = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """How many VMs use a resource at once; of a paused one nothing new does."""
+
+    resource: str
+    capacity: int
+    paused: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What an administrator wrote down for a resource, or, by the bare name of a kind, for all of that kind."""
+
+    resource: str
+    capacity: int | None = None
+    paused: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Settings over defaults: the setting of the very resource, that of its kind, the default of its kind."""
+
+    defaults: Mapping[ResourceKind, int]
+    settings: Mapping[str, Setting]
+
+    def of(self, resource: str) -> Limit:
+        """The limit of a resource."""
+        kind = kind_of(resource)
+        own, general = self.settings.get(resource), self.settings.get(kind)
+        for setting in (own, general):
+            if setting is not None and setting.capacity is not None:
+                capacity = setting.capacity
+                break
+        else:
+            capacity = self.defaults[kind]
+        return Limit(resource=resource, capacity=capacity, paused=own is not None and own.paused)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """A VM of a job that waits. `rank` orders: priority, then age. `overdue`: others passed it by for too long."""
+
+    job_id: str
+    vm_id: str
+    rank: str
+    needs: tuple[str, ...]
+    overdue: bool = False
+
+
+def host(name: str) -> str:
+    """The resource of a host."""
+    return f"{ResourceKind.HOST}:{name}"
+
+
+def target(name: str) -> str:
+    """The resource of a backup target."""
+    return f"{ResourceKind.TARGET}:{name}"
+
+
+def domain(name: str) -> str:
+    """The resource of a storage domain."""
+    return f"{ResourceKind.DOMAIN}:{name}"
+
+
+def kind_of(resource: str) -> ResourceKind:
+    """The kind of a resource, or of the name of a kind itself; raise `BadRequest` for anything else."""
+    kind, colon, name = resource.partition(":")
+    if kind not in set(ResourceKind) or (colon and (not name or kind == TOTAL)):
+        todo = "use total, host:NAME, target:NAME, domain:NAME, or host, target, domain for each of them"
+        raise BadRequest(what=f"{resource!r} is not the name of a resource", todo=todo)
+    return ResourceKind(kind)
+
+
+def is_general(resource: str) -> bool:
+    """Whether a name stands for all resources of a kind."""
+    return resource != TOTAL and ":" not in resource
+
+
+def in_words(resource: str) -> str:
+    """A resource as it is told to users."""
+    kind, _, name = resource.partition(":")
+    words = {TOTAL: "the total", ResourceKind.DOMAIN: "storage domain"}
+    return f"{words.get(kind, kind)} {name}".rstrip()
+
+
+def rank(priority: Priority, since: str, position: int) -> str:
+    """What orders those that wait: priority, age (ISO 8601, UTC, of one precision), position in the workload."""
+    return f"{priority:d}/{since}/{position:06d}"
+
+
+def room(limits: Limits, used: Mapping[str, int], resources: Iterable[str]) -> dict[str, int]:
+    """How many more may use each resource now."""
+    found = {resource: limits.of(resource) for resource in resources}
+    return {
+        resource: 0 if limit.paused else max(0, limit.capacity - used.get(resource, 0))
+        for resource, limit in found.items()
+    }
+
+
+def admit(waiting: Sequence[Waiting], free: Mapping[str, int]) -> tuple[Waiting, ...]:
+    """Those of `waiting`, in the order of their ranks, that begin now; `free` has the slots of what they need.
+
+    One that does not fit is passed by, so that a full resource holds up nobody who does not need it. One that is
+    overdue keeps a slot of what it needs from those behind it, at most one of each resource: so it gets them one after
+    the other and is never passed by for ever, and no resource has more than one slot idle for that.
+    """
+    left = dict(free)
+    kept: set[str] = set()
+    begun = []
+    for one in sorted(waiting, key=lambda item: item.rank):
+        if all(left[need] - (need in kept) > 0 for need in one.needs):
+            for need in one.needs:
+                left[need] -= 1
+            begun.append(one)
+        elif one.overdue:
+            kept.update(need for need in one.needs if left[need] > 0)
+    return tuple(begun)

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from fastapi.testclient import TestClient
+
+from tests.api.test_api import make, problem
+from tests.controller.world import World
+
+
+def test_limits(root: TestClient) -> None:
+    found = {limit["resource"]: limit for limit in root.get("/api/v1/limits").json()}
+    assert found["total"] == {
+        "resource": "total",
+        "capacity": 32,
+        "by_default": True,
+        "paused": False,
+        "used": 0,
+        "waiting": 0,
+    }
+    assert list(found) == ["host", "domain", "target", "total"]
+    changed = root.put("/api/v1/limits/host:host1", json={"capacity": 2}).json()
+    assert (changed["capacity"], changed["by_default"]) == (2, False)
+    assert root.put("/api/v1/limits/host:host1", json={}).json()["by_default"]
+    assert root.post("/api/v1/limits/target:nfs1/pause").json()["paused"]
+    assert not root.post("/api/v1/limits/target:nfs1/resume").json()["paused"]
+
+
+def test_what_is_refused(root: TestClient, ann: TestClient) -> None:
+    problem(root.put("/api/v1/limits/total", json={"capacity": 0}), 400, "bad-request")
+    problem(root.put("/api/v1/limits/disk:x", json={"capacity": 1}), 400, "bad-request")
+    problem(root.put("/api/v1/limits/host:nowhere", json={"capacity": 1}), 404, "not-found")
+    problem(root.post("/api/v1/limits/host/pause"), 400, "bad-request")
+    for answer in (
+        ann.get("/api/v1/limits"),
+        ann.put("/api/v1/limits/total", json={"capacity": 1}),
+        ann.post("/api/v1/limits/total/pause"),
+        ann.post("/api/v1/limits/total/resume"),
+    ):
+        problem(answer, 403, "forbidden")
+
+
+def test_a_job_tells_what_its_vms_wait_for_without_names_that_are_not_to_be_seen(
+    root: TestClient, ann: TestClient, world: World
+) -> None:
+    root.put("/api/v1/limits/total", json={"capacity": 1})
+    make(root, "books", "db")
+    make(root, "shop", "web")
+    world.mover.held = True
+    root.post("/api/v1/workloads/books/snapshots", json={})
+    world.until(lambda: world.mover.running())
+    job = root.post("/api/v1/workloads/shop/snapshots", json={}).json()["id"]
+    world.until(lambda: root.get(f"/api/v1/jobs/{job}").json()["vms"][0]["waiting"])
+    assert root.get(f"/api/v1/jobs/{job}").json()["vms"][0]["waiting"].endswith("1 of 1 slots in use by db")
+    assert ann.get(f"/api/v1/jobs/{job}").json()["vms"][0]["waiting"].endswith("1 of 1 slots in use by a VM")
+    assert ann.get("/api/v1/jobs").json()[0]["vms"][0]["waiting"]
+    events = world.until(
+        lambda: [e["text"] for e in ann.get(f"/api/v1/jobs/{job}/events").json() if "waiting" in e["text"]]
+    )
+    assert "db" not in events[0]
+    world.mover.release()
+    world.until(lambda: root.get(f"/api/v1/jobs/{job}").json()["state"] == "succeeded")
+    assert root.get(f"/api/v1/jobs/{job}").json()["vms"][0]["waiting"] == ""

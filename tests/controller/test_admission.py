@@ -1,0 +1,274 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from overkeep.controller.dispatcher import PASSED_BY, Dispatcher
+from overkeep.controller.durable import Stopping
+from overkeep.controller.records import Job, JobState, Stage
+from overkeep.controller.waits import waits
+from overkeep.controller.workflows import backup_vm
+from overkeep.errors import BadRequest, NotFound
+from overkeep.model.inventory import Host
+from overkeep.testing.mover import MemoryMover
+from tests.controller.world import World, disk, succeeded, vm
+
+
+def everybody(_vm_id: str) -> bool:
+    return True
+
+
+def why(world: World, job: Job, vm_id: str) -> str:
+    return waits(world.store, [world.store.jobs.get(job.id)]).why(job.id, vm_id, everybody)
+
+
+def waits_for(world: World, job: Job, vm_id: str) -> str:
+    """Wait until a VM waits, and return for what."""
+    return str(world.until(lambda: why(world, job, vm_id)))
+
+
+def working(world: World, job: Job) -> set[str]:
+    return {seen.vm_id for seen in world.store.jobs.get(job.id).vms if seen.state is JobState.RUNNING}
+
+
+def test_a_vm_waits_for_the_total_and_says_so_once(world: World) -> None:
+    world.controller.limits.set("total", 1)
+    world.add(vm("web", disk("root")), vm("db", disk("pg")))
+    world.mover.held = True
+    job = world.start_backup()
+    world.until(lambda: world.mover.running())
+    [first] = working(world, job)
+    second = {"web-vm": "db-vm", "db-vm": "web-vm"}[first]
+    name = first.removesuffix("-vm")
+    assert waits_for(world, job, second) == f"waiting for the total: 1 of 1 slots in use by {name}"
+    assert why(world, job, first) == ""
+    world.until(lambda: "1 of 2 VMs are waiting for the total: 1 of 1 slots in use by a VM" in world.texts(job))
+    world.dispatcher.round()
+    world.dispatcher.round()
+    assert world.texts(job).count("waiting for") == 1
+    world.mover.release()
+    assert succeeded(world.finish(job))
+    assert world.store.admission.used() == {}
+    assert world.store.admission.lines() == ()
+
+
+def test_names_of_vms_are_told_only_to_those_who_may_see_them(world: World) -> None:
+    world.controller.limits.set("target:nfs1", 2)
+    world.add(*(vm(name, disk(f"{name}-root")) for name in ("a", "b", "c")))
+    world.mover.held = True
+    job = world.start_backup()
+    world.until(lambda: len(world.mover.running()) == 2)
+    [waiting] = {"a-vm", "b-vm", "c-vm"} - working(world, job)
+    busy = sorted(working(world, job))
+    told = waits(world.store, [job]).why(job.id, waiting, lambda vm_id: vm_id == busy[0])
+    assert told == f"waiting for target nfs1: 2 of 2 slots in use by {busy[0][0]} and 1 other"
+    assert waits(world.store, [job]).why(job.id, waiting, lambda _: False).endswith("in use by 2 VMs")
+    world.mover.release()
+    assert succeeded(world.finish(job))
+
+
+@pytest.mark.parametrize("resource", ["total", "target:nfs1", "host:host1", "domain:data1"])
+def test_nothing_begins_on_a_paused_resource_and_what_runs_ends(world: World, resource: str) -> None:
+    world.add(vm("web", disk("root")), workload="shop")
+    world.add(vm("db", disk("pg")), workload="books")
+    world.mover.held = True
+    runs = world.start_backup(workload="shop")
+    world.until(lambda: world.mover.running())
+    assert world.controller.limits.pause(resource).limit.paused
+    stays = world.start_backup(workload="books")
+    assert waits_for(world, stays, "db-vm").endswith(", which is paused")
+    world.mover.release()
+    assert succeeded(world.finish(runs))
+    assert world.store.jobs.get(stays.id).vms[0].state is JobState.QUEUED
+    world.controller.limits.resume(resource)
+    assert succeeded(world.finish(stays))
+
+
+def test_a_limit_is_changed_while_vms_wait(world: World) -> None:
+    world.controller.limits.set("host:host1", 1)
+    world.add(*(vm(name, disk(f"{name}-root")) for name in ("a", "b", "c")))
+    world.mover.held = True
+    job = world.start_backup()
+    world.until(lambda: len(working(world, job)) == 1 and world.mover.running())
+    world.controller.limits.set("host", 3)  # the host has one of its own
+    world.dispatcher.round()
+    assert len(working(world, job)) == 1
+    assert world.controller.limits.set("host:host1", None).limit.capacity == 3
+    world.until(lambda: len(working(world, job)) == 3)
+    world.mover.release()
+    assert succeeded(world.finish(job))
+
+
+def test_a_restore_comes_before_backups_that_waited_longer(world: World) -> None:
+    world.add(vm("web", disk("root")), workload="shop")
+    world.add(vm("db", disk("pg")), workload="books")
+    assert succeeded(world.finish(world.start_backup(workload="shop")))
+    point = world.repository.points()[-1]
+    world.controller.limits.pause("total")
+    backup = world.start_backup(workload="books")
+    waits_for(world, backup, "db-vm")
+    restore = world.start_restore(point.id, "copy")
+    world.controller.limits.set("total", 1)
+    world.controller.limits.resume("total")
+    assert succeeded(world.finish(restore))
+    assert succeeded(world.finish(backup))
+    started = world.store.jobs.get(restore.id).ended
+    moved = [event.time for event in world.store.events.of_job(backup.id) if "restore point" in event.text]
+    assert started is not None
+    assert moved[0] >= started
+
+
+def test_waiting_vms_of_a_cancelled_backup_end_without_having_begun(world: World) -> None:
+    world.controller.limits.pause("total")
+    world.add(vm("web", disk("root")), vm("db", disk("pg")))
+    job = world.start_backup()
+    waits_for(world, job, "db-vm")
+    world.controller.cancel(job)
+    ended = world.finish(job)
+    assert ended.state is JobState.CANCELLED
+    assert ended.failure.code == "cancelled"
+    assert "start_backup" not in world.memory.calls
+    assert world.store.admission.lines() == ()
+
+
+def test_a_waiting_restore_is_cancelled_at_once(world: World) -> None:
+    world.add(vm("web", disk("root")))
+    assert succeeded(world.back_up())
+    world.controller.limits.pause("target:nfs1")
+    job = world.start_restore(world.repository.points()[-1].id, "copy")
+    waits_for(world, job, "web-vm")
+    world.controller.cancel(job)
+    assert world.finish(job).state is JobState.CANCELLED
+    world.assert_nothing_open()
+
+
+def test_slots_survive_a_death_and_go_back_at_the_end(world: World) -> None:
+    world.controller.limits.set("total", 1)
+    world.add(vm("web", disk("root")), vm("db", disk("pg")))
+    world.mover.held = True
+    job = world.start_backup()
+    world.until(lambda: world.mover.running())
+    before = world.store.admission.used()
+    world.restart()
+    world.until(lambda: world.store.jobs.get(job.id).vms)
+    assert world.store.admission.used() == before
+    world.mover.release()
+    assert succeeded(world.finish(job))
+    assert world.store.admission.used() == {}
+
+
+def test_a_death_between_the_decision_and_giving_it_loses_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.add(vm("web", disk("root")))
+
+    submit = world.durable.submit
+
+    def die(name: str, *args: object, **options: str) -> None:
+        if name == backup_vm.NAME:
+            raise Stopping
+        submit(name, *args, **options)
+
+    monkeypatch.setattr(world.durable, "submit", die)
+    job = world.start_backup()
+    world.until(lambda: world.store.admission.stage(job.id, "web-vm") is Stage.ADMITTED)
+    assert world.store.admission.slots(job.id, "web-vm") == {"total", "target:nfs1", "host:host1", "domain:data1"}
+    monkeypatch.undo()
+    world.restart()
+    assert succeeded(world.finish(job))
+    assert len(world.repository.points()) == 1
+
+
+def test_a_vm_that_moved_while_it_waited_waits_for_its_new_host(world: World) -> None:
+    world.memory.known_hosts.append(Host(id="host-2", name="host2", address="127.0.0.2", status="up"))
+    world.ports.movers._movers["host-2"] = MemoryMover("host2", outcome=world.write_image)
+    world.add(vm("web", disk("root")))
+    world.controller.limits.pause("host:host1")
+    world.controller.limits.pause("host:host2")
+    job = world.start_backup()
+    assert waits_for(world, job, "web-vm") == "waiting for host host1, which is paused"
+    world.memory._vms["web-vm"] = dataclasses.replace(world.memory.vm("web-vm"), host_id="host-2")
+    world.controller.limits.resume("host:host1")
+    world.until(lambda: why(world, job, "web-vm") == "waiting for host host2, which is paused")
+    assert world.store.admission.used() == {}
+    assert "start_backup" not in world.memory.calls
+    world.controller.limits.resume("host:host2")
+    assert succeeded(world.finish(job))
+
+
+def test_a_job_whose_places_are_not_known_finds_them_when_its_turn_comes(world: World) -> None:
+    world.add(vm("web", disk("root")))
+    world.memory.fail("places", NotFound(kind="Manager", name="x", how="ping"))
+    world.mover.held = True
+    job = world.start_backup()
+    world.until(lambda: world.mover.running())
+    assert world.store.admission.slots(job.id, "web-vm") == {"total", "target:nfs1", "host:host1", "domain:data1"}
+    world.mover.release()
+    assert succeeded(world.finish(job))
+
+
+def test_a_workflow_that_broke_off_frees_its_slots(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.add(vm("web", disk("root")), vm("db", disk("pg")))
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("the engine gave it up")
+
+    monkeypatch.setattr("overkeep.controller.workflows.backup_vm.BackupSteps.close", broken)
+    job = world.start_backup()
+    world.until(lambda: set(world.durable.statuses([f"{job.id}:web-vm", f"{job.id}:db-vm"]).values()) == {"ERROR"})
+    monkeypatch.undo()
+    world.janitor.settle_jobs()
+    ended = world.finish(job)
+    assert ended.state is JobState.FAILED
+    assert "broke off" in ended.failure.text
+    assert world.store.admission.used() == {}
+
+
+def test_only_the_first_of_a_line_becomes_overdue_and_not_while_it_is_paused(world: World) -> None:
+    now = [0.0]
+    judge = Dispatcher(world.ports, world.durable, clock=lambda: now[0])
+    world.controller.limits.pause("total")
+    world.add(vm("web", disk("root")), vm("db", disk("pg")))
+    job = world.start_backup()
+    waits_for(world, job, "web-vm")
+    [line] = world.store.admission.lines()
+    for step, late in ((0.0, set()), (PASSED_BY, set())):
+        now[0] = step
+        assert judge._overdue([line], world.store.admission.limits()) == late
+    world.store.resources.resume("total")
+    limits = world.store.admission.limits()
+    for step, late in ((10.0, set()), (PASSED_BY + 5, set()), (PASSED_BY * 2 + 5, {line.first})):
+        now[0] = step
+        assert judge._overdue([line], limits) == late
+    assert judge._overdue([dataclasses.replace(line, first="another")], limits) == set()
+    assert succeeded(world.finish(job))
+
+
+@pytest.mark.parametrize(
+    ("resource", "error"),
+    [("host:nowhere", NotFound), ("target:nfs9", NotFound), ("domain:x", NotFound), ("disk", BadRequest)],
+)
+def test_limits_of_what_is_not_there_are_refused(world: World, resource: str, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        world.controller.limits.set(resource, 1)
+    with pytest.raises(error):
+        world.controller.limits.pause(resource)
+    assert world.store.resources.all() == {}
+
+
+def test_a_kind_cannot_be_paused_and_no_limit_is_zero(world: World) -> None:
+    with pytest.raises(BadRequest, match="stands for every host"):
+        world.controller.limits.pause("host")
+    with pytest.raises(BadRequest, match="or pause the resource"):
+        world.controller.limits.set("total", 0)
+
+
+def test_slots_of_the_dead_are_swept(world: World) -> None:
+    world.add(vm("web", disk("root")))
+    world.controller.limits.pause("total")
+    job = world.start_backup()
+    waits_for(world, job, "web-vm")
+    world.controller.limits.resume("total")
+    assert succeeded(world.finish(job))
+    assert world.store.admission.sweep() == 0
