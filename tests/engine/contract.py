@@ -49,6 +49,8 @@ class World:
     engine: Engine
     up: str
     down: str
+    describe: Callable[[str], None]
+    """Give a VM the tag `child` below `parent`, and the custom property `lab` with the value `yes`."""
 
 
 class EngineContract:
@@ -108,6 +110,15 @@ class EngineContract:
         assert {world.up, world.down} <= set(found)
         assert found[world.up].name == world.engine.vm(world.up).name
         assert found[world.up].disks == ()
+
+    def test_candidates(self, world: World) -> None:
+        world.describe(world.down)
+        plain, described = sorted(
+            world.engine.candidates(["child", "par*", "other"]), key=lambda vm: (vm.id == world.down, vm.name)
+        )[-2:]
+        assert (described.id, described.name, described.cluster) == (world.down, "db", "Default")
+        assert (described.tags, described.properties) == ({"child", "par*"}, {"lab": "yes"})
+        assert (plain.id, plain.tags, plain.properties) == (world.up, frozenset(), {})
 
     def test_names_of_one_data_center(self, world: World) -> None:
         cluster = world.engine.vm(world.up).cluster_id

@@ -124,7 +124,19 @@ def adapter(lab: Lab, tmp_path: Path) -> Iterator[OvirtEngine]:
 
 @pytest.fixture
 def world(adapter: OvirtEngine, lab: Lab) -> World:
-    return World(engine=adapter, up=lab.engine.find_vm("web")[0], down=lab.engine.find_vm("db")[0])
+    def describe(vm_id: str) -> None:
+        with httpx.Client(base_url=lab.url, auth=(ENVIRONMENT.username, ENVIRONMENT.password)) as client:
+            for path, document in (
+                ("tags", {"name": "parent"}),
+                ("tags", {"name": "child", "parent": {"name": "parent"}}),
+                (f"vms/{vm_id}/tags", {"name": "child"}),
+            ):
+                client.post(f"/{path}", json=document).raise_for_status()
+            properties = {"custom_property": [{"name": "lab", "value": "yes"}]}
+            client.put(f"/vms/{vm_id}", json={"custom_properties": properties}).raise_for_status()
+
+    up, down = (lab.engine.find_vm(name)[0] for name in ("web", "db"))
+    return World(engine=adapter, up=up, down=down, describe=describe)
 
 
 class TestOvirtEngine(EngineContract):

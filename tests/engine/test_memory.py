@@ -65,7 +65,10 @@ def memory() -> MemoryEngine:
 
 @pytest.fixture
 def world(memory: MemoryEngine) -> World:
-    return World(engine=memory, up="vm-up", down="vm-down")
+    def describe(vm_id: str) -> None:
+        memory.describe(vm_id, tags=("child", "parent"), lab="yes")
+
+    return World(engine=memory, up="vm-up", down="vm-down", describe=describe)
 
 
 class TestMemoryEngine(EngineContract):

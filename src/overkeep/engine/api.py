@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
 from overkeep.model.inventory import DiskFormat, Host, Place, Vm
 from overkeep.model.points import Mode
+from overkeep.model.selection import Candidate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +143,9 @@ class Engine(Protocol):
 
     def places(self, vm_ids: Sequence[str]) -> Mapping[str, Place]:
         """Where VMs are, by id; those that are gone are left out."""
+
+    def candidates(self, tags: Collection[str]) -> tuple[Candidate, ...]:
+        """What rules look at in all VMs; `tags` are patterns of tags, which find the VMs of tags below them as well."""
 
     def hosts(self) -> tuple[Host, ...]: ...
     def configuration(self, vm_id: str) -> VmConfiguration:

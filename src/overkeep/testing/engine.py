@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import functools
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Concatenate, ParamSpec, TypeVar
 
 from overkeep.engine import ovf
@@ -36,6 +37,7 @@ from overkeep.engine.errors import (
 from overkeep.errors import OverkeepError
 from overkeep.model.inventory import Disk, DiskFormat, Host, Place, Vm, VmStatus
 from overkeep.model.points import Mode
+from overkeep.model.selection import Candidate
 from overkeep.testing.engine_world import EngineWorld, MemoryBackup, MemoryTransfer
 
 _P = ParamSpec("_P")
@@ -94,6 +96,18 @@ class MemoryEngine(EngineWorld, Engine):
         names = {host.id: host.name for host in self.known_hosts}
         known = [self._vms[vm_id] for vm_id in vm_ids if vm_id in self._vms]
         return {vm.id: Place.of(names.get(vm.host_id, ""), vm.disks) for vm in known}
+
+    def candidates(self, tags: Collection[str]) -> tuple[Candidate, ...]:
+        return tuple(
+            Candidate(
+                id=vm.id,
+                name=vm.name,
+                cluster=vm.cluster,
+                tags=frozenset(tag for tag in tags if fnmatch.filter(self._tags.get(vm.id, ()), tag)),
+                properties=self._properties.get(vm.id, {}),
+            )
+            for vm in self._vms.values()
+        )
 
     @_call
     def hosts(self) -> tuple[Host, ...]:

@@ -89,6 +89,8 @@ class EngineWorld:
         self._faults: dict[str, list[Fault]] = {}
         self._vms: dict[str, Vm] = {}
         self._ovfs: dict[str, str] = {}
+        self._tags: dict[str, tuple[str, ...]] = {}
+        self._properties: dict[str, dict[str, str]] = {}
         self._marks: dict[str, str] = {}  # id of a disk or VM -> description
         self._floating: dict[str, Disk] = {}
         self._illegal: set[str] = set()
@@ -105,6 +107,10 @@ class EngineWorld:
         """Put a VM there, with its disks."""
         self._vms[vm.id], self._ovfs[vm.id] = vm, ovf_text
         return vm
+
+    def describe(self, vm_id: str, *, tags: tuple[str, ...] = (), **properties: str) -> None:
+        """Give a VM tags, with those above them, and custom properties."""
+        self._tags[vm_id], self._properties[vm_id] = tags, properties
 
     def set_status(self, vm_id: str, status: VmStatus) -> None:
         """Change the status of a VM from outside."""

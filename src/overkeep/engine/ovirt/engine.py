@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
 
 from overkeep.config import EngineConfig
@@ -27,6 +27,7 @@ from overkeep.engine.ovirt.transfers import Transfers
 from overkeep.engine.ovirt.vms import Vms
 from overkeep.engine.ovirt.waits import Patience
 from overkeep.model.inventory import Host, Place, Vm
+from overkeep.model.selection import Candidate
 
 
 class OvirtEngine(Engine):
@@ -68,6 +69,9 @@ class OvirtEngine(Engine):
 
     def places(self, vm_ids: Sequence[str]) -> Mapping[str, Place]:
         return self._inventory.places(vm_ids)
+
+    def candidates(self, tags: Collection[str]) -> tuple[Candidate, ...]:
+        return self._inventory.candidates(tags)
 
     def hosts(self) -> tuple[Host, ...]:
         return self._inventory.hosts()

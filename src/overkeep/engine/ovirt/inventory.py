@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from overkeep.engine.errors import AmbiguousName, BadAnswer, NoSuchVm, NotFoundInEngine
 from overkeep.engine.ovirt import values
 from overkeep.engine.ovirt.session import Session
 from overkeep.model.inventory import Host, Place, Vm
+from overkeep.model.selection import Candidate
 
 
 class Inventory:
@@ -84,6 +85,19 @@ class Inventory:
         except NotFoundInEngine:
             return None
         return Place.of(hosts.get(values.link_id(vm.host), ""), disks)
+
+    def candidates(self, tags: Collection[str]) -> tuple[Candidate, ...]:
+        """Return what rules look at in all VMs, with those of `tags` (patterns) that find them."""
+        with self._session.system("list VMs with their tags", what="the VMs") as system:
+            clusters = _names(system.clusters_service())
+            service = system.vms_service()
+            bearing = {tag: {vm.id for vm in service.list(search=f'tag="{tag}"')} for tag in tags}
+            return tuple(
+                values.candidate(
+                    found, clusters=clusters, tags=(tag for tag, ids in bearing.items() if found.id in ids)
+                )
+                for found in service.list()
+            )
 
     def hosts(self) -> tuple[Host, ...]:
         """Return all hosts."""

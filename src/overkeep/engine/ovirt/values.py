@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Any
 
@@ -12,6 +12,7 @@ import ovirtsdk4 as sdk
 
 from overkeep.errors import BadRequest
 from overkeep.model.inventory import Disk, DiskFormat, Host, Nic, Vm, VmStatus
+from overkeep.model.selection import Candidate
 
 _HOSTED_ENGINE = {"hosted_engine", "managed_hosted_engine"}
 
@@ -47,6 +48,17 @@ def vm(found: Any, *, clusters: Mapping[str, str]) -> Vm:
         cluster=clusters.get(cluster_id, ""),
         host_id=link_id(found.host),
         hosted_engine=(found.origin or "") in _HOSTED_ENGINE,
+    )
+
+
+def candidate(found: Any, *, clusters: Mapping[str, str], tags: Iterable[str]) -> Candidate:
+    """Return what rules look at in a VM that bears `tags`."""
+    return Candidate(
+        id=found.id,
+        name=found.name or "",
+        cluster=clusters.get(link_id(found.cluster), ""),
+        tags=frozenset(tags),
+        properties={each.name: each.value or "" for each in found.custom_properties or () if each.name},
     )
 
 
