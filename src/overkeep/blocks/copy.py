@@ -20,7 +20,7 @@ from overkeep.units import MIB
 WORKERS = 8
 """Threads of one copy. There are more than a disk has connections: while some read, the others write."""
 
-CHUNK = 2 * MIB
+CHUNK = 4 * MIB
 """Bytes read and written at once: one long piece, or several short ones."""
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from overkeep.blocks.buffers import CLUSTER
-from overkeep.blocks.copy import CopyStats, copy
+from overkeep.blocks.copy import CHUNK, CopyStats, copy
 from overkeep.blocks.copy import Progress as Told
 from overkeep.blocks.differences import Differences
 from overkeep.blocks.digests import Row
@@ -25,7 +25,9 @@ from overkeep.model.points import Changes
 from overkeep.mover.copy_terms import Options, Place, Watch
 from overkeep.mover.orders import BACKING_MISSING, CopyResult, Progress
 from overkeep.mover.reading_back import read_back
-from overkeep.units import align_down
+from overkeep.units import MIB, align_down
+
+_EVEN = 2 * MIB  # of a copy with a limit at once, so that its speed is even: the largest cluster there is
 
 
 class BackingMissing(OverkeepError):
@@ -151,6 +153,7 @@ class _Run:
             sink,
             pieces,
             workers=self.options.workers,
+            chunk=_EVEN if self.options.bandwidth else CHUNK,
             progress=self.teller(before=before, total=total),
             cancelled=lambda: self.watch.stopped,
         )
