@@ -8,8 +8,11 @@ from fastapi.testclient import TestClient
 
 from overkeep.api.app import create_app
 from overkeep.api.asked import Backend
+from overkeep.model.findings import Finding, Verdict
 from overkeep.testing.access import MemoryAccess
 from tests.controller.world import World, disk, vm
+
+FOUND = Finding(area="target", subject="nfs1", verdict=Verdict.WARNING, text="Nearly full.")
 
 
 @pytest.fixture
@@ -31,7 +34,9 @@ def access() -> MemoryAccess:
 
 @pytest.fixture
 def http(world: World, access: MemoryAccess) -> TestClient:
-    return TestClient(create_app(Backend(controller=world.controller, access=access, janitor=world.janitor)))
+    return TestClient(
+        create_app(Backend(controller=world.controller, access=access, janitor=world.janitor, inspect=lambda: [FOUND]))
+    )
 
 
 @pytest.fixture

@@ -391,3 +391,9 @@ def test_what_failed_is_tried_again_by_who_may(root: TestClient, ann: TestClient
     world.until(lambda: world.store.jobs.get(again["id"]).state.over)
     done = root.get(f"/api/v1/jobs/{again['id']}").json()
     assert (done["state"], [vm["vm_name"] for vm in done["vms"]]) == ("succeeded", ["db"])
+
+
+def test_the_check_is_for_administrators(root: TestClient, ann: TestClient) -> None:
+    problem(ann.get("/api/v1/check"), 403, "forbidden")
+    [found] = root.get("/api/v1/check").json()
+    assert found == {"area": "target", "subject": "nfs1", "verdict": "warning", "text": "Nearly full."}

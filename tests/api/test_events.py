@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 import threading
 import time
@@ -87,6 +88,15 @@ def test_a_cursor_is_of_its_list(root: TestClient, world: World, cursor: str) ->
     link = root.get("/api/v1/events?limit=1&kind=job").links["next"]["url"]
     assert texts(root.get(link)) == ["a"]
     problem(root.get(link.replace("kind=job", "kind=vm")), 400, "bad-cursor")
+
+
+@pytest.mark.parametrize("key", [["x"], [2**70], [None], [[]], [{}]])
+def test_a_cursor_that_somebody_made_up(root: TestClient, world: World, key: list[Any]) -> None:
+    world.store.events.add(note("a"), note("b"))
+    given = httpx.URL(root.get("/api/v1/events?limit=1").links["next"]["url"]).params["cursor"]
+    scope, *_ = json.loads(base64.urlsafe_b64decode(given + "=="))
+    made_up = base64.urlsafe_b64encode(json.dumps([scope, *key]).encode()).decode()
+    problem(root.get("/api/v1/events", params={"limit": 1, "cursor": made_up}), 400, "bad-cursor")
 
 
 def test_she_sees_events_of_her_vms_alone(root: TestClient, ann: TestClient, world: World) -> None:

@@ -14,6 +14,7 @@ from overkeep.api.server import ApiServer
 from overkeep.cli import main, session
 from overkeep.cli.session import Session
 from overkeep.controller import enrolment
+from overkeep.model.findings import Finding
 from overkeep.testing.access import MemoryAccess
 from tests.controller.world import World, disk, vm
 
@@ -27,6 +28,7 @@ class Site:
     server: ApiServer
     session: Path
     capture: Any
+    findings: list[Finding]
 
     def __call__(self, *words: str) -> tuple[int, str, str]:
         """Run a command; its status, what it printed, what it complained about."""
@@ -42,12 +44,15 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     access = MemoryAccess()
     access.add("token", user_id="root", name="admin@internal", admin=True)
     path = tmp_path / "session.json"
+    findings: list[Finding] = []
     monkeypatch.setenv("OVERKEEP_SESSION", str(path))
     with ExitStack() as stack:
         world = stack.enter_context(World(tmp_path))
         world.memory.add_vm(vm("web", disk("root", bootable=True)))
         world.memory.add_vm(vm("db", disk("pg")))
-        app = create_app(Backend(controller=world.controller, access=access, janitor=world.janitor))
+        app = create_app(
+            Backend(controller=world.controller, access=access, janitor=world.janitor, inspect=lambda: findings)
+        )
         server = ApiServer(app, listen="127.0.0.1", port=0, cert=pki.api_cert, key=pki.api_key)
         stack.enter_context(server)
         stack.callback(world.durable.stopping.set)  # before the server: it also ends the calls that wait for news
@@ -61,4 +66,4 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
                 token="token",
             )
         )
-        yield Site(world=world, access=access, server=server, session=path, capture=capsys)
+        yield Site(world=world, access=access, server=server, session=path, capture=capsys, findings=findings)

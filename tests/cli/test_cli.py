@@ -15,6 +15,7 @@ import pytest
 from overkeep.blocks.errors import TargetFull
 from overkeep.cli import exits, main, session
 from overkeep.controller.events import Draft, Kind
+from overkeep.model.findings import Finding, Verdict
 from overkeep.mover.orders import CopyOrder, CopyResult
 
 OVERKEEP = [sys.executable, "-c", "from overkeep.cli.main import run; run()"]
@@ -319,3 +320,90 @@ def test_an_answer_that_is_lost_is_asked_for_again_and_nothing_is_done_twice(
     status, out, _ = demo("backup", "demo", "--json")
     assert (status, json.loads(out)["id"]) == (0, lost[0].json()["id"])
     assert len(demo.world.store.jobs.all()) == 1
+
+
+def finding(verdict: Verdict, text: str) -> Finding:
+    return Finding(area="target", subject="nfs1", verdict=verdict, text=text)
+
+
+def test_check(site) -> None:
+    site.findings += [finding(Verdict.OK, "Fine."), finding(Verdict.WARNING, "Nearly full: free space.")]
+    status, out, _ = site("check")
+    assert status == 0
+    assert "Nearly full: free space." in out
+    site.findings.append(finding(Verdict.FAILED, "It is not mounted; mount it."))
+    status, out, _ = site("check", "--json")
+    assert status == exits.FAILED
+    assert [found["verdict"] for found in json.loads(out)] == ["ok", "warning", "failed"]
+
+
+def test_check_is_for_administrators(site) -> None:
+    site.access.add("token", user_id="ann", name="ann@internal")
+    status, _, err = site("check")
+    assert status == exits.FORBIDDEN
+    one_sentence(err)
+
+
+def test_check_without_a_controller(site, tmp_path: Path) -> None:
+    """With its settings alone, on a machine where all that it needs is down."""
+    (tmp_path / "password").write_text("secret")
+    path = tmp_path / "controller.toml"
+    path.write_text(
+        f"""
+state_dir = "{tmp_path}/state"
+pki_dir = "{tmp_path}/pki"
+[engine]
+url = "https://127.0.0.1:1/ovirt-engine/api"
+ca_file = "{tmp_path}/pki/ca.pem"
+username = "svc@internal"
+password_file = "{tmp_path}/password"
+[[target]]
+name = "nfs1"
+source = "server:/export"
+mountpoint = "{tmp_path}/mnt"
+mount_command = ["false"]
+"""
+    )
+    status, out, err = site("check", "--config", str(path), "--json")
+    assert (status, err) == (exits.FAILED, "")
+    found = {(each["area"], each["subject"]): each for each in json.loads(out)}
+    assert found["certificate", "api.pem"]["verdict"] == "ok"
+    for key in (("controller", "state"), ("target", "nfs1"), ("account", "svc@internal"), ("mover", "all hosts")):
+        assert found[key]["verdict"] == "failed", key
+    assert "secret" not in out
+    status, _, err = site("check", "--config", str(tmp_path / "nothing"))
+    assert status == exits.FAILED
+    one_sentence(err)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(site, shell: str) -> None:
+    status, out, _ = site("completion", shell)
+    assert status == 0
+    assert "_OVERKEEP_COMPLETE" in out
+    assert out.startswith("#")
+
+
+def test_completion_completes() -> None:
+    """As bash asks."""
+    asked = {"_OVERKEEP_COMPLETE": "complete_bash", "COMP_WORDS": "overkeep job re", "COMP_CWORD": "2"}
+    done = subprocess.run(
+        OVERKEEP, capture_output=True, text=True, timeout=60, env={**os.environ, **asked}, check=False
+    )
+    assert done.stdout.split() == ["retry"], done
+
+
+def test_completion_script_is_bash(site, tmp_path: Path) -> None:
+    script = tmp_path / "overkeep"
+    script.write_text(site("completion", "bash")[1])
+    bin_ = tmp_path / "bin"
+    bin_.mkdir()
+    (bin_ / "overkeep").write_text(
+        f"#!/bin/sh\nexec {sys.executable} -c 'from overkeep.cli.main import run; run()' \"$@\"\n"
+    )
+    (bin_ / "overkeep").chmod(0o755)
+    words = "COMP_WORDS=(overkeep sched); COMP_CWORD=1"
+    ask = f"source {script}; {words}; _overkeep_completion overkeep; echo ${{COMPREPLY[@]}}"
+    env = {**os.environ, "PATH": f"{bin_}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, timeout=60, env=env, check=False)
+    assert done.stdout.split() == ["scheduler"], done

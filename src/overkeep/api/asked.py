@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -14,6 +15,7 @@ from overkeep.controller.rights import Caller, identify
 from overkeep.controller.service import Controller
 from overkeep.engine.api import Access
 from overkeep.errors import Unauthorized
+from overkeep.model.findings import Finding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +25,7 @@ class Backend:
     controller: Controller
     access: Access
     janitor: Janitor
+    inspect: Callable[[], Sequence[Finding]]
 
 
 _bearer = HTTPBearer(auto_error=False, description="The Manager's OpenID (SSO) token")

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from overkeep.controller.events import Event, Level
 from overkeep.controller.records import Job, JobKind, JobState, Workload
 from overkeep.model.admission import MOST_SLOTS
+from overkeep.model.findings import Verdict
 from overkeep.model.inventory import DiskFormat
 from overkeep.model.points import Changes, Mode, Pin, RestorePoint
 
@@ -222,6 +223,15 @@ class MoverOut(Document):
     ok: bool
     version: str
     error: str
+
+
+class FindingOut(Document):
+    """How one part of the installation is: one sentence, which says what to do when it is not well."""
+
+    area: str
+    subject: str
+    verdict: Verdict
+    text: str
 
 
 class LeftoverOut(Document):

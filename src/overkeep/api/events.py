@@ -15,7 +15,7 @@ from overkeep.api.asked import TheCaller, TheController
 from overkeep.api.documents import EventOut, event_out
 from overkeep.api.paging import Listing, Since, ThePaging, Until, stamp
 from overkeep.api.sight import Sight
-from overkeep.api.streams import EventSource, LastEventId
+from overkeep.api.streams import LARGEST_NUMBER, EventSource, LastEventId
 from overkeep.api.workloads import find_workload
 from overkeep.controller.events import Event, Filter, Level
 
@@ -92,7 +92,7 @@ def stream_events(
     caller: TheCaller,
     wanted: TheFilter,
     after: Annotated[
-        int | None, Query(ge=0, le=2**62, description="Begin after this number; else with what comes")
+        int | None, Query(ge=0, le=LARGEST_NUMBER, description="Begin after this number; else with what comes")
     ] = None,
     last_event_id: LastEventId = None,
 ) -> StreamingResponse:

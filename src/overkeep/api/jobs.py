@@ -16,7 +16,7 @@ from overkeep.api.job_documents import as_seen
 from overkeep.api.paging import Listing, Since, ThePaging, Until, stamp
 from overkeep.api.repeatable import Repeatable
 from overkeep.api.sight import Sight
-from overkeep.api.streams import JobSource, LastEventId
+from overkeep.api.streams import LARGEST_NUMBER, JobSource, LastEventId
 from overkeep.api.workloads import find_workload
 from overkeep.controller.records import Job, JobFilter, JobKind, JobState
 from overkeep.controller.rights import BACKUP, Caller
@@ -69,7 +69,7 @@ def job_events(
     job_id: str,
     controller: TheController,
     caller: TheCaller,
-    after: Annotated[int, Query(ge=0)] = 0,
+    after: Annotated[int, Query(ge=0, le=LARGEST_NUMBER)] = 0,
     wait: Annotated[float, Query(ge=0, le=_LONGEST_WAIT)] = 0,
 ) -> list[EventOut]:
     """Events after `after`; waits up to `wait` seconds for one, not beyond the end of the job."""
@@ -87,7 +87,7 @@ def stream_job(
     request: Request,
     controller: TheController,
     caller: TheCaller,
-    after: Annotated[int, Query(ge=0, le=2**62, description="Leave out events up to this number")] = 0,
+    after: Annotated[int, Query(ge=0, le=LARGEST_NUMBER, description="Leave out events up to this number")] = 0,
     last_event_id: LastEventId = None,
 ) -> StreamingResponse:
     """A job as it goes on (server-sent events), until it is over: `event` has an event, `job` the job as it is now."""

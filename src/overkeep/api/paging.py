@@ -107,7 +107,7 @@ class Listing(Generic[_Item]):
         after, read = asked.after, 0
         size = min(_BATCH, asked.limit + 1)
         while read < _MOST_READ:
-            batch = self.read(after, size)
+            batch = self._read(after, size)
             for item in batch:
                 if len(found) == asked.limit:
                     asked.go_on_after(*(after or ()))
@@ -120,6 +120,14 @@ class Listing(Generic[_Item]):
                 return found
         asked.go_on_after(*(after or ()))
         return found
+
+    def _read(self, after: list[Any] | None, count: int) -> Sequence[_Item]:
+        try:
+            return self.read(after, count)
+        except (IndexError, OverflowError, TypeError, ValueError) as error:
+            if after is None:
+                raise
+            raise BadCursor from error  # somebody made it up
 
 
 def stamp(time: dt.datetime | None) -> str:

@@ -7,7 +7,7 @@ from fastapi import APIRouter
 
 from overkeep import __version__
 from overkeep.api.asked import TheBackend, TheCaller, TheController
-from overkeep.api.documents import HealthOut, LeftoverOut, MoverOut, leftover_out, mover_out
+from overkeep.api.documents import FindingOut, HealthOut, LeftoverOut, MoverOut, leftover_out, mover_out
 from overkeep.api.paging import Listing, ThePaging, listed
 from overkeep.controller.janitor import Leftover
 from overkeep.controller.service import MoverHealth
@@ -43,3 +43,10 @@ def list_leftovers(backend: TheBackend, caller: TheCaller, asked: ThePaging) -> 
 
     listing = Listing(read=listed(backend.janitor.leftovers(), key), key=key, sees=lambda _leftover: True)
     return [leftover_out(leftover) for leftover in listing.page(asked)]
+
+
+@router.get("/check")
+def check(backend: TheBackend, caller: TheCaller) -> list[FindingOut]:
+    """Look at the controller, the Manager, the targets and all movers, half a minute at most; for administrators."""
+    caller.require_admin("check the installation of")
+    return [FindingOut.model_validate(finding) for finding in backend.inspect()]

@@ -29,13 +29,14 @@ from overkeep.errors import OverkeepError, Unauthorized
 HEARTBEAT = 15.0  # seconds; proxies close what is silent for longer, often after 60
 MOST_STREAMS, MOST_OF_ONE = 256, 16
 PAGE = 200
+LARGEST_NUMBER = 2**53  # of events; more than that JavaScript does not tell apart
 _PAUSE = 0.25  # seconds between two looks
 _ELSEWHERE = 2.0  # between two looks for what another controller wrote
 _TOKEN_EVERY = 30.0
 _RECONNECT = b"retry: 2000\n\n"
 
 LastEventId = Annotated[
-    str | None, Header(max_length=20, pattern=r"^\d+$", description="The number of the last event that was received")
+    str | None, Header(max_length=15, pattern=r"^[0-9]+$", description="The number of the last event that was received")
 ]
 
 

@@ -14,6 +14,8 @@ from pydantic import ValidationError
 from overkeep import __version__
 from overkeep.cli import (
     admin,
+    check,
+    completion,
     events,
     exits,
     jobs,
@@ -41,6 +43,8 @@ app.command()(points.restore)
 app.add_typer(points.app, name="point")
 app.add_typer(jobs.app, name="job")
 app.command()(events.events)
+app.command()(check.check)
+app.command()(completion.completion)
 app.command()(admin.movers)
 app.add_typer(admin.app, name="admin")
 
@@ -69,8 +73,9 @@ def run() -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command and return its exit status (`overkeep.cli.exits`)."""
+    completion.prepare()
     try:
-        status = app(list(arguments), standalone_mode=False)
+        status = app(list(arguments), prog_name=completion.PROGRAM, standalone_mode=False)
         return status if isinstance(status, int) else exits.OK
     except OverkeepError as error:
         output.complain(f"overkeep: {error}")

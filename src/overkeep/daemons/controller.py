@@ -23,6 +23,7 @@ from overkeep.controller.durable import Durable
 from overkeep.controller.enrolment import Pki
 from overkeep.controller.events import Draft, Kind
 from overkeep.controller.guard import Guard
+from overkeep.controller.inspection import Inspection, Surroundings, account_login
 from overkeep.controller.janitor import Janitor
 from overkeep.controller.manager_log import ManagerLog
 from overkeep.controller.mover_watch import MoverWatch
@@ -112,7 +113,10 @@ def serving(settings: ControllerConfig) -> Iterator[ApiServer]:
         scheduler = Scheduler(controller)
         scheduler.start()
         stack.callback(scheduler.stop)
-        app = create_app(Backend(controller=controller, access=access, janitor=janitor))
+        around = Surroundings(
+            settings=settings, engine=engine, access=access, movers=movers, log_in=account_login(settings)
+        )
+        app = create_app(Backend(controller=controller, access=access, janitor=janitor, inspect=Inspection(around).run))
         server = ApiServer(app, listen=settings.listen, port=settings.port, cert=pki.api_cert, key=pki.api_key)
         stack.enter_context(server)
         stack.callback(durable.stopping.set)  # first of all: it also ends the calls that wait for news

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from overkeep.model.findings import Finding
 from overkeep.mover.orders import Order, OrderStatus
 
 LONGEST_WAIT = 25.0  # seconds a long poll may last; shorter than the idle limits of proxies and firewalls
@@ -13,10 +14,11 @@ LONGEST_WAIT = 25.0  # seconds a long poll may last; shorter than the idle limit
 
 @dataclass(frozen=True, kw_only=True)
 class Health:
-    """Who answers."""
+    """Who answers, and what time it is there (seconds since 1970; older movers do not say)."""
 
     version: str
     host: str
+    time: float | None = None
 
 
 class Mover(Protocol):
@@ -47,6 +49,9 @@ class Mover(Protocol):
 
     def health(self) -> Health:
         """Who answers."""
+
+    def check(self) -> tuple[Finding, ...]:
+        """What the mover finds when it looks at its host: ovirt-imageio, its targets, its certificate."""
 
     def close(self) -> None:
         """Release connections; may be called twice."""

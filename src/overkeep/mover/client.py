@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import BaseModel, ValidationError
 
 from overkeep.errors import ConfigError
+from overkeep.model.findings import Finding
 from overkeep.mover.api import LONGEST_WAIT, Health
 from overkeep.mover.errors import MoverError, MoverUnreachable, MoverUntrusted
 from overkeep.mover.orders import Order, OrderStatus
@@ -31,6 +32,11 @@ class _List(BaseModel):
 class _Health(BaseModel):
     version: str
     host: str
+    time: float | None = None
+
+
+class _Findings(BaseModel):
+    findings: tuple[Finding, ...]
 
 
 class MoverClient:
@@ -83,7 +89,14 @@ class MoverClient:
             health = _Health.model_validate_json(self._call("GET", "/v1/health").content)
         except ValidationError as error:
             raise self._nonsense() from error
-        return Health(version=health.version, host=health.host)
+        return Health(version=health.version, host=health.host, time=health.time)
+
+    def check(self) -> tuple[Finding, ...]:
+        """What it finds (`Mover.check`)."""
+        try:
+            return _Findings.model_validate_json(self._call("GET", "/v1/check").content).findings
+        except ValidationError as error:
+            raise self._nonsense() from error
 
     def close(self) -> None:
         """Close the connections; may be called twice."""

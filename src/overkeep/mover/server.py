@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from typing import Any, cast
 
 import anyio.to_thread
@@ -19,6 +21,7 @@ from starlette.routing import Route
 from overkeep import __version__
 from overkeep.errors import BadRequest, NotFound, OverkeepError
 from overkeep.logs import fields
+from overkeep.model.findings import Finding
 from overkeep.mover.admission import admit
 from overkeep.mover.api import LONGEST_WAIT
 from overkeep.mover.errors import BodyTooLarge, MoverBusy, OrderMalformed
@@ -48,14 +51,24 @@ class MethodNotAllowed(BadRequest):
 class OrderServer:
     """The ASGI application of one mover, `app`."""
 
-    def __init__(self, queue: OrderQueue, verifier: Verifier, *, host: str, targets: frozenset[str]) -> None:
+    def __init__(
+        self,
+        queue: OrderQueue,
+        verifier: Verifier,
+        *,
+        host: str,
+        targets: frozenset[str],
+        check: Callable[[], tuple[Finding, ...]],
+    ) -> None:
         self._queue = queue
         self._verifier = verifier
         self._host = host
         self._targets = targets
+        self._check = check
         self._threads: anyio.CapacityLimiter | None = None
         routes = [
             Route("/v1/health", self._answering(self._health), methods=["GET"]),
+            Route("/v1/check", self._answering(self._checked), methods=["GET"]),
             Route("/v1/orders", self._answering(self._orders), methods=["GET"]),
             Route("/v1/orders/{id}", self._answering(self._put), methods=["PUT"]),
             Route("/v1/orders/{id}", self._answering(self._wait), methods=["GET"]),
@@ -64,7 +77,12 @@ class OrderServer:
         self.app = Starlette(routes=routes, exception_handlers={HTTPException: _http_problem})
 
     async def _health(self, _: Request) -> Response:
-        return _json(200, {"version": __version__, "host": self._host})
+        return _json(200, {"version": __version__, "host": self._host, "time": time.time()})
+
+    async def _checked(self, request: Request) -> Response:
+        await self._signed(request)
+        found = await self._in_thread(self._check)
+        return _json(200, {"findings": [asdict(finding) for finding in found]})
 
     async def _orders(self, request: Request) -> Response:
         await self._signed(request)

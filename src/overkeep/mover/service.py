@@ -19,6 +19,7 @@ from overkeep.config import MoverConfig
 from overkeep.errors import ConfigError, OverkeepError
 from overkeep.logs import fields
 from overkeep.mover.bookkeeping import Bookkeeper
+from overkeep.mover.checking import SelfCheck
 from overkeep.mover.copying import Copier
 from overkeep.mover.executing import Executor
 from overkeep.mover.imageio import Imageio
@@ -90,11 +91,13 @@ class MoverService:
             except OverkeepError as error:
                 log.warning("target unavailable %s", fields(target=name, code=error.code, error=repr(str(error))))
 
-    def _executor(self, table: OrderTable) -> Callable[[Work], Result]:
+    def _imageio(self) -> Imageio:
         config = self._config
-        imageio = Imageio(control=config.imageio_control_socket, local=config.imageio_local_socket)
+        return Imageio(control=config.imageio_control_socket, local=config.imageio_local_socket)
+
+    def _executor(self, table: OrderTable) -> Callable[[Work], Result]:
         targets = Targets(self._mounts)
-        return Executor(Copier(imageio, targets, finished_fence=table.finished_fence), Bookkeeper(targets)).run
+        return Executor(Copier(self._imageio(), targets, finished_fence=table.finished_fence), Bookkeeper(targets)).run
 
     def _start(self, stack: contextlib.ExitStack) -> None:
         config = self._config
@@ -105,7 +108,8 @@ class MoverService:
         execute = self._execute or self._executor(table)
         queue = OrderQueue(table, execute, host=config.host, limits=limits)
         verifier = Verifier(key, host=config.host, nonces=table)
-        orders = OrderServer(queue, verifier, host=config.host, targets=self._mounts.names)
+        check = SelfCheck(self._imageio(), self._mounts, cert_file=config.cert_file).run
+        orders = OrderServer(queue, verifier, host=config.host, targets=self._mounts.names, check=check)
         server = _Server(_uvicorn_config(config, orders), queue)
         self._socket = _listen(config)
         stack.callback(self._socket.close)

@@ -12,6 +12,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from overkeep import __version__
 from overkeep.errors import OverkeepError
+from overkeep.model.findings import Finding
 from overkeep.mover.admission import admit
 from overkeep.mover.api import LONGEST_WAIT, Health
 from overkeep.mover.errors import (
@@ -87,7 +88,8 @@ class MemoryMover:
     """A mover of `host` (`overkeep.mover.api.Mover`).
 
     Orders end as soon as they have a turn, as `outcome` says; while `held`, they keep running until `release`.
-    `reachable = False` lets every call fail as if the host were down. `received` is every order that was accepted.
+    `reachable = False` lets every call fail as if the host were down; its clock is `clock_off` seconds ahead,
+    and `check` finds `findings`. `received` is every order that was accepted.
     A wait that would last returns at once: time passes only by `clock`. May be used by several threads.
     """
 
@@ -107,6 +109,8 @@ class MemoryMover:
         self.bookkeeping = bookkeeping
         self.held = False
         self.reachable = True
+        self.clock_off = 0.0
+        self.findings: tuple[Finding, ...] = ()
         self.received: dict[str, Order] = {}
         self._targets = targets
         self._at_once = at_once
@@ -161,7 +165,13 @@ class MemoryMover:
     def health(self) -> Health:
         """As `Mover.health`."""
         self._arrive()
-        return Health(version=__version__, host=self.host)
+        return Health(version=__version__, host=self.host, time=time.time() + self.clock_off)
+
+    @_alone
+    def check(self) -> tuple[Finding, ...]:
+        """As `Mover.check`."""
+        self._arrive()
+        return self.findings
 
     def close(self) -> None:
         """Nothing to release."""

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a mover finds when it looks at its host: ovirt-imageio, its targets, its certificate."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from cryptography import x509
+
+from overkeep.errors import OverkeepError
+from overkeep.model.findings import Finding, Verdict
+from overkeep.mover.imageio import Imageio, ImageioUnreachable, TicketBroken, TicketCancelled, TicketUnknown
+from overkeep.repository.mounts import Mounts
+from overkeep.repository.probe import probe
+from overkeep.units import utc_now
+
+_NO_TICKET = "00000000-0000-0000-0000-000000000000"
+_SOON = dt.timedelta(days=30)
+
+
+class SelfCheck:
+    """The looks of one mover; each failure is one finding, whose sentence says what to do."""
+
+    def __init__(self, imageio: Imageio, mounts: Mounts, *, cert_file: Path) -> None:
+        self._imageio = imageio
+        self._mounts = mounts
+        self._cert_file = cert_file
+
+    def run(self) -> tuple[Finding, ...]:
+        """All findings."""
+        return (
+            _found("ovirt-imageio", "ovirt-imageio", self._look_at_imageio),
+            *(_found("target", name, partial(probe, self._mounts, name)) for name in sorted(self._mounts.names)),
+            _found("certificate", self._cert_file.name, self._look_at_certificate),
+        )
+
+    def _look_at_imageio(self) -> Finding:
+        """Ask for a ticket that nobody has: an answer says that tickets can be read.
+
+        Without the control socket copies go through the images API; without that nothing goes.
+        """
+        try:
+            with contextlib.suppress(TicketUnknown):
+                self._imageio.ticket(_NO_TICKET)
+        except ImageioUnreachable as error:
+            with contextlib.suppress(TicketBroken, TicketCancelled):
+                self._imageio.touch(_NO_TICKET)
+            text = f"{error.message} Until then copies go through its images API, which costs three times the CPU."
+            return _imageio(Verdict.WARNING, text)
+        return _imageio(Verdict.OK, "Its control socket answers.")
+
+    def _look_at_certificate(self) -> Finding:
+        until = x509.load_pem_x509_certificate(self._cert_file.read_bytes()).not_valid_after_utc
+        soon = until - utc_now() < _SOON
+        verdict, todo = (Verdict.WARNING, ": make a new one with `overkeep admin enrol`") if soon else (Verdict.OK, "")
+        text = f"It is valid until {until:%Y-%m-%d}{todo}."
+        return Finding(area="certificate", subject=self._cert_file.name, verdict=verdict, text=text)
+
+
+def _imageio(verdict: Verdict, text: str) -> Finding:
+    return Finding(area="ovirt-imageio", subject="ovirt-imageio", verdict=verdict, text=text)
+
+
+def _found(area: str, subject: str, look: Callable[[], Finding]) -> Finding:
+    try:
+        return look()
+    except OverkeepError as error:
+        return Finding(area=area, subject=subject, verdict=Verdict.FAILED, text=error.message)
