@@ -13,7 +13,9 @@ import pytest
 from ovirtlab.engine.backups import rules
 from ovirtlab.engine.backups.rules import BackupRequest
 from ovirtlab.engine.clock import Clock
-from ovirtlab.engine.entities import Cluster, DataCenter, Disk, DiskAttachment, HostEntity, StorageDomain, Vm
+from ovirtlab.engine.entities.disks import Disk, DiskAttachment
+from ovirtlab.engine.entities.infrastructure import Cluster, DataCenter, HostEntity, StorageDomain
+from ovirtlab.engine.entities.vms import Vm
 from ovirtlab.engine.faults import Fault
 from ovirtlab.engine.records import Backup, Checkpoint, Origin, Snapshot
 from ovirtlab.engine.state import State

@@ -13,7 +13,10 @@ import pytest
 from ovirtlab.engine.background import Background
 from ovirtlab.engine.clock import Clock
 from ovirtlab.engine.context import Context
-from ovirtlab.engine.entities import Cluster, DataCenter, Disk, DiskAttachment, StorageDomain, User, Vm
+from ovirtlab.engine.entities.disks import Disk, DiskAttachment
+from ovirtlab.engine.entities.infrastructure import Cluster, DataCenter, StorageDomain
+from ovirtlab.engine.entities.people import User
+from ovirtlab.engine.entities.vms import Vm
 from ovirtlab.engine.faults import Fault
 from ovirtlab.engine.jobs import Cause
 from ovirtlab.engine.records import Backup, FrozenVolume, Snapshot

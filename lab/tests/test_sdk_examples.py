@@ -17,7 +17,8 @@ from lab.tests.engine_core.conftest import Lab, serve
 from lab.tests.sdk_examples import launch
 from lab.tests.sdk_examples.table import ELSEWHERE, EXAMPLES, LEFT_OUT, Example
 
-from ovirtlab.engine.entities import Network, User, VnicProfile
+from ovirtlab.engine.entities.networks import Network, VnicProfile
+from ovirtlab.engine.entities.people import User
 from ovirtlab.environment import parse
 
 DEADLINE = 30.0

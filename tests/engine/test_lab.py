@@ -26,7 +26,7 @@ from overkeep.model.inventory import DiskFormat
 from overkeep.units import GIB
 from ovirtlab.engine.app import Engine as LabEngine
 from ovirtlab.engine.app import create_engine
-from ovirtlab.engine.entities import User
+from ovirtlab.engine.entities.people import User
 from ovirtlab.environment import Disk, Environment, Host, StorageDomain, Vm
 from ovirtlab.host.memory import MemoryHost, Storage
 from ovirtlab.machine.errors import HostError

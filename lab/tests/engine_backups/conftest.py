@@ -38,19 +38,10 @@ from ovirtlab.engine import upkeep
 from ovirtlab.engine.background import Background
 from ovirtlab.engine.clock import Clock
 from ovirtlab.engine.context import Context
-from ovirtlab.engine.entities import (
-    Cluster,
-    DataCenter,
-    Disk,
-    DiskAttachment,
-    DiskFormat,
-    HostEntity,
-    Permission,
-    Role,
-    StorageDomain,
-    User,
-    Vm,
-)
+from ovirtlab.engine.entities.disks import Disk, DiskAttachment, DiskFormat
+from ovirtlab.engine.entities.infrastructure import Cluster, DataCenter, HostEntity, StorageDomain
+from ovirtlab.engine.entities.people import Permission, Role, User
+from ovirtlab.engine.entities.vms import Vm
 from ovirtlab.engine.rest import (
     attachments,
     backups,

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from ovirtsdk4 import types
 
-from ovirtlab.engine.entities import Disk, StorageDomain, Vm
+from ovirtlab.engine.entities.disks import Disk
+from ovirtlab.engine.entities.infrastructure import StorageDomain
+from ovirtlab.engine.entities.vms import Vm
 
 MIB = 1 << 20
 WHEN = pytest.mark.parametrize("when", ["before", "after"])

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from ovirtsdk4 import types
 
-from ovirtlab.engine.entities import Disk, Vm
+from ovirtlab.engine.entities.disks import Disk
+from ovirtlab.engine.entities.vms import Vm
 
 MIB = 1 << 20
 UP = pytest.mark.parametrize("up", [True, False], ids=["up", "down"])

@@ -9,7 +9,7 @@ from typing import Any
 from ovirtsdk4 import types
 
 from ovirtlab.engine.context import Proxy
-from ovirtlab.engine.entities import Vm
+from ovirtlab.engine.entities.vms import Vm
 from ovirtlab.engine.transfers import commands
 from ovirtlab.engine.transfers.rules import TransferRequest
 from ovirtlab.host.tickets import TicketClient

@@ -13,7 +13,8 @@ import ovirtsdk4 as sdk
 import pytest
 from ovirtsdk4 import types
 
-from ovirtlab.engine.entities import Disk, DiskAttachment, Vm
+from ovirtlab.engine.entities.disks import Disk, DiskAttachment
+from ovirtlab.engine.entities.vms import Vm
 from ovirtlab.engine.hooks import Refusal
 
 MIB = 1 << 20

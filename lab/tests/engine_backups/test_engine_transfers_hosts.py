@@ -17,7 +17,10 @@ from ovirtlab.engine.backups import commands as backups
 from ovirtlab.engine.backups.rules import BackupRequest
 from ovirtlab.engine.clock import Clock
 from ovirtlab.engine.context import Context
-from ovirtlab.engine.entities import Cluster, DataCenter, Disk, DiskAttachment, HostEntity, StorageDomain, User, Vm
+from ovirtlab.engine.entities.disks import Disk, DiskAttachment
+from ovirtlab.engine.entities.infrastructure import Cluster, DataCenter, HostEntity, StorageDomain
+from ovirtlab.engine.entities.people import User
+from ovirtlab.engine.entities.vms import Vm
 from ovirtlab.engine.faults import BadRequest
 from ovirtlab.engine.records import Backup, ImageTransfer, Origin
 from ovirtlab.engine.state import State

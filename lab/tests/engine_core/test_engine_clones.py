@@ -11,7 +11,7 @@ import ovirtsdk4 as sdk
 import pytest
 from ovirtsdk4 import types
 
-from ovirtlab.engine.entities import Permission, User
+from ovirtlab.engine.entities.people import Permission, User
 
 
 def service(lab: Any, system: Any, name: str = "web") -> Any:

@@ -358,7 +358,7 @@ def test_a_transfer_keeps_its_host_out_of_maintenance(lab: Any, system: Any) -> 
 def test_who_may_not_migrate(lab: Any, system: Any) -> None:
     """The owner of a VM has no right to say where it runs."""
     state = lab.engine.state
-    from ovirtlab.engine.entities import Permission, User
+    from ovirtlab.engine.entities.people import Permission, User
 
     user = User(id=state.new_id(), name="joe", domain="internal", password="pw")
     state.users[user.id] = user

@@ -7,7 +7,7 @@ import ovirtsdk4 as sdk
 import pytest
 from ovirtsdk4 import types
 
-from ovirtlab.engine.entities import Permission, User
+from ovirtlab.engine.entities.people import Permission, User
 
 
 def add_user(lab: Any, name: str, role: str, on: tuple[str, str]) -> None:

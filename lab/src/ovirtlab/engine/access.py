@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ovirtlab.engine.entities import Permission, User
+from ovirtlab.engine.entities.people import Permission, User
 from ovirtlab.engine.faults import Forbidden
 from ovirtlab.engine.state import EVERYONE, SYSTEM, State
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from ovirtlab import accounts
 from ovirtlab.accounts import Accounts, Grant
-from ovirtlab.engine.entities import Group, Permission, Role, User
+from ovirtlab.engine.entities.people import Group, Permission, Role, User
 from ovirtlab.engine.roles import PERMITS, shows_children
 from ovirtlab.engine.state import SYSTEM, State
 

@@ -7,7 +7,8 @@ import logging
 from pathlib import Path
 
 from ovirtlab.engine.context import Context
-from ovirtlab.engine.entities import Disk, Vm
+from ovirtlab.engine.entities.disks import Disk
+from ovirtlab.engine.entities.vms import Vm
 from ovirtlab.engine.faults import Conflict, NotFound, conflict
 from ovirtlab.engine.locks import Lock
 from ovirtlab.engine.records import Backup, Checkpoint, Origin

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 
 from ovirtlab.engine import jobs, machines, networks, templates, vm_copies
 from ovirtlab.engine.context import Context
-from ovirtlab.engine.entities import Disk, Vm
+from ovirtlab.engine.entities.disks import Disk
+from ovirtlab.engine.entities.vms import Vm
 from ovirtlab.engine.faults import Fault, conflict
 from ovirtlab.engine.jobs import Cause
 from ovirtlab.engine.locks import Lock, releasing

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ovirtlab.engine.background import Background
 from ovirtlab.engine.clock import Clock
-from ovirtlab.engine.entities import Disk, Vm
+from ovirtlab.engine.entities.disks import Disk
+from ovirtlab.engine.entities.vms import Vm
 from ovirtlab.engine.faults import Conflict
 from ovirtlab.engine.hooks import Hooks
 from ovirtlab.engine.state import State

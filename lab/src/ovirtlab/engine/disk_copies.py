@@ -11,7 +11,7 @@ from pathlib import Path
 from ovirtlab.engine import disks, jobs
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.disks import DiskSpec
-from ovirtlab.engine.entities import Disk
+from ovirtlab.engine.entities.disks import Disk
 from ovirtlab.engine.faults import conflict
 from ovirtlab.engine.jobs import Cause
 from ovirtlab.host.api import HostError

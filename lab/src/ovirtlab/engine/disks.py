@@ -10,7 +10,8 @@ from typing import Any
 
 from ovirtlab.engine import access, jobs
 from ovirtlab.engine.context import Context
-from ovirtlab.engine.entities import Disk, DiskBackup, DiskFormat, StorageDomain
+from ovirtlab.engine.entities.disks import Disk, DiskBackup, DiskFormat
+from ovirtlab.engine.entities.infrastructure import StorageDomain
 from ovirtlab.engine.events import Severity
 from ovirtlab.engine.faults import conflict, invalid
 from ovirtlab.engine.jobs import Cause

@@ -10,7 +10,9 @@ import logging
 from ovirtlab.engine import disks, jobs
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.disks import DiskSpec
-from ovirtlab.engine.entities import Disk, StorageDomain, Vm
+from ovirtlab.engine.entities.disks import Disk
+from ovirtlab.engine.entities.infrastructure import StorageDomain
+from ovirtlab.engine.entities.vms import Vm
 from ovirtlab.engine.faults import conflict
 from ovirtlab.engine.jobs import Cause
 from ovirtlab.engine.locks import Lock

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from ovirtlab.engine import migrations
 from ovirtlab.engine.context import Context
-from ovirtlab.engine.entities import HostEntity
+from ovirtlab.engine.entities.infrastructure import HostEntity
 from ovirtlab.engine.events import Severity
 from ovirtlab.engine.faults import Fault, conflict
 from ovirtlab.engine.jobs import Cause

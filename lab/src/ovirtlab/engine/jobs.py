@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ovirtlab.engine.entities import User
+from ovirtlab.engine.entities.people import User
 from ovirtlab.engine.records import Job, Origin, Step
 from ovirtlab.engine.state import State
 

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 
 from ovirtlab.engine import disks, jobs, networks
 from ovirtlab.engine.context import Context
-from ovirtlab.engine.entities import DiskAttachment, Nic, Permission, Vm
+from ovirtlab.engine.entities.disks import DiskAttachment
+from ovirtlab.engine.entities.networks import Nic
+from ovirtlab.engine.entities.people import Permission
+from ovirtlab.engine.entities.vms import Vm
 from ovirtlab.engine.events import Severity
 from ovirtlab.engine.faults import Conflict, conflict, invalid
 from ovirtlab.engine.jobs import Cause

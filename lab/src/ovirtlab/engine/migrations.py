@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from ovirtlab.engine import jobs, reach, running
 from ovirtlab.engine.backups.rules import locked_disks
 from ovirtlab.engine.context import Context
-from ovirtlab.engine.entities import HostEntity, Vm
+from ovirtlab.engine.entities.infrastructure import HostEntity
+from ovirtlab.engine.entities.vms import Vm
 from ovirtlab.engine.events import Severity
 from ovirtlab.engine.faults import Fault, conflict, invalid
 from ovirtlab.engine.jobs import Cause

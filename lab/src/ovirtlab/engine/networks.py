@@ -7,7 +7,8 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 
-from ovirtlab.engine.entities import MacPool, Nic, Vm
+from ovirtlab.engine.entities.networks import MacPool, Nic
+from ovirtlab.engine.entities.vms import Vm
 from ovirtlab.engine.faults import conflict, invalid
 from ovirtlab.engine.state import State
 

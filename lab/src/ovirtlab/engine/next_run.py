@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from ovirtlab.engine.entities import Vm
+from ovirtlab.engine.entities.vms import Vm
 
 _AT_ONCE = ("name", "description", "comment", "os_type", "delete_protected", "affinity", "allowed_hosts")
 _LATER = (

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from xml.etree import ElementTree as ET
 
-from ovirtlab.engine.entities import Disk, DiskAttachment, Nic, Vm
+from ovirtlab.engine.entities.disks import Disk, DiskAttachment
+from ovirtlab.engine.entities.networks import Nic
+from ovirtlab.engine.entities.vms import Vm
 from ovirtlab.engine.state import BLANK, State
 
 OVF = "http://schemas.dmtf.org/ovf/envelope/1/"

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from ovirtlab.engine import running
 from ovirtlab.engine.context import Context
-from ovirtlab.engine.entities import DiskAttachment, Vm
+from ovirtlab.engine.entities.disks import DiskAttachment
+from ovirtlab.engine.entities.vms import Vm
 from ovirtlab.engine.faults import conflict, invalid
 from ovirtlab.engine.jobs import Cause
 from ovirtlab.engine.snapshots import rules, volumes

@@ -7,7 +7,7 @@ import asyncio
 
 from ovirtlab.engine import running
 from ovirtlab.engine.context import Context
-from ovirtlab.engine.entities import Vm
+from ovirtlab.engine.entities.vms import Vm
 from ovirtlab.engine.jobs import Cause
 from ovirtlab.engine.seed import ADMIN_ID
 from ovirtlab.host.api import Host

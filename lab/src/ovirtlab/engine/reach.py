@@ -9,7 +9,8 @@ from typing import Any
 
 from ovirtlab.engine import running
 from ovirtlab.engine.context import Context
-from ovirtlab.engine.entities import HostEntity, Vm
+from ovirtlab.engine.entities.infrastructure import HostEntity
+from ovirtlab.engine.entities.vms import Vm
 from ovirtlab.host.api import Host, HostError
 
 _NOT_RESPONDING, _DETECTED = 12, 13

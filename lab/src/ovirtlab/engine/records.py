@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from ovirtlab.engine.entities import DiskFormat, Nic, Vm
+from ovirtlab.engine.entities.disks import DiskFormat
+from ovirtlab.engine.entities.networks import Nic
+from ovirtlab.engine.entities.vms import Vm
 from ovirtlab.engine.locks import Lock
 
 

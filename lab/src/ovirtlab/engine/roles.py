@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ovirtlab.engine.entities import Role
+from ovirtlab.engine.entities.people import Role
 
 _USER_PERMITS = {
     "create_vm": 1, "delete_vm": 2, "edit_vm_properties": 3, "change_vm_cd": 5, "migrate_vm": 6, "connect_to_vm": 7,

@@ -7,7 +7,9 @@ import logging
 
 from ovirtlab.engine import hibernation, jobs, next_run, scheduling
 from ovirtlab.engine.context import Context
-from ovirtlab.engine.entities import DiskAttachment, HostEntity, Vm
+from ovirtlab.engine.entities.disks import DiskAttachment
+from ovirtlab.engine.entities.infrastructure import HostEntity
+from ovirtlab.engine.entities.vms import Vm
 from ovirtlab.engine.events import Severity
 from ovirtlab.engine.faults import conflict
 from ovirtlab.engine.jobs import Cause

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ovirtlab.engine.entities import HostEntity, Vm
+from ovirtlab.engine.entities.infrastructure import HostEntity
+from ovirtlab.engine.entities.vms import Vm
 from ovirtlab.engine.policies import AffinityGroup, AffinityRule
 from ovirtlab.engine.state import State
 

@@ -8,22 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ovirtlab.engine import accounts, networks, roles
-from ovirtlab.engine.entities import (
-    Cluster,
-    DataCenter,
-    Disk,
-    DiskAttachment,
-    HostEntity,
-    MacPool,
-    Network,
-    Nic,
-    Permission,
-    StorageDomain,
-    Tag,
-    User,
-    Vm,
-    VnicProfile,
-)
+from ovirtlab.engine.entities.disks import Disk, DiskAttachment
+from ovirtlab.engine.entities.infrastructure import Cluster, DataCenter, HostEntity, StorageDomain
+from ovirtlab.engine.entities.networks import MacPool, Network, Nic, VnicProfile
+from ovirtlab.engine.entities.people import Permission, User
+from ovirtlab.engine.entities.tags import Tag
+from ovirtlab.engine.entities.vms import Vm
 from ovirtlab.engine.state import BLANK, SYSTEM, State
 from ovirtlab.environment import Disk as DiskPlan
 from ovirtlab.environment import Environment

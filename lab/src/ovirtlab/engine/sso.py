@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from ovirtlab.accounts import SsoClient
 from ovirtlab.engine.clock import Clock
-from ovirtlab.engine.entities import User
+from ovirtlab.engine.entities.people import User
 from ovirtlab.engine.state import State
 
 API_SCOPE = "ovirt-app-api"

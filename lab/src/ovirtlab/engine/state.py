@@ -10,25 +10,12 @@ from dataclasses import replace
 from typing import TypeVar
 
 from ovirtlab.engine.clock import Clock
-from ovirtlab.engine.entities import (
-    Cluster,
-    DataCenter,
-    Directory,
-    Disk,
-    DiskAttachment,
-    Group,
-    HostEntity,
-    MacPool,
-    Network,
-    Permission,
-    Role,
-    StorageDomain,
-    Tag,
-    Template,
-    User,
-    Vm,
-    VnicProfile,
-)
+from ovirtlab.engine.entities.disks import Disk, DiskAttachment
+from ovirtlab.engine.entities.infrastructure import Cluster, DataCenter, HostEntity, StorageDomain
+from ovirtlab.engine.entities.networks import MacPool, Network, VnicProfile
+from ovirtlab.engine.entities.people import Directory, Group, Permission, Role, User
+from ovirtlab.engine.entities.tags import Tag
+from ovirtlab.engine.entities.vms import Template, Vm
 from ovirtlab.engine.events import EventLog
 from ovirtlab.engine.faults import NotFound
 from ovirtlab.engine.locks import LockTable

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ovirtlab.engine import disk_copies, jobs
 from ovirtlab.engine.context import Context
-from ovirtlab.engine.entities import Disk, Template
+from ovirtlab.engine.entities.disks import Disk
+from ovirtlab.engine.entities.vms import Template
 from ovirtlab.engine.faults import conflict, invalid
 from ovirtlab.engine.jobs import Cause
 from ovirtlab.engine.state import State

@@ -12,7 +12,8 @@ from typing import Any, TypeAlias
 from ovirtlab.engine import disk_copies, disks, jobs
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.disks import DiskSpec
-from ovirtlab.engine.entities import Disk, DiskAttachment, DiskBackup, DiskFormat, Template, Vm
+from ovirtlab.engine.entities.disks import Disk, DiskAttachment, DiskBackup, DiskFormat
+from ovirtlab.engine.entities.vms import Template, Vm
 from ovirtlab.engine.faults import NotFound, conflict
 from ovirtlab.engine.jobs import Cause
 from ovirtlab.engine.locks import Lock, releasing

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from ovirtlab.engine import jobs, vm_copies
 from ovirtlab.engine.context import Context
-from ovirtlab.engine.entities import Disk, DiskAttachment, DiskFormat, Vm
+from ovirtlab.engine.entities.disks import Disk, DiskAttachment, DiskFormat
+from ovirtlab.engine.entities.vms import Vm
 from ovirtlab.engine.faults import conflict
 from ovirtlab.engine.jobs import Cause
 from ovirtlab.engine.locks import Lock

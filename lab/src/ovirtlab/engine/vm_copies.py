@@ -11,7 +11,8 @@ from pathlib import Path
 from ovirtlab.engine import access, disks, machines
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.disks import DiskSpec
-from ovirtlab.engine.entities import Disk, DiskAttachment, DiskFormat, Vm
+from ovirtlab.engine.entities.disks import Disk, DiskAttachment, DiskFormat
+from ovirtlab.engine.entities.vms import Vm
 from ovirtlab.engine.faults import Fault, conflict
 from ovirtlab.engine.jobs import Cause
 from ovirtlab.engine.records import FrozenVolume

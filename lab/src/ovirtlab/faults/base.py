@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 
 from ovirtlab.engine import reach
 from ovirtlab.engine.app import Engine
-from ovirtlab.engine.entities import HostEntity, Vm
+from ovirtlab.engine.entities.infrastructure import HostEntity
+from ovirtlab.engine.entities.vms import Vm
 from ovirtlab.fabric.assembly import Fabric
 from ovirtlab.host.local import LocalHost
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from ovirtlab.engine.entities import Disk, Vm
+from ovirtlab.engine.entities.disks import Disk
+from ovirtlab.engine.entities.vms import Vm
 from ovirtlab.faults.base import Fault, FaultError, Lab
 from ovirtlab.host.local import LocalHost
 from ovirtlab.machine.errors import HostError

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from ovirtlab.engine import faults, running, seed
 from ovirtlab.engine.backups import commands
 from ovirtlab.engine.context import Context
-from ovirtlab.engine.entities import Vm
+from ovirtlab.engine.entities.vms import Vm
 from ovirtlab.engine.jobs import Cause
 from ovirtlab.engine.records import Backup, Snapshot
 from ovirtlab.engine.snapshots import merging, rules, volumes

@@ -10,7 +10,7 @@ from ovirtlab.engine import checkpoints
 from ovirtlab.engine.backups import audit, frozen, phases, rules
 from ovirtlab.engine.backups.rules import BackupRequest
 from ovirtlab.engine.context import Context
-from ovirtlab.engine.entities import Vm
+from ovirtlab.engine.entities.vms import Vm
 from ovirtlab.engine.faults import BadRequest, Fault, NotFound, conflict
 from ovirtlab.engine.records import Backup
 from ovirtlab.engine.state import State

@@ -9,7 +9,7 @@ import logging
 from ovirtlab.engine import jobs
 from ovirtlab.engine.backups import audit
 from ovirtlab.engine.context import Context
-from ovirtlab.engine.entities import Vm
+from ovirtlab.engine.entities.vms import Vm
 from ovirtlab.engine.faults import Fault
 from ovirtlab.engine.jobs import Cause
 from ovirtlab.engine.records import Backup

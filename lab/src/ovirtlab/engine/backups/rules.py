@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ovirtlab.engine.entities import Vm
+from ovirtlab.engine.entities.vms import Vm
 from ovirtlab.engine.faults import Conflict, Fault, conflict, invalid
 from ovirtlab.engine.locks import Key, Lock
 from ovirtlab.engine.records import Backup, Origin

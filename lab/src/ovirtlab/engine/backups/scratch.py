@@ -7,7 +7,7 @@ import logging
 
 from ovirtlab.engine.backups import audit
 from ovirtlab.engine.context import Context
-from ovirtlab.engine.entities import Disk
+from ovirtlab.engine.entities.disks import Disk
 from ovirtlab.engine.records import Backup
 from ovirtlab.host.api import HostError
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from ovirtlab.engine.entities import Cluster, DataCenter
+from ovirtlab.engine.entities.infrastructure import Cluster, DataCenter
 from ovirtlab.engine.faults import conflict
 from ovirtlab.engine.rest import defaults, inventory, networking
 from ovirtlab.engine.rest.bodies import Body

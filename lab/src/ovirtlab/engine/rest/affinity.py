@@ -7,7 +7,8 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
-from ovirtlab.engine.entities import HostEntity, Vm
+from ovirtlab.engine.entities.infrastructure import HostEntity
+from ovirtlab.engine.entities.vms import Vm
 from ovirtlab.engine.faults import NotFound, conflict, incomplete, invalid
 from ovirtlab.engine.policies import AffinityGroup, AffinityLabel, AffinityRule
 from ovirtlab.engine.rest.bodies import Body

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from ovirtlab.engine import disks, plugging
-from ovirtlab.engine.entities import DiskAttachment, Vm
+from ovirtlab.engine.entities.disks import DiskAttachment
+from ovirtlab.engine.entities.vms import Vm
 from ovirtlab.engine.faults import NotFound, incomplete, invalid
 from ovirtlab.engine.rest.bodies import Body
 from ovirtlab.engine.rest.disks import change, read_spec

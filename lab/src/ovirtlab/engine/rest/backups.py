@@ -12,7 +12,8 @@ from ovirtlab.engine.access import sees
 from ovirtlab.engine.backups import commands, phases
 from ovirtlab.engine.backups.rules import FINISHED, BackupRequest
 from ovirtlab.engine.context import Context
-from ovirtlab.engine.entities import Disk, Vm
+from ovirtlab.engine.entities.disks import Disk
+from ovirtlab.engine.entities.vms import Vm
 from ovirtlab.engine.faults import Forbidden, NotFound, incomplete
 from ovirtlab.engine.jobs import Cause
 from ovirtlab.engine.locks import Lock

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from ovirtlab.engine.entities import Cluster, ClusterUpgrade
+from ovirtlab.engine.entities.infrastructure import Cluster, ClusterUpgrade
 from ovirtlab.engine.faults import incomplete, invalid, malformed
 from ovirtlab.engine.rest.inventory import cluster_of
 from ovirtlab.engine.rest.routing import Call, Done, Routes

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import secrets
 
-from ovirtlab.engine.entities import CONSOLES, Vm
+from ovirtlab.engine.entities.vms import CONSOLES, Vm
 from ovirtlab.engine.faults import NotFound, conflict, incomplete, malformed
 from ovirtlab.engine.rest.documents import Collection, Entity, Value, link_to
 from ovirtlab.engine.rest.routing import Call, Created, Done, Routes

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from ovirtlab.engine.entities import Group, User
+from ovirtlab.engine.entities.people import Group, User
 from ovirtlab.engine.faults import NotFound, conflict, incomplete, invalid
 from ovirtlab.engine.rest.bodies import Body
 from ovirtlab.engine.rest.documents import Collection, Entity

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from ovirtlab.engine import disk_copies, template_disks
-from ovirtlab.engine.entities import Disk, Template
+from ovirtlab.engine.entities.disks import Disk
+from ovirtlab.engine.entities.vms import Template
 from ovirtlab.engine.faults import NotFound, conflict, incomplete
 from ovirtlab.engine.rest.routing import Call, Done, Routes
 from ovirtlab.engine.rest.shapes import cause_of

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ovirtlab.engine import disks
-from ovirtlab.engine.entities import Disk
+from ovirtlab.engine.entities.disks import Disk
 from ovirtlab.engine.faults import NotFound, invalid
 from ovirtlab.engine.rest.documents import API, Collection, Entity, Items, Value, link_to
 from ovirtlab.engine.rest.routing import Call, Done, Routes

@@ -8,7 +8,8 @@ from typing import Any, cast
 from ovirtlab.engine import disks, template_disks
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.disks import DiskSpec
-from ovirtlab.engine.entities import Disk, DiskBackup, DiskFormat, Template
+from ovirtlab.engine.entities.disks import Disk, DiskBackup, DiskFormat
+from ovirtlab.engine.entities.vms import Template
 from ovirtlab.engine.faults import Conflict, NotFound, incomplete, invalid, malformed
 from ovirtlab.engine.rest import search_keys
 from ovirtlab.engine.rest.bodies import Body, read_guid

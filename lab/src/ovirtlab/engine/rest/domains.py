@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from ovirtlab.engine import jobs
 from ovirtlab.engine.context import Context
-from ovirtlab.engine.entities import Disk, StorageDomain
+from ovirtlab.engine.entities.disks import Disk
+from ovirtlab.engine.entities.infrastructure import StorageDomain
 from ovirtlab.engine.faults import NotFound, conflict, incomplete
 from ovirtlab.engine.jobs import Cause
 from ovirtlab.engine.rest.documents import Entity

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ovirtlab.engine.context import Context
-from ovirtlab.engine.entities import User
+from ovirtlab.engine.entities.people import User
 from ovirtlab.engine.events import Event, Severity
 from ovirtlab.engine.faults import NotFound, incomplete, invalid, malformed
 from ovirtlab.engine.rest.bodies import Body, read_integer

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import platform
 
-from ovirtlab.engine.entities import Cluster, HostEntity
+from ovirtlab.engine.entities.infrastructure import Cluster, HostEntity
 from ovirtlab.engine.rest.documents import Entity, Items, Value
 
 VDSM = Entity("version", {"build": 5, "full_version": "vdsm-4.50.5.1-1.el9", "major": 4, "minor": 50, "revision": 1})

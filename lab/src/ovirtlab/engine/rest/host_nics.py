@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import uuid
 
-from ovirtlab.engine.entities import HostEntity
+from ovirtlab.engine.entities.infrastructure import HostEntity
 from ovirtlab.engine.rest.documents import Collection, Entity, Value, link_to
 from ovirtlab.engine.rest.members import serve_members
 from ovirtlab.engine.rest.routing import Call, Routes

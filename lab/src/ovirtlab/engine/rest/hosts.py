@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from ovirtlab.engine import host_states
-from ovirtlab.engine.entities import FenceAgent, HostEntity
+from ovirtlab.engine.entities.infrastructure import FenceAgent, HostEntity
 from ovirtlab.engine.faults import NotFound, conflict, incomplete
 from ovirtlab.engine.rest.documents import Collection, Entity, link_to
 from ovirtlab.engine.rest.inventory import HOST_MEMORY, is_spm, show_host

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ovirtlab.engine.entities import Vm
+from ovirtlab.engine.entities.vms import Vm
 from ovirtlab.engine.rest.bodies import Body
 from ovirtlab.engine.rest.documents import Entity
 from ovirtlab.engine.rest.kept import keep

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from ovirtlab.engine.context import Context
-from ovirtlab.engine.entities import Cluster, DataCenter, HostEntity, StorageDomain
+from ovirtlab.engine.entities.infrastructure import Cluster, DataCenter, HostEntity, StorageDomain
 from ovirtlab.engine.faults import NotFound
 from ovirtlab.engine.rest import search_keys
 from ovirtlab.engine.rest.documents import Collection, Entity, Items, Value, link_to

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ovirtlab.engine.entities import Cluster, DataCenter, Network, StorageDomain
+from ovirtlab.engine.entities.infrastructure import Cluster, DataCenter, StorageDomain
+from ovirtlab.engine.entities.networks import Network
 from ovirtlab.engine.faults import NotFound, conflict, incomplete
 from ovirtlab.engine.rest.bodies import Body
 from ovirtlab.engine.rest.routing import Call

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from ovirtlab.engine.entities import Network
+from ovirtlab.engine.entities.networks import Network
 from ovirtlab.engine.faults import NotFound, conflict, incomplete
 from ovirtlab.engine.rest.documents import Collection, Entity, link_to
 from ovirtlab.engine.rest.members import serve_members

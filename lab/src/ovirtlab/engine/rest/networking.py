@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from ovirtlab.engine import networks
-from ovirtlab.engine.entities import Cluster, DataCenter, MacPool, Network, VnicProfile
+from ovirtlab.engine.entities.infrastructure import Cluster, DataCenter
+from ovirtlab.engine.entities.networks import MacPool, Network, VnicProfile
 from ovirtlab.engine.faults import NotFound, conflict, incomplete
 from ovirtlab.engine.rest import defaults, inventory, nics
 from ovirtlab.engine.rest.bodies import Body

@@ -7,7 +7,7 @@ import copy
 
 from ovirtlab.engine import machines, networks, ovf_reader, templates, unfreezing
 from ovirtlab.engine.context import Context
-from ovirtlab.engine.entities import Template, Vm
+from ovirtlab.engine.entities.vms import Template, Vm
 from ovirtlab.engine.faults import Conflict, Fault, NotFound, conflict, incomplete, invalid
 from ovirtlab.engine.machines import ImportOptions
 from ovirtlab.engine.records import Snapshot

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from ovirtlab.engine import networks
 from ovirtlab.engine.context import Context
-from ovirtlab.engine.entities import MacPool, Network, Nic, Vm, VnicProfile
+from ovirtlab.engine.entities.networks import MacPool, Network, Nic, VnicProfile
+from ovirtlab.engine.entities.vms import Vm
 from ovirtlab.engine.faults import NotFound, conflict, incomplete, invalid, malformed
 from ovirtlab.engine.machines import tell
 from ovirtlab.engine.rest import search_keys

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from ovirtlab.engine import access
-from ovirtlab.engine.entities import Group, User
+from ovirtlab.engine.entities.people import Group, User
 from ovirtlab.engine.faults import NotFound
 from ovirtlab.engine.rest.documents import Collection, Entity, Value
 from ovirtlab.engine.rest.listing import Kind

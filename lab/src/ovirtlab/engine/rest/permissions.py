@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ovirtlab.engine import access, machines
-from ovirtlab.engine.entities import Permission
+from ovirtlab.engine.entities.people import Permission
 from ovirtlab.engine.faults import NotFound, conflict, incomplete, invalid
 from ovirtlab.engine.rest.documents import API, Collection, Entity, Value, link_to
 from ovirtlab.engine.rest.routing import Call, Created, Done, Routes

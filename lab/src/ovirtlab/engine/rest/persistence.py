@@ -6,7 +6,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ovirtlab.engine.entities import User
+from ovirtlab.engine.entities.people import User
 from ovirtlab.engine.rest.documents import API
 from ovirtlab.engine.sso import API_SCOPE, Session, Sessions
 from ovirtlab.engine.timers import MINUTE

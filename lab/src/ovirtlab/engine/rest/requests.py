@@ -14,7 +14,7 @@ from starlette.requests import Request
 
 from ovirtlab.engine.access import is_admin, may_log_in
 from ovirtlab.engine.context import Context
-from ovirtlab.engine.entities import User
+from ovirtlab.engine.entities.people import User
 from ovirtlab.engine.faults import BadRequest, Bare, Forbidden, Unauthorized
 from ovirtlab.engine.rest import persistence
 from ovirtlab.engine.rest.bodies import Unreadable, boolean_parameter, parse_body

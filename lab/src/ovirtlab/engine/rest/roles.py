@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from ovirtlab.engine.entities import Role
+from ovirtlab.engine.entities.people import Role
 from ovirtlab.engine.faults import NotFound, conflict, incomplete, invalid
 from ovirtlab.engine.rest.bodies import Body
 from ovirtlab.engine.rest.catalogue import show_permit

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from ovirtlab.engine.access import may, require
 from ovirtlab.engine.context import Context
-from ovirtlab.engine.entities import User
+from ovirtlab.engine.entities.people import User
 from ovirtlab.engine.faults import BadRequest
 from ovirtlab.engine.rest.bodies import Body, boolean_parameter, read_guid, read_integer
 from ovirtlab.engine.rest.documents import Collection, Entity, Value

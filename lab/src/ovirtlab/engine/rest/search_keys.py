@@ -6,7 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias, TypeVar
 
-from ovirtlab.engine.entities import Cluster, DataCenter, Disk, HostEntity, Network, StorageDomain, Template, Vm
+from ovirtlab.engine.entities.disks import Disk
+from ovirtlab.engine.entities.infrastructure import Cluster, DataCenter, HostEntity, StorageDomain
+from ovirtlab.engine.entities.networks import Network
+from ovirtlab.engine.entities.vms import Template, Vm
 from ovirtlab.engine.search import Word
 from ovirtlab.engine.state import State
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import uuid
 
 from ovirtlab.engine.access import sees
-from ovirtlab.engine.entities import Vm
+from ovirtlab.engine.entities.vms import Vm
 from ovirtlab.engine.faults import BadRequest, NotFound
 from ovirtlab.engine.jobs import Cause
 from ovirtlab.engine.rest.documents import API, Collection, Entity, Items, Value

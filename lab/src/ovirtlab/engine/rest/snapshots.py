@@ -6,7 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from ovirtlab.engine.entities import Disk, Nic, Vm
+from ovirtlab.engine.entities.disks import Disk
+from ovirtlab.engine.entities.networks import Nic
+from ovirtlab.engine.entities.vms import Vm
 from ovirtlab.engine.faults import NotFound, incomplete
 from ovirtlab.engine.ovf import write as write_ovf
 from ovirtlab.engine.records import FrozenVolume, Snapshot

@@ -7,7 +7,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 
 from ovirtlab.engine.access import may
-from ovirtlab.engine.entities import User
+from ovirtlab.engine.entities.people import User
 from ovirtlab.engine.faults import Forbidden, NotFound, incomplete, invalid
 from ovirtlab.engine.rest.documents import Collection, Entity, Value, link_to
 from ovirtlab.engine.rest.people import user_of

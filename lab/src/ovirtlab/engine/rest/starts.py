@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from ovirtlab.engine import running
-from ovirtlab.engine.entities import RunOnce, Vm
+from ovirtlab.engine.entities.vms import RunOnce, Vm
 from ovirtlab.engine.faults import Conflict
 from ovirtlab.engine.rest import initialization
 from ovirtlab.engine.rest.bodies import Body

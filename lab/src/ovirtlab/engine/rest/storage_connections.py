@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import uuid
 
-from ovirtlab.engine.entities import StorageDomain, Template, Vm
+from ovirtlab.engine.entities.infrastructure import StorageDomain
+from ovirtlab.engine.entities.vms import Template, Vm
 from ovirtlab.engine.rest import templates, vms
 from ovirtlab.engine.rest.documents import Collection, Entity, Value
 from ovirtlab.engine.rest.inventory import domain_of, storage_of

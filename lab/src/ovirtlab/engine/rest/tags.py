@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from ovirtlab.engine.entities import Tag
+from ovirtlab.engine.entities.tags import Tag
 from ovirtlab.engine.faults import NotFound, conflict, incomplete, invalid
 from ovirtlab.engine.rest.documents import Collection, Entity, Value, link_to
 from ovirtlab.engine.rest.listing import Kind

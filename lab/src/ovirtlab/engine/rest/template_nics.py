@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from ovirtlab.engine import networks, templates
-from ovirtlab.engine.entities import Nic, Template
+from ovirtlab.engine.entities.networks import Nic
+from ovirtlab.engine.entities.vms import Template
 from ovirtlab.engine.faults import NotFound, invalid
 from ovirtlab.engine.rest.documents import Collection, Entity, link_to
 from ovirtlab.engine.rest.nics import changed, new_nic, show_nic, words

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from ovirtlab.engine import machines, templates
 from ovirtlab.engine.context import Context
-from ovirtlab.engine.entities import DiskAttachment, Template, Vm
+from ovirtlab.engine.entities.disks import DiskAttachment
+from ovirtlab.engine.entities.vms import Template, Vm
 from ovirtlab.engine.faults import NotFound, conflict, incomplete, invalid
 from ovirtlab.engine.locks import releasing
 from ovirtlab.engine.rest import search_keys

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import uuid
 
-from ovirtlab.engine.entities import NumaNode, Vm
+from ovirtlab.engine.entities.vms import NumaNode, Vm
 from ovirtlab.engine.faults import NotFound, conflict, incomplete, invalid
 from ovirtlab.engine.rest.bodies import Body
 from ovirtlab.engine.rest.documents import Collection, Entity, Items, Value, link_to

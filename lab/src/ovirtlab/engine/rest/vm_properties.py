@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from ovirtlab.engine import machines
 from ovirtlab.engine.context import Context
-from ovirtlab.engine.entities import Vm
+from ovirtlab.engine.entities.vms import Vm
 from ovirtlab.engine.faults import invalid, malformed
 from ovirtlab.engine.rest import initialization
 from ovirtlab.engine.rest.bodies import Body

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from ovirtlab.engine import hibernation, machines, next_run, running
 from ovirtlab.engine.context import Context
-from ovirtlab.engine.entities import Vm
+from ovirtlab.engine.entities.vms import Vm
 from ovirtlab.engine.faults import conflict
 from ovirtlab.engine.ovf import write as write_ovf
 from ovirtlab.engine.rest import initialization, search_keys

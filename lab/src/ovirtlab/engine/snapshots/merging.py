@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 
 from ovirtlab.engine import jobs
 from ovirtlab.engine.context import Context
-from ovirtlab.engine.entities import Disk, Vm
+from ovirtlab.engine.entities.disks import Disk
+from ovirtlab.engine.entities.vms import Vm
 from ovirtlab.engine.faults import Fault
 from ovirtlab.engine.jobs import Cause
 from ovirtlab.engine.records import Snapshot

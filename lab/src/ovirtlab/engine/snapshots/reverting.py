@@ -11,7 +11,8 @@ from contextlib import AsyncExitStack
 
 from ovirtlab.engine import checkpoints, jobs
 from ovirtlab.engine.context import Context
-from ovirtlab.engine.entities import Disk, Vm
+from ovirtlab.engine.entities.disks import Disk
+from ovirtlab.engine.entities.vms import Vm
 from ovirtlab.engine.faults import Fault
 from ovirtlab.engine.jobs import Cause
 from ovirtlab.engine.records import FrozenVolume, Snapshot, StashedDisk

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ovirtlab.engine.entities import Disk, DiskFormat
+from ovirtlab.engine.entities.disks import Disk, DiskFormat
 from ovirtlab.engine.records import FrozenVolume, Snapshot
 from ovirtlab.engine.state import State
 from ovirtlab.host.api import BackingVolume, VolumeFormat

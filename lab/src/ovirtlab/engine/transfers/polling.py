@@ -10,7 +10,7 @@ from typing import Any
 
 from ovirtlab.engine import disks, jobs
 from ovirtlab.engine.context import Context
-from ovirtlab.engine.entities import DiskStatus
+from ovirtlab.engine.entities.disks import DiskStatus
 from ovirtlab.engine.records import ImageTransfer
 from ovirtlab.engine.timers import Pace
 from ovirtlab.engine.transfers import audit, session

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ovirtlab.engine.entities import Disk
+from ovirtlab.engine.entities.disks import Disk
 from ovirtlab.engine.faults import Fault, InternalError, conflict, invalid
 from ovirtlab.engine.locks import Key
 from ovirtlab.engine.records import Origin
