@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -13,7 +13,7 @@ import pytest
 from ovirtlab.engine.background import Background
 from ovirtlab.engine.clock import Clock
 from ovirtlab.engine.context import Context
-from ovirtlab.engine.entities.disks import Disk, DiskAttachment
+from ovirtlab.engine.entities.disks import Disk, DiskAttachment, DiskStatus
 from ovirtlab.engine.entities.infrastructure import Cluster, DataCenter, StorageDomain
 from ovirtlab.engine.entities.people import User
 from ovirtlab.engine.entities.vms import Vm
@@ -108,11 +108,11 @@ def _disk(state: State, name: str, *, shareable: bool = False) -> Disk:
 Change = Callable[[World], object]
 
 
-def ask(**fields: object) -> Change:
+def ask(*, disk_ids: tuple[str, ...] | None = None, image_ids: Mapping[str, str] | None = None) -> Change:
     """Ask for another snapshot."""
 
     def change(world: World) -> None:
-        world.request = replace(world.request, **fields)  # type: ignore[arg-type]
+        world.request = SnapshotRequest(description="new", disk_ids=disk_ids, image_ids=image_ids or {})
 
     return change
 
@@ -132,25 +132,27 @@ def status(value: str) -> Change:
     return lambda world: setattr(world.vm, "status", value)
 
 
-def another(*disks: str, **fields: object) -> Change:
+def another(*disks: str, status: str = "ok", type: str = "regular") -> Change:
     """Another snapshot of the VM, of some of its disks."""
 
     def change(world: World) -> None:
         held = {disk: FrozenVolume(image_id=f"{disk}-x", format="cow", size=1) for disk in disks}
-        made = Snapshot(id="x", vm_id="web", description="x", date=world.context.clock.now(), volumes=held)
-        world.state.snapshots["x"] = replace(made, **fields)  # type: ignore[arg-type]
+        now = world.context.clock.now()
+        world.state.snapshots["x"] = Snapshot(
+            id="x", vm_id="web", description="x", date=now, volumes=held, status=status, type=type
+        )
 
     return change
 
 
-def image(disk: str, value: str, *, active: bool) -> Change:
+def image(disk: str, value: DiskStatus, *, active: bool) -> Change:
     """An image of a disk is locked or illegal."""
 
     def change(world: World) -> None:
         if active:
-            world.state.disks[disk].status = value  # type: ignore[assignment]
+            world.state.disks[disk].status = value
         else:
-            world.state.disks[disk].troubled[f"{disk}-0"] = value  # type: ignore[assignment]
+            world.state.disks[disk].troubled[f"{disk}-0"] = value
 
     change.__qualname__ = f"image of {disk}, {active=}"
     return change
@@ -399,3 +401,19 @@ def test_what_hangs_elsewhere_is_not_committed_away(world: World) -> None:
     assert refusal(world, "commit") == (409, f"{BACK}. {ELSEWHERE}")
     world.undo()
     assert cast("str", world.vm.status) == "image_locked"
+
+
+@pytest.mark.parametrize(("status", "locked"), [("up", True), ("suspended", False), ("unknown", True)])
+def test_a_preview_may_end_while_the_vm_is_not_down(world: World, status: str, locked: bool) -> None:
+    another(type="preview")(world)
+    running(status)(world)
+    world.commit()
+    assert cast("str", world.vm.status) == ("image_locked" if locked else status)
+
+
+@pytest.mark.parametrize("status", ["paused", "powering_up", "powering_down", "reboot_in_progress", "migrating"])
+def test_a_preview_does_not_end_in_a_status(world: World, status: str) -> None:
+    another(type="preview")(world)
+    running(status)(world)
+    words = status.replace("_", " ").title().replace(" In ", " in ")
+    assert refusal(world, "undo") == (409, f"{BACK} because the VM is in {words} status.]")

@@ -345,6 +345,28 @@ def test_a_preview_is_undone_and_committed(world: Any, tmp_path: Path) -> None:
     refused(lambda: api.undo_snapshot(), 400, "VM's Snapshot does not exist")
 
 
+def test_a_preview_ends_while_the_vm_runs_in_it(world: Any, tmp_path: Path) -> None:
+    """Committed, the VM goes on with what it has written; undone, what it writes is lost."""
+    disk = world.add_disk()
+    vm = world.add_vm(disk)
+    world.write(vm, "write -P 1 0 1M")
+    first = take(world, vm, "first")
+    api = world.system.vms_service().vm_service(vm.id)
+    for end in (api.commit_snapshot, api.undo_snapshot):
+        world.stop_vm(vm)
+        before = (disk.image_id, list(disk.volumes), content(disk.path, tmp_path / "t"))
+        api.preview_snapshot(snapshot=types.Snapshot(id=first.id))
+        world.start_vm(vm)
+        world.write(vm, "write -P 3 2M 1M")
+        end()
+        assert vm.status == "up"
+        world.write(vm, "write -P 4 3M 1M")
+    world.stop_vm(vm)
+    assert (disk.image_id, disk.volumes, content(disk.path, tmp_path / "t")) == before
+    assert before[2] == filled((0, 1), (2, 3), (3, 4))
+    assert len(list(disk.path.parent.iterdir())) == 2
+
+
 def test_a_vm_is_removed_in_the_middle_of_a_preview(world: Any) -> None:
     """With all volumes of its disks, those that were put aside, too."""
     disk = world.add_disk()

@@ -78,11 +78,12 @@ def test_versions(http: httpx.Client) -> None:
 
 
 def test_malformed_ids_and_bodies_are_worded_as_the_engine_does(lab: Any, http: httpx.Client) -> None:
-    fault = http.get("vms/x", headers=JSON)
+    named = {"name": "v", "cluster": {"name": "Default"}, "template": {"name": "Blank"}}
+    fault = http.post("vms", json={"id": "x", **named}, headers=JSON)
     assert fault.status_code == 400
     assert fault.json() == {"detail": "Invalid UUID string: x", "reason": "Operation failed"}
-    short = uuid.uuid4().hex
-    assert http.get(f"vms/{short}").status_code == 400
+    for wrong in ("x", uuid.uuid4().hex, "x/diskattachments"):
+        assert http.get(f"vms/{wrong}").status_code == 404
     broken = http.post("vms", content=b'{"name": ', headers={**JSON, "Content-Type": "application/json"})
     assert broken.status_code == 400
     assert broken.json()["reason"] == "Request syntactically incorrect."
@@ -250,9 +251,22 @@ def test_services_need_no_login(lab: Any) -> None:
     assert health.text == "DB Up!Welcome to Health Status!"
     assert health.headers["content-type"].startswith("text/html")
     assert httpx.get(f"{base}/pki-resource", params={"resource": "ca-certificate"}).status_code == 200
-    assert "Welcome" in httpx.get(f"{lab.url}/ovirt-engine", follow_redirects=True).text
+    with httpx.Client(follow_redirects=True) as browser:
+        assert "Welcome" in browser.get(f"{lab.url}/ovirt-engine").text
     for query in ({}, {"resource": "x"}, {"resource": "ca-certificate", "format": "x"}):
         assert httpx.get(f"{base}/pki-resource", params=query).status_code == 400
+
+
+def test_who_keeps_no_cookies_never_reaches_the_welcome_page(lab: Any) -> None:
+    """Clients that leave out `/api` tell by it that this is not the interface."""
+    url = httpx.URL(f"{lab.url}/ovirt-engine")
+    seen = []
+    for _ in range(9):
+        answer = httpx.get(url)
+        assert answer.status_code == 302
+        url = url.join(answer.headers["location"])
+        seen.append(url.path.removeprefix("/ovirt-engine"))
+    assert seen == ["/", *(2 * ["/login", "/sso/oauth/authorize", "/oauth2-callback", "/"])]
 
 
 def test_a_kept_login_has_a_limit_of_at_least_a_minute(lab: Any) -> None:

@@ -63,8 +63,10 @@ def test_missing_malformed_and_unknown(http: httpx.Client) -> None:
     missing = http.get("vms/00000000-0000-0000-0000-00000000dead")
     assert (missing.status_code, missing.content) == (404, b"")
     malformed = http.get("vms/not-a-guid")
-    assert malformed.status_code == 400
-    assert b"<fault>" in malformed.content
+    assert (malformed.status_code, malformed.content) == (404, b"")
+    asked = {"name": "v", "cluster": {"id": "not-a-guid"}, "template": {"name": "Blank"}}
+    named = http.post("vms", json=asked, headers=JSON)
+    assert (named.status_code, named.json()["detail"]) == (400, "Invalid UUID string: not-a-guid")
     assert http.get("nonsense").status_code == 404
     assert http.put("vms", content=b"<vm/>").status_code == 405
     broken = http.post("disks", content=b"<disk", headers={"Content-Type": "application/xml"})

@@ -23,11 +23,36 @@ def test_a_new_vm_shows_what_an_engine_shows_of_one(system: Any, lab: Any) -> No
     vm = system.vms_service().add(types.Vm(name="new", cluster=cluster, template=blank, memory=64 * MIB))
     policy = vm.memory_policy
     assert (policy.guaranteed, policy.max, policy.ballooning) == (64 * MIB, 256 * MIB, True)
-    assert (vm.display.monitors, vm.io.threads, vm.cpu_shares, vm.soundcard_enabled) == (1, 0, 0, False)
+    assert (vm.display.monitors, vm.io.threads, vm.cpu_shares, vm.soundcard_enabled) == (1, 0, 0, True)
     assert [method.id for method in vm.sso.methods] == [types.SsoMethod.GUEST_AGENT]
     assert [device.value for device in vm.os.boot.devices] == ["hd"]
     assert system.cpu_profiles_service().profile_service(vm.cpu_profile.id).get().name == "Default"
     assert vm.use_latest_template_version is None  # told of stateless VMs only
+
+
+def test_what_says_whether_a_new_vm_has_a_sound_card(system: Any, lab: Any) -> None:
+    """The request, else the instance type, else the template; from scratch every VM has one."""
+    vms, default = system.vms_service(), types.Cluster(name="Default")
+    kinds = system.instance_types_service()
+    mute, loud = (
+        kinds.add(types.InstanceType(name=name, memory=64 * MIB, soundcard_enabled=sound))
+        for name, sound in (("mute", False), ("loud", True))
+    )
+    blank = types.Template(name="Blank")
+    silent = vms.add(types.Vm(name="silent", cluster=default, template=blank, soundcard_enabled=False))
+    made = system.templates_service().add(types.Template(name="made", vm=types.Vm(id=silent.id)))
+    lab.wait(lambda: system.templates_service().template_service(made.id).get().status == types.TemplateStatus.OK)
+
+    def sound(name: str, template: types.Template, **fields: Any) -> bool:
+        wanted = types.Vm(name=name, cluster=default, template=template, **fields)
+        return bool(vms.add(wanted, clone=name.startswith("clone")).soundcard_enabled)
+
+    assert sound("a", blank)
+    assert not sound("clone", blank)
+    assert not sound("b", made)
+    assert sound("c", made, instance_type=loud)
+    assert not sound("d", blank, instance_type=mute)
+    assert sound("e", blank, instance_type=mute, soundcard_enabled=True)
 
 
 def test_properties_are_kept_beside_those_that_are_not_named(system: Any, lab: Any) -> None:

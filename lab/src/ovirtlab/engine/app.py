@@ -61,6 +61,7 @@ from ovirtlab.engine.rest import (
     vm_acts,
     vm_details,
     vms,
+    welcome,
 )
 from ovirtlab.engine.rest.dispatch import Api
 from ovirtlab.engine.rest.documents import API
@@ -126,7 +127,7 @@ class Engine:
         self.context = context
         self.lines = lines
         self.sessions = Sessions(context.state, context.clock)
-        for client in environment.accounts.sso_clients:
+        for client in (welcome.client(context.base_url), *environment.accounts.sso_clients):
             self.sessions.register(client)
         self._environment = environment
         self.asgi = Starlette(routes=self._routes())
@@ -209,6 +210,7 @@ class Engine:
             *OpenId(self.sessions, self.state, self.context.clock, base_url=self.context.base_url).routes(),
             *Login(self.sessions, self.state, self.context.clock).routes(),
             *services.routes(self.context.ca_pem),
+            *welcome.routes(),
         ]
 
 

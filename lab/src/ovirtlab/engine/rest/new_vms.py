@@ -15,7 +15,7 @@ from ovirtlab.engine.rest.bodies import Body
 from ovirtlab.engine.rest.disks import find_domain, read_backup, read_format
 from ovirtlab.engine.rest.routing import Call, Created, Routes
 from ovirtlab.engine.rest.shapes import cause_of
-from ovirtlab.engine.rest.vm_properties import change
+from ovirtlab.engine.rest.vm_properties import change, give_sound
 from ovirtlab.engine.rest.vms import show
 from ovirtlab.engine.state import BLANK
 from ovirtlab.engine.templates import Wish
@@ -46,6 +46,8 @@ def _add(call: Call) -> Created:
     machines.check_name(context, body.text("name") or "")
     change(context, vm, body)
     clone, wishes = bool(call.flag("clone")), read_wishes(context, body)
+    if "soundcard_enabled" not in body:
+        give_sound(context.state, vm, from_scratch=template.id == BLANK and not clone)
     copies = templates.plan_disks(context, vm, template, wishes=wishes, clone=clone)
     vm.nics = networks.copies(context.state, template.nics.values(), vm)
     machines.add(context, vm, cause=cause_of(call))

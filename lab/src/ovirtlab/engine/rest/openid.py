@@ -192,6 +192,8 @@ class OpenId:
         words = check_scope(needed(form, "scope")).split()
         if request.url.path.endswith("/openid/authorize") and "openid" not in words:
             raise Refused("invalid_scope", "The requested scope must contain openid.")
+        if "ovirt-ext=auth:identity" in words:  # who is logged in, without a form
+            raise Refused("not_authenticated", "The user is not authenticated.")
 
     def _form(self, key: str, message: str) -> Response:
         domains = sorted({user.domain for user in self._state.users.values()})

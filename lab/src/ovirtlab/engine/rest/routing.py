@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from ovirtlab.engine.access import may, require
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.entities.people import User
-from ovirtlab.engine.faults import BadRequest
+from ovirtlab.engine.faults import BadRequest, NotFound
 from ovirtlab.engine.rest.bodies import Body, boolean_parameter, read_guid, read_integer
 from ovirtlab.engine.rest.documents import Collection, Entity, Value
 
@@ -35,8 +35,11 @@ class Call:
     does_not_wait: bool = False  # by header or parameter
 
     def id(self, name: str) -> str:
-        """A segment of the path that is a UUID; malformed is a 400 fault."""
-        return read_guid(self.segments[name])
+        """A segment of the path that is a UUID; a malformed one is 404, where in a value it is 400."""
+        try:
+            return read_guid(self.segments[name])
+        except BadRequest:
+            raise NotFound(self.path) from None
 
     def text(self, name: str) -> str | None:
         """A query or matrix parameter."""

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What needs no login: the engine's health, the authority that its clients trust, and the welcome page."""
+"""What needs no login: the engine's health, and the authority that its clients trust."""
 
 from __future__ import annotations
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 _BASE = "/ovirt-engine/services"
@@ -34,20 +34,9 @@ def routes(ca_pem: str) -> list[Route]:
         return Response(text, media_type=_FORMATS[form])
 
     return [
-        Route("/ovirt-engine", _to_welcome),
-        Route("/ovirt-engine/", _welcome),
         Route(f"{_BASE}/health", _health),
         Route(f"{_BASE}/pki-resource", resource),
     ]
-
-
-async def _to_welcome(request: Request) -> Response:
-    return RedirectResponse("/ovirt-engine/", 302)
-
-
-async def _welcome(request: Request) -> Response:
-    """What somebody gets who leaves out the rest of the address."""
-    return HTMLResponse("<html><head><title>oVirt Engine</title></head><body>Welcome to oVirt Engine</body></html>")
 
 
 async def _health(request: Request) -> Response:

@@ -10,6 +10,7 @@ from ovirtlab.engine import machines
 from ovirtlab.engine.context import Context
 from ovirtlab.engine.entities.vms import Vm
 from ovirtlab.engine.faults import invalid, malformed
+from ovirtlab.engine.policies import Stored
 from ovirtlab.engine.rest import initialization
 from ovirtlab.engine.rest.bodies import Body
 from ovirtlab.engine.rest.defaults import profiles_of
@@ -109,10 +110,23 @@ def change(context: Context, vm: Vm, body: Body) -> None:
         vm.custom_properties = {entry.text("name") or "": entry.text("value") or "" for entry in properties}
 
 
+def give_sound(state: State, vm: Vm, *, from_scratch: bool) -> None:
+    """A new VM has the sound card of its instance type, or from scratch what its operating system can do with."""
+    kind = _instance_type(state, vm)
+    if kind is not None:
+        vm.kept["soundcard_enabled"] = kind.kept.get("soundcard_enabled", "false")
+    elif from_scratch:
+        vm.kept["soundcard_enabled"] = "true"
+
+
+def _instance_type(state: State, vm: Vm) -> Stored | None:
+    link = vm.kept.get("instance_type")
+    return state.stored["instance_type"].get(link.id or "") if isinstance(link, Entity) else None
+
+
 def _follow_instance_type(state: State, vm: Vm) -> None:
     """What an instance type says of a VM counts more than what a request does."""
-    link = vm.kept.get("instance_type")
-    kind = state.stored["instance_type"].get(link.id or "") if isinstance(link, Entity) else None
+    kind = _instance_type(state, vm)
     if kind is None:
         return
     vm.memory = int(kind.kept.get("memory", vm.memory))

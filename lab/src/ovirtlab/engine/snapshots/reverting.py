@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Going back to a snapshot: a preview in new volumes over the frozen ones, committed, undone, or both at once.
 
-Only the disks go back; the settings of the VM stay as they are.
+Only the disks go back; the settings of the VM stay as they are. As in the engine, a preview may end while the VM runs
+in it: after `commit` the VM goes on, after `undo` its QEMU writes to volumes that are there no more.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def lock_for_end(context: Context, vm: Vm, *, final: bool) -> None:
         rules.check_preview_ends(context, vm)
         if final:
             rules.check_not_elsewhere(context, rules.REVERT, vm.attachments)
-        vm.status = "image_locked"
+        if vm.status != "suspended":
+            vm.status = "image_locked"
 
 
 async def preview(context: Context, vm: Vm, snapshot: Snapshot, *, cause: Cause) -> None:
@@ -52,7 +54,7 @@ async def commit(context: Context, vm: Vm, *, cause: Cause) -> None:
     """Make a preview final: what was put aside goes, with the snapshots in it and all checkpoints."""
     with jobs.job(context.state, f"Restoring VM {vm.name} from Snapshot", cause=cause):
         await _settle(context, vm, cause)
-        vm.status = "down"
+        _unlock(vm)
 
 
 async def restore(context: Context, vm: Vm, snapshot: Snapshot, *, cause: Cause) -> None:
@@ -74,7 +76,13 @@ async def undo(context: Context, vm: Vm, *, cause: Cause) -> None:
                 await _delete(context, disk, [disk.image_id])
                 _set_active(disk, stashed.active, stashed.volumes)
             audit.tell(context, before, audit.UNDONE, cause=cause)
-        vm.status = "down"
+        _unlock(vm)
+
+
+def _unlock(vm: Vm) -> None:
+    """Down, until the engine hears of its host that it is up."""
+    if vm.status == "image_locked":
+        vm.status = "up" if vm.host_id else "down"
 
 
 async def _go_back(context: Context, vm: Vm, snapshot: Snapshot, cause: Cause) -> bool:

@@ -28,6 +28,7 @@ _WRITES = frozenset(
     {"up", "powering_down", "powering_up", "migrating", "wait_for_launch", "reboot_in_progress", "paused"}
 )
 _IN_BETWEEN = frozenset({"saving_state", "restoring_state"})
+_ENDS_PREVIEWS = frozenset({"down", "up", "suspended", "unknown"})  # the engine's own choice
 _CANNOT_BE_FROZEN = frozenset({"migrating", "suspended", "image_locked", "not_responding", "unassigned", "unknown"})
 
 
@@ -128,7 +129,7 @@ def check_preview_ends(context: Context, vm: Vm) -> None:
     own = [disk for disk in context.state.disks_of(vm) if not disk.shareable]
     _check_domains(context, own, REVERT)
     check_unlocked(REVERT, [(disk.alias, disk.status) for disk in own])
-    if vm.status != "down":
+    if vm.status not in _ENDS_PREVIEWS:
         raise wrong_status(vm, REVERT)
 
 
