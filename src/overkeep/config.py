@@ -59,7 +59,7 @@ class EventsConfig(_Section):
 
     days: int = Field(default=90, ge=1, le=3650, description="events older than this are removed")
     most: int = Field(
-        default=500_000, ge=1000, description="of more than this, the oldest are removed; a thousand need about 0.5 MB"
+        default=500_000, ge=1000, description="of more than this, the oldest are removed; a thousand need about 0.4 MB"
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from docs import generate
 from overkeep.config import EventsConfig
@@ -237,6 +238,31 @@ def test_filters(store: Store, wanted: dict[str, Any], texts: str) -> None:
     found = store.events.after(0, Filter(**wanted))
     assert "".join(event.text for event in found) == texts
     assert [event.text for event in store.events.before(None, Filter(**wanted))] == list(texts)[::-1]
+
+
+def test_what_went_wrong_is_found_without_reading_the_rest(store: Store) -> None:
+    """On SQLite, whose planner uses the index for the very words of its condition alone."""
+    plans = []
+
+    def note_plan(connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if statement.startswith("SELECT event"):
+            asked = f"EXPLAIN QUERY PLAN {statement}"
+            plans.append(str(connection.connection.cursor().execute(asked, parameters).fetchall()))
+
+    sa.event.listen(store._engine, "before_cursor_execute", note_plan)
+    store.events.before(None, Filter(level=Level.WARNING, since="2026"))
+    store.events.before(None, Filter(vm="web"))
+    assert ["ix_event_bad" in plans[0], "ix_event_vm_name" in plans[1]] == [True, True], plans
+
+
+def test_two_controllers_tell_of_a_lost_mover_once(world: World) -> None:
+    watches = [MoverWatch(world.controller) for _ in range(2)]
+    for reachable in (False, True):
+        world.mover.reachable = reachable
+        for _ in range(3):
+            for watch in watches:
+                watch.look()
+    assert kinds(world.store.events.after(0, Filter(host="host1"))) == ["mover.lost", "mover.back"]
 
 
 def test_old_events_are_forgotten_and_their_numbers_are_not_given_again(store: Store) -> None:

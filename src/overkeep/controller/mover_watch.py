@@ -24,6 +24,7 @@ class MoverWatch:
         self._events = controller.ports.store.events
         self._every = every
         self._silent: dict[str, int] = {}
+        self._lost: dict[str, bool] = {}  # as the events said when they were last asked: many of them take long
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mover-watch", daemon=True)
 
@@ -44,13 +45,22 @@ class MoverWatch:
 
     def _look_at(self, mover: MoverHealth) -> None:
         self._silent[mover.host] = 0 if mover.ok else self._silent.get(mover.host, 0) + 1
-        lost = self._is_lost(mover.host)
+        if mover.host not in self._lost:
+            self._lost[mover.host] = self._is_lost(mover.host)
+        turned = mover.ok if self._lost[mover.host] else self._silent[mover.host] >= _SURE
+        if not turned:
+            return
+        if self._is_lost(mover.host) is mover.ok:  # else another controller has told it
+            self._tell(mover)
+        self._lost[mover.host] = not mover.ok
+
+    def _tell(self, mover: MoverHealth) -> None:
         about = About(host=mover.host)
-        if lost and mover.ok:
+        if mover.ok:
             text = f"The mover of host {mover.host} answers again"
             fields = {"version": mover.version}
             self._events.add(Draft(kind=Kind.MOVER_BACK, text=text, about=about, fields=fields))
-        elif not lost and self._silent[mover.host] >= _SURE:
+        else:
             text = f"The mover of host {mover.host} does not answer: {mover.error}"
             self._events.add(Draft(kind=Kind.MOVER_LOST, text=text, about=about))
 

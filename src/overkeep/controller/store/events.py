@@ -149,7 +149,7 @@ def _completed(connection: sa.Connection, draft: Draft) -> Draft:
     return replace(draft, about=about, caller=draft.caller or (job.caller if job else ""))
 
 
-def _conditions(wanted: Filter) -> Iterable[sa.ColumnElement[bool]]:
+def _conditions(wanted: Filter) -> Iterable[sa.ColumnElement[bool] | sa.TextClause]:
     columns = t.event.c
     for column, value in (
         (columns.job_id, wanted.job_id),
@@ -164,6 +164,7 @@ def _conditions(wanted: Filter) -> Iterable[sa.ColumnElement[bool]]:
     if wanted.kind:
         yield (columns.kind == wanted.kind) | columns.kind.startswith(f"{wanted.kind}.", autoescape=True)
     if wanted.level is not Level.INFO:
+        yield t.EVENT_BAD  # for the index
         yield columns.level.in_(wanted.level.and_worse)
     if wanted.vm:
         yield (columns.vm_id == wanted.vm) | (columns.vm_name == wanted.vm)

@@ -131,7 +131,7 @@ event = sa.Table(
     sa.Column("job_id", sa.Text, nullable=False, index=True),
     sa.Column("workload_id", sa.Text, nullable=False, index=True),
     sa.Column("vm_id", sa.Text, nullable=False, index=True),
-    sa.Column("vm_name", sa.Text, nullable=False),
+    sa.Column("vm_name", sa.Text, nullable=False, index=True),
     sa.Column("point_id", sa.Text, nullable=False),
     sa.Column("target", sa.Text, nullable=False),
     sa.Column("host", sa.Text, nullable=False),
@@ -140,6 +140,9 @@ event = sa.Table(
     sa.Column("key", sa.Text, unique=True),
     sqlite_autoincrement=True,  # the number of an event that was forgotten is never given again
 )
+# What went wrong is asked for most, and is little; the condition must stand word for word in the query.
+EVENT_BAD = sa.text("level <> 'info'")
+sa.Index("ix_event_bad", event.c.seq, sqlite_where=EVENT_BAD, postgresql_where=EVENT_BAD)
 # How far the events were sent to each place outside; `mark` makes the numbers that they get there our own.
 relay = sa.Table(
     "relay",
@@ -273,6 +276,12 @@ def _add_admission(connection: sa.Connection) -> None:
         connection.exec_driver_sql(statement)
 
 
+def _index_events(connection: sa.Connection) -> None:
+    """Step 5: of many events those that went wrong, and those of a VM by name, are found at once."""
+    connection.exec_driver_sql("CREATE INDEX ix_event_bad ON event (seq) WHERE level <> 'info'")
+    connection.exec_driver_sql("CREATE INDEX ix_event_vm_name ON event (vm_name)")
+
+
 # Step n turns a data base of version n into one of version n + 1. A step is never changed once it was released, and the
 # tables above are what all steps together lead to; a new data base gets them at once.
 UPGRADES: tuple[Callable[[sa.Connection], None], ...] = (
@@ -280,6 +289,7 @@ UPGRADES: tuple[Callable[[sa.Connection], None], ...] = (
     _fold_events,
     _add_answers,
     _add_admission,
+    _index_events,
 )
 VERSION = 1 + len(UPGRADES)
 
