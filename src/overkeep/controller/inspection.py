@@ -19,7 +19,6 @@ from overkeep import __version__
 from overkeep.config import ControllerConfig, TargetConfig
 from overkeep.controller.directory import MoverDirectory
 from overkeep.controller.enrolment import Pki
-from overkeep.controller.inspecting import PATIENCE, Look, look_at_all
 from overkeep.controller.ports import Movers
 from overkeep.engine import access
 from overkeep.engine.access import OvirtAccess
@@ -30,6 +29,7 @@ from overkeep.model.findings import Finding, Verdict
 from overkeep.model.inventory import Host
 from overkeep.mover.api import Mover
 from overkeep.mover.signing import load_private_key
+from overkeep.repository.looking import PATIENCE, Look, Looks
 from overkeep.repository.mounts import Mounts
 from overkeep.repository.probe import probe
 from overkeep.units import GIB, human_size, utc_now
@@ -100,7 +100,8 @@ class Inspection:
 
     def __init__(self, around: Surroundings, *, patience: float = PATIENCE) -> None:
         self._around = around
-        self._patience = patience
+        self._looks = Looks(patience=patience)
+        self._at_hosts = Looks(patience=patience * 0.9)
 
     def run(self) -> tuple[Finding, ...]:
         """All findings: of the controller's own things, the Manager, the targets, and the mover of each host."""
@@ -121,7 +122,7 @@ class Inspection:
             ),
             Look(area="mover", subject="all hosts", act=self._movers),
         ]
-        return look_at_all(looks, patience=self._patience)
+        return self._looks.at_all(looks)
 
     def _state(self) -> Iterator[Finding]:
         """The folder of the controller's data: writable, with space, on a disk of its own, and sound."""
@@ -177,7 +178,7 @@ class Inspection:
             text = "No host of the Manager is up; activate one."
             return [Finding(area="mover", subject="all hosts", verdict=Verdict.FAILED, text=text)]
         looks = [Look(area="mover", subject=host.name, act=partial(self._mover, host)) for host in hosts]
-        return look_at_all(looks, patience=self._patience * 0.9)
+        return self._at_hosts.at_all(looks)
 
     def _mover(self, host: Host) -> Iterator[Finding]:
         mover: Mover = self._around.movers.at(host.id)

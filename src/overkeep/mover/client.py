@@ -25,6 +25,9 @@ ANSWER_TIMEOUT = 15.0  # seconds beyond what the mover was asked to wait
 PAUSES = (0.2, 0.8)  # seconds before the second and third attempt at a connection
 
 
+_LOOKS = 15.0  # seconds that a mover takes to look at itself, at most
+
+
 class _List(BaseModel):
     orders: tuple[OrderStatus, ...]
 
@@ -94,7 +97,7 @@ class MoverClient:
     def check(self) -> tuple[Finding, ...]:
         """What it finds (`Mover.check`)."""
         try:
-            return _Findings.model_validate_json(self._call("GET", "/v1/check").content).findings
+            return _Findings.model_validate_json(self._call("GET", "/v1/check", patience=_LOOKS).content).findings
         except ValidationError as error:
             raise self._nonsense() from error
 

@@ -30,11 +30,27 @@ class Look:
         return Finding(area=self.area, subject=self.subject, verdict=verdict, text=text)
 
 
-def look_at_all(looks: Sequence[Look], *, patience: float = PATIENCE) -> tuple[Finding, ...]:
-    """What all looks find, in their order; one that does not end within `patience` seconds has failed."""
-    running = [_Running(look) for look in looks]
-    deadline = time.monotonic() + patience
-    return tuple(finding for each in running for finding in each.findings(deadline, patience))
+class Looks:
+    """Looks that are run again and again. One that hangs is not begun anew: threads would become more and more."""
+
+    def __init__(self, *, patience: float = PATIENCE) -> None:
+        self._patience = patience
+        self._lock = threading.Lock()
+        self._running: dict[tuple[str, str], _Running] = {}
+
+    def at_all(self, looks: Sequence[Look]) -> tuple[Finding, ...]:
+        """What all looks find, in their order; one that does not end within `patience` seconds has failed."""
+        with self._lock:
+            running = [self._begun(look) for look in looks]
+        deadline = time.monotonic() + self._patience
+        return tuple(finding for each in running for finding in each.findings(deadline, self._patience))
+
+    def _begun(self, look: Look) -> _Running:
+        key = (look.area, look.subject)
+        before = self._running.get(key)
+        if before is None or not before.hangs:
+            self._running[key] = _Running(look)
+        return self._running[key]
 
 
 class _Running:
@@ -45,6 +61,11 @@ class _Running:
         self._found: tuple[Finding, ...] = ()
         self._thread = threading.Thread(target=self._run, name=f"look-{look.area}", daemon=True)
         self._thread.start()
+
+    @property
+    def hangs(self) -> bool:
+        """Whether it has not ended."""
+        return self._thread.is_alive()
 
     def findings(self, deadline: float, patience: float) -> tuple[Finding, ...]:
         self._thread.join(max(0.0, deadline - time.monotonic()))
