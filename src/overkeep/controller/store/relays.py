@@ -21,20 +21,31 @@ class Relay:
 
 
 class Relays:
-    """The table of places that events are sent to; a new place gets those from its first look on."""
+    """The table of places that events are sent to."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
     def get(self, name: str) -> Relay:
         """How far a place is; it begins with the first event when it is new."""
-        with self._engine.begin() as connection:
+        try:
+            return self._find(name) or self._make(name)
+        except sa.exc.IntegrityError:  # another controller made it meanwhile
+            found = self._find(name)
+            if found is None:
+                raise
+            return found
+
+    def _find(self, name: str) -> Relay | None:
+        with self._engine.connect() as connection:
             row = connection.execute(sa.select(t.relay).where(t.relay.c.name == name)).first()
-            if row is not None:
-                return Relay(name=row.name, seq=row.seq, mark=row.mark)
-            made = Relay(name=name, seq=0, mark=uuid.uuid4().hex)
+        return None if row is None else Relay(name=row.name, seq=row.seq, mark=row.mark)
+
+    def _make(self, name: str) -> Relay:
+        made = Relay(name=name, seq=0, mark=uuid.uuid4().hex)
+        with self._engine.begin() as connection:
             connection.execute(sa.insert(t.relay).values(name=made.name, seq=made.seq, mark=made.mark))
-            return made
+        return made
 
     def advance(self, name: str, seq: int) -> None:
         """Write down that a place has all events up to a number; it never goes back."""
