@@ -176,6 +176,7 @@ class Deployment:
     directory: Path
     engine_url: str = ""  # when it is not the lab's own
     export: str = ""  # when it is not the lab's first
+    more: Mapping[str, str] = field(default_factory=dict)  # further targets: their names, and the exports they are
     services: dict[str, Service] = field(default_factory=dict)
 
     @property
@@ -266,12 +267,16 @@ class Deployment:
 
     @property
     def repository(self) -> Path:
-        """The backup target where the controller has it mounted."""
+        """The first backup target where the controller has it mounted."""
         return self.directory / "mnt" / "controller"
+
+    def root(self, target: str) -> Path:
+        """A backup target where the controller has it mounted."""
+        return _place(self.repository, target)
 
     def image_path(self, point: Mapping[str, Any], image: Mapping[str, Any]) -> Path:
         """Where an image of a restore point lies, as docs/format/1.md has it."""
-        vm = self.repository / "workloads" / str(point["workload_id"]) / "vms" / str(point["vm_id"])
+        vm = self.root(point["target"]) / "workloads" / str(point["workload_id"]) / "vms" / str(point["vm_id"])
         return vm / "disks" / str(image["disk_id"]) / str(image["file"])
 
     def _start(self, name: str, command: list[str]) -> Service:
@@ -286,15 +291,8 @@ class Deployment:
         path.write_text(text)
 
     def _target_settings(self, facts: dict[str, Any], mountpoint: Path) -> str:
-        target = facts["exports"][self.export] if self.export else facts["target"]
-        return f"""
-[[target]]
-name = "nfs1"
-source = {json.dumps(target["source"])}
-mountpoint = {json.dumps(str(mountpoint))}
-options = {json.dumps(target["options"])}
-mount_command = {json.dumps(target["mount_command"])}
-"""
+        exports = {"nfs1": self.export, **self.more}
+        return "".join(_target(facts, name, exports[name], _place(mountpoint, name)) for name in exports)
 
     def _controller_settings(self, facts: dict[str, Any], pki: Path, password: Path) -> str:
         return f"""\
@@ -325,10 +323,32 @@ imageio_local_socket = {json.dumps(host["imageio_local_socket"])}
 {self._target_settings(facts, self.directory / "mnt" / host["name"])}"""
 
 
+def _place(first: Path, target: str) -> Path:
+    """Where a service has a target mounted that has the first one at `first`."""
+    return first if target == "nfs1" else first.with_name(f"{first.name}-{target}")
+
+
+def _target(facts: dict[str, Any], name: str, export: str, mountpoint: Path) -> str:
+    target = facts["exports"][export] if export else facts["target"]
+    return f"""
+[[target]]
+name = {json.dumps(name)}
+source = {json.dumps(target["source"])}
+mountpoint = {json.dumps(str(mountpoint))}
+options = {json.dumps(target["options"])}
+mount_command = {json.dumps(target["mount_command"])}
+"""
+
+
 @contextlib.contextmanager
-def deployed(lab: Lab, directory: Path, *, engine_url: str = "", export: str = "") -> Iterator[Deployment]:
-    """Install and start the product in a running lab; end its services and mounts on the way out."""
-    deployment = Deployment(lab, directory, engine_url=engine_url, export=export)
+def deployed(
+    lab: Lab, directory: Path, *, engine_url: str = "", export: str = "", more: Mapping[str, str] | None = None
+) -> Iterator[Deployment]:
+    """Install and start the product in a running lab; end its services and mounts on the way out.
+
+    `more` are targets beside `nfs1`: their names, and the exports of the lab that they are.
+    """
+    deployment = Deployment(lab, directory, engine_url=engine_url, export=export, more=more or {})
     try:
         deployment.install()
         deployment.start()

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from overkeep.errors import ConfigError
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
-DEFAULT_MOUNT_OPTIONS = "vers=3,hard,nolock,proto=tcp"
+MOUNT_OPTIONS = {"nfs3": "vers=3,hard,nolock,proto=tcp", "nfs4": "vers=4,hard,proto=tcp"}
 
 
 class _Section(BaseModel):
@@ -20,22 +20,58 @@ class _Section(BaseModel):
 
 
 class TargetConfig(_Section):
-    """A backup target: an NFS export and where this machine mounts it."""
+    """A backup target: an NFS export and where this machine mounts it, or a folder that is there already."""
 
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
         description="name of the target in orders; the same on the controller and on all hosts",
     )
-    source: str = Field(description="what mount(8) takes: server:/export")
-    mountpoint: Path = Field(description="folder of this machine to mount it at; made when it is not there")
+    kind: Literal["nfs3", "nfs4", "path"] = Field(
+        default="nfs3",
+        description="`nfs3` and `nfs4` are mounted; `path` is a folder of this machine that is taken as it is",
+    )
+    source: str = Field(default="", description="what mount(8) takes: server:/export; needed unless `kind` is `path`")
+    mountpoint: Path = Field(
+        description="folder of this machine to mount it at, made when it is not there; for `path`, the folder itself",
+    )
     options: str = Field(
-        default=DEFAULT_MOUNT_OPTIONS,
-        description="mount options; `hard`, `soft`, `proto` and `vers` are compared with those in force",
+        default="",
+        description="mount options, when they are not those of `kind`; `hard`, `soft`, `proto` and `vers` are compared "
+        "with those in force",
     )
     mount_command: tuple[str, ...] = Field(
         default=("mount", "-t", "nfs"),
         description="called with `-o OPTIONS SOURCE MOUNTPOINT` appended",
     )
+
+    @property
+    def mounted(self) -> bool:
+        """Whether it is mounted, by us or by somebody else."""
+        return self.kind != "path"
+
+    @property
+    def mount_options(self) -> str:
+        """The options it is mounted with."""
+        return self.options or MOUNT_OPTIONS[self.kind]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.mountpoint.is_absolute():
+            raise ValueError(f"target {self.name} needs a `mountpoint` that begins with /")
+        if self.mounted and not self.source:
+            raise ValueError(f"target {self.name} needs `source`")
+        if not self.mounted and (self.source or self.options):
+            raise ValueError(f"target {self.name} is a path, which has neither `source` nor `options`")
+        return self
+
+
+def _distinct(targets: tuple[TargetConfig, ...]) -> tuple[TargetConfig, ...]:
+    for what in ("name", "mountpoint"):
+        values = [getattr(target, what) for target in targets]
+        twice = [value for value in values if values.count(value) > 1]
+        if twice:
+            raise ValueError(f"two targets have the {what} {twice[0]}")
+    return targets
 
 
 class EngineConfig(_Section):
@@ -74,7 +110,9 @@ class ControllerConfig(_Section):
     pki_dir: Path = Field(default=Path("/etc/overkeep/pki"), description="what `overkeep admin init` made")
     log_level: LogLevel = Field(default="INFO", description="how much is logged")
     engine: EngineConfig = Field(description="the Manager")
-    target: tuple[TargetConfig, ...] = Field(min_length=1, description="backup targets; the first one is used")
+    target: Annotated[tuple[TargetConfig, ...], AfterValidator(_distinct)] = Field(
+        min_length=1, description="backup targets; workloads that name none are backed up to the first one"
+    )
     mover: tuple[MoverAddress, ...] = Field(
         default=(), description="movers that listen elsewhere than at the address of their host and `mover_port`"
     )
@@ -114,7 +152,9 @@ class MoverConfig(_Section):
     imageio_local_socket: str = Field(
         default="\\0/org/ovirt/imageio", description="images service of the host's ovirt-imageio, written likewise"
     )
-    target: tuple[TargetConfig, ...] = Field(min_length=1, description="backup targets that orders may name")
+    target: Annotated[tuple[TargetConfig, ...], AfterValidator(_distinct)] = Field(
+        min_length=1, description="backup targets that orders may name"
+    )
     orders_at_once: int = Field(default=4, ge=1, description="copies at the same time; 64 more orders may wait")
 
 

@@ -166,6 +166,22 @@ def test_of_several_points_of_an_id_those_count_that_she_may_see(
     assert there == problem(ann.get(f"/api/v1/points/{hers['id']}", params={"vm": "xx"}), 404, "not-found")
 
 
+def test_targets(root: TestClient, ann: TestClient, world: World) -> None:
+    [target] = ann.get("/api/v1/targets").json()
+    assert (target["name"], target["kind"], target["ok"], target["default"]) == ("nfs1", "path", True, True)
+    assert target == root.get("/api/v1/targets/nfs1").json()
+    problem(root.get("/api/v1/targets/nfs9"), 404, "not-found")
+    problem(ann.post("/api/v1/targets/nfs1/accept", json={"found": ""}), 403, "forbidden")
+    problem(root.post("/api/v1/targets/nfs1/accept", json={"found": "other"}), 409, "conflict")
+    assert root.post("/api/v1/targets/nfs1/accept", json={"found": target["found"]}).json() == target
+    make(root, "demo", "db")
+    problem(ann.put("/api/v1/workloads/demo/target", json={"target": "nfs1"}), 404, "not-found")
+    problem(root.put("/api/v1/workloads/demo/target", json={"target": "nfs9"}), 404, "not-found")
+    problem(root.post("/api/v1/workloads", json={"name": "w", "vms": ["web"], "target": "nfs9"}), 404, "not-found")
+    moved = root.put("/api/v1/workloads/demo/target", json={"target": "nfs1"}).json()
+    assert moved == {"workload": root.get("/api/v1/workloads/demo").json(), "stay": [], "away": []}
+
+
 def test_who_has_no_right_sees_nothing(root: TestClient, ann: TestClient, world: World) -> None:
     make(root, "hers", "web")
     make(root, "other", "db")

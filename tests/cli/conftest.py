@@ -47,7 +47,9 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     findings: list[Finding] = []
     monkeypatch.setenv("OVERKEEP_SESSION", str(path))
     with ExitStack() as stack:
-        world = stack.enter_context(World(tmp_path))
+        world = World(tmp_path)
+        world.add_target("nfs2")
+        stack.enter_context(world)
         world.memory.add_vm(vm("web", disk("root", bootable=True)))
         world.memory.add_vm(vm("db", disk("pg")))
         app = create_app(

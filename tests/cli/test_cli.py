@@ -36,7 +36,7 @@ def one_sentence(err: str) -> str:
 
 def test_workloads(site) -> None:
     status, out, _ = site("workload", "create", "demo", "--vm", "web", "--vm", "db")
-    assert (status, out) == (0, "Workload demo has web, db.\n")
+    assert (status, out) == (0, "Workload demo has web, db and is backed up to nfs1.\n")
     assert "demo" in site("workload", "list")[1]
     shown = json.loads(site("workload", "show", "demo", "--json")[1])
     assert [m["vm_name"] for m in shown["members"]] == ["web", "db"]

@@ -232,7 +232,7 @@ def test_only_what_failed_is_tried_again(world: World) -> None:
     world.memory.let_go("web-vm")
     last = world.finish(world.controller.retry_backup(again, caller="ann@internal"))
     assert succeeded(last), last.failure
-    assert last.request == {"full": True, "retries": again.id}
+    assert last.request == {"full": True, "retries": again.id, "target": "nfs1"}
     assert sorted(p.vm_name for p in world.repository.points()) == ["db", "web"]
     with pytest.raises(Conflict, match="Nothing is left"):
         world.controller.retry_backup(last, caller="ann@internal")

@@ -116,12 +116,14 @@ def test_a_cancel_is_told_once_with_who_asked(world: World) -> None:
 def test_restores_pins_and_removals(world: World) -> None:
     world.add(vm("web", disk("root")))
     job = world.back_up()
-    point = world.controller.point(job.result["points"]["web-vm"])
-    world.controller.remove_pin(point, caller="bob")
-    world.controller.put_pin(point, "audit", caller="ann")
-    world.controller.remove_pin(point, caller="bob")
+    points = world.controller.points
+    placed = points.find(job.result["points"]["web-vm"])
+    point = placed.point
+    points.remove_pin(placed, caller="bob")
+    points.put_pin(placed, "audit", caller="ann")
+    points.remove_pin(placed, caller="bob")
     restored = world.restore(point.id, "copy")
-    world.finish(world.controller.start_removal(point, caller="cem"))
+    world.finish(world.controller.start_removal(placed, caller="cem"))
     of_point = world.store.events.after(0, Filter(point_id=point.id))
     assert [(event.kind, event.caller) for event in of_point] == [
         ("point.made", "admin"),
@@ -132,6 +134,7 @@ def test_restores_pins_and_removals(world: World) -> None:
     ]
     assert of_point[3].fields == {"new_vm_id": restored.result["vm_id"]}
     assert of_point[4].fields == {"reason": "asked"}
+    assert {event.about.target for event in of_point} == {"nfs1"}
     assert kinds(world.store.events.after(0, Filter(kind="point")))[-1] == "point.merged"
 
 

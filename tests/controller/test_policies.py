@@ -61,7 +61,7 @@ def test_a_change_of_what_was_changed_meanwhile_is_refused(store: Store) -> None
 
 def test_a_policy_that_is_given_stays(store: Store) -> None:
     policy = store.policies.create(NIGHTLY)
-    workload = store.workloads.create("shop", [Member(vm_id="1", vm_name="web")])
+    workload = store.workloads.create("shop", [Member(vm_id="1", vm_name="web")], target="nfs1")
     store.assignments.set_policy(workload.id, policy.id, now=NOON)
     with pytest.raises(Conflict, match="workload shop"):
         store.policies.delete(policy)

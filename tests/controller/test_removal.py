@@ -17,7 +17,7 @@ from tests.controller.world import World, disk, succeeded, vm
 
 def remove(world: World, point_id: str) -> Job:
     [point] = [point for point in world.repository.points() if point.id == point_id]
-    return world.controller.start_removal(point, caller="ann@internal")
+    return world.controller.start_removal(world.placed(point), caller="ann@internal")
 
 
 def backups(world: World, count: int) -> list[str]:
@@ -61,7 +61,7 @@ def test_what_is_pinned_or_read_or_worked_on_is_refused(world: World) -> None:
     world.add(vm("web", disk("root")))
     made = backups(world, 2)
     [first, second] = world.repository.points()
-    world.controller.put_pin(first, "audit", caller="ann@internal")
+    world.controller.points.put_pin(world.placed(first), "audit", caller="ann@internal")
     with pytest.raises(PointPinned):
         remove(world, first.id)
     restoring = write_restore_job(world, second)

@@ -63,9 +63,9 @@ def test_a_name_that_is_taken_meanwhile_is_refused_before_anything_is_made(backe
     before = world.memory.disk_ids()
     point = world.repository.points()[-1]
     request = RestoreRequest(point_id=point.id, name="copy")
-    targets = world.controller.restore_targets(point, request)
+    targets = world.controller.restore_targets(world.placed(point), request)
     world.memory.add_vm(vm("copy"))
-    job = world.finish(world.controller.start_restore(point, request, targets=targets, caller="admin"))
+    job = world.finish(world.controller.start_restore(world.placed(point), request, targets=targets, caller="admin"))
     assert (job.state, job.failure.code) == (JobState.FAILED, "vm-name-taken")
     assert restored(world).id == "copy-vm"  # nobody touched it
     assert world.memory.disk_ids() == before
@@ -78,9 +78,9 @@ def test_a_restore_goes_nowhere_but_where_its_caller_may(backed_up: World) -> No
     before = world.memory.disk_ids()
     point = world.repository.points()[-1]
     request = RestoreRequest(point_id=point.id, name="copy")
-    targets = world.controller.restore_targets(point, request)
+    targets = world.controller.restore_targets(world.placed(point), request)
     world.memory.known_domains = {"data1": "domain-9"}
-    job = world.finish(world.controller.start_restore(point, request, targets=targets, caller="ann"))
+    job = world.finish(world.controller.start_restore(world.placed(point), request, targets=targets, caller="ann"))
     assert (job.state, job.failure.code) == (JobState.FAILED, "restore-targets-changed")
     assert "'data1'" in job.failure.text
     assert_nothing_made(world, before)

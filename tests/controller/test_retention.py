@@ -60,7 +60,7 @@ def test_a_pinned_point_stays_and_the_preview_says_why(world: World) -> None:
     world.add(vm("web", disk("root")))
     made = [world.back_up().vms[0].point_id for _ in range(3)]
     [first, *_] = world.repository.points()
-    world.controller.put_pin(first, "audit of 2026", caller="ann@internal")
+    world.controller.points.put_pin(world.placed(first), "audit of 2026", caller="ann@internal")
     give(world, retention=Retention(last=1))
     [planned] = world.controller.policies.marks(world.controller.workload("demo"))
     [kept] = [mark for mark in planned.marks if mark.id == made[0]]
@@ -70,7 +70,7 @@ def test_a_pinned_point_stays_and_the_preview_says_why(world: World) -> None:
     assert succeeded(job), job.failure
     assert point_ids(world) == [made[0], job.vms[0].point_id]
     assert_sound(world)
-    world.controller.remove_pin(first)
+    world.controller.points.remove_pin(world.placed(first))
     job = world.back_up()
     assert point_ids(world) == [job.vms[0].point_id]
     assert_sound(world)
@@ -81,7 +81,7 @@ def test_a_point_that_is_pinned_at_the_last_moment_stays(world: World, monkeypat
     made = [world.back_up().vms[0].point_id for _ in range(3)]
     [first, *_] = world.repository.points()
     give(world, retention=Retention(last=1))
-    world.controller.put_pin(first, "late", caller="ann@internal")
+    world.controller.points.put_pin(world.placed(first), "late", caller="ann@internal")
     monkeypatch.setattr(expiry, "holds", lambda ports, points: {})  # it was decided before
     job = world.back_up()
     assert succeeded(job), job.failure

@@ -36,14 +36,14 @@ def job(name: str) -> Job:
 
 
 def test_workloads(store: Store) -> None:
-    made = store.workloads.create("demo", [WEB, DB], description="d")
+    made = store.workloads.create("demo", [WEB, DB], target="nfs1", description="d")
     assert store.workloads.get("demo") == store.workloads.get(made.id) == made
     with pytest.raises(Conflict, match="named 'demo'"):
-        store.workloads.create("demo", [])
+        store.workloads.create("demo", [], target="nfs1")
     with pytest.raises(Conflict, match="'web' belongs to workload 'demo'"):
-        store.workloads.create("other", [WEB])
+        store.workloads.create("other", [WEB], target="nfs1")
     store.workloads.delete(made)
-    assert store.workloads.create("other", [WEB]).members == (WEB,)
+    assert store.workloads.create("other", [WEB], target="nfs1").members == (WEB,)
     with pytest.raises(NotFound):
         store.workloads.get("demo")
 

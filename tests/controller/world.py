@@ -13,6 +13,7 @@ from typing import Any
 
 from overkeep.blocks.merge.acts import merge_away
 from overkeep.blocks.merge.making import Watch
+from overkeep.config import TargetConfig
 from overkeep.controller.dispatcher import QUEUES, Dispatcher
 from overkeep.controller.durable import Durable, Stopping
 from overkeep.controller.janitor import Janitor
@@ -20,9 +21,11 @@ from overkeep.controller.ports import Patience, Ports
 from overkeep.controller.records import Job, JobKind, JobState
 from overkeep.controller.service import Controller, make_durable
 from overkeep.controller.store import Store
+from overkeep.controller.targets import PlacedPoint, Targets
 from overkeep.controller.workflows.restore_plan import decide_targets
 from overkeep.errors import NotFound
 from overkeep.model.inventory import Disk, DiskFormat, Nic, Vm, VmStatus
+from overkeep.model.points import RestorePoint
 from overkeep.model.restore import RestoreRequest
 from overkeep.mover.api import Mover
 from overkeep.mover.orders import CopyOrder, CopyResult, Image, MergeOrder, MergeResult, VerifyOrder, VerifyResult
@@ -121,15 +124,29 @@ class World:
         self.engine = Mortal(self.memory)
         (folder / "target").mkdir(parents=True)
         self.repository = Repository(folder / "target").create()
-        self.mover = MemoryMover("host1", outcome=self.write_image, bookkeeping=self.merge_images)
+        self.target_settings = (TargetConfig(name="nfs1", kind="path", mountpoint=folder / "target"),)
+        self.mover = MemoryMover(
+            "host1", targets=frozenset({"nfs1", "nfs2"}), outcome=self.write_image, bookkeeping=self.merge_images
+        )
         self.mortal_mover = Mortal(self.mover)
         self.store = Store(f"sqlite:///{folder / 'controller.sqlite'}")
         self.running = False
 
+    def root(self, target: str) -> Path:
+        """The folder of a target."""
+        return next(one.mountpoint for one in self.target_settings if one.name == target)
+
+    def add_target(self, name: str) -> Path:
+        """Add a target, a folder of its own, from the next `start` on."""
+        root = self.folder / name
+        root.mkdir()
+        self.target_settings = (*self.target_settings, TargetConfig(name=name, kind="path", mountpoint=root))
+        return root
+
     def write_image(self, order: CopyOrder) -> CopyResult:
         """What a mover leaves on the target."""
         if isinstance(order.sink, Image):
-            path = self.repository.root / order.sink.folder / order.sink.name
+            path = self.root(order.sink.target) / order.sink.folder / order.sink.name
             backing = ["-b", order.sink.backing, "-F", "qcow2"] if order.sink.backing else []
             options = ["-f", "qcow2", "-o", "compat=1.1", *backing]
             subprocess.run(["qemu-img", "create", "-q", *options, path, str(SIZE)], check=True, timeout=30)
@@ -140,7 +157,7 @@ class World:
         """What a mover does in the folder of a disk, with the same hands."""
         if isinstance(order, VerifyOrder):
             return quiet(order)
-        folder = self.repository.root / order.folder
+        folder = self.root(order.target) / order.folder
         done = merge_away(folder, order.remove, journal=MergeJournal(folder), watch=Watch())
         return MergeResult(moved=done.moved, freed=done.freed, removed=done.removed, seconds=done.seconds)
 
@@ -148,8 +165,7 @@ class World:
         self.durable = Durable(self.folder, queues=QUEUES)
         self.ports = Ports(
             engine=self.engine,
-            repository=self.repository,
-            target="nfs1",
+            targets=Targets(self.target_settings, self.store, patience=5),
             movers=OneMover({"host-1": self.mortal_mover}),
             store=self.store,
             patience=self.patience,
@@ -195,6 +211,10 @@ class World:
             self.memory.add_vm(each)
         self.controller.create_workload(workload, [each.id for each in vms])
 
+    def placed(self, point: RestorePoint, target: str = "nfs1") -> PlacedPoint:
+        """A point and where it lies."""
+        return PlacedPoint(point=point, target=self.ports.targets.get(target))
+
     def start_backup(self, *, full: bool = False, workload: str = "demo") -> Job:
         return self.controller.start_backup(self.controller.workload(workload), caller="admin", full=full)
 
@@ -221,7 +241,7 @@ class World:
         return self.finish(self.start_restore(point_id, name, **options))
 
     def start_restore(self, point_id: str, name: str, **options: Any) -> Job:
-        point = self.controller.point(point_id)
+        point = self.controller.points.find(point_id)
         request = RestoreRequest(point_id=point_id, name=name, **options)
         # asked for by the API, not by the job: no call of this is one at which the job's controller dies
         targets = decide_targets(dataclasses.replace(self.ports, engine=self.memory), point, request)

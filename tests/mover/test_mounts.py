@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from overkeep.blocks.errors import TargetReadOnly
-from overkeep.config import DEFAULT_MOUNT_OPTIONS, TargetConfig
+from overkeep.config import MOUNT_OPTIONS, TargetConfig
 from overkeep.repository import mounts
 from overkeep.repository.mounts import (
     MountFailed,
     Mounts,
+    TargetFolderMissing,
     TargetNotMounted,
     TargetOptions,
     TargetWrongSource,
@@ -39,9 +41,9 @@ def test_a_line_of_mountinfo() -> None:
 @pytest.mark.parametrize(
     ("wanted", "shown", "missing"),
     [
-        (DEFAULT_MOUNT_OPTIONS, "rw,vers=3,hard,nolock,proto=tcp", ""),
-        (DEFAULT_MOUNT_OPTIONS, "rw,vers=3,soft,nolock,proto=tcp", "hard"),
-        (DEFAULT_MOUNT_OPTIONS, "rw,vers=4.2,hard,proto=tcp", "vers=3"),
+        (MOUNT_OPTIONS["nfs3"], "rw,vers=3,hard,nolock,proto=tcp", ""),
+        (MOUNT_OPTIONS["nfs3"], "rw,vers=3,soft,nolock,proto=tcp", "hard"),
+        (MOUNT_OPTIONS["nfs3"], "rw,vers=4.2,hard,proto=tcp", "vers=3"),
         ("nfsvers=4,hard", "rw,vers=4.2,hard,proto=tcp", ""),
         ("vers=3,proto=tcp", "rw,vers=3,hard,proto=tcp6", ""),
         ("noatime,rsize=1", "rw,vers=3,hard", ""),
@@ -59,6 +61,35 @@ def test_options_of_the_kernels_client(
         return
     with pytest.raises(TargetOptions, match=missing):
         require_mounted(target)
+
+
+def test_a_path_is_taken_as_it_is_and_must_be_there(tmp_path: Path) -> None:
+    target = TargetConfig(name="t", kind="path", mountpoint=tmp_path / "t", mount_command=("false",))
+    with pytest.raises(TargetFolderMissing, match="is not there"):
+        Mounts((target,)).ensure("t")
+    (tmp_path / "t").mkdir()
+    assert Mounts((target,)).ensure("t") == tmp_path / "t"
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"source": "s:/e", "mountpoint": "mnt"}, "begins with /"),
+        ({"mountpoint": "/mnt"}, "needs `source`"),
+        ({"kind": "path", "mountpoint": "/mnt", "source": "s:/e"}, "neither `source` nor `options`"),
+        ({"kind": "nfs5", "mountpoint": "/mnt", "source": "s:/e"}, "'nfs3', 'nfs4' or 'path'"),
+    ],
+)
+def test_settings_that_contradict_one_another(settings: dict[str, str], told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        TargetConfig.model_validate({"name": "t", **settings})
+
+
+def test_kinds_of_nfs_have_their_own_options() -> None:
+    for kind, version in (("nfs3", "vers=3"), ("nfs4", "vers=4")):
+        target = TargetConfig.model_validate({"name": "t", "kind": kind, "source": "s:/e", "mountpoint": "/mnt"})
+        assert version in target.mount_options.split(",")
+        assert "hard" in target.mount_options.split(",")
 
 
 def test_a_bare_folder_is_no_target(tmp_path: Path) -> None:

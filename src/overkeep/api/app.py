@@ -16,6 +16,7 @@ from overkeep.api import (
     problems,
     scheduler,
     service,
+    targets,
     workloads,
 )
 from overkeep.api.asked import Backend
@@ -35,7 +36,7 @@ def create_app(backend: Backend | None) -> FastAPI:
     )
     app.state.backend = backend
     app.state.streams = Streams()
-    for module in (service, openapi, workloads, policies, scheduler, limits, jobs, points, events):
+    for module in (service, openapi, workloads, policies, scheduler, limits, jobs, points, targets, events):
         app.include_router(module.router)
     problems.install(app)
     app.add_middleware(Bodies)

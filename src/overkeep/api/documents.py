@@ -14,11 +14,12 @@ from overkeep.controller.records import Job, JobKind, JobState, Workload
 from overkeep.model.admission import MOST_SLOTS
 from overkeep.model.findings import Verdict
 from overkeep.model.inventory import DiskFormat
-from overkeep.model.points import Changes, Mode, Pin, RestorePoint
+from overkeep.model.points import Changes, Mode, Pin
 
 if TYPE_CHECKING:  # the command line reads these documents too, and should not wait for the whole controller
     from overkeep.controller.janitor import Leftover
     from overkeep.controller.service import MoverHealth
+    from overkeep.controller.targets import Away, PlacedPoint
     from overkeep.controller.waits import Usage
 
 Name = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f]+$")]
@@ -31,11 +32,15 @@ class Document(BaseModel):
 
 
 class WorkloadIn(Document):
-    """A workload to be made or changed; VMs by name or id."""
+    """A workload to be made or changed; VMs by name or id.
+
+    Without `target` a new one is backed up to the first target, and one that is changed keeps its own.
+    """
 
     name: Name
     description: str = Field(default="", max_length=4000)
     vms: tuple[Name, ...] = Field(min_length=1)
+    target: Name | None = None
 
 
 class MemberOut(Document):
@@ -52,8 +57,64 @@ class WorkloadOut(Document):
     name: str
     description: str
     created: dt.datetime
+    target: str
     members: tuple[MemberOut, ...]
     version: int
+
+
+class GivenTargetIn(Document):
+    """The target that a workload is to be backed up to from now on."""
+
+    target: Name
+
+
+class AwayOut(Document):
+    """A target that cannot be read now: what lies on it is missing in the answer."""
+
+    target: str
+    code: str
+    error: str
+
+
+class StayOut(Document):
+    """How many points of a workload stay on a target that it had before."""
+
+    target: str
+    points: int
+
+
+class MovedOut(Document):
+    """A workload with its new target, and what stays on those that it had before."""
+
+    workload: WorkloadOut
+    stay: tuple[StayOut, ...]
+    away: tuple[AwayOut, ...]
+
+
+class TargetOut(Document):
+    """A backup target; `repository` is the id of what belongs there, empty before its first use.
+
+    `found` is the id of the repository that is there now, empty when there is none, null when that cannot be seen.
+    `error` says why it cannot be used now; `code` is its stable name. Both are empty when it can be used. `source` and
+    `mountpoint` are those of the controller.
+    """
+
+    name: str
+    kind: str
+    default: bool
+    repository: str
+    found: str | None
+    ok: bool
+    code: str
+    error: str
+    source: str
+    mountpoint: str
+
+
+class AcceptIn(Document):
+    """What an administrator has seen behind a target: the id of a repository, or nothing for none."""
+
+    found: str
 
 
 class SnapshotIn(Document):
@@ -63,10 +124,14 @@ class SnapshotIn(Document):
 
 
 class RestoreIn(Document):
-    """A VM to be restored under a new name; `vm` says which when the point's id is that of several VMs."""
+    """A VM to be restored under a new name; `vm` says which when the point's id is that of several VMs.
+
+    `target` says from which one when the point lies on several.
+    """
 
     point: str
     vm: Name | None = None
+    target: Name | None = None
     name: Name
     cluster: Name | None = None
     storage_domain: Name | None = None
@@ -184,9 +249,10 @@ class PinOut(Document):
 
 
 class PointOut(Document):
-    """One VM at one time; `pin` when it must stay whatever a retention says."""
+    """One VM at one time, on a target; `pin` when it must stay whatever a retention says."""
 
     id: str
+    target: str
     workload_id: str
     vm_id: str
     vm_name: str
@@ -305,10 +371,15 @@ def event_out(event: Event) -> EventOut:
     return EventOut(**vars(event.about), **{name: value for name, value in vars(event).items() if name != "about"})
 
 
-def point_out(point: RestorePoint, pin: Pin | None = None) -> PointOut:
+def point_out(placed: PlacedPoint, pin: Pin | None = None) -> PointOut:
     """The document of a restore point."""
-    out = PointOut.model_validate(point)
-    return out.model_copy(update={"pin": PinOut.model_validate(pin)}) if pin else out
+    point = vars(placed.point) | {"target": placed.target.name, "pin": pin}
+    return PointOut.model_validate(point)
+
+
+def away_out(away: Away) -> AwayOut:
+    """The document of a target that could not be read."""
+    return AwayOut(target=away.target, code=away.error.code, error=away.error.message)
 
 
 def mover_out(mover: MoverHealth) -> MoverOut:

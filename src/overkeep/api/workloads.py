@@ -3,12 +3,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 from fastapi import APIRouter, Response
 
 from overkeep.api.asked import TheCaller, TheController
-from overkeep.api.documents import JobOut, SnapshotIn, WorkloadIn, WorkloadOut, job_out, workload_out
+from overkeep.api.documents import (
+    GivenTargetIn,
+    JobOut,
+    MovedOut,
+    SnapshotIn,
+    StayOut,
+    WorkloadIn,
+    WorkloadOut,
+    away_out,
+    job_out,
+    workload_out,
+)
 from overkeep.api.paging import Listing, ThePaging, listed
 from overkeep.api.repeatable import Repeatable
 from overkeep.api.versions import TheVersion, tag
@@ -39,7 +51,9 @@ def create_workload(asked: WorkloadIn, response: Response, controller: TheContro
     members = controller.members(asked.vms, known=caller.knows)
     require_backup(members, caller, act="make a workload of")
     ids = [member.vm_id for member in members]
-    made = controller.create_workload(asked.name, ids, description=asked.description, caller=caller.name)
+    made = controller.create_workload(
+        asked.name, ids, target=asked.target, description=asked.description, caller=caller.name
+    )
     response.headers["Location"] = f"/api/v1/workloads/{made.id}"
     return _answer(response, made)
 
@@ -59,14 +73,36 @@ def change_workload(
     caller: TheCaller,
     version: TheVersion,
 ) -> WorkloadOut:
-    """Write name, description and members anew. `If-Match` names the version that is changed."""
+    """Write name, description and members anew, and the target if it is given. `If-Match` names what is changed."""
     found = find_workload(workload, controller, caller)
     members = controller.members(asked.vms, known=caller.knows)
     require_backup((*found.members, *members), caller, act="change the workload of")
     changed = replace(found, name=asked.name, description=asked.description, members=members)
+    if asked.target is not None:
+        changed = replace(changed, target=controller.ports.targets.get(asked.target).name)
     if version is not None:  # the store refuses to change it when it is another one by now
         changed = replace(changed, version=version)
     return _answer(response, controller.update_workload(changed, caller=caller.name))
+
+
+@router.put("/{workload}/target")
+def set_target(
+    workload: str, asked: GivenTargetIn, response: Response, controller: TheController, caller: TheCaller
+) -> MovedOut:
+    """Back a workload up to another target from its next job on, which makes full backups.
+
+    Its points stay where they are, can be restored from there, and count for its retention.
+    """
+    found = find_workload(workload, controller, caller)
+    require_backup(found.members, caller, act="choose the target of")
+    moved = controller.set_target(found, asked.target, caller=caller.name)
+    left = controller.points.left_on(moved)
+    counts = Counter(placed.target.name for placed in left.points)
+    return MovedOut(
+        workload=_answer(response, moved),
+        stay=tuple(StayOut(target=target, points=count) for target, count in sorted(counts.items())),
+        away=tuple(away_out(away) for away in left.away),
+    )
 
 
 @router.delete("/{workload}", status_code=204)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from overkeep.api.documents import JobOut, ProblemOut
+from overkeep.api.documents import JobOut, PointOut, ProblemOut
 from overkeep.cli import session, sse
 from overkeep.cli.exits import ControllerUnreachable, Problem
 from overkeep.cli.session import Session
@@ -57,12 +57,18 @@ class Client:
     def all(self, path: str, kind: type[_Document], /, **query: Any) -> list[_Document]:
         """GET a list, all of its pages."""
         found: list[_Document] = []
-        answer = self._call("GET", path, params=_given({"limit": _PAGE, **query}))
-        while True:
-            found += self._documents(list[kind], answer)  # type: ignore[valid-type]
-            if "next" not in answer.links:
-                return found
-            answer = self._call("GET", answer.links["next"]["url"])
+        for page in self._pages(path, **query):
+            found += self._documents(list[kind], page)  # type: ignore[valid-type]
+        return found
+
+    def points(self, **query: Any) -> tuple[list[PointOut], tuple[str, ...]]:
+        """GET restore points, all pages, and the names of targets that could not be read."""
+        found: list[PointOut] = []
+        away: dict[str, None] = {}
+        for page in self._pages("/api/v1/points", **query):
+            found += self._documents(list[PointOut], page)
+            away |= dict.fromkeys(name.strip() for name in page.headers.get("Overkeep-Away", "").split(",") if name)
+        return found, tuple(away)
 
     def post(self, path: str, kind: type[_Document], body: BaseModel | None = None, **query: Any) -> _Document:
         """POST a document and return the answer; when that is lost on the way it is asked for once more."""
@@ -108,6 +114,13 @@ class Client:
     def cancel(self, job_id: str) -> JobOut:
         """Ask a job to end."""
         return self.post(f"/api/v1/jobs/{job_id}/cancel", JobOut)
+
+    def _pages(self, path: str, **query: Any) -> Iterator[httpx.Response]:
+        answer = self._call("GET", path, params=_given({"limit": _PAGE, **query}))
+        yield answer
+        while "next" in answer.links:
+            answer = self._call("GET", answer.links["next"]["url"])
+            yield answer
 
     def _read(self, kind: type[_Document], method: str, path: str, **options: Any) -> _Document:
         return self._documents(kind, self._call(method, path, **options))

@@ -26,6 +26,7 @@ from overkeep.cli import (
     policies,
     scheduler,
     session,
+    targets,
     workloads,
 )
 from overkeep.errors import OverkeepError
@@ -41,6 +42,8 @@ app.add_typer(limits.app, name="limit")
 app.command()(points.points)
 app.command()(points.restore)
 app.add_typer(points.app, name="point")
+app.command()(targets.targets)
+app.add_typer(targets.app, name="target")
 app.add_typer(jobs.app, name="job")
 app.command()(events.events)
 app.command()(check.check)

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from overkeep.api.documents import JobOut, PinIn, PointOut, RestoreIn
-from overkeep.cli import output
+from overkeep.cli import exits, output
 from overkeep.cli.client import Client
 from overkeep.cli.follow import follow
 from overkeep.cli.output import AsJson
@@ -21,18 +22,24 @@ app = typer.Typer(no_args_is_help=True, help="One restore point.")
 def points(
     workload: Annotated[str | None, typer.Option(help="Only of this workload.")] = None,
     vm: Annotated[str | None, typer.Option(help="Only of this VM, by name or id.")] = None,
+    target: Annotated[str | None, typer.Option(help="Only on this target.")] = None,
     as_json: AsJson = False,
-) -> None:
-    """List the restore points, oldest first."""
+) -> int:
+    """List the restore points of all targets, oldest first. Fails, after the others, when a target cannot be read."""
     with Client() as client:
-        found = client.all("/api/v1/points", PointOut, workload=workload, vm=vm)
-    if as_json:
-        output.documents(found)
-        return
+        found, away = client.points(workload=workload, vm=vm, target=target)
+    output.documents(found) if as_json else _show(found)
+    for name in away:
+        output.complain(f"overkeep: Points on target {name} are not shown; `overkeep target show {name}` says why.")
+    return exits.FAILED if away else exits.OK
+
+
+def _show(found: Sequence[PointOut]) -> None:
     rows = [
         (
             point.id,
             point.vm_name,
+            point.target,
             f"{point.created:%Y-%m-%d %H:%M:%S}Z",
             point.mode,
             str(len(point.images)),
@@ -41,11 +48,12 @@ def points(
         )
         for point in found
     ]
-    output.table(("POINT", "VM", "CREATED", "MODE", "DISKS", "STORED", "PINNED"), rows)
+    output.table(("POINT", "VM", "TARGET", "CREATED", "MODE", "DISKS", "STORED", "PINNED"), rows)
 
 
 Point = Annotated[str, typer.Argument(metavar="POINT", help="Id of the restore point.")]
 OfVm = Annotated[str | None, typer.Option("--vm", help="Which VM, when the point's id is that of several.")]
+OnTarget = Annotated[str | None, typer.Option("--target", help="Which target, when the point was copied to several.")]
 
 
 @app.command()
@@ -53,19 +61,20 @@ def pin(
     point: Point,
     reason: Annotated[str, typer.Option(help="Why it must stay; shown wherever the point is.")],
     vm: OfVm = None,
+    target: OnTarget = None,
     as_json: AsJson = False,
 ) -> None:
     """Let a restore point stay, whatever its policy says, until it is unpinned."""
     with Client() as client:
-        pinned = client.put(f"/api/v1/points/{point}/pin", PointOut, PinIn(reason=reason), vm=vm)
+        pinned = client.put(f"/api/v1/points/{point}/pin", PointOut, PinIn(reason=reason), vm=vm, target=target)
     output.documents(pinned) if as_json else output.say(f"Restore point {pinned.id} of {pinned.vm_name} is pinned.")
 
 
 @app.command()
-def unpin(point: Point, vm: OfVm = None) -> None:
+def unpin(point: Point, vm: OfVm = None, target: OnTarget = None) -> None:
     """Let a restore point go as its policy says: for who pinned it and for administrators."""
     with Client() as client:
-        client.delete(f"/api/v1/points/{point}/pin", vm=vm)
+        client.delete(f"/api/v1/points/{point}/pin", vm=vm, target=target)
     output.say(f"Restore point {point} is no longer pinned.")
 
 
@@ -73,17 +82,18 @@ def unpin(point: Point, vm: OfVm = None) -> None:
 def delete(
     point: Point,
     vm: OfVm = None,
+    target: OnTarget = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")] = False,
     no_wait: NoWait = False,
     as_json: AsJson = False,
 ) -> int:
     """Delete a restore point, wherever it is in its chain; the other points stay as they are."""
     with Client() as client:
-        found = client.get(f"/api/v1/points/{point}", PointOut, vm=vm)
+        found = client.get(f"/api/v1/points/{point}", PointOut, vm=vm, target=target)
         if not yes:
             of = f"{found.vm_name} as it was at {output.instant(found.created)}"
             typer.confirm(f"Delete restore point {found.id} of {of} for good?", abort=True, err=True)
-        job = client.begin_delete(f"/api/v1/points/{point}", vm=vm)
+        job = client.begin_delete(f"/api/v1/points/{point}", vm=vm, target=found.target)
         if no_wait:
             output.documents(job) if as_json else output.say(job.id)
             return 0
@@ -94,6 +104,7 @@ def restore(  # noqa: PLR0913 - the options of a command
     point: Point,
     name: Annotated[str, typer.Option(help="Name of the new VM.")],
     vm: OfVm = None,
+    target: OnTarget = None,
     cluster: Annotated[str | None, typer.Option(help="Cluster of the new VM; else that of the old one.")] = None,
     storage_domain: Annotated[str | None, typer.Option(help="Storage domain of all disks; else the old ones.")] = None,
     disk: Annotated[list[str] | None, typer.Option(help="Only this disk, by name or id; several times.")] = None,
@@ -106,6 +117,7 @@ def restore(  # noqa: PLR0913 - the options of a command
     asked = RestoreIn(
         point=point,
         vm=vm,
+        target=target,
         name=name,
         cluster=cluster,
         storage_domain=storage_domain,

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import typer
 
-from overkeep.api.documents import JobOut, SnapshotIn, WorkloadIn, WorkloadOut
+from overkeep.api.documents import GivenTargetIn, JobOut, MovedOut, SnapshotIn, WorkloadIn, WorkloadOut
 from overkeep.api.policy_documents import GivenPolicyIn, PlannedOut
 from overkeep.cli import output
 from overkeep.cli.client import Client
@@ -27,16 +27,17 @@ def create(
     name: Annotated[str, typer.Argument(help="Name of the workload.")],
     vm: Annotated[list[str], typer.Option(help="Name or id of a VM; may be given several times.")],
     description: Annotated[str, typer.Option(help="For people.")] = "",
+    target: Annotated[str | None, typer.Option(help="Target to back up to; else the first one.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a workload."""
-    asked = WorkloadIn(name=name, description=description, vms=tuple(vm))
+    asked = WorkloadIn(name=name, description=description, vms=tuple(vm), target=target)
     with Client() as client:
         made = client.post("/api/v1/workloads", WorkloadOut, asked)
     if as_json:
         output.documents(made)
     else:
-        output.say(f"Workload {made.name} has {_members(made)}.")
+        output.say(f"Workload {made.name} has {_members(made)} and is backed up to {made.target}.")
 
 
 @app.command("list")
@@ -47,7 +48,7 @@ def list_(as_json: AsJson = False) -> None:
     if as_json:
         output.documents(found)
     else:
-        output.table(("NAME", "VMS", "ID"), [(w.name, _members(w), w.id) for w in found])
+        output.table(("NAME", "VMS", "TARGET", "ID"), [(w.name, _members(w), w.target, w.id) for w in found])
 
 
 @app.command()
@@ -62,6 +63,7 @@ def show(workload: Name, as_json: AsJson = False) -> None:
     output.say(f"{found.name} ({found.id})")
     if found.description:
         output.say(found.description)
+    output.say(f"It is backed up to {found.target}.")
     output.say(output.planned(planned))
     output.table(("VM", "ID"), [(member.vm_name, member.vm_id) for member in found.members])
 
@@ -72,6 +74,28 @@ def delete(workload: Name) -> None:
     with Client() as client:
         client.delete(_path(workload))
     output.say(f"Workload {workload} is forgotten; its restore points stay on the target.")
+
+
+@app.command("set-target")
+def set_target(
+    workload: Name,
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="Name of the target.")],
+    as_json: AsJson = False,
+) -> None:
+    """Back a workload up to another target from its next backup on; its points stay where they are."""
+    with Client() as client:
+        moved = client.put(f"{_path(workload)}/target", MovedOut, GivenTargetIn(target=target))
+    if as_json:
+        output.documents(moved)
+        return
+    output.say(
+        f"Workload {moved.workload.name} is backed up to {moved.workload.target}; its next backup is a full one."
+    )
+    for stay in moved.stay:
+        told = "They can be restored from there, and its policy removes them as it would have."
+        output.say(f"{stay.points} restore points stay on {stay.target}. {told}")
+    for away in moved.away:
+        output.complain(f"overkeep: Target {away.target}, which it had, cannot be read: {away.error}")
 
 
 @app.command("set-policy")

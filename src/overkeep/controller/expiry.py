@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 from overkeep.controller.events import Kind
 from overkeep.controller.exposure import Exposure
@@ -13,8 +14,9 @@ from overkeep.controller.ports import Ports
 from overkeep.controller.records import HeldKind, Job, JobKind
 from overkeep.controller.release import watch_release
 from overkeep.controller.steps import PASSING, State, cancelled, failed, outcome
+from overkeep.controller.target import Target
+from overkeep.controller.targets import PlacedPoint
 from overkeep.errors import OverkeepError
-from overkeep.model.points import RestorePoint
 from overkeep.model.retention import Candidate, Mark, Retention, decide
 from overkeep.mover.api import Mover
 from overkeep.mover.errors import MoverUnreachable
@@ -43,50 +45,68 @@ class MergeFailed(OverkeepError):
     status = 502
 
 
-def marks(
-    ports: Ports, points: tuple[RestorePoint, ...], retention: Retention, *, now: dt.datetime
-) -> tuple[Mark, ...]:
-    """What a retention decides about the points of one VM, with what holds some of them."""
-    candidates = (Candidate(id=point.id, created=point.created) for point in points)
-    return decide(candidates, retention, now=now, held=holds(ports, points))
+def marks(ports: Ports, placed: Sequence[PlacedPoint], retention: Retention, *, now: dt.datetime) -> tuple[Mark, ...]:
+    """What a retention decides about the points of one VM, wherever they lie, with what holds some of them.
+
+    A point that lies on several targets, because a tree was copied, counts once.
+    """
+    candidates = {one.point.id: Candidate(id=one.point.id, created=one.point.created) for one in placed}
+    return decide(candidates.values(), retention, now=now, held=holds(ports, placed))
 
 
-def holds(ports: Ports, points: tuple[RestorePoint, ...]) -> Mapping[str, str]:
+def holds(ports: Ports, placed: Sequence[PlacedPoint]) -> Mapping[str, str]:
     """Why points must stay whatever a retention says, by point."""
-    vms = {(point.workload_id, point.vm_id) for point in points}
+    vms = {(one.point.workload_id, one.point.vm_id) for one in placed}
     restored = {
         job.request["point_id"]: f"job {job.id} restores it"
         for job in _restores(ports)
         if (job.request["workload_id"], job.request["vm_id"]) in vms
     }
-    pins = {point.id: ports.repository.pin(point) for point in points}
-    return restored | {point_id: f"pinned: {pin.reason}" for point_id, pin in pins.items() if pin}
+    pins = {one.point.id: pin for one in placed if (pin := one.target.repository.pin(one.point))}
+    return restored | {point_id: f"pinned: {pin.reason}" for point_id, pin in pins.items()}
 
 
-def expire(ports: Ports, workload_id: str, vm_id: str, *, retention: Retention, now: dt.datetime) -> tuple[Mark, ...]:
-    """End the points that a retention does not keep, oldest first; their images stay. May be repeated.
+def expire(
+    ports: Ports, workload_id: str, vm_id: str, *, retention: Retention, now: dt.datetime
+) -> tuple[PlacedPoint, ...]:
+    """End the points that a retention does not keep, oldest first, and return them; their images stay.
 
-    Nothing is removed when it is not known for sure what is there. Raises `RetentionWaits`, and the errors of the
-    target.
+    May be repeated.
+
+    The points on all targets that the workload had count together. Nothing is removed when it is not known for sure
+    what is there. Raises `RetentionWaits`, and the errors of the targets.
     """
     if retention.keeps_all:
         return ()
-    damaged = ports.repository.damaged(workload_id, vm_id)
-    points = ports.repository.points(workload_id, vm_id)
-    gone = [mark for mark in marks(ports, points, retention, now=now) if not mark.kept]
+    placed = _points_of(ports, workload_id, vm_id)
+    gone = {mark.id for mark in marks(ports, placed, retention, now=now) if not mark.kept}
     if not gone:
         return ()
-    name = points[-1].vm_name
-    if damaged:
-        raise RetentionWaits(vm=name, reason=f"the manifest of point {damaged[0].point_id} cannot be read")
-    require_unread(ports, workload_id, vm_id, vm_name=name)
-    return tuple(mark for mark in reversed(gone) if _ended(ports, workload_id, vm_id, mark))[::-1]
+    require_unread(ports, workload_id, vm_id, vm_name=placed[-1].point.vm_name)
+    return tuple(one for one in placed if one.point.id in gone and _ended(one))
 
 
-def _ended(ports: Ports, workload_id: str, vm_id: str, mark: Mark) -> bool:
+def _points_of(ports: Ports, workload_id: str, vm_id: str) -> list[PlacedPoint]:
+    """All points of a VM; raise when a target cannot be read or a manifest is damaged."""
+    found = []
+    for target in ports.targets.had_by(workload_id):
+        points, damaged = ports.targets.ask(
+            target, lambda one: (one.repository.points(workload_id, vm_id), one.repository.damaged(workload_id, vm_id))
+        )
+        found += [PlacedPoint(point=point, target=target) for point in points]
+        if damaged:
+            name = points[-1].vm_name if points else vm_id
+            raise RetentionWaits(vm=name, reason=f"the manifest of point {damaged[0].point_id} cannot be read")
+    return sorted(found, key=lambda one: (one.point.created, one.point.id))
+
+
+def _ended(placed: PlacedPoint) -> bool:
+    """End a point; False when it was pinned since that was decided."""
+    point = placed.point
+    placed.target.ready()
     try:
-        ports.repository.remove_point(workload_id, vm_id, point_id=mark.id)
-    except PointPinned:  # since it was decided
+        placed.target.repository.remove_point(point.workload_id, point.vm_id, point_id=point.id)
+    except PointPinned:
         return False
     return True
 
@@ -118,24 +138,42 @@ def without_failing(
         exposure.tell(kind, f"{otherwise}: {why}", code=result["code"])
 
 
-def merge_away(exposure: Exposure, workload_id: str, *, host_id: Callable[[], str]) -> None:
-    """Merge the images of ended points of a VM away; where that fails it is told, and the next backup does it."""
+def merge_away(
+    exposure: Exposure,
+    workload_id: str,
+    *,
+    targets: Callable[[], Sequence[Target]],
+    host_id: Callable[[], str],
+) -> None:
+    """Merge the images of ended points of a VM away, on each of `targets`.
 
-    def act() -> None:
-        for done in Merging(exposure, workload_id, host_id=host_id()).run():
+    Where that fails it is told, and the next backup does it; what fails on one target does not keep it from the others.
+    """
+
+    def on(target: Target) -> None:
+        for done in Merging(exposure, workload_id, target=target, host_id=host_id()).run():
             text = f"{len(done.removed)} images of removed restore points were merged away"
             exposure.tell(Kind.POINT_MERGED, text, moved=done.moved, freed=done.freed)
 
-    without_failing(exposure, act, otherwise="Images of removed restore points stay until the next backup")
+    def act() -> None:
+        for target in targets():
+            without_failing(exposure, partial(on, target), otherwise=otherwise)
+
+    otherwise = "Images of removed restore points stay until the next backup"
+    without_failing(exposure, act, otherwise=otherwise)
 
 
 class Merging:
-    """Has a mover merge away what removed points of a VM left. May be repeated: what is merged is not merged again."""
+    """Has a mover merge away what removed points of a VM left on a target.
 
-    def __init__(self, exposure: Exposure, workload_id: str, *, host_id: str) -> None:
+    May be repeated: what is merged is not merged again.
+    """
+
+    def __init__(self, exposure: Exposure, workload_id: str, *, target: Target, host_id: str) -> None:
         self._exposure = exposure
         self._ports = exposure.ports
         self._workload_id = workload_id
+        self._target = target
         self._host_id = host_id  # where it is done best; empty when the VM runs nowhere
 
     def run(self) -> tuple[MergeResult, ...]:
@@ -152,10 +190,13 @@ class Merging:
             raise
 
     def _merge_all(self) -> tuple[MergeResult, ...]:
-        found = self._ports.repository.unnamed_images(self._workload_id, self._exposure.vm_id)
+        vm_id = self._exposure.vm_id
+        found = self._ports.targets.ask(
+            self._target, lambda one: one.repository.unnamed_images(self._workload_id, vm_id)
+        )
         if not found:
             return ()
-        require_unread(self._ports, self._workload_id, self._exposure.vm_id, vm_name=self._exposure.vm_id)
+        require_unread(self._ports, self._workload_id, vm_id, vm_name=vm_id)
         host_id, mover = self._mover()
         return tuple(self._merge(disk_id, images, host_id, mover) for disk_id, images in found.items())
 
@@ -181,8 +222,8 @@ class Merging:
         item = exposure.note(HeldKind.ORDER, order_id, disk_id=disk_id, host_id=host_id)
         order = MergeOrder(
             host=mover.host,
-            target=self._ports.target,
-            repository=self._ports.repository.id,
+            target=self._target.name,
+            repository=self._target.repository.id,
             folder=str(layout.disk(self._workload_id, exposure.vm_id, disk_id)),
             remove=images[:MOST_IMAGES],
             lease=self._ports.patience.lease,

@@ -36,9 +36,10 @@ class Exposure:
         self.ports.store.held.add(item)
         return item
 
-    def tell(self, kind: Kind, text: str, *, point_id: str = "", key: str = "", **fields: Any) -> None:
+    def tell(
+        self, kind: Kind, text: str, *, point_id: str = "", target: str = "", key: str = "", **fields: Any
+    ) -> None:
         """Make an event about the VM in the job; one with a key once, however often a step is repeated."""
-        target = self.ports.target if point_id else ""
         about = About(job_id=self.watch.job_id, vm_id=self.vm_id, point_id=point_id, target=target)
         self.ports.store.events.add(Draft(kind=kind, text=text, about=about, key=key, fields=fields))
 

@@ -18,9 +18,11 @@ from overkeep.controller.ports import Ports
 from overkeep.controller.records import Failure, Held, HeldKind, Job, JobKind, JobState
 from overkeep.controller.release import release_backup, release_restore, watch_release
 from overkeep.controller.service import Controller
+from overkeep.controller.target import Target
 from overkeep.controller.workflows import backup
 from overkeep.engine.api import BackupSession
 from overkeep.errors import NotFound, OverkeepError
+from overkeep.repository.repository import Draft as PointDraft
 from overkeep.units import utc_now
 
 EVERY = 300.0  # seconds between two rounds
@@ -126,14 +128,11 @@ class Janitor:
 
     def sweep_drafts(self) -> None:
         """Abandon drafts of jobs that do not live."""
-        self._ports.ready_target()
-        for draft in self._ports.repository.drafts():
-            if self._lives(draft.job_id) or utc_now() - draft.created < GRACE:
-                continue
-            draft.abandon()
-            text = f"The unfinished restore point {draft.point_id} was removed from the target"
-            about = About(job_id=draft.job_id, point_id=draft.point_id, target=self._ports.target)
-            self._tell(Kind.DRAFT_REMOVED, text, about)
+        for target in self._ports.targets:
+            try:
+                self._sweep(target)
+            except OverkeepError as error:
+                _log.warning("janitor: %s", error)
 
     def forget(self) -> None:
         """Drop the engine's records of old workflows, old events, and answers that are no longer repeated."""
@@ -141,6 +140,19 @@ class Janitor:
         self._ports.store.answers.forget()
         before = utc_now() - dt.timedelta(days=self._kept.days)
         self._ports.store.events.forget(before=before, keep=self._kept.most)
+
+    def _sweep(self, target: Target) -> None:
+        def drafts() -> tuple[PointDraft, ...]:
+            target.ready()
+            return target.repository.drafts()
+
+        for draft in self._ports.targets.in_time(target, drafts):
+            if self._lives(draft.job_id) or utc_now() - draft.created < GRACE:
+                continue
+            draft.abandon()
+            text = f"The unfinished restore point {draft.point_id} was removed from target {target.name}"
+            about = About(job_id=draft.job_id, point_id=draft.point_id, target=target.name)
+            self._tell(Kind.DRAFT_REMOVED, text, about)
 
     def _close(self, job_id: str, vm_id: str) -> None:
         exposure = watch_release(self._ports, job_id, vm_id)
@@ -161,7 +173,8 @@ class Janitor:
         job = self._job(job_id)
         if job is not None:
             return any(vm.vm_id == vm_id and vm.point_id for vm in job.vms)
-        return any(point.job_id == job_id for point in self._ports.repository.points(vm_id=vm_id))
+        found = self._ports.targets.survey(lambda target: target.repository.points(vm_id=vm_id))
+        return any(point.job_id == job_id for _, points in found.require_all() for point in points)
 
     def _late_backups(self) -> list[Held]:
         """Backups of ours that are open although their job is over, and that are not written down as open.
@@ -193,12 +206,10 @@ class Janitor:
     def _vms(self) -> set[str]:
         """The VMs that we back up or did: those of the data base, and those that the target tells of."""
         found = {member.vm_id for workload in self._ports.store.workloads.all() for member in workload.members}
-        try:
-            self._ports.readable_target()
-            return found | {member.id for kept in self._ports.repository.workloads() for member in kept.members}
-        except OverkeepError as error:
-            _log.warning("janitor: only VMs of the data base are looked at: %s", error)
-            return found
+        kept = self._ports.targets.survey(lambda target: target.repository.workloads())
+        for away in kept.away:
+            _log.warning("janitor: VMs that only target %s tells of are not looked at: %s", away.target, away.error)
+        return found | {member.id for _, workloads in kept.answers for one in workloads for member in one.members}
 
     def _marked_job(self, session: BackupSession) -> str | None:
         try:

@@ -71,7 +71,7 @@ class LimitDesk:
 
     def _names(self, kind: ResourceKind) -> Iterable[str]:
         if kind is ResourceKind.TARGET:
-            return (self._ports.target,)
+            return [target.name for target in self._ports.targets]
         if kind is ResourceKind.HOST:
             return [host.name for host in self._ports.engine.hosts()]
         return self._ports.engine.storage_domains()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from overkeep.controller.expiry import marks
 from overkeep.controller.ports import Ports
 from overkeep.controller.records import Assignment, StoredPolicy, Workload
+from overkeep.controller.targets import PlacedPoint
 from overkeep.errors import Conflict
 from overkeep.model.policy import Policy
 from overkeep.model.retention import Foresight, Mark, Retention, foresee
@@ -141,14 +142,17 @@ class PolicyDesk:
         """What a retention, or that of the workload's policy, would keep and remove now, by VM."""
         if retention is None:
             retention = self._store.policies.get(self._assignment(workload).policy_id).policy.retention
-        self._ports.readable_target()
-        points = self._ports.repository.points(workload_id=workload.id)
-        names = {point.vm_id: point.vm_name for point in points}
+        found = self._ports.targets.survey(lambda target: target.repository.points(workload_id=workload.id))
+        placed = [PlacedPoint(point=point, target=target) for target, points in found.require_all() for point in points]
+        placed.sort(key=lambda one: one.point.created)
+        names = {one.point.vm_id: one.point.vm_name for one in placed}
         return tuple(
             VmMarks(
                 vm_id=vm_id,
                 vm_name=name,
-                marks=marks(self._ports, tuple(p for p in points if p.vm_id == vm_id), retention, now=self._clock()),
+                marks=marks(
+                    self._ports, [one for one in placed if one.point.vm_id == vm_id], retention, now=self._clock()
+                ),
             )
             for vm_id, name in sorted(names.items(), key=lambda item: item[1])
         )

@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the workflows work with: the Manager, the movers, the repository, the data base, and their patience."""
+"""What the workflows work with: the Manager, the movers, the targets, the data base, and their patience."""
 
 from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from overkeep.controller.store import Store
+from overkeep.controller.targets import Targets
 from overkeep.engine.api import Engine
 from overkeep.mover.api import Mover
-from overkeep.repository.repository import Repository
 
 _NAMESPACE = uuid.UUID("0c6ff6a4-6e0f-5f6b-9a0e-3f1d5a4be0c9")  # of the ids of backups; must never change
 _MARK, _OF = "overkeep job ", " of repository "  # of the marks in the Manager, which a later version must know as well
@@ -44,27 +43,25 @@ class Ports:
     """The outside world of a job."""
 
     engine: Engine
-    repository: Repository
-    target: str
+    targets: Targets
     movers: Movers
     store: Store
     patience: Patience = field(default_factory=Patience)
     stopping: threading.Event = field(default_factory=threading.Event)
-    readable_target: Callable[[], object] = lambda: None  # mounts the target and proves that it is the right one
-    ready_target: Callable[[], object] = lambda: None  # and that it can be written
 
     def mark(self, job_id: str) -> str:
         """The description of everything a job makes in the Manager, by which the janitor knows it.
 
-        The repository tells installations apart that share a Manager, and outlives the data base.
+        The home repository tells installations apart that share a Manager, and outlives the data base.
         """
-        return f"{_MARK}{job_id}{_OF}{self.repository.id}"
+        return f"{_MARK}{job_id}{_OF}{self.targets.home}"
 
     def marked_job(self, description: str) -> str | None:
         """The job of this installation whose mark this is, or None."""
         job_id, of, repository = description.removeprefix(_MARK).partition(_OF)
-        ours = description.startswith(_MARK) and of and repository == self.repository.id
-        return job_id if ours else None
+        if not description.startswith(_MARK) or not of:
+            return None
+        return job_id if repository == self.targets.home else None
 
 
 def backup_id(job_id: str, vm_id: str, attempt: int) -> str:

@@ -72,12 +72,13 @@ class Member:
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """VMs that are backed up together."""
+    """VMs that are backed up together, to a target."""
 
     id: str
     name: str
     description: str
     created: str
+    target: str
     members: tuple[Member, ...] = ()
     version: int = 1
 

@@ -140,7 +140,7 @@ class Scheduler:
             workload_id=workload.id,
             subject=workload.name,
             caller=CALLER,
-            request={"full": False, "planned": planned, "tries": tries},
+            request={"full": False, "planned": planned, "tries": tries, "target": workload.target},
             created=self._clock().isoformat(timespec="milliseconds"),
         )
 

@@ -9,21 +9,23 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from overkeep.controller.durable import Durable
-from overkeep.controller.events import About, Draft, Event, Kind
+from overkeep.controller.events import Event
 from overkeep.controller.expiry import require_unread
 from overkeep.controller.limits import LimitDesk
 from overkeep.controller.needs import removal_needs, restore_needs
+from overkeep.controller.points import PointDesk
 from overkeep.controller.policies import PolicyDesk
 from overkeep.controller.ports import Ports
 from overkeep.controller.records import InLine, Job, JobKind, JobState, Member, Workload
+from overkeep.controller.target_desk import TargetDesk
+from overkeep.controller.targets import PlacedPoint
 from overkeep.controller.waits import Waits, waits
 from overkeep.controller.workflows import backup, backup_vm, removal, restore
 from overkeep.controller.workflows.restore_plan import decide_targets
 from overkeep.engine.errors import AmbiguousName, NoSuchVm
-from overkeep.errors import BadRequest, Conflict, NotFound, OverkeepError
+from overkeep.errors import BadRequest, Conflict, OverkeepError
 from overkeep.model.admission import Priority
 from overkeep.model.inventory import Vm
-from overkeep.model.points import Pin, RestorePoint
 from overkeep.model.restore import RestoreRequest, Targets
 from overkeep.units import utc_now
 
@@ -37,13 +39,6 @@ class MoverHealth:
     ok: bool
     version: str
     error: str
-
-
-class AmbiguousPoint(Conflict):
-    """Points of several VMs have the id: those that one run of a workload made."""
-
-    code = "ambiguous-point"
-    template = "{count} VMs have a restore point {point}; say which VM you mean with --vm: {vms}."
 
 
 def make_durable(ports: Ports, durable: Durable) -> None:
@@ -63,12 +58,20 @@ class Controller:
         self._store = ports.store
         self.policies = PolicyDesk(ports)
         self.limits = LimitDesk(ports)
+        self.points = PointDesk(ports)
+        self.targets = TargetDesk(ports)
 
     # workloads
 
-    def create_workload(self, name: str, vms: Sequence[str], *, description: str = "", caller: str = "") -> Workload:
-        """Make a workload of VMs given by name or id."""
-        return self._store.workloads.create(name, self.members(vms), description=description, caller=caller)
+    def create_workload(
+        self, name: str, vms: Sequence[str], *, target: str | None = None, description: str = "", caller: str = ""
+    ) -> Workload:
+        """Make a workload of VMs given by name or id, which is backed up to a target or to the first one."""
+        targets = self.ports.targets
+        chosen = targets.default if target is None else targets.get(target)
+        return self._store.workloads.create(
+            name, self.members(vms), target=chosen.name, description=description, caller=caller
+        )
 
     def members(self, vms: Sequence[str], *, known: Callable[[str], bool] = lambda _vm_id: True) -> tuple[Member, ...]:
         """Look VMs up in the Manager, by name or id. Those that are not `known` to who asks do not exist for him."""
@@ -81,6 +84,11 @@ class Controller:
         """Write a workload that exists."""
         self._store.workloads.update(workload, caller=caller)
         return self._store.workloads.get(workload.id)
+
+    def set_target(self, workload: Workload, target: str, *, caller: str = "") -> Workload:
+        """Let a workload be backed up to another target from its next job on; its points stay where they are."""
+        moved = replace(workload, target=self.ports.targets.get(target).name)
+        return self.update_workload(moved, caller=caller)
 
     def delete_workload(self, workload: Workload, *, caller: str = "") -> None:
         """Forget a workload; its restore points stay on the target. Not while a job works on it."""
@@ -100,7 +108,7 @@ class Controller:
 
     def start_backup(self, workload: Workload, *, caller: str, full: bool) -> Job:
         """Queue a backup of all VMs of a workload; raises `Conflict` naming the job that works on one of them."""
-        job = _job(JobKind.BACKUP, workload.name, caller=caller, request={"full": full})
+        job = _job(JobKind.BACKUP, workload.name, caller=caller, request={"full": full, "target": workload.target})
         job = replace(job, workload_id=workload.id)
         self._store.jobs.create(job, workload.members, exclusive=True)
         return self._store.jobs.get(job.id)
@@ -116,33 +124,35 @@ class Controller:
         if not members:
             what = f"Nothing is left of job {job.id} to be tried again: its VMs succeeded or left the workload"
             raise Conflict(what=what, todo="back the workload up anew if that is wanted")
-        request = {"full": bool(job.request.get("full")), "retries": job.id}
+        request = {"full": bool(job.request.get("full")), "retries": job.id, "target": workload.target}
         again = _job(JobKind.BACKUP, workload.name, caller=caller, request=request)
         again = replace(again, workload_id=workload.id)
         self._store.jobs.create(again, members, exclusive=True)
         return self._store.jobs.get(again.id)
 
-    def restore_targets(self, point: RestorePoint, request: RestoreRequest) -> Targets:
+    def restore_targets(self, placed: PlacedPoint, request: RestoreRequest) -> Targets:
         """Where a restore would make something; raises what speaks against the restore already now."""
-        return decide_targets(self.ports, point, request)
+        return decide_targets(self.ports, placed, request)
 
-    def start_restore(self, point: RestorePoint, request: RestoreRequest, *, targets: Targets, caller: str) -> Job:
+    def start_restore(self, placed: PlacedPoint, request: RestoreRequest, *, targets: Targets, caller: str) -> Job:
         """Queue a restore of one VM under a new name, to `targets` and nowhere else."""
-        kept = restore.request_json(request, point, targets=targets)
+        point = placed.point
+        kept = restore.request_json(request, placed, targets=targets)
         job = _job(JobKind.RESTORE, request.name, caller=caller, request=kept)
         job = replace(job, workload_id=point.workload_id)
-        line = InLine(needs=restore_needs(self.ports.target, targets), priority=Priority.RESTORE)
+        line = InLine(needs=restore_needs(placed.target.name, targets), priority=Priority.RESTORE)
         member = Member(vm_id=point.vm_id, vm_name=request.name)
         self._store.jobs.create(job, (member,), exclusive=False, line=line)
         return self._store.jobs.get(job.id)
 
-    def start_removal(self, point: RestorePoint, *, caller: str) -> Job:
+    def start_removal(self, placed: PlacedPoint, *, caller: str) -> Job:
         """Queue the removal of one point; raises what speaks against it already now, and `Conflict` naming a job."""
-        self.ports.repository.require_unpinned(point)
+        point = placed.point
+        placed.target.repository.require_unpinned(point)
         require_unread(self.ports, point.workload_id, point.vm_id, vm_name=point.vm_name)
-        job = _job(JobKind.REMOVAL, point.id, caller=caller, request=removal.request_json(point))
+        job = _job(JobKind.REMOVAL, point.id, caller=caller, request=removal.request_json(placed))
         job = replace(job, workload_id=point.workload_id)
-        line = InLine(needs=removal_needs(self.ports.target), priority=Priority.ASKED)
+        line = InLine(needs=removal_needs(placed.target.name), priority=Priority.ASKED)
         member = Member(vm_id=point.vm_id, vm_name=point.vm_name)
         self._store.jobs.create(job, (member,), exclusive=True, line=line)
         return self._store.jobs.get(job.id)
@@ -170,65 +180,11 @@ class Controller:
         """Why the waiting VMs of jobs wait."""
         return waits(self._store, jobs)
 
-    # points
-
-    def points(self, *, workload_id: str | None = None, vm: str | None = None) -> tuple[RestorePoint, ...]:
-        """Restore points on the target, oldest first; `vm` is a name or an id."""
-        self.ports.readable_target()
-        found = self.ports.repository.points(workload_id=workload_id)
-        chosen = [point for point in found if vm is None or vm in (point.vm_id, point.vm_name)]
-        return tuple(sorted(chosen, key=lambda point: (point.created, point.vm_name)))
-
-    def point(
-        self, point_id: str, *, vm: str | None = None, known: Callable[[str], bool] = lambda _vm_id: True
-    ) -> RestorePoint:
-        """One restore point; `vm` says which when one run made points of several VMs.
-
-        Points of VMs that are not `known` to who asks do not exist for him.
-        """
-        found = [point for point in self.points(vm=vm) if point.id == point_id and known(point.vm_id)]
-        if not found:
-            raise NotFound(kind="restore point", name=point_id, how="overkeep points")
-        if len(found) > 1:
-            names = ", ".join(point.vm_name for point in found)
-            raise AmbiguousPoint(count=len(found), point=point_id, vms=names)
-        return found[0]
-
-    def pin(self, point: RestorePoint) -> Pin | None:
-        """Why a point must stay; None when it need not."""
-        return self.ports.repository.pin(point)
-
-    def put_pin(self, point: RestorePoint, reason: str, *, caller: str) -> Pin:
-        """Let a point stay whatever a retention says."""
-        pin = Pin(reason=reason, by=caller, pinned_at=utc_now())
-        self.ports.repository.put_pin(point, pin)
-        text = f"Restore point {point.id} of VM {point.vm_name!r} is pinned: {reason}"
-        self._tell(Kind.POINT_PINNED, text, point, caller=caller)
-        return pin
-
-    def remove_pin(self, point: RestorePoint, *, caller: str = "") -> None:
-        """Let a point go again, as its retention says."""
-        pinned = self.pin(point) is not None
-        self.ports.repository.remove_pin(point)
-        if pinned:
-            text = f"Restore point {point.id} of VM {point.vm_name!r} is no longer pinned"
-            self._tell(Kind.POINT_UNPINNED, text, point, caller=caller)
-
     # movers
 
     def movers(self) -> tuple[MoverHealth, ...]:
         """Whether the movers of all hosts answer."""
         return tuple(self._health(host.id, host.name, host.status) for host in self.ports.engine.hosts())
-
-    def _tell(self, kind: Kind, text: str, point: RestorePoint, *, caller: str) -> None:
-        about = About(
-            workload_id=point.workload_id,
-            vm_id=point.vm_id,
-            vm_name=point.vm_name,
-            point_id=point.id,
-            target=self.ports.target,
-        )
-        self._store.events.add(Draft(kind=kind, text=text, about=about, caller=caller))
 
     def _find_vm(self, name_or_id: str, known: Callable[[str], bool]) -> Vm:
         try:

@@ -1,22 +1,39 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The backup target as the controller sees it: mounted, writable, and a repository."""
+"""A backup target as the controller sees it: mounted, the right repository, and writable."""
 
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 from overkeep.config import TargetConfig
+from overkeep.controller.store.targets import TargetRows
+from overkeep.errors import OverkeepError
 from overkeep.repository.errors import RepositoryMissing
+from overkeep.repository.identity import read_identity
 from overkeep.repository.mounts import Mounts, require_writable
 from overkeep.repository.repository import Repository
 
 
-class Target:
-    """One target. One of its two methods is called before each use: an NFS server that was down may be back."""
+class TargetDiffers(OverkeepError):
+    """Behind the name of a target is another repository than it had, or none."""
 
-    def __init__(self, settings: TargetConfig) -> None:
+    code = "target-differs"
+    template = (
+        "Target {target!r} at {path} holds {found} and held the repository {known} before: nothing is read or written "
+        "there; mount the right export, or say `overkeep target accept {target}` if the change is meant."
+    )
+    status = 409
+
+
+class Target:
+    """One target. `readable` or `ready` is called before each use: an NFS server that was down may be back."""
+
+    def __init__(self, settings: TargetConfig, known: TargetRows) -> None:
+        self.settings = settings
         self.name = settings.name
         self.repository = Repository(settings.mountpoint)
+        self._known = known
         self._mounts = Mounts((settings,))
         self._lock = threading.Lock()
 
@@ -25,19 +42,62 @@ class Target:
 
         Raises the errors of `ready`.
         """
-        self._mounts.ensure(self.name)
-        try:
-            with self._lock:
-                self.repository.open()
-        except RepositoryMissing:
+        root = self._mounts.ensure(self.name)
+        found = self.found_at(root)
+        if found is None and self._known.repository(self.name) is None:
             self.ready()
+            return
+        self._require_known(root, found)
+        with self._lock:
+            self.repository.open()
 
     def ready(self) -> None:
-        """Mount it if need be, and make it a repository if it is none.
+        """Mount it if need be, and make it a repository if it is none and never was one.
 
-        Raises the errors of `overkeep.repository.mounts` and `TargetReadOnly`.
+        Raises the errors of `overkeep.repository.mounts`, `TargetReadOnly` and `TargetDiffers`.
         """
         root = self._mounts.ensure(self.name)
+        found = self.found_at(root)
+        if found is not None or self._known.repository(self.name) is not None:
+            self._require_known(root, found)
         require_writable(root)
         with self._lock:
-            self.repository.create()
+            self._known.remember(self.name, self.repository.create().id)
+        self._require_known(root, self.found_at(root))  # of two controllers that begin at once, one made it
+
+    def accept(self) -> str:
+        """Take the repository that is there now for that of the target, and return its id; made where there is none.
+
+        Raises the errors of `ready` but `TargetDiffers`.
+        """
+        root = self._mounts.ensure(self.name)
+        with self._lock:
+            if self.found_at(root) is None:
+                require_writable(root)
+                self.repository.create()
+            self._known.replace(self.name, self.repository.open().id)
+            return self.repository.id
+
+    def mounted(self) -> Path:
+        """Mount it if need be and return its root, whatever repository is there; raises the errors of the mount."""
+        return self._mounts.ensure(self.name)
+
+    @property
+    def known_repository(self) -> str:
+        """The id of the repository that it has had since it was first used; empty before."""
+        return self._known.repository(self.name) or ""
+
+    @staticmethod
+    def found_at(root: Path) -> str | None:
+        """The id of the repository that is at `root` now."""
+        try:
+            return read_identity(root).id
+        except RepositoryMissing:
+            return None
+
+    def _require_known(self, root: Path, found: str | None) -> None:
+        """Raise `TargetDiffers` unless the repository is the one that is known; the first one seen is."""
+        known = self._known.remember(self.name, found) if found else self._known.repository(self.name)
+        if found != known:
+            told = f"the repository {found}" if found else "no repository"
+            raise TargetDiffers(target=self.name, path=root, found=told, known=known)

@@ -32,6 +32,7 @@ from overkeep.controller.scheduler import Scheduler
 from overkeep.controller.service import Controller, make_durable
 from overkeep.controller.store import SLOTS, Store
 from overkeep.controller.target import Target
+from overkeep.controller.targets import Targets
 from overkeep.daemons.signals import stop_signals
 from overkeep.engine.access import OvirtAccess
 from overkeep.engine.ovirt.engine import OvirtEngine
@@ -84,17 +85,13 @@ def serving(settings: ControllerConfig) -> Iterator[ApiServer]:
         access = OvirtAccess(settings.engine.url, settings.engine.ca_file)
         stack.callback(access.close)
         durable = Durable(settings.state_dir, queues=QUEUES)
-        target = Target(settings.target[0])
         ports = Ports(
             engine=engine,
-            repository=target.repository,
-            target=target.name,
+            targets=Targets(settings.target, store),
             movers=movers,
             store=store,
             patience=Patience(lease=settings.order_lease),
             stopping=durable.stopping,
-            readable_target=target.readable,
-            ready_target=target.ready,
         )
         controller = _start(ports, durable, stack)
         _tell_of_service(store, stack)
@@ -132,23 +129,24 @@ def _tell_of_service(store: Store, stack: ExitStack) -> None:
 
 
 def _start(ports: Ports, durable: Durable, stack: ExitStack) -> Controller:
-    """Start the job engine, which goes on with what it finds; the target is mounted beside it.
+    """Start the job engine, which goes on with what it finds; the targets are mounted beside it.
 
     A dead NFS server holds the mount command for minutes, and no user should wait that long for an answer.
     """
     make_durable(ports, durable)
     durable.start()
     stack.callback(durable.stop)
-    threading.Thread(target=_mount, args=(ports,), name="mount", daemon=True).start()
+    for target in ports.targets:
+        threading.Thread(target=_mount, args=(target,), name=f"mount-{target.name}", daemon=True).start()
     _log.info("controller started %s", fields(version=__version__, executor=durable.executor_id))
     return Controller(ports)
 
 
-def _mount(ports: Ports) -> None:
+def _mount(target: Target) -> None:
     try:
-        ports.ready_target()
+        target.ready()
     except OverkeepError as error:
-        _log.warning("target unavailable %s", fields(target=ports.target, code=error.code, error=repr(str(error))))
+        _log.warning("target unavailable %s", fields(target=target.name, code=error.code, error=repr(str(error))))
 
 
 def _parser() -> argparse.ArgumentParser:

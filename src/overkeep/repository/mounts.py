@@ -36,6 +36,17 @@ class TargetNotMounted(OverkeepError):
     retry = True
 
 
+class TargetFolderMissing(OverkeepError):
+    """A target that is a path is not there."""
+
+    code = "target-folder-missing"
+    template = (
+        "The folder {path} of target {target!r} is not there; make it, or mount what should be there, "
+        "or correct the target's settings."
+    )
+    retry = True
+
+
 class TargetWrongSource(OverkeepError):
     """Something else is mounted at the mount point."""
 
@@ -90,11 +101,14 @@ class Mounts:
         return frozenset(self._targets)
 
     def ensure(self, name: str) -> Path:
-        """Mount the target `name` unless it is mounted, check it, and return its root.
+        """Mount the target `name` unless it is mounted, check it, and return its root; a path must be there.
 
-        Raises `MountFailed`, `TargetNotMounted`, `TargetWrongSource`, `TargetOptions`; KeyError for an unknown name.
+        Raises `MountFailed`, `TargetNotMounted`, `TargetWrongSource`, `TargetOptions`, `TargetFolderMissing`;
+        KeyError for an unknown name.
         """
         target = self._targets[name]
+        if not target.mounted:
+            return _require_folder(target)
         with self._locks[name]:
             if find_mount(target.mountpoint) is None:
                 mount(target)
@@ -103,7 +117,7 @@ class Mounts:
 
 def mount(target: TargetConfig) -> None:
     """Call the mount command of `target`; raise `MountFailed`."""
-    command = [*target.mount_command, "-o", target.options, target.source, str(target.mountpoint)]
+    command = [*target.mount_command, "-o", target.mount_options, target.source, str(target.mountpoint)]
     try:
         target.mountpoint.mkdir(parents=True, exist_ok=True)
         proc.run(command, timeout=MOUNT_TIMEOUT)
@@ -121,7 +135,7 @@ def require_mounted(target: TargetConfig) -> Path:
         raise TargetNotMounted(target=target.name, path=target.mountpoint, source=target.source)
     if _plain(found.source) != _plain(target.source):
         raise TargetWrongSource(target=target.name, path=target.mountpoint, source=target.source, found=found.source)
-    missing = _missing_options(target.options, found)
+    missing = _missing_options(target.mount_options, found)
     if missing:
         raise TargetOptions(target=target.name, path=target.mountpoint, missing=", ".join(missing))
     return target.mountpoint
@@ -160,6 +174,14 @@ def parse_mountinfo(text: str) -> list[Mount]:
             )
         )
     return mounts
+
+
+def _require_folder(target: TargetConfig) -> Path:
+    with on_target(target.mountpoint):
+        there = target.mountpoint.is_dir()
+    if not there:
+        raise TargetFolderMissing(target=target.name, path=target.mountpoint)
+    return target.mountpoint
 
 
 def _missing_options(wanted: str, found: Mount) -> list[str]:

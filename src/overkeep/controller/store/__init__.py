@@ -15,6 +15,7 @@ from overkeep.controller.store.limits import ResourceSettings
 from overkeep.controller.store.policies import Policies
 from overkeep.controller.store.relays import Relays
 from overkeep.controller.store.schema import open_database
+from overkeep.controller.store.targets import TargetRows
 from overkeep.controller.store.turns import Turns
 from overkeep.controller.store.workloads import Workloads
 from overkeep.model.admission import ResourceKind
@@ -33,6 +34,7 @@ class Store:
         self.answers = Answers(self._engine)
         self.relays = Relays(self._engine)
         self.workloads = Workloads(self._engine, self.events)
+        self.targets = TargetRows(self._engine)
         self.policies = Policies(self._engine, self.events)
         self.assignments = Assignments(self._engine, self.events)
         self.resources = ResourceSettings(self._engine, self.events)

@@ -22,6 +22,13 @@ workload = sa.Table(
     sa.Column("description", sa.Text, nullable=False),
     sa.Column("created", sa.Text, nullable=False),
     sa.Column("version", sa.Integer, nullable=False, server_default="1"),
+    sa.Column("target", sa.Text, nullable=False, server_default=""),
+)
+workload_target = sa.Table(  # all targets that a workload was ever backed up to
+    "workload_target",
+    metadata,
+    sa.Column("workload_id", sa.Text, primary_key=True),
+    sa.Column("target", sa.Text, primary_key=True),
 )
 workload_vm = sa.Table(
     "workload_vm",
@@ -194,6 +201,19 @@ answer = sa.Table(
     sa.Column("headers", sa.Text),
     sa.Column("body", sa.Text),
 )
+target = sa.Table(  # which repository is behind the name of each target
+    "target",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("repository", sa.Text, nullable=False),
+    sa.Column("since", sa.Text, nullable=False),
+)
+installation = sa.Table(  # one row, 1
+    "installation",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("home", sa.Text, nullable=False),
+)
 _version = sa.Table("schema_version", metadata, sa.Column("version", sa.Integer, primary_key=True))
 
 
@@ -282,6 +302,18 @@ def _index_events(connection: sa.Connection) -> None:
     connection.exec_driver_sql("CREATE INDEX ix_event_vm_name ON event (vm_name)")
 
 
+def _add_targets(connection: sa.Connection) -> None:
+    """Step 6: several targets: which one each workload has and had, and which repository is behind each name."""
+    for statement in (
+        "ALTER TABLE workload ADD COLUMN target TEXT NOT NULL DEFAULT ''",
+        "CREATE TABLE workload_target (workload_id TEXT NOT NULL, target TEXT NOT NULL,"
+        " PRIMARY KEY (workload_id, target))",
+        "CREATE TABLE target (name TEXT NOT NULL PRIMARY KEY, repository TEXT NOT NULL, since TEXT NOT NULL)",
+        "CREATE TABLE installation (id INTEGER NOT NULL PRIMARY KEY, home TEXT NOT NULL)",
+    ):
+        connection.exec_driver_sql(statement)
+
+
 # Step n turns a data base of version n into one of version n + 1. A step is never changed once it was released, and the
 # tables above are what all steps together lead to; a new data base gets them at once.
 UPGRADES: tuple[Callable[[sa.Connection], None], ...] = (
@@ -290,6 +322,7 @@ UPGRADES: tuple[Callable[[sa.Connection], None], ...] = (
     _add_answers,
     _add_admission,
     _index_events,
+    _add_targets,
 )
 VERSION = 1 + len(UPGRADES)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -23,40 +24,67 @@ class Workloads:
         self._engine = engine
         self._events = events
 
-    def create(self, name: str, members: Sequence[Member], *, description: str = "", caller: str = "") -> Workload:
-        """Add a workload; raise `Conflict` when the name is taken or a VM belongs to another one."""
+    def create(
+        self, name: str, members: Sequence[Member], *, target: str, description: str = "", caller: str = ""
+    ) -> Workload:
+        """Add a workload that is backed up to a target.
+
+        Raises `Conflict` when the name is taken or a VM belongs to another one.
+        """
         made = Workload(
             id=str(uuid.uuid4()),
             name=name,
             description=description,
             created=utc_now().isoformat(timespec="seconds"),
+            target=target,
             members=tuple(members),
         )
         with self._engine.begin() as connection:
             _check_name(connection, name, but="")
             row = {"id": made.id, "name": name, "description": description, "created": made.created}
-            connection.execute(sa.insert(t.workload).values(row))
+            connection.execute(sa.insert(t.workload).values(**row, target=target))
+            _note_target(connection, made.id, target)
             _set_members(connection, made)
             self._events.insert(connection, _told(Kind.WORKLOAD_MADE, made, caller))
         self._events.tell()
         return made
 
     def update(self, workload: Workload, *, caller: str = "") -> None:
-        """Write name, description and members in place of its version; raise `ChangedMeanwhile` when that is gone."""
+        """Write all but its id in place of its version; raise `ChangedMeanwhile` when that is gone."""
         with self._engine.begin() as connection:
             _check_name(connection, workload.name, but=workload.id)
             where = (t.workload.c.id == workload.id, t.workload.c.version == workload.version)
-            values = {"name": workload.name, "description": workload.description, "version": workload.version + 1}
+            values = {
+                "name": workload.name,
+                "description": workload.description,
+                "target": workload.target,
+                "version": workload.version + 1,
+            }
             if connection.execute(sa.update(t.workload).where(*where).values(values)).rowcount == 0:
                 raise ChangedMeanwhile(kind="workload", name=workload.name)
+            _note_target(connection, workload.id, workload.target)
             _set_members(connection, workload)
             self._events.insert(connection, _told(Kind.WORKLOAD_CHANGED, workload, caller))
         self._events.tell()
 
+    def targets(self, workload_id: str) -> tuple[str, ...]:
+        """All targets that a workload was ever given, by name."""
+        mine = sa.select(t.workload_target.c.target).where(t.workload_target.c.workload_id == workload_id)
+        with self._engine.connect() as connection:
+            return tuple(connection.scalars(mine.order_by(t.workload_target.c.target)))
+
+    def settle_targets(self, target: str) -> None:
+        """Give a target to the workloads that have none: they were made when there was only one."""
+        with self._engine.begin() as connection:
+            homeless = sa.select(t.workload.c.id).where(t.workload.c.target == "")
+            for workload_id in connection.scalars(homeless).all():
+                connection.execute(sa.update(t.workload).where(t.workload.c.id == workload_id).values(target=target))
+                _note_target(connection, workload_id, target)
+
     def delete(self, workload: Workload, *, caller: str = "") -> None:
         """Forget a workload; its restore points stay on the target."""
         with self._engine.begin() as connection:
-            for table in (t.workload_vm, t.assignment):
+            for table in (t.workload_vm, t.workload_target, t.assignment):
                 connection.execute(sa.delete(table).where(table.c.workload_id == workload.id))
             if connection.execute(sa.delete(t.workload).where(t.workload.c.id == workload.id)).rowcount:
                 self._events.insert(connection, _told(Kind.WORKLOAD_REMOVED, workload, caller))
@@ -86,10 +114,11 @@ def _told(kind: Kind, workload: Workload, caller: str) -> Draft:
     }[kind]
     fields = {"name": workload.name, "vms": [member.vm_id for member in workload.members]}
     text = f"Workload {workload.name!r} {what}"
-    return Draft(kind=kind, text=text, about=About(workload_id=workload.id), caller=caller, fields=fields)
+    about = About(workload_id=workload.id, target=workload.target)
+    return Draft(kind=kind, text=text, about=about, caller=caller, fields=fields)
 
 
-def _workload(connection: sa.Connection, row: sa.Row[tuple[str, ...]]) -> Workload:
+def _workload(connection: sa.Connection, row: Any) -> Workload:
     mine = sa.select(t.workload_vm).where(t.workload_vm.c.workload_id == row.id).order_by(t.workload_vm.c.position)
     members = tuple(Member(vm_id=m.vm_id, vm_name=m.vm_name) for m in connection.execute(mine))
     return Workload(
@@ -97,9 +126,16 @@ def _workload(connection: sa.Connection, row: sa.Row[tuple[str, ...]]) -> Worklo
         name=row.name,
         description=row.description,
         created=row.created,
+        target=row.target,
         members=members,
         version=row.version,
     )
+
+
+def _note_target(connection: sa.Connection, workload_id: str, target: str) -> None:
+    mine = (t.workload_target.c.workload_id == workload_id, t.workload_target.c.target == target)
+    if connection.scalar(sa.select(t.workload_target.c.target).where(*mine)) is None:
+        connection.execute(sa.insert(t.workload_target).values(workload_id=workload_id, target=target))
 
 
 def _check_name(connection: sa.Connection, name: str, *, but: str) -> None:

@@ -50,20 +50,22 @@ def _open(ports: Ports, job_id: str) -> State:
     jobs = ports.store.jobs
     jobs.start(job_id)
     job = jobs.get(job_id)
-    ports.ready_target()
+    target = ports.targets.of(job.request)
+    target.ready()
     workload = ports.store.workloads.get(job.workload_id)
     members = {member.vm_id: member.vm_name for member in workload.members} | _members(job.vms)
     policy = _policy(ports, workload.id)
     kept = {} if policy is None else policy_document(policy)
-    ports.repository.put_workload(workload.id, name=workload.name, members=members, policy=kept)
+    target.repository.put_workload(workload.id, name=workload.name, members=members, policy=kept)
     terms = terms_document(Terms() if policy is None else policy.terms)
-    asked = {"workload_id": workload.id, "full": bool(job.request.get("full")), "terms": terms}
+    full = bool(job.request.get("full"))
+    asked = {"workload_id": workload.id, "target": target.name, "full": full, "terms": terms}
     ports.store.turns.agree(job_id, asked)
-    _line_up(ports, job)
+    _line_up(ports, job, target.name)
     return {}
 
 
-def _line_up(ports: Ports, job: Job) -> None:
+def _line_up(ports: Ports, job: Job, target: str) -> None:
     """Let the VMs wait for what they need; each VM looks again where it is when its turn has come."""
     vm_ids = [vm.vm_id for vm in job.vms]
     places: Mapping[str, Place] = {}
@@ -72,7 +74,7 @@ def _line_up(ports: Ports, job: Job) -> None:
     except OverkeepError as error:
         _log.warning("job %s: where its VMs are is not known yet: %s", job.id, error)
     priority = Priority.PLANNED if "planned" in job.request else Priority.ASKED
-    needs = {vm_id: backup_needs(ports.target, places.get(vm_id)) for vm_id in vm_ids}
+    needs = {vm_id: backup_needs(target, places.get(vm_id)) for vm_id in vm_ids}
     ranks = {vm_id: rank(priority, job.created, position) for position, vm_id in enumerate(vm_ids)}
     ports.store.admission.wait(job.id, needs, ranks=ranks)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from overkeep.controller.copying import copy_all
+from overkeep.controller.copying import Task, copy_all
 from overkeep.controller.events import Kind
 from overkeep.controller.expiry import expire, merge_away, without_failing
 from overkeep.controller.exposure import BACKUP_OVER, Exposure
@@ -21,14 +21,15 @@ from overkeep.controller.records import HeldKind, JobState, Stage
 from overkeep.controller.release import drop_old_checkpoints, patiently, release_backup, watch_release
 from overkeep.controller.steps import PASSING, State, Watch, cancelled, failed, outcome
 from overkeep.controller.store.policies import terms_value
+from overkeep.controller.target import Target
 from overkeep.controller.workflows.assembly import as_given, backup_progress, make_point
-from overkeep.controller.workflows.orders import backup_task
+from overkeep.controller.workflows.orders import Into, backup_task
 from overkeep.engine.api import BackupRequest, BackupSession
 from overkeep.engine.errors import BackupFailed
 from overkeep.errors import OverkeepError
 from overkeep.logs import fields
 from overkeep.model.inventory import Place, Vm
-from overkeep.model.plan import BackupPlan, Basis, plan_backup
+from overkeep.model.plan import BackupPlan, Basis, DiskPlan, plan_backup
 from overkeep.model.points import DiskImage, Mode, RestorePoint, point_id
 from overkeep.mover.orders import CopyResult
 from overkeep.repository.errors import ChainBroken
@@ -60,11 +61,17 @@ class BackupSteps:
         self.ports = ports
         self.job_id = job_id
         self.vm_id = vm_id
+        self.asked = asked
         self.workload_id: str = asked["workload_id"]
         self.terms = terms_value(asked.get("terms"))
         self.backup_id = backup_id(job_id, vm_id, attempt)
         self.watch = Watch(ports=ports, job_id=job_id)
         self.exposure = Exposure(watch=self.watch, vm_id=vm_id)
+
+    @property
+    def target(self) -> Target:
+        """Where the backup goes; raises `NotFound` once it is not in the settings any more."""
+        return self.ports.targets.of(self.asked)
 
     def safely(self, act: Callable[[State], State]) -> Callable[[State], State]:
         """The step with its error as an outcome."""
@@ -75,9 +82,9 @@ class BackupSteps:
         self._await_turn()
         self._phase("planning")
         self.watch.check()
-        self.ports.ready_target()
+        self.target.ready()
         wish = _WISH.validate_python(state["wish"])
-        points = self.ports.repository.points(self.workload_id, self.vm_id)
+        points = self.target.repository.points(self.workload_id, self.vm_id)
         last = points[-1] if points else None
         engine = self.ports.engine
         vm, checkpoints = self.watch.persist(
@@ -145,12 +152,8 @@ class BackupSteps:
         """Have the movers copy all disks."""
         self._phase("copying")
         plan = _PLAN.validate_python(state["plan"])
-        draft = self._draft(state)
-        tasks = [
-            backup_task(self.ports, item, draft=draft, backup_id=self.backup_id, copying=self.terms.copying)
-            for item in plan.disks
-        ]
-        results = copy_all(self.exposure, tasks)
+        into = Into(target=self.target, draft=self._draft(state))
+        results = copy_all(self.exposure, [self._task(item, into) for item in plan.disks])
         return {"results": _RESULTS.dump_python(dict(results), mode="json")}
 
     def commit(self, state: State) -> State:
@@ -168,6 +171,7 @@ class BackupSteps:
             Kind.POINT_MADE,
             f"VM {point.vm_name!r} has restore point {point.id}",
             point_id=point.id,
+            target=self.target.name,
             key=f"{Kind.POINT_MADE}/{self.vm_id}/{point.id}",
             mode=str(point.mode),
             moved=moved,
@@ -204,14 +208,15 @@ class BackupSteps:
         self._phase("retention")
 
         def act() -> None:
-            gone = expire(self.ports, self.workload_id, self.vm_id, retention=self.terms.retention, now=utc_now())
-            for mark in gone:
-                text = f"Restore point {mark.id} is removed: the policy does not keep it"
+            retention = self.terms.retention
+            for placed in expire(self.ports, self.workload_id, self.vm_id, retention=retention, now=utc_now()):
+                point_id, target = placed.point.id, placed.target.name
                 self.exposure.tell(
                     Kind.POINT_REMOVED,
-                    text,
-                    point_id=mark.id,
-                    key=f"{Kind.POINT_REMOVED}/{self.vm_id}/{mark.id}",
+                    f"Restore point {point_id} is removed: the policy does not keep it",
+                    point_id=point_id,
+                    target=target,
+                    key=f"{Kind.POINT_REMOVED}/{self.vm_id}/{point_id}/{target}",
                     reason="policy",
                 )
 
@@ -221,7 +226,13 @@ class BackupSteps:
     def merge(self, state: State) -> State:
         """Have a mover merge away the images of points that have ended, whenever that was."""
         vm = _PLAN.validate_python(state["plan"]).vm
-        merge_away(self.exposure, self.workload_id, host_id=lambda: vm.host_id)
+        targets = self.ports.targets
+        merge_away(
+            self.exposure,
+            self.workload_id,
+            targets=lambda: targets.had_by(self.workload_id),
+            host_id=lambda: vm.host_id,
+        )
         return {}
 
     def close(self, state: State) -> State:
@@ -246,7 +257,7 @@ class BackupSteps:
     def _has_moved(self, vm: Vm) -> bool:
         """Whether the VM needs slots that it has not, because it is elsewhere now; then it waits for them."""
         host = self.ports.movers.at(vm.host_id).host if vm.host_id else ""
-        needs = backup_needs(self.ports.target, Place.of(host, vm.disks))
+        needs = backup_needs(self.target.name, Place.of(host, vm.disks))
         if set(needs) <= self.ports.store.admission.slots(self.job_id, self.vm_id):
             return False
         self.ports.store.admission.wait_again(self.job_id, self.vm_id, needs)
@@ -259,7 +270,7 @@ class BackupSteps:
 
     def _why_image_spoilt(self, last: RestorePoint, image: DiskImage) -> str:
         try:
-            length = len(self.ports.repository.chain(last, image.disk_id))
+            length = len(self.target.repository.chain(last, image.disk_id))
         except ChainBroken as error:
             told = f"Disk {image.name!r} is backed up in full, because its last restore point is damaged: {error}"
             self.exposure.tell(Kind.DISK_FULL, told, disk_id=image.disk_id)
@@ -273,8 +284,14 @@ class BackupSteps:
             words = engine.explain(self.backup_id, self.vm_id) or "it ended before the copy did."
             raise BackupFailed(backup_id=self.backup_id, vm=vm_name, words=words)
 
+    def _task(self, item: DiskPlan, into: Into) -> Task:
+        lease = self.ports.patience.lease
+        return backup_task(item, into=into, backup_id=self.backup_id, copying=self.terms.copying, lease=lease)
+
     def _draft(self, state: State) -> Draft:
-        return self.ports.repository.draft(self.workload_id, self.vm_id, point_id=state["point_id"], job_id=self.job_id)
+        return self.target.repository.draft(
+            self.workload_id, self.vm_id, point_id=state["point_id"], job_id=self.job_id
+        )
 
     def _point(self, state: State, draft: Draft) -> RestorePoint:
         return make_point(
@@ -292,8 +309,7 @@ class BackupSteps:
         """Best effort: what stays now is deleted after the next backup."""
 
         def act() -> State:
-            points = self.ports.repository.points(vm_id=self.vm_id)
-            known = frozenset(point.checkpoint_id for point in points if point.checkpoint_id)
+            known = self._known_checkpoints()
             exposure.watch.persist(
                 lambda: drop_old_checkpoints(exposure, keep=keep, known=known), seconds=self.ports.patience.retry
             )
@@ -303,6 +319,12 @@ class BackupSteps:
         if failed(left):
             text = f"Old checkpoints stay until the next backup: {left['error']}"
             self.exposure.tell(Kind.CHECKPOINT_STAYS, text, code=left["code"])
+
+    def _known_checkpoints(self) -> frozenset[str]:
+        """The checkpoints of the VM's points on all targets that can be read."""
+        found = self.ports.targets.survey(lambda target: target.repository.points(vm_id=self.vm_id))
+        points = (point for _, points in found.answers for point in points)
+        return frozenset(point.checkpoint_id for point in points if point.checkpoint_id)
 
     def _show(self, plan: BackupPlan, state: str) -> None:
         for item in plan.disks:

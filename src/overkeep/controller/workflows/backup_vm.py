@@ -36,7 +36,7 @@ def workflow_id(job_id: str, vm_id: str) -> str:
 def body(ports: Ports, job_id: str, vm_id: str, asked: dict[str, Any]) -> State:
     """Back one VM up; once more without what turned out to be lost, its checkpoint or its last restore point.
 
-    `asked` holds `workload_id`, `full`, and the `terms` of the policy.
+    `asked` holds `workload_id`, `target`, `full`, and the `terms` of the policy.
     """
     attempt, wish = 1, Wish(full=asked["full"])
     while True:

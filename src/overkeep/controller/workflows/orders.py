@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from overkeep.controller.copying import Task
-from overkeep.controller.ports import Ports
+from overkeep.controller.target import Target
 from overkeep.controller.workflows.assembly import backup_progress, restore_progress
 from overkeep.engine.api import Transfer, TransferRequest
 from overkeep.model.plan import DiskPlan
@@ -15,11 +17,20 @@ from overkeep.mover.orders import Access, CopyOrder, Image
 from overkeep.repository.repository import Draft
 
 
-def backup_task(ports: Ports, item: DiskPlan, *, draft: Draft, backup_id: str, copying: Copying) -> Task:
+@dataclass(frozen=True, kw_only=True)
+class Into:
+    """The draft that a backup goes into, on its target."""
+
+    target: Target
+    draft: Draft
+
+
+def backup_task(item: DiskPlan, *, into: Into, backup_id: str, copying: Copying, lease: float) -> Task:
     """The copy of one disk of a VM, exposed by a backup, into an image of a draft."""
+    draft = into.draft
     sink = Image(
-        target=ports.target,
-        repository=ports.repository.id,
+        target=into.target.name,
+        repository=into.target.repository.id,
         folder=draft.folder(item.disk.id),
         name=draft.image_name,
         backing=item.backing,
@@ -36,7 +47,7 @@ def backup_task(ports: Ports, item: DiskPlan, *, draft: Draft, backup_id: str, c
             level=copying.level,
             bandwidth=copying.bandwidth,
             read_back=copying.read_back,
-            lease=ports.patience.lease,
+            lease=lease,
             fence=fence,
         )
 
@@ -44,18 +55,18 @@ def backup_task(ports: Ports, item: DiskPlan, *, draft: Draft, backup_id: str, c
     return Task(progress=backup_progress(item, "waiting"), request=request, order=order)
 
 
-def restore_task(ports: Ports, disk: DiskRestore, *, point: RestorePoint) -> Task:
+def restore_task(disk: DiskRestore, *, target: Target, point: RestorePoint, lease: float) -> Task:
     """The copy of one disk image of a restore point into a new disk."""
     source = Image(
-        target=ports.target,
-        repository=ports.repository.id,
-        folder=ports.repository.folder(point, disk.image.disk_id),
+        target=target.name,
+        repository=target.repository.id,
+        folder=target.repository.folder(point, disk.image.disk_id),
         name=disk.image.file,
     )
 
     def order(transfer: Transfer, host: str, fence: int) -> CopyOrder:
         sink = Access(ticket=transfer.ticket)
-        return CopyOrder(host=host, source=source, sink=sink, lease=ports.patience.lease, fence=fence)
+        return CopyOrder(host=host, source=source, sink=sink, lease=lease, fence=fence)
 
     request = TransferRequest(disk_id=disk.id, upload=True)
     return Task(progress=restore_progress(disk, "waiting"), request=request, order=order)

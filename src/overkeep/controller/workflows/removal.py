@@ -14,8 +14,9 @@ from overkeep.controller.exposure import Exposure
 from overkeep.controller.ports import Ports
 from overkeep.controller.records import Failure, JobState
 from overkeep.controller.steps import State, Watch, cancelled, failed, outcome
+from overkeep.controller.target import Target
+from overkeep.controller.targets import PlacedPoint
 from overkeep.errors import OverkeepError
-from overkeep.model.points import RestorePoint
 
 NAME = "remove-point"
 _Value = TypeVar("_Value")
@@ -32,10 +33,11 @@ def body(ports: Ports, job_id: str, request: dict[str, Any]) -> State:
     return closed
 
 
-def request_json(point: RestorePoint) -> dict[str, Any]:
+def request_json(placed: PlacedPoint) -> dict[str, Any]:
     """What a removal job keeps: which point it is, and which checkpoint nothing is based on any more."""
+    point = placed.point
     kept = {"point_id": point.id, "vm_id": point.vm_id, "workload_id": point.workload_id}
-    return {**kept, "checkpoint_id": point.checkpoint_id}
+    return {**kept, "checkpoint_id": point.checkpoint_id, "target": placed.target.name}
 
 
 class _Steps:
@@ -44,12 +46,18 @@ class _Steps:
     def __init__(self, ports: Ports, job_id: str, request: dict[str, Any]) -> None:
         self.ports = ports
         self.job_id = job_id
+        self.request = request
         self.point_id: str = request["point_id"]
         self.vm_id: str = request["vm_id"]
         self.workload_id: str = request["workload_id"]
         self.checkpoint_id: str | None = request["checkpoint_id"]
         self.watch = Watch(ports=ports, job_id=job_id)
         self.exposure = Exposure(watch=self.watch, vm_id=self.vm_id)
+
+    @property
+    def target(self) -> Target:
+        """Where the point lies; raises `NotFound` once it is not in the settings any more."""
+        return self.ports.targets.of(self.request)
 
     def safely(self, act: Callable[[], State]) -> Callable[[], State]:
         """The step with its error as an outcome."""
@@ -60,12 +68,13 @@ class _Steps:
         self.ports.store.jobs.start(self.job_id)
         self._phase("removing")
         self.watch.check()
-        self.ports.ready_target()
+        self.target.ready()
         require_unread(self.ports, self.workload_id, self.vm_id, vm_name=self._vm_name())
-        self.ports.repository.remove_point(self.workload_id, self.vm_id, point_id=self.point_id)
+        self.target.repository.remove_point(self.workload_id, self.vm_id, point_id=self.point_id)
         text = f"Restore point {self.point_id} is removed: it was asked for"
-        key = f"{Kind.POINT_REMOVED}/{self.vm_id}/{self.point_id}"
-        self.exposure.tell(Kind.POINT_REMOVED, text, point_id=self.point_id, key=key, reason="asked")
+        told = {"point_id": self.point_id, "target": self.target.name, "reason": "asked"}
+        key = f"{Kind.POINT_REMOVED}/{self.vm_id}/{self.point_id}/{self.target.name}"
+        self.exposure.tell(Kind.POINT_REMOVED, text, key=key, **told)
         return {}
 
     def drop_checkpoint(self) -> State:
@@ -94,7 +103,7 @@ class _Steps:
     def merge(self) -> State:
         """Have a mover merge the images away; where that fails, the next backup of the VM does it."""
         self._phase("merging")
-        merge_away(self.exposure, self.workload_id, host_id=self._host)
+        merge_away(self.exposure, self.workload_id, targets=lambda: (self.target,), host_id=self._host)
         return {}
 
     def close(self, state: State) -> State:

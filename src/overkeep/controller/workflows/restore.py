@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from overkeep.controller.copying import copy_all
+from overkeep.controller.copying import Task, copy_all
 from overkeep.controller.durable import Durable
 from overkeep.controller.events import Kind
 from overkeep.controller.exposure import Exposure
@@ -17,6 +17,8 @@ from overkeep.controller.ports import Ports
 from overkeep.controller.records import Failure, HeldKind, JobState
 from overkeep.controller.release import patiently, release_restore, watch_release
 from overkeep.controller.steps import State, Watch, cancelled, failed, outcome
+from overkeep.controller.target import Target
+from overkeep.controller.targets import PlacedPoint
 from overkeep.controller.workflows.assembly import restore_progress
 from overkeep.controller.workflows.orders import restore_task
 from overkeep.controller.workflows.restore_plan import names_now, require_permitted
@@ -32,7 +34,7 @@ NAME = "restore"
 _PLAN = TypeAdapter(RestorePlan)
 _REQUEST = TypeAdapter(RestoreRequest)
 _TARGETS = TypeAdapter(Targets)
-_BESIDE = ("vm_id", "workload_id", "targets")  # what is kept with the request
+_BESIDE = ("vm_id", "workload_id", "target", "targets")  # what is kept with the request
 
 
 def body(ports: Ports, job_id: str, request: dict[str, Any]) -> State:
@@ -57,9 +59,9 @@ def body(ports: Ports, job_id: str, request: dict[str, Any]) -> State:
     return closed
 
 
-def request_json(request: RestoreRequest, point: RestorePoint, *, targets: Targets) -> dict[str, Any]:
+def request_json(request: RestoreRequest, placed: PlacedPoint, *, targets: Targets) -> dict[str, Any]:
     """What a restore job keeps of the request, where the point is, and where its caller may restore it to."""
-    kept = {"vm_id": point.vm_id, "workload_id": point.workload_id}
+    kept = {"vm_id": placed.point.vm_id, "workload_id": placed.point.workload_id, "target": placed.target.name}
     return {**asdict(request), **kept, "targets": _TARGETS.dump_python(targets, mode="json")}
 
 
@@ -69,12 +71,18 @@ class _Steps:
     def __init__(self, ports: Ports, job_id: str, request: dict[str, Any]) -> None:
         self.ports = ports
         self.job_id = job_id
+        self.place = request
         self.vm_id: str = request["vm_id"]  # of the VM that was backed up
         self.workload_id: str = request["workload_id"]
         self.targets = _TARGETS.validate_python(request["targets"])
         self.request = _REQUEST.validate_python({name: request[name] for name in request if name not in _BESIDE})
         self.watch = Watch(ports=ports, job_id=job_id)
         self.exposure = Exposure(watch=self.watch, vm_id=self.vm_id)
+
+    @property
+    def target(self) -> Target:
+        """Where the point lies; raises `NotFound` once it is not in the settings any more."""
+        return self.ports.targets.of(self.place)
 
     def safely(self, act: Callable[[State], State]) -> Callable[[State], State]:
         """The step with its error as an outcome."""
@@ -85,11 +93,11 @@ class _Steps:
         self.ports.store.jobs.start(self.job_id)
         self._phase("planning")
         self.watch.check()
-        self.ports.readable_target()
+        self.target.readable()
         point = self._point()
-        kept = self.ports.repository.configuration(point)
+        kept = self.target.repository.configuration(point)
         for image in point.images:
-            self.ports.repository.chain(point, image.disk_id)
+            self.target.repository.chain(point, image.disk_id)
         names = self.watch.persist(
             lambda: names_now(self.ports, point, self.request, document=kept.document),
             seconds=self.ports.patience.retry,
@@ -117,7 +125,7 @@ class _Steps:
         plan = _PLAN.validate_python(state["plan"])
         point = self._point()
         if plan.disks:
-            copy_all(self.exposure, [restore_task(self.ports, disk, point=point) for disk in plan.disks])
+            copy_all(self.exposure, [self._task(disk, point) for disk in plan.disks])
         return {}
 
     def finish_uploads(self, state: State) -> State:
@@ -138,7 +146,7 @@ class _Steps:
         plan = _PLAN.validate_python(state["plan"])
         self.exposure.note(HeldKind.VM_NAME, plan.vm_name)
         spec = vm_spec(
-            plan, ovf=self.ports.repository.configuration(self._point()).ovf, description=self.ports.mark(self.job_id)
+            plan, ovf=self.target.repository.configuration(self._point()).ovf, description=self.ports.mark(self.job_id)
         )
         try:
             vm_id = self.watch.persist(lambda: self.ports.engine.create_vm(spec), seconds=self.ports.patience.retry)
@@ -153,6 +161,7 @@ class _Steps:
             Kind.VM_RESTORED,
             f"VM {plan.vm_name!r} was restored",
             point_id=self.request.point_id,
+            target=self.target.name,
             key=f"{Kind.VM_RESTORED}/{self.job_id}",
             new_vm_id=vm_id,
         )
@@ -200,8 +209,11 @@ class _Steps:
         jobs.end(self.job_id, result, failure=failure, result={"vm_id": state.get("vm_id", "")})
         return {"state": result}
 
+    def _task(self, disk: DiskRestore, point: RestorePoint) -> Task:
+        return restore_task(disk, target=self.target, point=point, lease=self.ports.patience.lease)
+
     def _point(self) -> RestorePoint:
-        return self.ports.repository.point(self.workload_id, self.vm_id, self.request.point_id)
+        return self.target.repository.point(self.workload_id, self.vm_id, self.request.point_id)
 
     def _make_disk(self, spec: DiskSpec) -> None:
         self.watch.persist(lambda: self.ports.engine.create_disk(spec), seconds=self.ports.patience.retry)

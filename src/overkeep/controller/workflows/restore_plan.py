@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from overkeep.controller.ports import Ports
+from overkeep.controller.targets import PlacedPoint
 from overkeep.errors import OverkeepError
 from overkeep.model.points import RestorePoint
 from overkeep.model.restore import (
@@ -31,12 +32,13 @@ class TargetsChanged(OverkeepError):
     status = 409
 
 
-def decide_targets(ports: Ports, point: RestorePoint, request: RestoreRequest) -> Targets:
-    """Return where restoring `point` would make something now.
+def decide_targets(ports: Ports, placed: PlacedPoint, request: RestoreRequest) -> Targets:
+    """Return where restoring a point would make something now.
 
     Raises the errors of `plan_restore`, of the port to the Manager, and of the repository.
     """
-    document = ports.repository.configuration(point).document
+    point = placed.point
+    document = placed.target.repository.configuration(point).document
     names = names_now(ports, point, request, document=document)
     # the ids of the disks follow from the job, which does not exist yet; nothing here looks at them
     return targets_of(plan_restore(point, request, document=document, names=names, job_id=""), names)

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Calls about backup targets."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from overkeep.api.asked import TheCaller, TheController
+from overkeep.api.documents import AcceptIn, TargetOut
+from overkeep.api.paging import Listing, ThePaging, listed
+from overkeep.api.repeatable import Repeatable
+from overkeep.controller.target_desk import TargetState
+
+router = APIRouter(prefix="/api/v1/targets", tags=["targets"], route_class=Repeatable)
+
+
+@router.get("")
+def list_targets(controller: TheController, _caller: TheCaller, asked: ThePaging) -> list[TargetOut]:
+    """The targets that workloads can be backed up to, by name, and whether the controller can use them now."""
+
+    def key(state: TargetState) -> tuple[str]:
+        return (state.target.name,)
+
+    found = sorted(controller.targets.all(), key=key)
+    listing = Listing(read=listed(found, key), key=key, sees=lambda _state: True)
+    return [target_out(state) for state in listing.page(asked)]
+
+
+@router.get("/{target}")
+def show_target(target: str, controller: TheController, _caller: TheCaller) -> TargetOut:
+    """One target."""
+    return target_out(controller.targets.one(target))
+
+
+@router.post("/{target}/accept")
+def accept_target(target: str, asked: AcceptIn, controller: TheController, caller: TheCaller) -> TargetOut:
+    """Take what the target holds now for its repository, in place of the one it held before; for administrators.
+
+    `found` must be what the target holds now: so nobody accepts another one than he has looked at.
+    """
+    caller.require_admin("accept another repository for")
+    return target_out(controller.targets.accept(target, found=asked.found))
+
+
+def target_out(state: TargetState) -> TargetOut:
+    """The document of a target."""
+    settings = state.target.settings
+    return TargetOut(
+        name=settings.name,
+        kind=settings.kind,
+        default=state.default,
+        repository=state.repository,
+        found=state.found,
+        ok=state.error is None,
+        code=state.error.code if state.error else "",
+        error=state.error.message if state.error else "",
+        source=settings.source,
+        mountpoint=str(settings.mountpoint),
+    )

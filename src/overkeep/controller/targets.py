@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""All targets of an installation, and what is asked of each of them although some may be away."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from overkeep.config import TargetConfig
+from overkeep.controller.patience import Impatient
+from overkeep.controller.store import Store
+from overkeep.controller.target import Target
+from overkeep.errors import NotFound, OverkeepError
+from overkeep.model.points import RestorePoint
+
+PATIENCE = 30.0  # seconds that a list waits for a target; the others are shown then
+
+_Value = TypeVar("_Value")
+_log = logging.getLogger(__name__)
+
+
+class TargetSilent(OverkeepError):
+    """A target does not answer: its server is away and the mount waits for it."""
+
+    code = "target-silent"
+    template = (
+        "Target {target!r} has not answered for {seconds:g} seconds; see that its server runs and can be reached, "
+        "and try again."
+    )
+    retry = True
+    status = 503
+
+
+class TargetsAway(OverkeepError):
+    """Something may be on a target that cannot be read now."""
+
+    code = "targets-away"
+    template = (
+        "{what} is on none of the targets that can be read, and {away} cannot be read now ({reason}); "
+        "bring it back and try again."
+    )
+    retry = True
+    status = 503
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacedPoint:
+    """A restore point and the target it lies on."""
+
+    point: RestorePoint
+    target: Target
+
+
+@dataclass(frozen=True, kw_only=True)
+class Away:
+    """A target that could not be asked, and why."""
+
+    target: str
+    error: OverkeepError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey(Generic[_Value]):
+    """What the targets answered, and those that did not."""
+
+    answers: tuple[tuple[Target, _Value], ...]
+    away: tuple[Away, ...]
+
+    def require_all(self) -> tuple[tuple[Target, _Value], ...]:
+        """The answers; raise the error of the first target that gave none."""
+        for one in self.away:
+            raise one.error
+        return self.answers
+
+
+class Targets:
+    """The targets by name, in the order of the settings. Safe to use from several threads."""
+
+    def __init__(self, settings: tuple[TargetConfig, ...], store: Store, *, patience: float = PATIENCE) -> None:
+        self._store = store
+        self._patience = patience
+        self._targets = {one.name: Target(one, store.targets) for one in settings}
+        self._callers = {name: Impatient() for name in self._targets}
+        store.workloads.settle_targets(self.default.name)
+
+    def __iter__(self) -> Iterator[Target]:
+        return iter(self._targets.values())
+
+    @property
+    def default(self) -> Target:
+        """The first one."""
+        return next(iter(self._targets.values()))
+
+    def get(self, name: str) -> Target:
+        """The target `name`; raises `NotFound`."""
+        if name not in self._targets:
+            raise NotFound(kind="target", name=name, how="overkeep targets")
+        return self._targets[name]
+
+    def of(self, request: Mapping[str, Any]) -> Target:
+        """The target of a job, by its request; jobs of versions that knew only one have the first one."""
+        name = request.get("target")
+        return self.get(name) if name else self.default
+
+    def had_by(self, workload_id: str) -> tuple[Target, ...]:
+        """The targets that a workload was ever backed up to and that are still in the settings."""
+        return tuple(
+            self._targets[name] for name in self._store.workloads.targets(workload_id) if name in self._targets
+        )
+
+    @property
+    def home(self) -> str:
+        """The id of the repository by which this installation marks what is its own in the Manager.
+
+        It tells installations apart that share a Manager or a target. It is that of the first target when that was
+        first used, and stays whatever becomes of the targets; without the data base it is found in the same way.
+        """
+        known = self._store.targets.home
+        if known is None:
+            self.default.readable()
+            known = self._store.targets.settle(self.default.repository.id)
+        return known
+
+    def ask(self, target: Target, act: Callable[[Target], _Value]) -> _Value:
+        """Ask one target that is readable something; raises its errors, and `TargetSilent`."""
+        return self.in_time(target, partial(_read, target, act))
+
+    def in_time(self, target: Target, act: Callable[[], _Value]) -> _Value:
+        """Run `act`, which may hang on a target, and return what it returns; raises `TargetSilent`."""
+        try:
+            return self._callers[target.name].call(act, seconds=self._patience)
+        except TimeoutError as error:
+            raise TargetSilent(target=target.name, seconds=self._patience) from error
+
+    def survey(self, act: Callable[[Target], _Value], *, name: str | None = None) -> Survey[_Value]:
+        """Ask all targets, or the one of this name, at the same time."""
+        chosen = tuple(self) if name is None else (self.get(name),)
+        pending = [(one, self._callers[one.name].begin(partial(_read, one, act))) for one in chosen]
+        answers, away = [], []
+        for target, answer in pending:
+            try:
+                answers.append((target, answer.wait(self._patience)))
+            except TimeoutError:
+                away.append(Away(target=target.name, error=TargetSilent(target=target.name, seconds=self._patience)))
+            except OverkeepError as error:
+                _log.info("target %s cannot be read: %s", target.name, error)
+                away.append(Away(target=target.name, error=error))
+        return Survey(answers=tuple(answers), away=tuple(away))
+
+
+def _read(target: Target, act: Callable[[Target], _Value]) -> _Value:
+    target.readable()
+    return act(target)

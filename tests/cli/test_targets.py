@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The commands about targets, against a controller with two of them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+from overkeep.cli import exits
+from overkeep.repository.identity import create_identity, read_identity
+from tests.cli.conftest import Site
+
+
+def test_a_workload_is_given_another_target(site: Site) -> None:
+    assert site("workload", "create", "demo", "--vm", "web", "--target", "nfs2")[1].endswith("backed up to nfs2.\n")
+    assert site("backup", "demo")[0] == 0
+    status, out, _ = site("workload", "set-target", "demo", "nfs1")
+    assert status == 0
+    assert "backed up to nfs1; its next backup is a full one" in out
+    assert "1 restore points stay on nfs2" in out
+    assert site("backup", "demo")[0] == 0
+    status, out, _ = site("points", "--json")
+    assert [(point["target"], point["mode"]) for point in json.loads(out)] == [("nfs2", "full"), ("nfs1", "full")]
+    assert "backed up to nfs1" in site("workload", "show", "demo")[1]
+    assert site("workload", "set-target", "demo", "nfs9")[0] == exits.NOT_FOUND
+    assert "no target 'nfs9'" in site("workload", "create", "other", "--vm", "db", "--target", "nfs9")[2]
+
+
+def test_a_target_that_is_away_is_named_and_the_status_tells(site: Site) -> None:
+    root = site.world.root("nfs2")
+    site("workload", "create", "demo", "--vm", "web")
+    site("backup", "demo")
+    assert site("targets")[0] == 0
+    shutil.rmtree(root)
+    status, out, err = site("points", "--json")
+    assert (status, len(json.loads(out))) == (1, 1)
+    assert "Points on target nfs2 are not shown" in err
+    status, out, _ = site("targets")
+    assert status == 1
+    assert "target-folder-missing" in out
+    assert site("points", "--target", "nfs1")[0] == 0
+    assert site("target", "show", "nfs2")[0] == 1
+    assert site("point", "pin", "20260101T000000Z-12345678", "--reason", "x")[2].count("nfs2 cannot be read now") == 1
+
+
+def test_another_repository_is_accepted_only_by_who_has_seen_it(site: Site) -> None:
+    root = site.world.root("nfs1")
+    held = read_identity(root).id
+    assert site("targets")[0] == 0
+    (root / "overkeep.json").unlink()
+    found = create_identity(root).id
+    status, out, _ = site("target", "show", "nfs1")
+    assert status == 1
+    assert f"Repository: {held}" in out
+    assert f"There now: {found}" in out
+    status, out, _ = site("target", "accept", "nfs1", "--yes")
+    assert (status, found in out) == (0, True)
+    assert site("target", "show", "nfs1")[0] == 0
