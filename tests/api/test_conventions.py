@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from overkeep.controller.store.answers import Answer, Call, KeyInUse, KeyReused,
 from overkeep.engine.errors import EngineUnreachable
 from overkeep.testing.access import MemoryAccess
 from overkeep.units import utc_now
-from tests.api.test_api import back_up, make, problem
+from tests.api.test_api import ROUTES, back_up, make, problem
 from tests.api.test_events import pages
 from tests.controller.world import World, disk, vm
 
@@ -238,3 +239,47 @@ def test_answers_are_kept_for_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     now += dt.timedelta(hours=2)
     assert store.answers.begin(call) is None
     store.close()
+
+
+# what holds everywhere
+
+
+def test_no_cache_keeps_what_is_answered(root: TestClient, http: TestClient) -> None:
+    for answer in (
+        root.get("/api/v1/workloads"),
+        http.get("/api/v1/workloads"),
+        root.post("/api/v1/jobs", content=b"x"),
+    ):
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_who_is_to_come_again_is_told_when(root: TestClient, world: World) -> None:
+    world.memory.fail("find_vm", EngineUnreachable(url="u", reason="down"))
+    answer = root.post("/api/v1/workloads", json={"name": "demo", "vms": ["web"]})
+    problem(answer, 503, "engine-unreachable")
+    assert int(answer.headers["retry-after"]) > 0
+    assert "retry-after" not in root.get("/api/v1/nowhere").headers
+
+
+READS = [path for method, path in ROUTES if method == "GET" and not path.endswith("/stream")]
+
+
+def test_no_read_shows_what_is_not_the_callers(root: TestClient, ann: TestClient, world: World) -> None:
+    """Every route, with the ids of somebody else's things: their names are in no answer."""
+    made = make(root, "topsecret", "db")
+    policy = root.post("/api/v1/policies", json={"name": "topsecret-policy"}).json()
+    root.put(f"/api/v1/workloads/{made['id']}/policy", json={"policy": "topsecret-policy"})
+    job = back_up(root, world, "topsecret")
+    point = job["result"]["points"]["db-vm"]
+    known = {"workload": made["id"], "policy": policy["id"], "job_id": job["id"], "point": point, "resource": "total"}
+    shown = 0
+    for path in READS:
+        filled = re.sub(r"{(\w+)}", lambda found: known[found[1]], path)
+        answers = {who: who.get(filled) for who in (root, ann)}
+        assert answers[root].status_code == 200, (filled, answers[root].text)
+        shown += "topsecret" in answers[root].text or "db" in re.findall(r"\w+", answers[root].text)
+        assert answers[ann].status_code in (200, 403, 404), filled
+        assert "topsecret" not in answers[ann].text, filled
+        assert "db" not in re.findall(r"\w+", answers[ann].text), filled
+    assert shown >= 10, "the administrator sees them in most"

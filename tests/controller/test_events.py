@@ -18,7 +18,7 @@ from overkeep.controller.events import MEANINGS, About, Draft, Event, Filter, Ki
 from overkeep.controller.janitor import Janitor
 from overkeep.controller.manager_log import ManagerLog, number_of
 from overkeep.controller.mover_watch import MoverWatch
-from overkeep.controller.records import JobState
+from overkeep.controller.records import Job, JobKind, JobState, Member
 from overkeep.controller.store import Store
 from overkeep.engine.errors import EngineUnreachable, PermissionDenied, VmLocked
 from overkeep.model.policy import Policy
@@ -201,6 +201,51 @@ def test_a_mover_that_is_lost_and_comes_back(world: World) -> None:
     told = world.store.events.after(0, Filter(host="host1"))
     assert kinds(told) == ["mover.lost", "mover.back"]
     assert told[0].level is Level.WARNING
+
+
+def test_there_is_no_change_without_its_event(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are written together, or neither is."""
+    member = Member(vm_id="1", vm_name="web")
+    workload = store.workloads.create("demo", [member])
+    job = Job(
+        id="j",
+        kind=JobKind.BACKUP,
+        state=JobState.QUEUED,
+        workload_id=workload.id,
+        subject="demo",
+        caller="me",
+        request={},
+        created="2026-01-01T00:00:00.000+00:00",
+    )
+    store.jobs.create(job, [member], exclusive=True)
+    policy = store.policies.create(Policy(name="nightly"))
+    before = store.jobs.get("j"), store.workloads.all(), store.policies.all(), store.events.latest()
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(store.events, "insert", broken)
+    for act in (
+        lambda: store.jobs.start("j"),
+        lambda: store.jobs.request_cancel("j"),
+        lambda: store.jobs.set_vm("j", "1", state=JobState.RUNNING, phase="copying"),
+        lambda: store.jobs.create(dataclasses.replace(job, id="k"), [], exclusive=False),
+        lambda: store.workloads.create("other", []),
+        lambda: store.workloads.update(dataclasses.replace(workload, name="other")),
+        lambda: store.workloads.delete(workload),
+        lambda: store.policies.create(Policy(name="other")),
+        lambda: store.policies.update(policy, Policy(name="other")),
+        lambda: store.policies.delete(policy),
+        lambda: store.assignments.set_policy(workload.id, policy.id, now=utc_now()),
+        lambda: store.assignments.pause_all(),
+    ):
+        with pytest.raises(ZeroDivisionError):
+            act()
+    after = store.jobs.get("j"), store.workloads.all(), store.policies.all(), store.events.latest()
+    assert after == before
+    assert [known.id for known in store.jobs.all()] == ["j"]
+    assert store.assignments.all() == ()
+    assert not store.assignments.all_paused
 
 
 # where it is kept

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is refused before a call is read: bodies that are too large or not JSON, and addresses with a zero byte."""
+"""What holds for all calls: bodies that are too large or not JSON are refused, and no cache keeps an answer."""
 
 from __future__ import annotations
 
+from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -25,12 +26,12 @@ class Bodies:
         try:
             _check_head(Request(scope))
         except OverkeepError as error:
-            await answer(error)(scope, receive, send)
+            await answer(error)(scope, receive, _uncached(send))
             return
-        counted = _Counted(receive, send)
+        counted = _Counted(receive, _uncached(send))
         await self._app(scope, counted.receive, counted.send)
         if counted.refused:
-            await answer(BodyTooLarge(limit=LONGEST_BODY))(scope, receive, send)
+            await answer(BodyTooLarge(limit=LONGEST_BODY))(scope, receive, _uncached(send))
 
 
 class _Counted:
@@ -60,6 +61,19 @@ class _Counted:
         if not self.refused:
             self._begun = True
             await self._send(message)
+
+
+def _uncached(send: Send) -> Send:
+    """What is answered is for this caller and this moment."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            headers["Cache-Control"] = "no-store"
+            headers["X-Content-Type-Options"] = "nosniff"
+        await send(message)
+
+    return sending
 
 
 def _check_head(request: Request) -> None:

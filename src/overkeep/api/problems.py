@@ -15,6 +15,9 @@ from overkeep.api.documents import FaultOut, ProblemOut
 from overkeep.errors import BadRequest, OverkeepError
 from overkeep.mover.problems import MEDIA_TYPE, problem_of
 
+RETRY_AFTER = 5  # seconds
+_LATER = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+
 _log = logging.getLogger(__name__)
 
 
@@ -60,7 +63,9 @@ def install(app: FastAPI) -> None:
 
 def answer(error: OverkeepError, *, faults: tuple[FaultOut, ...] = ()) -> Response:
     """The answer that carries an error; `faults` say which parts of the request are wrong."""
-    headers = {"WWW-Authenticate": "Bearer"} if error.status == HTTPStatus.UNAUTHORIZED else None
+    headers = {"WWW-Authenticate": "Bearer"} if error.status == HTTPStatus.UNAUTHORIZED else {}
+    if error.retry and error.status in _LATER:
+        headers["Retry-After"] = str(RETRY_AFTER)
     document = ProblemOut(**problem_of(error).model_dump(), errors=faults)
     return JSONResponse(document.model_dump(mode="json"), error.status, headers=headers, media_type=MEDIA_TYPE)
 

@@ -181,7 +181,7 @@ def serve(request: Request, caller: Caller, source: Source) -> StreamingResponse
     streams.check(caller.identity.user_id)
     stopping = backend(request).controller.ports.stopping
     body = _pump(source, stopping, streams.place, caller.identity.user_id)
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    headers = {"X-Accel-Buffering": "no"}  # a proxy is to pass each message on at once
     return StreamingResponse(body, media_type="text/event-stream", headers=headers)
 
 

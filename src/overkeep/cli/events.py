@@ -38,6 +38,7 @@ def events(  # noqa: PLR0913 - the options of a command
     wanted = {"job": job, "workload": workload, "vm": vm, "point": point, "host": host, "kind": kind, "level": level}
     with Client() as client:
         start = _moment(since) if since is not None else None
+        newest = client.get("/api/v1/events", list[EventOut], limit=1) if follow else []
         found = client.get("/api/v1/events", list[EventOut], since=start, limit=limit, **wanted)[::-1]
         if as_json and not follow:
             output.documents(found)
@@ -45,18 +46,19 @@ def events(  # noqa: PLR0913 - the options of a command
         for event in found:
             _show(event, as_json=as_json)
         if follow:
-            _follow(client, wanted, found[-1].seq if found else None, as_json=as_json)
+            seen = max((event.seq for event in (*newest, *found)), default=0)
+            _follow(client, wanted, seen, as_json=as_json)
     return exits.OK
 
 
-def _follow(client: Client, wanted: dict[str, Any], seen: int | None, *, as_json: bool) -> None:
-    """Show what comes, for ever; a controller that is restarted is waited for."""
-    number = "" if seen is None else str(seen)
+def _follow(client: Client, wanted: dict[str, Any], seen: int, *, as_json: bool) -> None:
+    """Show what comes after a number, for ever; a controller that is restarted is waited for."""
+    number = str(seen)
     told = False
     while True:
         try:
             for message in client.stream("/api/v1/events/stream", number=number, **wanted):
-                told, number = False, message.number
+                told, number = False, message.number or number
                 _show(EventOut.model_validate_json(message.data), as_json=as_json)
         except ControllerUnreachable as error:
             if not told:
