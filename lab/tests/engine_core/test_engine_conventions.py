@@ -257,6 +257,14 @@ def test_services_need_no_login(lab: Any) -> None:
         assert httpx.get(f"{base}/pki-resource", params=query).status_code == 400
 
 
+def test_slashes_in_a_row_are_one(lab: Any, http: httpx.Client) -> None:
+    form = {"grant_type": "password", "scope": "ovirt-app-api", "username": "admin@internal", "password": "secret"}
+    answer = httpx.post(f"{lab.url}//ovirt-engine/sso//oauth/token", data=form, headers=JSON)
+    assert answer.json()["access_token"]
+    found = http.get(f"{lab.url}/ovirt-engine/api//vms///{lab.vm_id('web')}", headers=JSON)
+    assert found.json()["name"] == "web"
+
+
 def test_who_keeps_no_cookies_never_reaches_the_welcome_page(lab: Any) -> None:
     """Clients that leave out `/api` tell by it that this is not the interface."""
     url = httpx.URL(f"{lab.url}/ovirt-engine")

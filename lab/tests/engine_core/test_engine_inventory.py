@@ -80,3 +80,19 @@ def test_unknown_setting_is_refused(lab: Any) -> None:
     environment = parse(text, origin="test")
     with pytest.raises(UnknownSetting, match="warp_speed"):
         create_engine(environment, lab.hosts[:1], lab.engine.context.directory, base_url="http://x", ca_pem="")
+
+
+def test_devices_have_their_statistics(system: Any, lab: Any) -> None:
+    """As many as an engine tells of each; the lab measures no traffic, and leaves them at zero."""
+    disk = system.disks_service().disk_service(lab.disk_id("web_system"))
+    vm = system.vms_service().vm_service(lab.vm_id("web"))
+    nic = vm.nics_service().nic_service(vm.nics_service().list()[0].id)
+    nics = system.hosts_service().host_service(lab.hosts[0].id).nics_service()
+    host_nic = nics.nic_service(nics.list()[0].id)
+    for device, tag, count in ((disk, "disk", 7), (nic, "nic", 8), (host_nic, "host_nic", 8)):
+        found = device.statistics_service().list()
+        assert len({item.id for item in found}) == count
+        assert {item.values[0].datum for item in found} == {0.0}
+        assert {getattr(item, tag).id for item in found} == {device.get().id}
+        again = device.statistics_service().statistic_service(found[-1].id).get()
+        assert (again.name, again.unit, again.kind) == (found[-1].name, found[-1].unit, found[-1].kind)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from ovirtlab.engine import provision, running, seed, upkeep
@@ -28,6 +29,7 @@ from ovirtlab.engine.rest import (
     cluster_upgrades,
     consoles,
     defaults,
+    device_statistics,
     directories,
     disk_actions,
     disk_snapshots,
@@ -68,6 +70,7 @@ from ovirtlab.engine.rest.documents import API
 from ovirtlab.engine.rest.login import Login
 from ovirtlab.engine.rest.openid import OpenId
 from ovirtlab.engine.rest.routing import Router
+from ovirtlab.engine.rest.slashes import MergedSlashes
 from ovirtlab.engine.sso import Sessions
 from ovirtlab.engine.state import State
 from ovirtlab.engine.timers import Settings
@@ -84,6 +87,7 @@ GROUPS = (
     clones,
     cluster_upgrades,
     consoles,
+    device_statistics,
     directories,
     disk_actions,
     disk_snapshots,
@@ -130,7 +134,7 @@ class Engine:
         for client in (welcome.client(context.base_url), *environment.accounts.sso_clients):
             self.sessions.register(client)
         self._environment = environment
-        self.asgi = Starlette(routes=self._routes())
+        self.asgi = Starlette(routes=self._routes(), middleware=[Middleware(MergedSlashes)])
 
     @property
     def state(self) -> State:

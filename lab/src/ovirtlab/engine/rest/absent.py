@@ -20,7 +20,6 @@ _LISTS = {
     "clusters/{object}/glusterhooks": ("gluster_hooks", "gluster_hook"),
     "clusters/{object}/glustervolumes": ("gluster_volumes", "gluster_volume"),
     "datacenters/{object}/iscsibonds": ("iscsi_bonds", "iscsi_bond"),
-    "disks/{object}/statistics": ("statistics", "statistic"),
     "hosts/{object}/cpuunits": ("host_cpu_units", "host_cpu_unit"),
     "hosts/{object}/devices": ("host_devices", "host_device"),
     "hosts/{object}/externalnetworkproviderconfigurations": (
@@ -49,7 +48,6 @@ _LISTS = {
     "vms/{object}/hostdevices": ("host_devices", "host_device"),
     "vms/{object}/katelloerrata": ("katello_errata", "katello_erratum"),
     "vms/{object}/mediateddevices": ("vm_mediated_devices", "vm_mediated_device"),
-    "vms/{object}/nics/{nic}/statistics": ("statistics", "statistic"),
     "vms/{object}/sessions": ("sessions", "session"),
 }
 _KINDS = {collection: kind for kind, collection in COLLECTIONS.items()}

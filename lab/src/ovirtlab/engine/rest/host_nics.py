@@ -6,10 +6,10 @@ from __future__ import annotations
 import uuid
 
 from ovirtlab.engine.entities.infrastructure import HostEntity
+from ovirtlab.engine.faults import NotFound
 from ovirtlab.engine.rest.documents import Collection, Entity, Value, link_to
-from ovirtlab.engine.rest.members import serve_members
 from ovirtlab.engine.rest.routing import Call, Routes
-from ovirtlab.engine.rest.shapes import address, check_seen, nothing
+from ovirtlab.engine.rest.shapes import address, check_seen
 from ovirtlab.engine.state import State
 
 routes = Routes()
@@ -23,13 +23,12 @@ async def list_nics(call: Call) -> Collection:
     return Collection("host_nics", "host_nic", [_show(call.context.state, _host(call))])
 
 
-serve_members(routes, "hosts/{host}/nics/{nic}", list_nics)
-
-
-@routes.get("hosts/{host}/nics/{nic}/statistics")
-async def list_statistics(call: Call) -> Collection:
-    _host(call)
-    return nothing("statistics", "statistic")
+@routes.get("hosts/{host}/nics/{nic}")
+async def get_nic(call: Call) -> Entity:
+    nic = _show(call.context.state, _host(call))
+    if nic.id != call.id("nic"):
+        raise NotFound(call.path)
+    return nic
 
 
 def _show(state: State, host: HostEntity) -> Entity:
@@ -43,12 +42,18 @@ def _show(state: State, host: HostEntity) -> Entity:
         "bridged": True,
         "custom_configuration": False,
         "ip": Entity("ip", {"address": host.address, "version": "v4"}),
+        "mac": Entity("mac", {"address": _mac(key)}),
         "mtu": 1500,
         "status": "up" if host.status == "up" else "down",
         "host": link_to("host", host.id),
         "network": link_to("network", network.id if network else ""),
     }
     return Entity("host_nic", fields, id=key, href=address("hosts", host.id, "nics", key), links=("statistics",))
+
+
+def _mac(key: str) -> str:
+    """An address of the lab's own, as the engine is not told the one of the host's namespace."""
+    return ":".join(("02", *(f"{byte:02x}" for byte in uuid.UUID(key).bytes[:5])))
 
 
 def _host(call: Call) -> HostEntity:
