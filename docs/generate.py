@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
-from types import MappingProxyType
+from types import MappingProxyType, UnionType
 from typing import Any, Literal, get_args, get_origin
 
 import typer
@@ -105,7 +105,7 @@ def _is_list(field: FieldInfo) -> bool:
 
 def _type(field: FieldInfo) -> str:
     many = _is_list(field)
-    kind = get_args(field.annotation)[0] if many else field.annotation
+    kind = get_args(field.annotation)[0] if many else _without_none(field.annotation)
     if get_origin(kind) is Literal:
         return " or ".join(f"`{choice}`" for choice in get_args(kind))
     word = next(word for known, word in _TYPES.items() if inspect.isclass(kind) and issubclass(kind, known))
@@ -118,9 +118,17 @@ def _type(field: FieldInfo) -> str:
     return ", ".join([f"list of {word}s" if many else word, *limits])
 
 
+def _without_none(annotation: Any) -> Any:
+    """The type of a setting that may also not be set."""
+    kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
+    return kinds[0] if get_origin(annotation) is UnionType and len(kinds) == 1 else annotation
+
+
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "needed"
+    if field.default is None:
+        return "not set"
     value = [*field.default] if _is_list(field) else field.default
     return f"`{json.dumps(value, default=str)}`"
 

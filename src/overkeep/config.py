@@ -117,6 +117,14 @@ class ControllerConfig(_Section):
         default=(), description="movers that listen elsewhere than at the address of their host and `mover_port`"
     )
     mover_port: int = Field(default=54325, description="TCP port of the movers")
+    database: str = Field(
+        default="",
+        pattern=r"^(postgresql://[^\s]+)?$",
+        description="`postgresql://user@host:5432/name` for several controllers; empty: SQLite in `state_dir`, for one",
+    )
+    database_password_file: Path | None = Field(
+        default=None, description="file with the password of that user; read at the start"
+    )
     order_lease: float = Field(
         default=60, ge=10, le=3600, description="seconds without contact after which a mover stops"
     )

@@ -16,8 +16,8 @@ DB = Member(vm_id="2", vm_name="db")
 
 
 @pytest.fixture
-def store(tmp_path: Path):
-    store = Store(f"sqlite:///{tmp_path / 's.sqlite'}")
+def store(database: str):
+    store = Store(database)
     yield store
     store.close()
 

@@ -16,15 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SetWorkflowID
+from sqlalchemy.exc import OperationalError
 
 Body = Callable[..., Any]
 
 # A change of the steps of a shipped workflow goes behind a patch mark, not behind another version: running jobs must
 # be finished by the new controller.
 APPLICATION_VERSION = "1"
+POOL = 15  # connections to a server's data base; two controllers share a hundred with their own tables
 QUEUE_POLL = 0.2
 STOP_PATIENCE = 30.0
 GC_BATCH = 200
+OUTAGE = 900.0  # seconds for which steps outlast an outage of the data base
+_OUTAGE_PAUSE = 2.0
+IDLE_IN_TRANSACTION = 15.0  # seconds: a controller that sleeps in one must not hold up the others
 _OPEN = ("PENDING", "ENQUEUED", "DELAYED")
 OVER = ("SUCCESS", "ERROR", "CANCELLED")
 
@@ -43,12 +48,13 @@ class Durable:
 
     `queues` maps the name of each queue to how many of its workflows run at once (0: no limit). Register workflows
     with `workflow`, then `start`. At the start everything that a dead controller left unfinished is taken up again,
-    from the last finished step.
+    from the last finished step; when the data base is `shared` with other controllers, `take_up` does it.
     """
 
-    def __init__(self, state_dir: Path, *, queues: dict[str, int], url: str = "") -> None:
+    def __init__(self, state_dir: Path, *, queues: dict[str, int], url: str = "", shared: bool = False) -> None:
         self._path = state_dir / "jobs.sqlite"
         self._url = url or f"sqlite:///{self._path}"
+        self._shared = shared
         self._queues = dict(queues)
         self._bodies: dict[str, Body] = {}
         self._registered: dict[str, Body] = {}
@@ -70,6 +76,8 @@ class Durable:
         config: DBOSConfig = {
             "name": "overkeep",
             "system_database_url": self._url,
+            "sys_db_pool_size": POOL,
+            "sys_db_idle_transaction_timeout_sec": IDLE_IN_TRANSACTION,
             "application_version": APPLICATION_VERSION,
             "executor_id": self.executor_id,
             "serializer": DBOSPortableJSONSerializer(),
@@ -88,7 +96,8 @@ class Durable:
                 polling_interval_sec=QUEUE_POLL,
                 on_conflict="always_update",
             )
-        self._take_up()
+        if not self._shared:
+            self.take_up(frozenset())
 
     def stop(self, patience: float = STOP_PATIENCE) -> None:
         """Let running steps leave at their next check, at most `patience` seconds, and close the data base."""
@@ -111,7 +120,7 @@ class Durable:
 
         The result goes through JSON also the first time, so that a workflow sees the same on a replay.
         """
-        return DBOS.run_step({"name": name}, lambda: json.loads(json.dumps(act(*args))))
+        return DBOS.run_step({"name": name}, lambda: json.loads(json.dumps(_through_outages(act, *args))))
 
     @staticmethod
     def statuses(workflow_ids: Sequence[str]) -> dict[str, str]:
@@ -172,16 +181,29 @@ class Durable:
         run.__name__ = run.__qualname__ = name
         return run
 
-    def _take_up(self) -> None:
-        """Enqueue again what runs under an executor that is not this one: the guard says that it is dead."""
+    def take_up(self, living: frozenset[str]) -> None:
+        """Enqueue again what runs under an executor that neither lives nor is this one; one controller at a time."""
         left = DBOS.list_workflows(status="PENDING", load_input=False, load_output=False)
         by_queue: defaultdict[str | None, list[str]] = defaultdict(list)
         for status in left:
-            if status.executor_id != self.executor_id:
+            if status.executor_id != self.executor_id and status.executor_id not in living:
                 by_queue[status.queue_name].append(status.workflow_id)
         for queue, ids in by_queue.items():
             _log.info("taking up %d unfinished workflows of queue %s", len(ids), queue)
             DBOS.resume_workflows(ids, queue_name=queue)
+
+
+def _through_outages(act: Callable[..., Any], *args: Any) -> Any:
+    """Run a step, and again while the data base does not answer: all steps may be repeated."""
+    deadline = time.monotonic() + OUTAGE
+    while True:
+        try:
+            return act(*args)
+        except OperationalError as error:
+            if time.monotonic() > deadline:
+                raise
+            _log.warning("a step is repeated, as the data base does not answer: %s", error)
+        time.sleep(_OUTAGE_PAUSE)
 
 
 def _use_wal(path: Path) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from sqlalchemy.exc import OperationalError
+
 from overkeep.controller.durable import Stopping
 from overkeep.controller.ports import Ports
 from overkeep.engine.errors import Busy, EngineUnreachable, NotReadyInTime
@@ -110,6 +112,8 @@ def outcome(act: Callable[[], State], *, job_id: str) -> State:
     except OverkeepError as error:
         _log.info("job %s: a step ended with %s: %s", job_id, error.code, error)
         return {"code": error.code, "error": error.message}
+    except OperationalError:  # the data base does not answer: `Durable.step` repeats the step
+        raise
     except Exception:  # noqa: BLE001 - the outermost worker of a step: logged, recorded, and the release still runs
         _log.exception("job %s: a step failed unexpectedly", job_id)
         unexpected = OverkeepError(reason="a step of the job failed")

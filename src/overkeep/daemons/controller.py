@@ -17,6 +17,7 @@ from overkeep.api.asked import Backend
 from overkeep.api.server import ApiServer
 from overkeep.config import ControllerConfig
 from overkeep.controller.couriers import Courier
+from overkeep.controller.databases import Databases
 from overkeep.controller.directory import MoverDirectory
 from overkeep.controller.dispatcher import QUEUES, Dispatcher
 from overkeep.controller.durable import Durable
@@ -27,6 +28,7 @@ from overkeep.controller.inspection import Inspection, Surroundings, account_log
 from overkeep.controller.janitor import Janitor
 from overkeep.controller.manager_log import ManagerLog
 from overkeep.controller.mover_watch import MoverWatch
+from overkeep.controller.peers import Peers
 from overkeep.controller.ports import Patience, Ports
 from overkeep.controller.scheduler import Scheduler
 from overkeep.controller.service import Controller, make_durable
@@ -75,8 +77,9 @@ def serving(settings: ControllerConfig) -> Iterator[ApiServer]:
     pki = Pki(folder=settings.pki_dir)
     with ExitStack() as stack:
         stack.enter_context(Guard(settings.state_dir))
+        databases = Databases.of(settings)
         slots = {**SLOTS, ResourceKind.TOTAL: settings.parallel_vms}
-        store = Store(f"sqlite:///{settings.state_dir / 'controller.sqlite'}", slots=slots)
+        store = Store(databases.store, slots=slots)
         stack.callback(store.close)
         engine = OvirtEngine(settings.engine)
         stack.callback(engine.close)
@@ -84,7 +87,9 @@ def serving(settings: ControllerConfig) -> Iterator[ApiServer]:
         stack.callback(movers.close)
         access = OvirtAccess(settings.engine.url, settings.engine.ca_file)
         stack.callback(access.close)
-        durable = Durable(settings.state_dir, queues=QUEUES)
+        durable = Durable(settings.state_dir, queues=QUEUES, url=databases.jobs, shared=databases.shared)
+        if databases.shared:
+            stack.enter_context(Peers(store.controllers, durable.executor_id, take_up=durable.take_up))
         ports = Ports(
             engine=engine,
             targets=Targets(settings.target, store),

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from overkeep.controller.store.admission import Admission
 from overkeep.controller.store.answers import Answers
 from overkeep.controller.store.assignments import Assignments
+from overkeep.controller.store.controllers import Controllers
 from overkeep.controller.store.events import Events
 from overkeep.controller.store.held import Holdings
 from overkeep.controller.store.jobs import Jobs
@@ -39,6 +40,7 @@ class Store:
         self.assignments = Assignments(self._engine, self.events)
         self.resources = ResourceSettings(self._engine, self.events)
         self.admission = Admission(self._engine, defaults=slots)
+        self.controllers = Controllers(self._engine)
         self.turns = Turns(self._engine)
         self.jobs = Jobs(self._engine, self.events, freed=self.admission.news.set)
         self.held = Holdings(self._engine)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
 from overkeep.controller.records import Held, HeldKind, JobState
 from overkeep.controller.store import schema as t
@@ -20,19 +21,19 @@ class Holdings:
 
     def add(self, item: Held) -> None:
         """Record something that is about to be opened; one that is known stays as it is."""
-        with self._engine.begin() as connection:
-            if connection.execute(sa.select(t.held.c.ref).where(*_key(item))).first() is None:
-                row = {
-                    "job_id": item.job_id,
-                    "kind": item.kind,
-                    "ref": item.ref,
-                    "vm_id": item.vm_id,
-                    "disk_id": item.disk_id,
-                    "host_id": item.host_id,
-                    "opened": utc_now().isoformat(timespec="seconds"),
-                    "released": None,
-                }
-                connection.execute(sa.insert(t.held).values(row))
+        row = {
+            "job_id": item.job_id,
+            "kind": item.kind,
+            "ref": item.ref,
+            "vm_id": item.vm_id,
+            "disk_id": item.disk_id,
+            "host_id": item.host_id,
+            "opened": utc_now().isoformat(timespec="seconds"),
+            "released": None,
+        }
+        insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
+        with self._engine.begin() as connection:  # a step may run twice at the same time
+            connection.execute(insert(t.held).values(row).on_conflict_do_nothing())
 
     def release(self, item: Held) -> None:
         """Record that it is closed, removed, or now belongs to what the job made."""

@@ -33,8 +33,13 @@ class Jobs:
 
         With `line` its VMs wait for their turns at once, otherwise it has to be opened first.
         """
-        with self._engine.begin() as connection:
-            self._insert(connection, job, members, exclusive=exclusive, line=line)
+        try:
+            with self._engine.begin() as connection:
+                self._insert(connection, job, members, exclusive=exclusive, line=line)
+        except sa.exc.IntegrityError:  # another controller was quicker with one of the VMs
+            with self._engine.connect() as connection:
+                _check_free(connection, members)
+            raise
         self._events.tell()
         self._freed()
 
@@ -48,6 +53,8 @@ class Jobs:
         except sa.exc.IntegrityError:  # another controller was quicker
             if self._is_known(job.id):
                 return False
+            with self._engine.connect() as connection:
+                _check_free(connection, members)
             raise
         self._events.tell()
         self._freed()

@@ -12,6 +12,8 @@ import sqlalchemy as sa
 
 from overkeep.errors import OverkeepError
 
+IDLE_IN_TRANSACTION = 15  # seconds after which PostgreSQL ends a transaction in which nothing happens
+
 metadata = sa.MetaData()
 
 workload = sa.Table(
@@ -187,6 +189,14 @@ assignment = sa.Table(
     sa.Column("planned_up_to", sa.Text, nullable=False),
     sa.Column("told", sa.Text, nullable=False),
 )
+# Controllers that live, for those that share a data base.
+controller = sa.Table(
+    "controller",
+    metadata,
+    sa.Column("executor_id", sa.Text, primary_key=True),
+    sa.Column("place", sa.Text, nullable=False),
+    sa.Column("beat", sa.Double, nullable=False),  # seconds, by the clock of the data base
+)
 switch = sa.Table("switch", metadata, sa.Column("name", sa.Text, primary_key=True))  # those that are on
 # What calls with an idempotency key were answered; `status` is NULL while one has not ended.
 answer = sa.Table(
@@ -314,6 +324,14 @@ def _add_targets(connection: sa.Connection) -> None:
         connection.exec_driver_sql(statement)
 
 
+def _add_controllers(connection: sa.Connection) -> None:
+    """Step 7: controllers that share the data base."""
+    connection.exec_driver_sql(
+        "CREATE TABLE controller (executor_id TEXT NOT NULL PRIMARY KEY, place TEXT NOT NULL,"
+        " beat DOUBLE PRECISION NOT NULL)"
+    )
+
+
 # Step n turns a data base of version n into one of version n + 1. A step is never changed once it was released, and the
 # tables above are what all steps together lead to; a new data base gets them at once.
 UPGRADES: tuple[Callable[[sa.Connection], None], ...] = (
@@ -323,17 +341,19 @@ UPGRADES: tuple[Callable[[sa.Connection], None], ...] = (
     _add_admission,
     _index_events,
     _add_targets,
+    _add_controllers,
 )
 VERSION = 1 + len(UPGRADES)
 
 
 def open_database(url: str) -> sa.Engine:
     """Connect to `url` and bring its schema up to date; raise `SchemaTooNew` when it is ahead of this program."""
-    engine = sa.create_engine(url)
+    engine = sa.create_engine(url, **_pool(url))
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "connect", _prepare_sqlite)
         sa.event.listen(engine, "begin", _begin_immediate)
     with engine.begin() as connection:
+        alone(connection, "schema")
         _version.create(connection, checkfirst=True)
         found = connection.scalar(sa.select(_version.c.version))
         if found is None:
@@ -350,10 +370,32 @@ def open_database(url: str) -> sa.Engine:
     return engine
 
 
+def _pool(url: str) -> dict[str, Any]:
+    """Of a server: few connections, for two controllers share a hundred, and dead ones are noticed before use.
+
+    A controller that is stopped in the midst of a transaction must not hold its locks for as long as it sleeps.
+    """
+    if sa.make_url(url).get_backend_name() == "sqlite":
+        return {}
+    options = {"options": f"-c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION}s"}
+    return {"pool_size": 10, "max_overflow": 10, "pool_pre_ping": True, "connect_args": options}
+
+
 def alone(connection: sa.Connection, act: str) -> None:
     """Let one transaction at a time, of all controllers, do an act. Those of SQLite are always alone."""
     if connection.dialect.name == "postgresql":
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(f"overkeep {act}"))))
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_lock(act))))
+
+
+def is_alone(connection: sa.Connection, act: str) -> bool:
+    """As `alone`, but without waiting: False while another transaction does the act."""
+    if connection.dialect.name != "postgresql":
+        return True
+    return bool(connection.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(_lock(act)))))
+
+
+def _lock(act: str) -> sa.ColumnElement[int]:
+    return sa.func.hashtext(f"overkeep {act}")
 
 
 def _prepare_sqlite(connection: object, _record: object) -> None:

@@ -1,0 +1,61 @@
+"""A controller in a process of its own, on a PostgreSQL that others use as well: FOLDER and URL are its arguments."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from overkeep import logs
+from overkeep.config import TargetConfig
+from overkeep.controller.dispatcher import QUEUES, Dispatcher
+from overkeep.controller.durable import Durable
+from overkeep.controller.janitor import Janitor
+from overkeep.controller.peers import Peers
+from overkeep.controller.ports import Ports
+from overkeep.controller.service import Controller, make_durable
+from overkeep.controller.store import Store
+from overkeep.controller.targets import Targets
+from tests.controller.twins import Remote
+from tests.controller.world import HASTE, OneMover
+from tests.postgres import driver
+
+TTL = 2.0
+PATIENCE = dataclasses.replace(HASTE, ready=20.0, retry=5.0, release=20.0, lease=30.0)
+
+
+def main(folder: Path, url: str) -> None:
+    """Work until SIGTERM."""
+    logs.setup("INFO")
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    store = Store(driver(url))
+    durable = Durable(folder, queues=QUEUES, url=url, shared=True)
+    ports = Ports(
+        engine=Remote(folder / "twins", "engine"),
+        targets=Targets((TargetConfig(name="nfs1", kind="path", mountpoint=folder / "target"),), store, patience=5),
+        movers=OneMover({"host-1": Remote(folder / "twins", "mover", values=("host",))}),
+        store=store,
+        patience=PATIENCE,
+        stopping=durable.stopping,
+    )
+    with Peers(store.controllers, durable.executor_id, take_up=durable.take_up, ttl=TTL):
+        make_durable(ports, durable)
+        durable.start()
+        dispatcher, janitor = Dispatcher(ports, durable), Janitor(Controller(ports), durable, every=2.0)
+        dispatcher.start()
+        janitor.start()
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
+        stop.wait()
+        durable.stopping.set()
+        janitor.stop()
+        dispatcher.stop()
+        durable.stop(10)
+    store.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])
