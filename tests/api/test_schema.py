@@ -55,6 +55,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
             "job_id": job["id"],
             "point": job["result"]["points"]["web-vm"],
             "resource": "total",
+            "target": "nfs1",
         }
         yield schema
         world.until(lambda: not world.store.jobs.all(live=True), seconds=60)

@@ -206,7 +206,7 @@ def test_a_mover_that_is_lost_and_comes_back(world: World) -> None:
 def test_there_is_no_change_without_its_event(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are written together, or neither is."""
     member = Member(vm_id="1", vm_name="web")
-    workload = store.workloads.create("demo", [member])
+    workload = store.workloads.create("demo", [member], target="nfs1")
     job = Job(
         id="j",
         kind=JobKind.BACKUP,
@@ -230,7 +230,7 @@ def test_there_is_no_change_without_its_event(store: Store, monkeypatch: pytest.
         lambda: store.jobs.request_cancel("j"),
         lambda: store.jobs.set_vm("j", "1", state=JobState.RUNNING, phase="copying"),
         lambda: store.jobs.create(dataclasses.replace(job, id="k"), [], exclusive=False),
-        lambda: store.workloads.create("other", []),
+        lambda: store.workloads.create("other", [], target="nfs1"),
         lambda: store.workloads.update(dataclasses.replace(workload, name="other")),
         lambda: store.workloads.delete(workload),
         lambda: store.policies.create(Policy(name="other")),
