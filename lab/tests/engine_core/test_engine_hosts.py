@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx
 import ovirtsdk4 as sdk
 import pytest
 from ovirtsdk4 import types
@@ -188,3 +189,57 @@ def test_the_upgrade_of_a_cluster_is_marked_while_it_goes_on(lab: Any, system: A
     cluster.upgrade(upgrade_action=finish)
     assert not cluster.get().upgrade_in_progress
     assert [code for code in lab.codes() if code in (892, 894, 896)] == [892, 896, 894]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "text"),
+    [
+        ("approve", {}, 409, "status in order to be approved."),
+        ("enrollcertificate", {}, 409, "Cannot enroll certificate Host. Please switch Host to Maintenance mode first."),
+        ("fence", {}, 400, "Action [fenceType] required for fence"),
+        ("fence", {"fence_type": "kick"}, 400, "'kick' is not a valid fence type."),
+        ("fence", {"fence_type": "manual"}, 409, "Cannot confirm 'Host has been rebooted' Host. Valid Host statuses"),
+        ("fence", {"fence_type": "restart"}, 409, "disabled., Cannot restart Host. Fence operation failed.]"),
+        ("fence", {"fence_type": "start"}, 409, "statuses: Down ,Non Responsive or Maintenance.]"),
+        ("fence", {"fence_type": "stop"}, 409, "Host has to be in Maintenance mode in order to be stopped.]"),
+    ],
+)
+def test_what_is_refused_of_a_host_that_is_up(
+    lab: Any, http: httpx.Client, path: str, body: dict[str, str], status: int, text: str
+) -> None:
+    answer = http.post(f"hosts/{lab.hosts[0].id}/{path}", json=body, headers={"Accept": "application/json"})
+    assert answer.status_code == status
+    assert text in answer.json()["fault"]["detail"]
+
+
+def test_without_agents_nobody_knows_whether_a_host_has_power(lab: Any, http: httpx.Client) -> None:
+    asked = {"fence_type": "status"}
+    answer = http.post(f"hosts/{lab.hosts[0].id}/fence", json=asked, headers={"Accept": "application/json"})
+    assert (answer.status_code, answer.json()["status"]) == (200, "failed")
+    assert answer.json()["fault"]["reason"].startswith("Invalid fence agents defined for host '")
+
+
+def test_a_certificate_is_enrolled_in_maintenance(lab: Any, system: Any) -> None:
+    lab.engine.state.hosts[lab.hosts[1].id].status = "maintenance"
+    system.hosts_service().host_service(lab.hosts[1].id).enroll_certificate()
+    lab.wait(lambda: {880, 881} <= set(lab.codes()))
+
+
+def test_the_vms_of_a_lost_host_are_down_when_somebody_confirms_that_it_was_rebooted(lab: Any, system: Any) -> None:
+    host = lab.hosts[0].id
+    lab.engine.state.hosts[host].status = "non_responsive"
+    vm = lab.engine.state.vms[lab.vm_id("web")]
+    vm.status = "unknown"
+    system.hosts_service().host_service(host).fence(fence_type="manual")
+    assert (vm.status, vm.host_id) == ("down", "")
+    assert lab.codes()[-2:] == [143, 494]
+
+
+def test_only_direct_luns_are_refreshed(lab: Any, http: httpx.Client) -> None:
+    path = f"disks/{lab.disk_id('web_data')}/refreshlun"
+    headers = {"Accept": "application/json"}
+    incomplete = http.post(path, json={}, headers=headers)
+    assert incomplete.json()["fault"]["detail"] == "Action [host.id|name] required for refreshLun"
+    refused = http.post(path, json={"host": {"name": "host1"}}, headers=headers)
+    assert refused.status_code == 400
+    assert refused.json()["fault"]["detail"] == "[Cannot sync Virtual Disk. The specified disk does not exist.]"

@@ -6,7 +6,7 @@ from __future__ import annotations
 from ovirtlab.engine import disk_copies, template_disks
 from ovirtlab.engine.entities.disks import Disk
 from ovirtlab.engine.entities.vms import Template
-from ovirtlab.engine.faults import NotFound, conflict, incomplete
+from ovirtlab.engine.faults import NotFound, conflict, incomplete, invalid
 from ovirtlab.engine.rest.routing import Call, Done, Routes
 from ovirtlab.engine.rest.shapes import cause_of
 
@@ -84,6 +84,14 @@ async def reduce_disk(call: Call) -> Done:
     disk = _disk(call)
     call.require("reduce_disk", ("disk", disk.id))
     raise conflict(f"{REDUCE}. The operation is supported only for disks on block Storage Domains.")
+
+
+@routes.action("disks/{disk}/refreshlun")
+async def refresh_lun(call: Call) -> Done:
+    """Of direct LUNs only, of which the lab has none."""
+    if call.body.ref("host") is None and call.body.text("host", "name") is None:
+        raise incomplete("Action", "host.id|name", "refreshLun")
+    raise invalid("Cannot sync Virtual Disk. The specified disk does not exist.")
 
 
 def _disk(call: Call) -> Disk:
