@@ -195,7 +195,7 @@ controller = sa.Table(
     metadata,
     sa.Column("executor_id", sa.Text, primary_key=True),
     sa.Column("place", sa.Text, nullable=False),
-    sa.Column("beat", sa.Double, nullable=False),  # seconds, by the clock of the data base
+    sa.Column("beat", sa.Float(53), nullable=False),  # seconds, by the clock of the data base
 )
 switch = sa.Table("switch", metadata, sa.Column("name", sa.Text, primary_key=True))  # those that are on
 # What calls with an idempotency key were answered; `status` is NULL while one has not ended.
@@ -328,7 +328,7 @@ def _add_controllers(connection: sa.Connection) -> None:
     """Step 7: controllers that share the data base."""
     connection.exec_driver_sql(
         "CREATE TABLE controller (executor_id TEXT NOT NULL PRIMARY KEY, place TEXT NOT NULL,"
-        " beat DOUBLE PRECISION NOT NULL)"
+        " beat FLOAT NOT NULL)"
     )
 
 
