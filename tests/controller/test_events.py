@@ -4,6 +4,7 @@ import dataclasses
 import datetime as dt
 import sqlite3
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,8 @@ def note(text: str, **about: str) -> Draft:
 
 
 @pytest.fixture
-def store(tmp_path: Path):
-    store = Store(f"sqlite:///{tmp_path / 's.sqlite'}")
+def store(database: str) -> Iterator[Store]:
+    store = Store(database)
     yield store
     store.close()
 
@@ -288,8 +289,9 @@ def test_filters(store: Store, wanted: dict[str, Any], texts: str) -> None:
     assert [event.text for event in store.events.before(None, Filter(**wanted))] == list(texts)[::-1]
 
 
-def test_what_went_wrong_is_found_without_reading_the_rest(store: Store) -> None:
+def test_what_went_wrong_is_found_without_reading_the_rest(tmp_path: Path) -> None:
     """On SQLite, whose planner uses the index for the very words of its condition alone."""
+    store = Store(f"sqlite:///{tmp_path / 's.sqlite'}")
     plans = []
 
     def note_plan(connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
@@ -301,6 +303,40 @@ def test_what_went_wrong_is_found_without_reading_the_rest(store: Store) -> None
     store.events.before(None, Filter(level=Level.WARNING, since="2026"))
     store.events.before(None, Filter(vm="web"))
     assert ["ix_event_bad" in plans[0], "ix_event_vm_name" in plans[1]] == [True, True], plans
+    store.close()
+
+
+def test_who_follows_the_numbers_misses_none(store: Store, database: str) -> None:
+    """Four writers in two controllers, whose transactions take different times."""
+    other = Store(database)
+    done = threading.Event()
+    seen: list[int] = []
+
+    def write(into: Store, name: str) -> None:
+        for number in range(25):
+            into.events.add(note(f"{name}{number}"), *([note("more")] * (number % 5)))
+
+    def follow() -> None:
+        last = 0
+        while True:
+            ending = done.is_set()
+            page = other.events.after(last)
+            seen.extend(event.seq for event in page)
+            last = page[-1].seq if page else last
+            if ending and not page:
+                return
+
+    writers = [threading.Thread(target=write, args=(into, name)) for into in (store, other) for name in "ab"]
+    follower = threading.Thread(target=follow)
+    for thread in (follower, *writers):
+        thread.start()
+    for thread in writers:
+        thread.join(60)
+    done.set()
+    follower.join(60)
+    assert seen == [event.seq for event in store.events.after(0, limit=1000)]
+    assert len(seen) == 4 * 25 * 3
+    other.close()
 
 
 def test_two_controllers_tell_of_a_lost_mover_once(world: World) -> None:

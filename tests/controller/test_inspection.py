@@ -27,6 +27,7 @@ from overkeep.testing.engine import MemoryEngine
 from overkeep.testing.mover import MemoryMover
 from overkeep.units import utc_now
 from tests.controller.world import OneMover, disk, vm
+from tests.postgres import Postgres
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,12 +48,14 @@ class Installation:
         self.access.add("token", user_id="svc")
         self.access.allow("svc", "web-vm", *PERMITS)
         self.mover = MemoryMover("host1")
+        self.database = ""
         self.log_in: Callable[[], str] = lambda: "token"
 
     def look(self) -> dict[tuple[str, str], Finding]:
         settings = ControllerConfig(
             state_dir=self.folder / "state",
             pki_dir=self.folder / "pki",
+            database=self.database,
             engine=EngineConfig(
                 url="https://engine/ovirt-engine/api",
                 ca_file=self.folder / "x",
@@ -120,6 +123,15 @@ def test_a_data_base_that_is_damaged(site: Installation) -> None:
         file.seek(8192)
         file.write(b"\xff" * 4096)
     expect(site, "controller", "state", Verdict.FAILED, "is damaged", "put back a copy")
+
+
+def test_a_data_base_that_controllers_share(site: Installation, postgres: Postgres) -> None:
+    site.database = postgres.new_database()
+    expect(site, "controller", "data base", Verdict.OK, "lets the controller in")
+    site.database = site.database.replace("overkeep@", "stranger@")
+    expect(site, "controller", "data base", Verdict.FAILED, "stranger", "database_password_file")
+    site.database = "postgresql://overkeep@127.0.0.1:1/nothing"
+    expect(site, "controller", "data base", Verdict.FAILED, "refused", "check that its server runs")
 
 
 def test_little_space(site: Installation, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import sqlalchemy as sa
 from cryptography import x509
 
 from overkeep import __version__
 from overkeep.config import ControllerConfig, TargetConfig
+from overkeep.controller.databases import Databases
 from overkeep.controller.directory import MoverDirectory
 from overkeep.controller.enrolment import Pki
 from overkeep.controller.ports import Movers
@@ -51,6 +53,7 @@ PERMITS = (  # of the service account, as docs/guide/install.md explains them
 )
 _SOON = dt.timedelta(days=30)
 _SKEW = 5.0  # seconds; from 30 on, movers refuse orders
+_CONNECT_TIMEOUT = 10  # seconds
 _LITTLE = GIB  # of space for the controller's own data
 
 
@@ -84,6 +87,18 @@ class DatabaseDamaged(OverkeepError):
     template = "The data base {path} is damaged ({reason}); stop the controller and put back a copy of it."
 
 
+class DatabaseUnreachable(OverkeepError):
+    """The data base that several controllers share cannot be used."""
+
+    code = "database-unreachable"
+    template = (
+        "The data base of `database` in the controller's settings cannot be used ({reason}); check that its server "
+        "runs, that this machine may connect to it, and the password in `database_password_file`."
+    )
+    retry = True
+    status = 503
+
+
 @dataclass(frozen=True, kw_only=True)
 class Surroundings:
     """What the looks are at. `log_in` gives a token of the service account."""
@@ -109,6 +124,7 @@ class Inspection:
         pki = Pki(folder=settings.pki_dir)
         looks = [
             Look(area="controller", subject="state", act=self._state),
+            *([Look(area="controller", subject="data base", act=self._database)] if settings.database else []),
             *(
                 Look(area="certificate", subject=path.name, act=partial(_certificates, path))
                 for path in (pki.ca_cert, pki.api_cert)
@@ -138,6 +154,20 @@ class Inspection:
         told = f"The folder {folder} can be written, its data bases are sound, and {human_size(free)} are free"
         verdict, todo = (Verdict.WARNING, ", which is little: free some") if little else (Verdict.OK, "")
         yield Finding(area="controller", subject="state", verdict=verdict, text=f"{told}{todo}.")
+
+    def _database(self) -> Iterator[Finding]:
+        """The server that several controllers share, by the settings alone: it answers and lets them in."""
+        url = Databases.of(self._around.settings).store
+        base = sa.create_engine(url, connect_args={"connect_timeout": _CONNECT_TIMEOUT})
+        try:
+            with base.connect() as connection:
+                version = connection.scalar(sa.text("SHOW server_version"))
+        except sa.exc.DBAPIError as error:
+            raise DatabaseUnreachable(reason=" ".join(str(error.orig).split())) from error
+        finally:
+            base.dispose()
+        text = f"PostgreSQL {version} answers and lets the controller in."
+        yield Finding(area="controller", subject="data base", verdict=Verdict.OK, text=text)
 
     def _manager(self) -> Iterator[Finding]:
         version = self._around.engine.test()

@@ -19,7 +19,6 @@ from overkeep.units import utc_now
 
 PAGE = 500  # events that are read at once, where nothing else is asked for
 _FORGET_BATCH = 5000
-_PG_LOCK = 0x0EE7  # of PostgreSQL's advisory locks: numbers of events rise in the order in which they become visible
 
 
 class Events:
@@ -45,8 +44,8 @@ class Events:
 
     def insert(self, connection: sa.Connection, *drafts: Draft) -> None:
         """Write events within a transaction, as its last act."""
-        if drafts and connection.dialect.name == "postgresql":
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_PG_LOCK)))
+        if drafts:
+            t.alone(connection, "events")
         for draft in drafts:
             if draft.key and connection.scalar(sa.select(t.event.c.seq).where(t.event.c.key == draft.key)) is not None:
                 continue
