@@ -65,7 +65,22 @@ class TargetConfig(_Section):
         return self
 
 
-def _distinct(targets: tuple[TargetConfig, ...]) -> tuple[TargetConfig, ...]:
+class WatchedTarget(TargetConfig):
+    """A backup target with the marks at which the controller warns and stops."""
+
+    alarm_percent: float = Field(
+        default=85, ge=1, le=100, description="used space in percent from which on the controller warns"
+    )
+    stop_percent: float = Field(
+        default=95, ge=1, le=100, description="used space in percent from which on no backup to it begins"
+    )
+    reserve: int = Field(default=0, ge=0, description="bytes; with fewer free no backup to it begins, either")
+
+
+_Target = TypeVar("_Target", bound=TargetConfig)
+
+
+def _distinct(targets: tuple[_Target, ...]) -> tuple[_Target, ...]:
     for what in ("name", "mountpoint"):
         values = [getattr(target, what) for target in targets]
         twice = [value for value in values if values.count(value) > 1]
@@ -110,7 +125,7 @@ class ControllerConfig(_Section):
     pki_dir: Path = Field(default=Path("/etc/overkeep/pki"), description="what `overkeep admin init` made")
     log_level: LogLevel = Field(default="INFO", description="how much is logged")
     engine: EngineConfig = Field(description="the Manager")
-    target: Annotated[tuple[TargetConfig, ...], AfterValidator(_distinct)] = Field(
+    target: Annotated[tuple[WatchedTarget, ...], AfterValidator(_distinct)] = Field(
         min_length=1, description="backup targets; workloads that name none are backed up to the first one"
     )
     mover: tuple[MoverAddress, ...] = Field(

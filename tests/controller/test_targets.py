@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from overkeep.config import TargetConfig
+from overkeep.config import WatchedTarget
 from overkeep.controller.points import PointOnTargets, Wanted
 from overkeep.controller.records import JobState
 from overkeep.controller.store import Store
@@ -148,7 +148,7 @@ def test_a_target_that_hangs_keeps_nobody_waiting(tmp_path: Path, monkeypatch: p
     paths = {name: tmp_path / name for name in ("one", "two")}
     for path in paths.values():
         path.mkdir()
-    settings = tuple(TargetConfig(name=name, kind="path", mountpoint=path) for name, path in paths.items())
+    settings = tuple(WatchedTarget(name=name, kind="path", mountpoint=path) for name, path in paths.items())
     targets = Targets(settings, store, patience=0.2)
     let_go = threading.Event()
     monkeypatch.setattr(targets.get("two"), "readable", lambda: let_go.wait(30))
@@ -261,7 +261,7 @@ def test_what_an_earlier_version_left_belongs_to_the_first_target(tmp_path: Path
     base.close()
     store = Store(f"sqlite:///{path}")
     try:
-        targets = Targets((TargetConfig(name="first", kind="path", mountpoint=tmp_path),), store)
+        targets = Targets((WatchedTarget(name="first", kind="path", mountpoint=tmp_path),), store)
         assert store.workloads.get("shop").target == "first"
         assert [target.name for target in targets.had_by("w")] == ["first"]
         assert targets.of({"full": False}).name == "first"

@@ -13,7 +13,7 @@ from typing import Any
 
 from overkeep.blocks.merge.acts import merge_away
 from overkeep.blocks.merge.making import Watch
-from overkeep.config import TargetConfig
+from overkeep.config import WatchedTarget
 from overkeep.controller.dispatcher import QUEUES, Dispatcher
 from overkeep.controller.durable import Durable, Stopping
 from overkeep.controller.janitor import Janitor
@@ -124,7 +124,7 @@ class World:
         self.engine = Mortal(self.memory)
         (folder / "target").mkdir(parents=True)
         self.repository = Repository(folder / "target").create()
-        self.target_settings = (TargetConfig(name="nfs1", kind="path", mountpoint=folder / "target"),)
+        self.target_settings = (WatchedTarget(name="nfs1", kind="path", mountpoint=folder / "target"),)
         self.mover = MemoryMover(
             "host1", targets=frozenset({"nfs1", "nfs2"}), outcome=self.write_image, bookkeeping=self.merge_images
         )
@@ -140,7 +140,7 @@ class World:
         """Add a target, a folder of its own, from the next `start` on."""
         root = self.folder / name
         root.mkdir()
-        self.target_settings = (*self.target_settings, TargetConfig(name=name, kind="path", mountpoint=root))
+        self.target_settings = (*self.target_settings, WatchedTarget(name=name, kind="path", mountpoint=root))
         return root
 
     def write_image(self, order: CopyOrder) -> CopyResult:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from overkeep.controller.events import Event, Level
 from overkeep.controller.records import Job, JobKind, JobState, Workload
 from overkeep.model.admission import MOST_SLOTS
+from overkeep.model.capacity import Fill
 from overkeep.model.findings import Verdict
 from overkeep.model.inventory import DiskFormat
 from overkeep.model.points import Changes, Mode, Pin
@@ -96,7 +97,8 @@ class TargetOut(Document):
 
     `found` is the id of the repository that is there now, empty when there is none, null when that cannot be seen.
     `error` says why it cannot be used now; `code` is its stable name. Both are empty when it can be used. `source` and
-    `mountpoint` are those of the controller.
+    `mountpoint` are those of the controller. `size`, `used`, `free` and `grows_a_day` are bytes, null while they are
+    unknown. At `full` no backup begins.
     """
 
     name: str
@@ -109,6 +111,12 @@ class TargetOut(Document):
     error: str
     source: str
     mountpoint: str
+    size: int | None
+    used: int | None
+    free: int | None
+    fill: Fill | None
+    grows_a_day: int | None
+    days_until_full: float | None
 
 
 class AcceptIn(Document):

@@ -44,7 +44,7 @@ def accept_target(target: str, asked: AcceptIn, controller: TheController, calle
 
 def target_out(state: TargetState) -> TargetOut:
     """The document of a target."""
-    settings = state.target.settings
+    settings, space = state.target.settings, state.space
     return TargetOut(
         name=settings.name,
         kind=settings.kind,
@@ -56,4 +56,10 @@ def target_out(state: TargetState) -> TargetOut:
         error=state.error.message if state.error else "",
         source=settings.source,
         mountpoint=str(settings.mountpoint),
+        size=space.size if space else None,
+        used=space.used if space else None,
+        free=space.free if space else None,
+        fill=state.fill,
+        grows_a_day=None if state.grows is None else round(state.grows),
+        days_until_full=None if state.days_left is None else round(state.days_left, 1),
     )

@@ -13,6 +13,10 @@ from overkeep.cli import exits, output
 from overkeep.cli.client import Client
 from overkeep.cli.output import AsJson
 from overkeep.errors import Conflict
+from overkeep.model.capacity import Fill
+from overkeep.units import human_size
+
+_SPACE = ("SIZE", "USED", "FREE", "A DAY", "FULL IN")
 
 app = typer.Typer(no_args_is_help=True, help="Backup targets: where backups are kept.")
 
@@ -27,10 +31,10 @@ def targets(as_json: AsJson = False) -> int:
         output.documents(found)
     else:
         rows = [
-            (target.name, target.kind, "yes" if target.default else "no", _state(target), target.error)
+            (target.name, target.kind, "yes" if target.default else "no", _state(target), *_space(target), target.error)
             for target in found
         ]
-        output.table(("TARGET", "KIND", "DEFAULT", "STATE", "WHY"), rows)
+        output.table(("TARGET", "KIND", "DEFAULT", "STATE", *_SPACE, "WHY"), rows)
     return exits.OK if all(target.ok for target in found) else exits.FAILED
 
 
@@ -68,13 +72,31 @@ def _tell(target: TargetOut) -> None:
         output.say(target.error)
     place = f"{target.source} at {target.mountpoint}" if target.source else target.mountpoint
     output.say(f"Place: {place or '-'}")
+    size, used, free, grows, days = _space(target)
+    output.say(f"Size: {size}, used: {used}, free: {free}, grows by {grows} a day, full in: {days}")
     output.say(f"Repository: {target.repository or 'none yet'}")
     if target.found not in (None, target.repository):
         output.say(f"There now: {target.found or 'no repository'}")
 
 
 def _state(target: TargetOut) -> str:
-    return "ok" if target.ok else target.code
+    if not target.ok:
+        return target.code
+    return "ok" if target.fill in (None, Fill.OK) else f"{target.fill}"
+
+
+def _space(target: TargetOut) -> tuple[str, str, str, str, str]:
+    if target.size is None or target.used is None or target.free is None:
+        return ("-",) * 5
+    percent = 100 * target.used / max(1, target.used + target.free)
+    grows, days = target.grows_a_day, target.days_until_full
+    return (
+        human_size(target.size),
+        f"{human_size(target.used)} ({percent:.0f} %)",
+        human_size(target.free),
+        "-" if grows is None else f"{'-' if grows < 0 else ''}{human_size(abs(grows))}",
+        "-" if days is None else f"{days:.0f} days",
+    )
 
 
 def _path(target: str) -> str:

@@ -79,6 +79,9 @@ class Kind(StrEnum):
     LEFTOVER_FOUND = "leftover.found"
     LEFTOVER_CLOSED = "leftover.closed"
     DRAFT_REMOVED = "draft.removed"
+    TARGET_HIGH = "target.high"
+    TARGET_FULL = "target.full"
+    TARGET_ROOM = "target.room"
     MOVER_LOST = "mover.lost"
     MOVER_BACK = "mover.back"
 
@@ -137,6 +140,9 @@ MEANINGS: Mapping[Kind, str] = {
     Kind.LEFTOVER_FOUND: "Something of ours was open in the Manager without a living job",
     Kind.LEFTOVER_CLOSED: "What had been left open was closed",
     Kind.DRAFT_REMOVED: "An unfinished restore point was removed from the target",
+    Kind.TARGET_HIGH: "A target is above its first mark; `size`, `used` and `free` are bytes",
+    Kind.TARGET_FULL: "A target is above its second mark: no backup to it begins",
+    Kind.TARGET_ROOM: "A target is below its marks again",
     Kind.MOVER_LOST: "The mover of a host that is up does not answer",
     Kind.MOVER_BACK: "It answers again",
 }
@@ -161,11 +167,15 @@ _LEVELS: Mapping[Kind, Level] = {
             Kind.LEFTOVER_FOUND,
             Kind.LEFTOVER_CLOSED,
             Kind.DRAFT_REMOVED,
+            Kind.TARGET_HIGH,
             Kind.MOVER_LOST,
         ),
         Level.WARNING,
     ),
-    **dict.fromkeys((Kind.JOB_FAILED, Kind.JOB_NEEDS_ATTENTION, Kind.VM_FAILED, Kind.VM_NEEDS_ATTENTION), Level.ERROR),
+    **dict.fromkeys(
+        (Kind.JOB_FAILED, Kind.JOB_NEEDS_ATTENTION, Kind.VM_FAILED, Kind.VM_NEEDS_ATTENTION, Kind.TARGET_FULL),
+        Level.ERROR,
+    ),
 }
 
 

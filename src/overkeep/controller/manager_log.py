@@ -13,7 +13,13 @@ from overkeep.engine.errors import EngineRefused, EventNumberTaken
 NAME = "manager"
 _DRAWS = 5  # numbers that are tried for one event; the first is free in all but one of 100,000 cases
 _SEVERITIES = {Level.INFO: "normal", Level.WARNING: "warning", Level.ERROR: "error"}
-_TOLD = (Kind.VM_STARTED, Kind.VM_SUCCEEDED, Kind.SCHEDULER_PAUSED, Kind.SCHEDULER_RESUMED)
+_TOLD = (
+    Kind.VM_STARTED,
+    Kind.VM_SUCCEEDED,
+    Kind.SCHEDULER_PAUSED,
+    Kind.SCHEDULER_RESUMED,
+    Kind.TARGET_ROOM,
+)
 _JOB_ENDS = (Kind.JOB_SUCCEEDED, Kind.JOB_PARTIAL, Kind.JOB_FAILED, Kind.JOB_CANCELLED, Kind.JOB_NEEDS_ATTENTION)
 
 

@@ -6,12 +6,13 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from overkeep.config import TargetConfig
+from overkeep.config import WatchedTarget
 from overkeep.controller.store.targets import TargetRows
 from overkeep.errors import OverkeepError
+from overkeep.model.capacity import Marks, Space
 from overkeep.repository.errors import RepositoryMissing
 from overkeep.repository.identity import read_identity
-from overkeep.repository.mounts import Mounts, require_writable
+from overkeep.repository.mounts import Mounts, require_writable, space_of
 from overkeep.repository.repository import Repository
 
 
@@ -29,9 +30,10 @@ class TargetDiffers(OverkeepError):
 class Target:
     """One target. `readable` or `ready` is called before each use: an NFS server that was down may be back."""
 
-    def __init__(self, settings: TargetConfig, known: TargetRows) -> None:
+    def __init__(self, settings: WatchedTarget, known: TargetRows) -> None:
         self.settings = settings
         self.name = settings.name
+        self.marks = Marks(high=settings.alarm_percent, full=settings.stop_percent, reserve=settings.reserve)
         self.repository = Repository(settings.mountpoint)
         self._known = known
         self._mounts = Mounts((settings,))
@@ -64,6 +66,10 @@ class Target:
         with self._lock:
             self._known.remember(self.name, self.repository.create().id)
         self._require_known(root, self.found_at(root))  # of two controllers that begin at once, one made it
+
+    def space(self) -> Space:
+        """What the file system at its root has; the target must be readable."""
+        return space_of(self.settings.mountpoint)
 
     def accept(self) -> str:
         """Take the repository that is there now for that of the target, and return its id; made where there is none.

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 from dataclasses import dataclass
 
@@ -10,6 +11,10 @@ from overkeep.controller.ports import Ports
 from overkeep.controller.target import Target
 from overkeep.errors import Conflict, OverkeepError
 from overkeep.logs import fields
+from overkeep.model.capacity import Fill, Space, days_until_full, fill, growth
+from overkeep.units import utc_now
+
+WINDOW = dt.timedelta(days=30)  # of samples that the growth is made of
 
 _log = logging.getLogger(__name__)
 
@@ -18,7 +23,8 @@ _log = logging.getLogger(__name__)
 class TargetState:
     """A target as the controller sees it now; `error` says why it cannot be used.
 
-    `repository` belongs there, `found` is there: empty for none, None when that cannot be seen.
+    `repository` belongs there, `found` is there: empty for none, None when that cannot be seen. `grows` is in bytes a
+    day, None while it is not known.
     """
 
     target: Target
@@ -26,6 +32,18 @@ class TargetState:
     repository: str
     found: str | None
     error: OverkeepError | None
+    space: Space | None
+    grows: float | None
+
+    @property
+    def fill(self) -> Fill | None:
+        """How full it is by its marks."""
+        return fill(self.space, self.target.marks) if self.space else None
+
+    @property
+    def days_left(self) -> float | None:
+        """Days until nothing is free."""
+        return days_until_full(self.space, self.grows) if self.space else None
 
 
 class TargetDesk:
@@ -33,6 +51,7 @@ class TargetDesk:
 
     def __init__(self, ports: Ports) -> None:
         self._targets = ports.targets
+        self._capacity = ports.store.capacity
 
     def all(self) -> tuple[TargetState, ...]:
         """All targets, in the order of the settings."""
@@ -58,10 +77,10 @@ class TargetDesk:
         return self._state(target)
 
     def _state(self, target: Target) -> TargetState:
-        found, error = None, None
+        found, error, space = None, None, None
         try:
             found = self._targets.in_time(target, lambda: target.found_at(target.mounted())) or ""
-            self._targets.in_time(target, target.readable)
+            space = self._targets.ask(target, Target.space)
         except OverkeepError as trouble:
             error = trouble
         return TargetState(
@@ -70,4 +89,6 @@ class TargetDesk:
             repository=target.known_repository,
             found=found,
             error=error,
+            space=space,
+            grows=growth(self._capacity.since(target.name, utc_now() - WINDOW)),
         )

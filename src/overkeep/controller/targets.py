@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from overkeep.config import TargetConfig
+from overkeep.config import WatchedTarget
 from overkeep.controller.patience import Impatient
 from overkeep.controller.store import Store
 from overkeep.controller.target import Target
@@ -79,7 +79,7 @@ class Survey(Generic[_Value]):
 class Targets:
     """The targets by name, in the order of the settings. Safe to use from several threads."""
 
-    def __init__(self, settings: tuple[TargetConfig, ...], store: Store, *, patience: float = PATIENCE) -> None:
+    def __init__(self, settings: tuple[WatchedTarget, ...], store: Store, *, patience: float = PATIENCE) -> None:
         self._store = store
         self._patience = patience
         self._targets = {one.name: Target(one, store.targets) for one in settings}

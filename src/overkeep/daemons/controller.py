@@ -16,6 +16,7 @@ from overkeep.api.app import create_app
 from overkeep.api.asked import Backend
 from overkeep.api.server import ApiServer
 from overkeep.config import ControllerConfig
+from overkeep.controller.capacity import CapacityWatch
 from overkeep.controller.couriers import Courier
 from overkeep.controller.databases import Databases
 from overkeep.controller.directory import MoverDirectory
@@ -109,6 +110,9 @@ def serving(settings: ControllerConfig) -> Iterator[ApiServer]:
         janitor = Janitor(controller, durable, kept=settings.events)
         janitor.start()
         stack.callback(janitor.stop)
+        capacity = CapacityWatch(ports)
+        capacity.start()
+        stack.callback(capacity.stop)
         watch = MoverWatch(controller)
         watch.start()
         stack.callback(watch.stop)

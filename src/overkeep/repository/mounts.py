@@ -15,6 +15,7 @@ from overkeep.blocks.errors import TargetReadOnly, on_target
 from overkeep.config import TargetConfig
 from overkeep.errors import CommandFailed, OverkeepError
 from overkeep.logs import fields
+from overkeep.model.capacity import Space
 
 MOUNT_TIMEOUT = 120.0  # seconds for the mount command; a dead NFS server is given up after about two minutes
 
@@ -150,6 +151,14 @@ def require_writable(root: Path) -> None:
         raise TargetReadOnly(path=root, reason="it is mounted read-only")
     if not allowed:
         raise TargetReadOnly(path=root, reason="the rights of the folder do not let this user write")
+
+
+def space_of(root: Path) -> Space:
+    """The space of the file system at `root`, as a user who is not root may use it."""
+    with on_target(root):
+        found = os.statvfs(root)
+    unit = found.f_frsize
+    return Space(size=found.f_blocks * unit, used=(found.f_blocks - found.f_bfree) * unit, free=found.f_bavail * unit)
 
 
 def find_mount(mountpoint: Path) -> Mount | None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from overkeep.controller.store.admission import Admission
 from overkeep.controller.store.answers import Answers
 from overkeep.controller.store.assignments import Assignments
+from overkeep.controller.store.capacity import CapacityRows
 from overkeep.controller.store.controllers import Controllers
 from overkeep.controller.store.events import Events
 from overkeep.controller.store.held import Holdings
@@ -36,6 +37,7 @@ class Store:
         self.relays = Relays(self._engine)
         self.workloads = Workloads(self._engine, self.events)
         self.targets = TargetRows(self._engine)
+        self.capacity = CapacityRows(self._engine)
         self.policies = Policies(self._engine, self.events)
         self.assignments = Assignments(self._engine, self.events)
         self.resources = ResourceSettings(self._engine, self.events)

@@ -224,6 +224,21 @@ installation = sa.Table(  # one row, 1
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("home", sa.Text, nullable=False),
 )
+target_space = sa.Table(  # by the hour
+    "target_space",
+    metadata,
+    sa.Column("target", sa.Text, primary_key=True),
+    sa.Column("hour", sa.Text, primary_key=True),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("used", sa.BigInteger, nullable=False),
+    sa.Column("free", sa.BigInteger, nullable=False),
+)
+target_fill = sa.Table(  # the mark that each target passed last
+    "target_fill",
+    metadata,
+    sa.Column("target", sa.Text, primary_key=True),
+    sa.Column("fill", sa.Text, nullable=False),
+)
 _version = sa.Table("schema_version", metadata, sa.Column("version", sa.Integer, primary_key=True))
 
 
@@ -327,9 +342,18 @@ def _add_targets(connection: sa.Connection) -> None:
 def _add_controllers(connection: sa.Connection) -> None:
     """Step 7: controllers that share the data base."""
     connection.exec_driver_sql(
-        "CREATE TABLE controller (executor_id TEXT NOT NULL PRIMARY KEY, place TEXT NOT NULL,"
-        " beat FLOAT NOT NULL)"
+        "CREATE TABLE controller (executor_id TEXT NOT NULL PRIMARY KEY, place TEXT NOT NULL, beat FLOAT NOT NULL)"
     )
+
+
+def _add_capacity(connection: sa.Connection) -> None:
+    """Step 8: the space of targets."""
+    for statement in (
+        "CREATE TABLE target_space (target TEXT NOT NULL, hour TEXT NOT NULL, size BIGINT NOT NULL,"
+        " used BIGINT NOT NULL, free BIGINT NOT NULL, PRIMARY KEY (target, hour))",
+        "CREATE TABLE target_fill (target TEXT NOT NULL PRIMARY KEY, fill TEXT NOT NULL)",
+    ):
+        connection.exec_driver_sql(statement)
 
 
 # Step n turns a data base of version n into one of version n + 1. A step is never changed once it was released, and the
@@ -341,6 +365,7 @@ UPGRADES: tuple[Callable[[sa.Connection], None], ...] = (
     _add_admission,
     _index_events,
     _add_targets,
+    _add_capacity,
     _add_controllers,
 )
 VERSION = 1 + len(UPGRADES)

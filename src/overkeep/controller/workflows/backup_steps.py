@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from overkeep.controller.capacity import require_room
 from overkeep.controller.copying import Task, copy_all
 from overkeep.controller.events import Kind
 from overkeep.controller.expiry import expire, merge_away, without_failing
@@ -83,6 +84,7 @@ class BackupSteps:
         self._phase("planning")
         self.watch.check()
         self.target.ready()
+        require_room(self.target)
         wish = _WISH.validate_python(state["wish"])
         points = self.target.repository.points(self.workload_id, self.vm_id)
         last = points[-1] if points else None
@@ -225,15 +227,19 @@ class BackupSteps:
 
     def merge(self, state: State) -> State:
         """Have a mover merge away the images of points that have ended, whenever that was."""
-        vm = _PLAN.validate_python(state["plan"]).vm
         targets = self.ports.targets
         merge_away(
             self.exposure,
             self.workload_id,
             targets=lambda: targets.had_by(self.workload_id),
-            host_id=lambda: vm.host_id,
+            host_id=lambda: self._host(state),
         )
         return {}
+
+    def _host(self, state: State) -> str:
+        """Where the VM runs, as it was planned or, when nothing was planned, now; nowhere when it is down."""
+        planned = state.get("plan")
+        return _PLAN.validate_python(planned).vm.host_id if planned else self.ports.engine.vm(self.vm_id).host_id
 
     def close(self, state: State) -> State:
         """Write what became of the VM into the job."""

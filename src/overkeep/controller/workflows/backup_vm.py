@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from overkeep.controller.capacity import TargetAboveMark
 from overkeep.controller.durable import Durable
 from overkeep.controller.ports import Ports
 from overkeep.controller.steps import State, failed
@@ -47,7 +48,8 @@ def body(ports: Ports, job_id: str, vm_id: str, asked: dict[str, Any]) -> State:
             break
         Durable.step("go-on", steps.say_instead, {"error": state["error"], "code": state["code"], "full": cure.full})
         attempt, wish = attempt + 1, cure
-    if "committed" in state and "open" not in state:
+    # A full target refuses new points, and is the last one where old ones should stay longer than the policy says.
+    if ("committed" in state or state.get("code") == TargetAboveMark.code) and "open" not in state:
         Durable.step("expire", steps.expire, state)
         Durable.step("merge", steps.merge, state)
     closed: State = Durable.step("close", steps.close, state)
