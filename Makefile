@@ -4,7 +4,7 @@
 BIN := .venv/bin
 WORKERS ?= 2
 
-.PHONY: help demo test test-full lint bench setup lock clean
+.PHONY: help demo test test-full lint bench bench-controller setup lock clean
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -27,6 +27,9 @@ lint: setup ## style, types, import contracts
 
 bench: setup ## measure the data path against the tools a user would pick instead (QUICK=1 in three minutes)
 	$(BIN)/python -m bench.datapath $(if $(QUICK),--quick)
+
+bench-controller: setup ## measure the controller: 10,000 VMs due in the same minute (QUICK=1: 1,000)
+	$(BIN)/python -m bench.controller $(if $(QUICK),--quick)
 
 setup: ## Debian packages and the Python environment, once
 	@setup/install

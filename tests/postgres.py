@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -51,14 +52,27 @@ def serving(folder: Path) -> Iterator[Postgres]:
     data.mkdir()
     if owner:
         shutil.chown(data, owner)
-    run = {"user": owner, "cwd": data, "env": {"PATH": os.environ["PATH"], "LC_ALL": "C"}}
-    command = [programs / "initdb", "-D", data / "base", "-U", _USER, "-A", "trust", "-E", "UTF8", "--no-sync"]
+    run: dict[str, Any] = {"user": owner, "cwd": data, "env": {"PATH": os.environ["PATH"], "LC_ALL": "C"}}
+    command = [
+        str(programs / "initdb"),
+        "-D",
+        str(data / "base"),
+        "-U",
+        _USER,
+        "-A",
+        "trust",
+        "-E",
+        "UTF8",
+        "--no-sync",
+    ]
     subprocess.run(command, check=True, capture_output=True, timeout=120, **run)
     port = _free_port()
     options = ["-p", str(port), "-h", "127.0.0.1", "-k", str(data), "-c", "fsync=off", "-c", "max_connections=200"]
     with (folder / "pg.log").open("wb") as log:
-        command = [programs / "postgres", "-D", data / "base", *options]
-        server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, **run)
+        command = [str(programs / "postgres"), "-D", str(data / "base"), *options]
+        server: subprocess.Popen[bytes] = subprocess.Popen(
+            command, stdout=log, stderr=log, start_new_session=True, **run
+        )
     try:
         found = Postgres(port)
         _await(found, server, folder / "pg.log")

@@ -208,8 +208,8 @@ def test_a_death_in_the_middle_of_a_tick_loses_and_doubles_nothing(
 ) -> None:
     site.give("shop")
     target, name = {
-        "before it is written down": (site.world.store.jobs, "create_once"),
-        "before the mark": (site.world.store.assignments, "mark"),
+        "before it is written down": (site.world.store.jobs, "create_free"),
+        "before the mark": (site.world.store.assignments, "mark_all"),
     }[moment]
     kill_at(monkeypatch, target, name)
     with pytest.raises(Stopping):

@@ -29,7 +29,7 @@ QUEUES = {SHORT_QUEUE: 8, WORK_QUEUE: 0}
 PASSED_BY = 300.0  # seconds for which the first of a line is passed by before slots are kept for it
 _IDLE = 1.0  # seconds between two rounds without news: another controller may have some
 _BREATH = 0.1  # and at least, however many news there are
-_BATCH = 100  # jobs or VMs that one round gives to the engine: those that wait for it are not to wait long
+_BATCH = 20  # jobs or VMs that one round gives to the engine: those that wait for it are not to wait long
 
 _log = logging.getLogger(__name__)
 
@@ -101,14 +101,15 @@ class Dispatcher:
             return
         jobs = [self._store.jobs.get(job_id) for job_id in untold]
         reasons = waits(self._store, jobs)
+        told: list[Draft] = []
         for job in jobs:
             why = next((text for vm in job.vms if (text := reasons.why(job.id, vm.vm_id))), "")
             if why:
                 count = untold[job.id]
                 what = f"VM {job.vms[0].vm_name!r} is" if len(job.vms) == 1 else f"{count} of {len(job.vms)} VMs are"
                 about = About(job_id=job.id, workload_id=job.workload_id)
-                told = Draft(kind=Kind.JOB_WAITS, text=f"{what} {why}", about=about, fields={"waiting": count})
-                self._store.events.add(told)
+                told.append(Draft(kind=Kind.JOB_WAITS, text=f"{what} {why}", about=about, fields={"waiting": count}))
+        self._store.events.add(*told)
         self._store.turns.told(untold)
 
     def _close_jobs(self) -> None:

@@ -7,12 +7,14 @@ import datetime as dt
 import logging
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from overkeep.controller.events import About, Draft, Kind
 from overkeep.controller.records import Assignment, Job, JobKind, JobState, Member, StoredPolicy, Workload
 from overkeep.controller.service import Controller
-from overkeep.errors import Conflict, NotFound, OverkeepError
+from overkeep.errors import Conflict, OverkeepError
 from overkeep.logs import fields
 from overkeep.model.policy import Policy
 from overkeep.model.schedule import due
@@ -24,6 +26,24 @@ _NAMESPACE = uuid.UUID("6d1a3a1e-0b0c-5e0e-8d5a-5a9d6c2f7b11")  # of the ids of 
 _RETRIED = (JobState.FAILED, JobState.PARTIAL)
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """A run of a workload that is due, and its job."""
+
+    workload: Workload
+    planned: dt.datetime
+    job: Job
+
+
+@contextmanager
+def _told_of(workload: Workload) -> Iterator[None]:
+    """Let no workload keep the others from their runs."""
+    try:
+        yield
+    except OverkeepError as error:
+        _log.warning("scheduler: workload %s: %s", workload.id, error)
 
 
 class Scheduler:
@@ -53,20 +73,19 @@ class Scheduler:
         """Begin what is due now; what fails for one workload is logged, and due again in the next minute."""
         if self._store.assignments.all_paused:
             return
+        workloads = {workload.id: workload for workload in self._store.workloads.all()}
+        policies = {policy.id: policy for policy in self._store.policies.all()}
+        runs: list[_Run] = []
         for assignment in self._store.assignments.all():
-            if assignment.paused:
+            workload, policy = workloads.get(assignment.workload_id), policies.get(assignment.policy_id)
+            if assignment.paused or workload is None or policy is None:  # deleted since
                 continue
-            try:
-                self._look_at(assignment)
-            except OverkeepError as error:
-                _log.warning("scheduler: workload %s: %s", assignment.workload_id, error)
+            with _told_of(workload):
+                runs += self._look_at(assignment, workload, policy)
+        self._begin_all(runs)
 
-    def _look_at(self, assignment: Assignment) -> None:
-        try:
-            workload = self._store.workloads.get(assignment.workload_id)
-            policy = self._store.policies.get(assignment.policy_id)
-        except NotFound:  # deleted since the tick began
-            return
+    def _look_at(self, assignment: Assignment, workload: Workload, policy: StoredPolicy) -> list[_Run]:
+        """The run of a workload that is due, if one is; what failed before is tried again when its time has come."""
         now = self._clock()
         mark = dt.datetime.fromisoformat(assignment.planned_up_to)
         if mark > now:  # the clock was set back: what is planned again finds its jobs there
@@ -74,23 +93,41 @@ class Scheduler:
             mark = now
         planned = due(policy.policy.schedules, mark, now)
         if planned is not None:
-            self._begin(workload, policy, planned)
-        elif failed := self._to_be_retried(workload, policy.policy, now):
+            job = self._job(workload, policy, planned=planned.isoformat(), tries=1)
+            return [_Run(workload=workload, planned=planned, job=job)]
+        if failed := self._to_be_retried(workload, policy.policy, now):
             self._retry(workload, policy, failed)
+        return []
 
-    def _begin(self, workload: Workload, policy: StoredPolicy, planned: dt.datetime) -> None:
-        job = self._job(workload, policy, planned=planned.isoformat(), tries=1)
+    def _begin_all(self, runs: Sequence[_Run]) -> None:
+        """Write down at once what nothing speaks against; the rest is looked at one by one."""
+        made = self._store.jobs.create_free([(run.job, run.workload.members) for run in runs]) if runs else frozenset()
+        told = {}
+        for run in runs:
+            if run.job.id in made:
+                _log.info("run begins %s", fields(workload=run.workload.name, job=run.job.id, planned=run.planned))
+                self._tell_if_late(run)
+                told[run.workload.id] = (run.planned, f"{run.planned:%Y-%m-%d %H:%M}Z: job {run.job.id}")
+        self._store.assignments.mark_all(told)
+        for run in runs:
+            if run.job.id not in made:
+                with _told_of(run.workload):
+                    self._begin(run.workload, run.planned, run.job)
+
+    def _begin(self, workload: Workload, planned: dt.datetime, job: Job) -> None:
         try:
             if self._give(job, workload.members):
-                late = (self._clock() - planned).total_seconds()
-                if late >= 120:
-                    text = f"This run was planned for {planned:%Y-%m-%d %H:%M}Z and is made up for now"
-                    self._tell(Kind.JOB_LATE, text, job.id)
+                self._tell_if_late(_Run(workload=workload, planned=planned, job=job))
             told = f"{planned:%Y-%m-%d %H:%M}Z: job {job.id}"
         except Conflict as busy:
             told = f"{planned:%Y-%m-%d %H:%M}Z: left out, because {busy.fields['what']}"
             self._tell_left_out(busy, workload, planned)
         self._store.assignments.mark(workload.id, planned, told=told)
+
+    def _tell_if_late(self, run: _Run) -> None:
+        if (self._clock() - run.planned).total_seconds() >= 120:
+            text = f"This run was planned for {run.planned:%Y-%m-%d %H:%M}Z and is made up for now"
+            self._tell(Kind.JOB_LATE, text, run.job.id)
 
     def _tell_left_out(self, busy: Conflict, workload: Workload, planned: dt.datetime) -> None:
         text = f"The run of workload {workload.name!r} planned for {planned:%Y-%m-%d %H:%M}Z is left out: this job runs"

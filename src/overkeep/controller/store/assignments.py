@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -56,6 +57,15 @@ class Assignments:
         """Write down how far the runs of a workload were looked at, and what became of the last."""
         values = {"planned_up_to": _stamp(planned_up_to), **({} if told is None else {"told": told})}
         self._update(sa.update(t.assignment).where(_is(workload_id)).values(values))
+
+    def mark_all(self, told: Mapping[str, tuple[dt.datetime, str]]) -> None:
+        """As `mark`, of many workloads at once."""
+        rows = [{"id": key, "until": _stamp(until), "word": word} for key, (until, word) in told.items()]
+        update = sa.update(t.assignment).where(t.assignment.c.workload_id == sa.bindparam("id"))
+        if rows:
+            with self._engine.begin() as connection:
+                marked = update.values(planned_up_to=sa.bindparam("until"), told=sa.bindparam("word"))
+                connection.execute(marked, rows)
 
     def plan_anew(self, policy_id: str, *, now: dt.datetime) -> None:
         """Count the runs of all workloads of a policy from now on."""

@@ -94,7 +94,10 @@ class Workloads:
         """All workloads, by name."""
         with self._engine.connect() as connection:
             rows = connection.execute(sa.select(t.workload).order_by(t.workload.c.name)).all()
-            return tuple(_workload(connection, row) for row in rows)
+            members: dict[str, list[Member]] = {row.id: [] for row in rows}
+            for m in connection.execute(sa.select(t.workload_vm).order_by(t.workload_vm.c.position)):
+                members[m.workload_id].append(Member(vm_id=m.vm_id, vm_name=m.vm_name))
+        return tuple(_value(row, members[row.id]) for row in rows)
 
     def get(self, name_or_id: str) -> Workload:
         """One workload; raise `NotFound` when there is none of this id or name."""
@@ -120,14 +123,17 @@ def _told(kind: Kind, workload: Workload, caller: str) -> Draft:
 
 def _workload(connection: sa.Connection, row: Any) -> Workload:
     mine = sa.select(t.workload_vm).where(t.workload_vm.c.workload_id == row.id).order_by(t.workload_vm.c.position)
-    members = tuple(Member(vm_id=m.vm_id, vm_name=m.vm_name) for m in connection.execute(mine))
+    return _value(row, [Member(vm_id=m.vm_id, vm_name=m.vm_name) for m in connection.execute(mine)])
+
+
+def _value(row: Any, members: Sequence[Member]) -> Workload:
     return Workload(
         id=row.id,
         name=row.name,
         description=row.description,
         created=row.created,
         target=row.target,
-        members=members,
+        members=tuple(members),
         version=row.version,
     )
 

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`python -m bench.controller [--quick] [--database KIND]... [--backups N]`: prints and writes `bench/controller.json`.
+
+10,000 VMs of 500 workloads are due in the same minute. All are admitted; of as many as `--backups` says the backups are
+waited for. The twins of Manager and movers are in the process that is measured, and count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from bench.controller import night
+from bench.controller.night import Night
+from bench.controller.site import Size
+from bench.datapath.measure import Row, limit_row
+from tests import postgres
+
+RESULTS = Path(__file__).parents[1] / "controller.json"
+FULL, QUICK = Size(workloads=500, vms_each=20), Size(workloads=50, vms_each=20)
+_CPU_EACH = 0.050  # seconds, on PostgreSQL
+
+
+def main() -> int:
+    """Measure, print and write; the status is 1 when a requirement does not hold."""
+    options = _options()
+    size = QUICK if options.quick else FULL
+    rows: list[Row] = []
+    for kind in options.database or ("sqlite", "postgresql"):
+        found = _measured(kind, size, options.backups or min(size.vms, 1000))
+        for row in _rows(kind, size, found):
+            rows.append(row)
+            limit = "" if row.theirs is None else f" (at most {row.theirs:g})"
+            holds = "" if row.holds else f" DOES NOT HOLD {row.notes or ''}"
+            sys.stdout.write(f"{row.against}: {row.name}: {row.ours:.3f} {row.unit}{limit}{holds}\n")
+            sys.stdout.flush()
+    RESULTS.write_text(json.dumps({"rows": [row.document() for row in rows]}, indent=1) + "\n")
+    return 0 if all(row.holds for row in rows) else 1
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK.vms} VMs of {QUICK.workloads} workloads")
+    parser.add_argument("--database", action="append", choices=("sqlite", "postgresql"), help="only this kind")
+    parser.add_argument("--backups", type=int, help="how many VMs to back up; the rest waits")
+    return parser.parse_args()
+
+
+def _measured(kind: str, size: Size, backups: int) -> Night:
+    """A night in a process of its own: the job engine is one a process, and memory is that of one night."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="overkeep-night-")))
+        folder.chmod(0o755)  # PostgreSQL runs as another user
+        store_url, jobs_url = f"sqlite:///{folder / 'controller.sqlite'}", f"sqlite:///{folder / 'jobs.sqlite'}"
+        if kind == "postgresql":
+            jobs_url = stack.enter_context(postgres.serving(folder)).new_database()
+            store_url = postgres.driver(jobs_url)
+        pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(1))
+        options = {"store_url": store_url, "jobs_url": jobs_url, "size": size, "backups": backups}
+        return pool.apply(night.run, (folder,), options)
+
+
+def _rows(kind: str, size: Size, found: Night) -> Iterator[Row]:
+    against = f"{kind}, {size.vms} VMs of {size.workloads} workloads"
+    yield limit_row("everything is admitted or waits in its line after", against, found.admission, 60.0, "s")
+    yield limit_row("looks at the rows that found a limit exceeded", against, found.exceeded, 0.0, "")
+    yield _figure("looks at the rows", against, found.looks, "")
+    yield limit_row("the scheduler's tick in which all is due", against, found.tick, 1.0, "s")
+    yield limit_row("the longest decision who begins, of all that wait", against, found.longest_decision, 1.0, "s")
+    yield _figure(
+        "the longest round of the dispatcher, with what it gives to the engine", against, found.longest_round, "s"
+    )
+    yield _figure("its rounds on average", against, found.mean_round, "s")
+    yield limit_row("memory at its highest, with the twins", against, found.resident, 500.0, "MiB")
+    failed = limit_row("VMs that failed", against, found.failed, 0.0, "")
+    yield replace(failed, notes={"why": found.why} if found.why else {})
+    each = f"own CPU a VM backup, with the twins, over {found.backups} backups and the admission of all"
+    if kind == "postgresql":
+        yield limit_row(each, against, found.cpu_each, _CPU_EACH, "s")
+    else:
+        yield _figure(each, against, found.cpu_each, "s")
+
+
+def _figure(name: str, against: str, value: float, unit: str) -> Row:
+    return Row(name=name, against=against, ours=value, theirs=None, unit=unit, holds=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
