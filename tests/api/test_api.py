@@ -82,7 +82,7 @@ def test_an_expired_token_is_refused(root: TestClient, access: MemoryAccess) -> 
 
 def test_workloads(root: TestClient) -> None:
     made = make(root)
-    assert made["members"] == [{"vm_id": "web-vm", "vm_name": "web"}]
+    assert made["members"] == [{"vm_id": "web-vm", "vm_name": "web", "by_rule": False}]
     problem(root.post("/api/v1/workloads", json={"name": "demo", "vms": ["db"]}), 409, "conflict")
     body = {"name": "shop", "vms": ["web", "db"], "description": "both"}
     changed = root.put("/api/v1/workloads/demo", json=body, headers={"If-Match": "*"})
@@ -234,7 +234,7 @@ def test_of_several_vms_of_a_name_those_count_that_she_knows(
     assert "3 VMs" in problem(root.post("/api/v1/workloads", json=body), 409, "ambiguous-name")
     problem(ann.post("/api/v1/workloads", json=body), 404, "no-such-vm")
     access.allow("ann", "db-2", "backup_disk")
-    assert make(ann, "w", "db")["members"] == [{"vm_id": "db-2", "vm_name": "db"}]
+    assert make(ann, "w", "db")["members"] == [{"vm_id": "db-2", "vm_name": "db", "by_rule": False}]
     access.allow("ann", "db-3", "run_vm")
     detail = problem(ann.post("/api/v1/workloads", json=body), 409, "ambiguous-name")
     assert "2 VMs" in detail

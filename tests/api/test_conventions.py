@@ -165,7 +165,8 @@ def test_keys_are_the_callers_own(root: TestClient, ann: TestClient, access: Mem
     access.allow("ann", "db-vm", "backup_disk")
     make(root)
     assert root.post("/api/v1/workloads", json={"name": "a", "vms": ["db"]}, headers=KEY).status_code == 201
-    problem(ann.post("/api/v1/workloads", json={"name": "b", "vms": ["db"]}, headers=KEY), 409, "conflict")
+    hers = ann.post("/api/v1/workloads", json={"name": "b", "vms": ["db"]}, headers=KEY)
+    assert (hers.status_code, hers.json()["name"]) == (201, "b")
 
 
 def test_what_was_refused_may_be_asked_for_again(root: TestClient, world: World) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overkeep.model.inventory import Disk, DiskFormat
-from overkeep.model.selection import NAMED, BadRule, Candidate, Choice, Selection, choose, leaves_out, rule
+from overkeep.model.selection import NAMED, BadRule, Candidate, Choice, Rules, choose, leaves_out, rule
 
 WEB = Candidate(id="1", name="web-1", cluster="prod", tags=frozenset({"shop"}), properties={"backup": "gold"})
 TEST = Candidate(id="2", name="web-test", cluster="prod", tags=frozenset({"shop", "lab*"}))
@@ -16,10 +16,8 @@ DB = Candidate(id="3", name="db", cluster="lab", properties={"backup": ""})
 ALL = (DB, TEST, WEB)
 
 
-def selection(
-    *, picked: tuple[str, ...] = (), include: tuple[str, ...] = (), exclude: tuple[str, ...] = ()
-) -> Selection:
-    return Selection(picked=picked, include=tuple(map(rule, include)), exclude=tuple(map(rule, exclude)))
+def rules(*, include: tuple[str, ...] = (), exclude: tuple[str, ...] = ()) -> Rules:
+    return Rules(include=tuple(map(rule, include)), exclude=tuple(map(rule, exclude)))
 
 
 @pytest.mark.parametrize(
@@ -42,7 +40,7 @@ def selection(
     ],
 )
 def test_what_a_rule_finds(text: str, found: str) -> None:
-    assert " ".join(choice.vm.name for choice in choose(selection(include=(text,)), ALL)) == found
+    assert " ".join(choice.vm.name for choice in choose(rules(include=(text,)), (), ALL)) == found
 
 
 @pytest.mark.parametrize(
@@ -63,7 +61,7 @@ def test_a_rule_is_written_as_it_was_read(text: str) -> None:
 
 
 def test_what_is_excluded_stays_out_unless_it_is_named() -> None:
-    chosen = choose(selection(picked=("3",), include=("tag=shop",), exclude=("name=*-test", "name=db")), ALL)
+    chosen = choose(rules(include=("tag=shop",), exclude=("name=*-test", "name=db")), ("3",), ALL)
     assert chosen == (
         Choice(vm=DB, taken=True, why=NAMED),
         Choice(vm=WEB, taken=True, why="tag=shop"),
@@ -72,7 +70,7 @@ def test_what_is_excluded_stays_out_unless_it_is_named() -> None:
 
 
 def test_the_tags_to_ask_for() -> None:
-    assert selection(include=("tag=a*", "name=x"), exclude=("tag=b", "cluster=c")).tags == {"a*", "b"}
+    assert rules(include=("tag=a*", "name=x"), exclude=("tag=b", "cluster=c")).tags == {"a*", "b"}
 
 
 _TEXT = st.text(st.sampled_from("ab*?"), min_size=1, max_size=3)
@@ -86,7 +84,7 @@ def test_every_vm_is_decided_once_and_those_named_are_taken(
 ) -> None:
     vms = [Candidate(id=str(number), name=name, cluster="c") for number, name in enumerate(names)]
     named = {str(number) for number in picked if number < len(vms)}
-    chosen = choose(selection(picked=tuple(named), include=include, exclude=exclude), vms)
+    chosen = choose(rules(include=include, exclude=exclude), named, vms)
     ids = [choice.vm.id for choice in chosen]
     assert len(ids) == len(set(ids))
     assert named <= {choice.vm.id for choice in chosen if choice.taken}

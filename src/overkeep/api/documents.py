@@ -7,7 +7,7 @@ import datetime as dt
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from overkeep.controller.events import Event, Level
 from overkeep.controller.records import Job, JobKind, JobState, Workload
@@ -16,6 +16,7 @@ from overkeep.model.capacity import Fill
 from overkeep.model.findings import Verdict
 from overkeep.model.inventory import DiskFormat
 from overkeep.model.points import Changes, Mode, Pin
+from overkeep.model.selection import Choice, Rules, rule
 
 if TYPE_CHECKING:  # the command line reads these documents too, and should not wait for the whole controller
     from overkeep.controller.janitor import Leftover
@@ -32,23 +33,56 @@ class Document(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, from_attributes=True)
 
 
-class WorkloadIn(Document):
-    """A workload to be made or changed; VMs by name or id.
+RuleText = Annotated[str, BeforeValidator(str), Field(min_length=1, max_length=300)]
+DiskPattern = Annotated[str, Field(min_length=1, max_length=300)]
+
+
+class RulesDoc(Document):
+    """What finds VMs before each run, beside those that are named, and what leaves out some of those found.
+
+    A rule is `name=web-*`, `tag=prod`, `cluster=Default` or `property.backup=gold`. `disks` are disks that are not
+    backed up, as `scratch*` or `db:scratch*`. Rules are for administrators.
+    """
+
+    include: tuple[RuleText, ...] = Field(default=(), max_length=100)
+    exclude: tuple[RuleText, ...] = Field(default=(), max_length=100)
+    disks: tuple[DiskPattern, ...] = Field(default=(), max_length=100)
+
+
+class SelectionIn(Document):
+    """VMs by name or id, and rules that find more; one of both is needed."""
+
+    vms: tuple[Name, ...] = ()
+    rules: RulesDoc = RulesDoc()
+
+
+class WorkloadIn(SelectionIn):
+    """A workload to be made or changed.
 
     Without `target` a new one is backed up to the first target, and one that is changed keeps its own.
     """
 
     name: Name
     description: str = Field(default="", max_length=4000)
-    vms: tuple[Name, ...] = Field(min_length=1)
     target: Name | None = None
 
 
-class MemberOut(Document):
-    """A VM of a workload."""
+class ChoiceOut(Document):
+    """A VM that a workload would have, or that its rules leave out; `why` is the rule, or `named`."""
 
     vm_id: str
     vm_name: str
+    cluster: str
+    taken: bool
+    why: str
+
+
+class MemberOut(Document):
+    """A VM of a workload; `by_rule` when its rules found it."""
+
+    vm_id: str
+    vm_name: str
+    by_rule: bool
 
 
 class WorkloadOut(Document):
@@ -60,6 +94,7 @@ class WorkloadOut(Document):
     created: dt.datetime
     target: str
     members: tuple[MemberOut, ...]
+    rules: RulesDoc
     version: int
 
 
@@ -347,6 +382,18 @@ class ProblemOut(BaseModel):
     retry: bool
     params: dict[str, str] = {}
     errors: tuple[FaultOut, ...] = ()
+
+
+def rules_value(asked: RulesDoc) -> Rules:
+    """The rules of a document; raises `BadRule`."""
+    include, exclude = (tuple(map(rule, texts)) for texts in (asked.include, asked.exclude))
+    return Rules(include=include, exclude=exclude, disks=asked.disks)
+
+
+def choice_out(choice: Choice) -> ChoiceOut:
+    """The document of a VM that is taken or left out."""
+    vm = choice.vm
+    return ChoiceOut(vm_id=vm.id, vm_name=vm.name, cluster=vm.cluster, taken=choice.taken, why=choice.why)
 
 
 def workload_out(workload: Workload) -> WorkloadOut:

@@ -10,15 +10,19 @@ from fastapi import APIRouter, Response
 
 from overkeep.api.asked import TheCaller, TheController
 from overkeep.api.documents import (
+    ChoiceOut,
     GivenTargetIn,
     JobOut,
     MovedOut,
+    SelectionIn,
     SnapshotIn,
     StayOut,
     WorkloadIn,
     WorkloadOut,
     away_out,
+    choice_out,
     job_out,
+    rules_value,
     workload_out,
 )
 from overkeep.api.paging import Listing, ThePaging, listed
@@ -28,6 +32,9 @@ from overkeep.controller.records import Member, Workload
 from overkeep.controller.rights import BACKUP, Caller
 from overkeep.controller.service import Controller
 from overkeep.errors import NotFound
+from overkeep.model.selection import Rules
+
+_RULING = "let rules find VMs for"
 
 router = APIRouter(prefix="/api/v1/workloads", tags=["workloads"], route_class=Repeatable)
 
@@ -47,15 +54,24 @@ def list_workloads(controller: TheController, caller: TheCaller, asked: ThePagin
 
 @router.post("", status_code=201)
 def create_workload(asked: WorkloadIn, response: Response, controller: TheController, caller: TheCaller) -> WorkloadOut:
-    """Make a workload of VMs that the caller may back up."""
-    members = controller.members(asked.vms, known=caller.knows)
+    """Make a workload of VMs that the caller may back up; with rules, if he administers the Manager."""
+    rules = _rules(asked, caller)
+    members = controller.members(asked.vms, rules=rules, known=caller.knows)
     require_backup(members, caller, act="make a workload of")
     ids = [member.vm_id for member in members]
     made = controller.create_workload(
-        asked.name, ids, target=asked.target, description=asked.description, caller=caller.name
+        asked.name, ids, target=asked.target, description=asked.description, rules=rules, caller=caller.name
     )
     response.headers["Location"] = f"/api/v1/workloads/{made.id}"
     return _answer(response, made)
+
+
+@router.post("/preview")
+def preview(asked: SelectionIn, controller: TheController, caller: TheCaller) -> list[ChoiceOut]:
+    """Which VMs a workload would have now, and which its rules leave out; nothing is made."""
+    rules = _rules(asked, caller)
+    members = controller.members(asked.vms, rules=rules, known=caller.knows)
+    return [choice_out(choice) for choice in controller.choices([member.vm_id for member in members], rules)]
 
 
 @router.get("/{workload}")
@@ -73,11 +89,14 @@ def change_workload(
     caller: TheCaller,
     version: TheVersion,
 ) -> WorkloadOut:
-    """Write name, description and members anew, and the target if it is given. `If-Match` names what is changed."""
+    """Write name, description, VMs and rules anew, and the target if it is given. `If-Match` names what is changed."""
     found = find_workload(workload, controller, caller)
-    members = controller.members(asked.vms, known=caller.knows)
+    if found.rules.include:
+        caller.require_admin(_RULING)
+    rules = _rules(asked, caller)
+    members = controller.members(asked.vms, rules=rules, known=caller.knows)
     require_backup((*found.members, *members), caller, act="change the workload of")
-    changed = replace(found, name=asked.name, description=asked.description, members=members)
+    changed = replace(found, name=asked.name, description=asked.description, rules=rules, members=members)
     if asked.target is not None:
         changed = replace(changed, target=controller.ports.targets.get(asked.target).name)
     if version is not None:  # the store refuses to change it when it is another one by now
@@ -123,6 +142,17 @@ def back_up(
     job = controller.start_backup(found, caller=caller.name, full=asked.full)
     response.headers["Location"] = f"/api/v1/jobs/{job.id}"
     return job_out(job)
+
+
+def _rules(asked: SelectionIn, caller: Caller) -> Rules:
+    """The rules that are asked for.
+
+    They find VMs later, when nobody is there whose rights could be looked at: only an administrator may ask for that.
+    """
+    rules = rules_value(asked.rules)
+    if rules.include:
+        caller.require_admin(_RULING)
+    return rules
 
 
 def _answer(response: Response, workload: Workload) -> WorkloadOut:

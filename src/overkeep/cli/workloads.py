@@ -3,12 +3,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from enum import StrEnum
 from typing import Annotated
 from urllib.parse import quote
 
 import typer
 
-from overkeep.api.documents import GivenTargetIn, JobOut, MovedOut, SnapshotIn, WorkloadIn, WorkloadOut
+from overkeep.api.documents import (
+    ChoiceOut,
+    GivenTargetIn,
+    JobOut,
+    MovedOut,
+    RulesDoc,
+    SelectionIn,
+    SnapshotIn,
+    WorkloadIn,
+    WorkloadOut,
+)
 from overkeep.api.policy_documents import GivenPolicyIn, PlannedOut
 from overkeep.cli import output
 from overkeep.cli.client import Client
@@ -19,19 +31,40 @@ from overkeep.errors import BadRequest
 app = typer.Typer(no_args_is_help=True, help="Workloads: VMs that are backed up together.")
 
 Name = Annotated[str, typer.Argument(metavar="WORKLOAD", help="Name or id of the workload.")]
+Vms = Annotated[list[str] | None, typer.Option("--vm", help="Name or id of a VM; may be given several times.")]
+Include = Annotated[
+    list[str] | None,
+    typer.Option(help="Rule that finds VMs: name=web-*, tag=prod, cluster=Default, property.backup=gold."),
+]
+Exclude = Annotated[list[str] | None, typer.Option(help="Rule that leaves out VMs which other rules find.")]
+WithoutDisk = Annotated[
+    list[str] | None, typer.Option(help="Disk that is not backed up: its name or id, as scratch* or db:scratch*.")
+]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Print the job's id and return at once.")]
+
+
+class Dropped(StrEnum):
+    """Kinds of rules, by the names of their options."""
+
+    INCLUDE = "include"
+    EXCLUDE = "exclude"
+    WITHOUT_DISK = "without-disk"
 
 
 @app.command()
 def create(
     name: Annotated[str, typer.Argument(help="Name of the workload.")],
-    vm: Annotated[list[str], typer.Option(help="Name or id of a VM; may be given several times.")],
+    vm: Vms = None,
+    include: Include = None,
+    exclude: Exclude = None,
+    without_disk: WithoutDisk = None,
     description: Annotated[str, typer.Option(help="For people.")] = "",
     target: Annotated[str | None, typer.Option(help="Target to back up to; else the first one.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a workload."""
-    asked = WorkloadIn(name=name, description=description, vms=tuple(vm), target=target)
+    """Make a workload, of VMs that are named and of those that rules find before each run."""
+    rules = _rules(include, exclude, without_disk)
+    asked = WorkloadIn(name=name, description=description, vms=tuple(vm or ()), target=target, rules=rules)
     with Client() as client:
         made = client.post("/api/v1/workloads", WorkloadOut, asked)
     if as_json:
@@ -65,7 +98,68 @@ def show(workload: Name, as_json: AsJson = False) -> None:
         output.say(found.description)
     output.say(f"It is backed up to {found.target}.")
     output.say(output.planned(planned))
-    output.table(("VM", "ID"), [(member.vm_name, member.vm_id) for member in found.members])
+    for words, texts in _said(found.rules):
+        output.say(f"{words}: {', '.join(texts)}")
+    rows = [(member.vm_name, member.vm_id, "rule" if member.by_rule else "named") for member in found.members]
+    output.table(("VM", "ID", "BY"), rows)
+
+
+@app.command()
+def change(  # noqa: PLR0913 - the options of a command
+    workload: Name,
+    name: Annotated[str | None, typer.Option(help="Its new name.")] = None,
+    description: Annotated[str | None, typer.Option(help="Its new description.")] = None,
+    add_vm: Annotated[list[str] | None, typer.Option(help="Name or id of a VM that joins.")] = None,
+    remove_vm: Annotated[list[str] | None, typer.Option(help="Name or id of a named VM that leaves.")] = None,
+    include: Include = None,
+    exclude: Exclude = None,
+    without_disk: WithoutDisk = None,
+    drop: Annotated[list[Dropped] | None, typer.Option(help="Take all of these rules away.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change a workload; rules that are given take the place of all present ones of their kind."""
+    with Client() as client:
+        found = client.get(_path(workload), WorkloadOut)
+        given = {Dropped.INCLUDE: include, Dropped.EXCLUDE: exclude, Dropped.WITHOUT_DISK: without_disk}
+        present = dict(zip(Dropped, (found.rules.include, found.rules.exclude, found.rules.disks), strict=True))
+        rules = [
+            () if kind in (drop or ()) else tuple(texts) if (texts := given[kind]) else present[kind]
+            for kind in Dropped
+        ]
+        asked = WorkloadIn(
+            name=name or found.name,
+            description=found.description if description is None else description,
+            vms=_changed_vms(found, add_vm or (), remove_vm or ()),
+            rules=RulesDoc(include=rules[0], exclude=rules[1], disks=rules[2]),
+        )
+        changed = client.put(_path(workload), WorkloadOut, asked, version=found.version)
+    if as_json:
+        output.documents(changed)
+    else:
+        output.say(f"Workload {changed.name} has {_members(changed)}.")
+
+
+@app.command()
+def preview(
+    workload: Annotated[str | None, typer.Argument(metavar="[WORKLOAD]", help="Name or id of a workload.")] = None,
+    vm: Vms = None,
+    include: Include = None,
+    exclude: Exclude = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show which VMs a workload would have now, one that is there or one that might be made."""
+    with Client() as client:
+        if workload is None:
+            asked = SelectionIn(vms=tuple(vm or ()), rules=_rules(include, exclude, None))
+        else:
+            found = client.get(_path(workload), WorkloadOut)
+            asked = SelectionIn(vms=_changed_vms(found, vm or (), ()), rules=found.rules)
+        chosen = client.post("/api/v1/workloads/preview", list[ChoiceOut], asked)
+    if as_json:
+        output.documents(chosen)
+    else:
+        rows = [("yes" if c.taken else "no", c.vm_name, c.cluster, c.why, c.vm_id) for c in chosen]
+        output.table(("TAKEN", "VM", "CLUSTER", "WHY", "ID"), rows)
 
 
 @app.command()
@@ -148,6 +242,29 @@ def _path(workload: str) -> str:
 
 def _tell_planned(planned: PlannedOut, *, as_json: bool) -> None:
     output.documents(planned) if as_json else output.say(output.planned(planned))
+
+
+def _rules(include: list[str] | None, exclude: list[str] | None, disks: list[str] | None) -> RulesDoc:
+    return RulesDoc(include=tuple(include or ()), exclude=tuple(exclude or ()), disks=tuple(disks or ()))
+
+
+def _said(rules: RulesDoc) -> list[tuple[str, tuple[str, ...]]]:
+    said = [
+        ("VMs are found by", rules.include),
+        ("VMs are left out by", rules.exclude),
+        ("Without disks", rules.disks),
+    ]
+    return [(words, texts) for words, texts in said if texts]
+
+
+def _changed_vms(workload: WorkloadOut, joins: Sequence[str], leaves: Sequence[str]) -> tuple[str, ...]:
+    """The ids of the named VMs of a workload that stay, and those that join."""
+    named = [member for member in workload.members if not member.by_rule]
+    strangers = set(leaves) - {text for member in named for text in (member.vm_id, member.vm_name)}
+    if strangers:
+        told = ", ".join(sorted(strangers))
+        raise BadRequest(what=f"{told} is not named in workload {workload.name!r}", todo="leave it out with --exclude")
+    return (*(vm.vm_id for vm in named if not {vm.vm_id, vm.vm_name} & set(leaves)), *joins)
 
 
 def _members(workload: WorkloadOut) -> str:

@@ -63,6 +63,7 @@ class Kind(StrEnum):
     POINT_UNPINNED = "point.unpinned"
     WORKLOAD_MADE = "workload.made"
     WORKLOAD_CHANGED = "workload.changed"
+    WORKLOAD_MEMBERS = "workload.members"
     WORKLOAD_REMOVED = "workload.removed"
     WORKLOAD_POLICY = "workload.policy"
     WORKLOAD_PAUSED = "workload.paused"
@@ -124,6 +125,7 @@ MEANINGS: Mapping[Kind, str] = {
     Kind.POINT_UNPINNED: "A restore point may go again",
     Kind.WORKLOAD_MADE: "A workload was made",
     Kind.WORKLOAD_CHANGED: "A workload was changed",
+    Kind.WORKLOAD_MEMBERS: "The rules of a workload found other VMs than before",
     Kind.WORKLOAD_REMOVED: "A workload was forgotten; its points stay",
     Kind.WORKLOAD_POLICY: "A workload got a policy, or lost it",
     Kind.WORKLOAD_PAUSED: "No runs of a workload are planned",

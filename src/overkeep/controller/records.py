@@ -10,6 +10,7 @@ from typing import Any
 
 from overkeep.model.admission import Priority
 from overkeep.model.policy import Policy
+from overkeep.model.selection import Rules
 
 
 class JobKind(StrEnum):
@@ -64,15 +65,16 @@ class HeldKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """A VM of a workload."""
+    """A VM of a workload; `by_rule` when no one named it."""
 
     vm_id: str
     vm_name: str
+    by_rule: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """VMs that are backed up together, to a target."""
+    """VMs that are backed up together to a target: those that were named, and those that its rules found last."""
 
     id: str
     name: str
@@ -80,6 +82,7 @@ class Workload:
     created: str
     target: str
     members: tuple[Member, ...] = ()
+    rules: Rules = field(default_factory=Rules)
     version: int = 1
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from overkeep.controller.events import Kind
 from overkeep.controller.exposure import Exposure
@@ -59,18 +59,22 @@ def release_backup(exposure: Exposure, *, success: bool) -> None:
             _drop_checkpoint(exposure, item)
 
 
-def drop_old_checkpoints(exposure: Exposure, *, keep: str | None, known: frozenset[str]) -> None:
-    """Delete the VM's checkpoints that are ours, but `keep`. `known` are those of its restore points.
+def drop_old_checkpoints(
+    exposure: Exposure, *, keep: Collection[str | None], known: frozenset[str], strays: bool
+) -> None:
+    """Delete the VM's checkpoints that are ours, but those in `keep`. `known` are those of its restore points.
 
+    With `strays` also those that were written down and are of no point: not while a target is away that may have it.
     Checkpoints of other programs are left alone.
     """
     engine = exposure.ports.engine
-    held = {item.ref: item for item in exposure.ports.store.held.checkpoints(exposure.vm_id)}
+    noted = exposure.ports.store.held.checkpoints(exposure.vm_id)
+    held = {item.ref: item for item in noted if strays or item.ref in known}
     for checkpoint in engine.checkpoints(exposure.vm_id):
-        if checkpoint != keep and (checkpoint in known or checkpoint in held):
+        if checkpoint not in keep and (checkpoint in known or checkpoint in held):
             engine.delete_checkpoint(exposure.vm_id, checkpoint)
     for ref, item in held.items():
-        if ref != keep:
+        if ref not in keep:
             exposure.ports.store.held.release(item)
 
 

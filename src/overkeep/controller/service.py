@@ -12,6 +12,7 @@ from overkeep.controller.durable import Durable
 from overkeep.controller.events import Event
 from overkeep.controller.expiry import require_unread
 from overkeep.controller.limits import LimitDesk
+from overkeep.controller.membership import choices, found
 from overkeep.controller.needs import removal_needs, restore_needs
 from overkeep.controller.points import PointDesk
 from overkeep.controller.policies import PolicyDesk
@@ -27,7 +28,10 @@ from overkeep.errors import BadRequest, Conflict, OverkeepError
 from overkeep.model.admission import Priority
 from overkeep.model.inventory import Vm
 from overkeep.model.restore import RestoreRequest, Targets
+from overkeep.model.selection import Choice, Rules
 from overkeep.units import utc_now
+
+_NO_RULES = Rules()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,25 +68,52 @@ class Controller:
     # workloads
 
     def create_workload(
-        self, name: str, vms: Sequence[str], *, target: str | None = None, description: str = "", caller: str = ""
+        self,
+        name: str,
+        vms: Sequence[str],
+        *,
+        target: str | None = None,
+        description: str = "",
+        rules: Rules = _NO_RULES,
+        caller: str = "",
     ) -> Workload:
-        """Make a workload of VMs given by name or id, which is backed up to a target or to the first one."""
+        """Make a workload of VMs given by name or id, and of those that rules find.
+
+        It is backed up to a target or to the first one.
+        """
         targets = self.ports.targets
         chosen = targets.default if target is None else targets.get(target)
+        members = found(self.ports, rules, self.members(vms, rules=rules))
         return self._store.workloads.create(
-            name, self.members(vms), target=chosen.name, description=description, caller=caller
+            name, members, target=chosen.name, description=description, rules=rules, caller=caller
         )
 
-    def members(self, vms: Sequence[str], *, known: Callable[[str], bool] = lambda _vm_id: True) -> tuple[Member, ...]:
-        """Look VMs up in the Manager, by name or id. Those that are not `known` to who asks do not exist for him."""
-        if not vms:
-            raise BadRequest(what="A workload needs at least one VM", todo="name one with --vm")
-        found = [self._find_vm(vm, known) for vm in vms]
-        return tuple({vm.id: Member(vm_id=vm.id, vm_name=vm.name) for vm in found}.values())
+    def choices(self, vms: Sequence[str], rules: Rules) -> tuple[Choice, ...]:
+        """Which VMs a workload of these VMs and rules would have now, and which its rules leave out."""
+        named = self.members(vms, rules=rules)
+        return choices(self.ports, rules, {member.vm_id for member in named})
+
+    def members(
+        self,
+        vms: Sequence[str],
+        *,
+        rules: Rules = _NO_RULES,
+        known: Callable[[str], bool] = lambda _vm_id: True,
+    ) -> tuple[Member, ...]:
+        """Look VMs up in the Manager, by name or id; there may be none only when there are rules that find some.
+
+        Those that are not `known` to who asks do not exist for him.
+        """
+        if not vms and not rules.include:
+            raise BadRequest(what="A workload needs a VM or a rule", todo="name one with --vm or --include")
+        named = [self._find_vm(vm, known) for vm in vms]
+        return tuple({vm.id: Member(vm_id=vm.id, vm_name=vm.name) for vm in named}.values())
 
     def update_workload(self, workload: Workload, *, caller: str = "") -> Workload:
-        """Write a workload that exists."""
-        self._store.workloads.update(workload, caller=caller)
+        """Write a workload that exists, with what its rules find now."""
+        named = tuple(member for member in workload.members if not member.by_rule)
+        members = found(self.ports, workload.rules, named)
+        self._store.workloads.update(replace(workload, members=members), caller=caller)
         return self._store.workloads.get(workload.id)
 
     def set_target(self, workload: Workload, target: str, *, caller: str = "") -> Workload:

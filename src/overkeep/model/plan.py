@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from overkeep.errors import OverkeepError
 from overkeep.model.inventory import Disk, DiskFormat, Vm, VmStatus
 from overkeep.model.points import Changes, DiskImage, Mode, RestorePoint
+from overkeep.model.selection import leaves_out
 
 
 class NothingToBackUp(OverkeepError):
@@ -81,8 +82,8 @@ class Basis:
     untracked: str = ""
 
 
-def plan_backup(vm: Vm, basis: Basis, *, full: bool) -> BackupPlan:
-    """Decide for each disk of `vm`; `full` is the user's wish.
+def plan_backup(vm: Vm, basis: Basis, *, full: bool, without: Sequence[str] = ()) -> BackupPlan:
+    """Decide for each disk of `vm`; `full` is the user's wish, `without` patterns `[VM:]DISK` of disks left out.
 
     Raises `NothingToBackUp` or `VmNotReady`.
     """
@@ -90,11 +91,12 @@ def plan_backup(vm: Vm, basis: Basis, *, full: bool) -> BackupPlan:
         raise NothingToBackUp(vm=vm.name, reasons="the Manager cannot back up its own VM")
     if vm.status not in (VmStatus.UP, VmStatus.DOWN):
         raise VmNotReady(vm=vm.name, reason=f"its status is {vm.status}")
-    left_out = tuple((disk.name, why) for disk in vm.disks if (why := _why_left_out(disk)))
-    kept = [disk for disk in vm.disks if not _why_left_out(disk)]
+    reasons = {disk.id: _why_left_out(disk) or _why_unwanted(vm, disk, without) for disk in vm.disks}
+    left_out = tuple((disk.name, reasons[disk.id]) for disk in vm.disks if reasons[disk.id])
+    kept = [disk for disk in vm.disks if not reasons[disk.id]]
     if not kept:
-        reasons = ", ".join(f"{name}: {why}" for name, why in left_out) or "it has no disks"
-        raise NothingToBackUp(vm=vm.name, reasons=reasons)
+        told = ", ".join(f"{name}: {why}" for name, why in left_out) or "it has no disks"
+        raise NothingToBackUp(vm=vm.name, reasons=told)
     locked = [disk.name for disk in kept if disk.locked]
     if locked:
         raise VmNotReady(
@@ -116,6 +118,10 @@ def _why_left_out(disk: Disk) -> str:
     if not disk.active:
         return "it is not active"
     return ""
+
+
+def _why_unwanted(vm: Vm, disk: Disk, without: Sequence[str]) -> str:
+    return "the workload leaves it out" if leaves_out(without, vm.name, disk) else ""
 
 
 def compared(plan: DiskPlan, why: str) -> DiskPlan:

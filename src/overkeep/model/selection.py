@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -86,16 +86,19 @@ class Candidate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Selection:
-    """The VMs named by hand (their ids), and rules. What is excluded stays out unless it is named by hand."""
+class Rules:
+    """What finds VMs beside those named by hand, and what leaves out some of those found.
 
-    picked: tuple[str, ...] = ()
+    `disks` are patterns `[VM:]DISK` of disks that are left out, of all VMs.
+    """
+
     include: tuple[Rule, ...] = ()
     exclude: tuple[Rule, ...] = ()
+    disks: tuple[str, ...] = ()
 
     @property
     def tags(self) -> frozenset[str]:
-        """The patterns of tags that its rules ask for."""
+        """The patterns of tags that they ask for."""
         return frozenset(each.pattern for each in (*self.include, *self.exclude) if each.trait is Trait.TAG)
 
 
@@ -111,19 +114,22 @@ class Choice:
 NAMED = "named"
 
 
-def choose(selection: Selection, candidates: Iterable[Candidate]) -> tuple[Choice, ...]:
-    """Decide about all VMs that are named or found by a rule, by name; those of which nothing speaks are left away."""
-    made = (_choice(selection, vm) for vm in candidates)
+def choose(rules: Rules, picked: Collection[str], candidates: Iterable[Candidate]) -> tuple[Choice, ...]:
+    """Decide about all VMs that are named (`picked`, their ids) or found by a rule, in the order of their names.
+
+    What is excluded stays out unless it is named.
+    """
+    made = (_choice(rules, picked, vm) for vm in candidates)
     return tuple(sorted((choice for choice in made if choice), key=lambda choice: (choice.vm.name, choice.vm.id)))
 
 
-def _choice(selection: Selection, vm: Candidate) -> Choice | None:
-    if vm.id in selection.picked:
+def _choice(rules: Rules, picked: Collection[str], vm: Candidate) -> Choice | None:
+    if vm.id in picked:
         return Choice(vm=vm, taken=True, why=NAMED)
-    found = next((each for each in selection.include if each.finds(vm)), None)
+    found = next((each for each in rules.include if each.finds(vm)), None)
     if found is None:
         return None
-    against = next((each for each in selection.exclude if each.finds(vm)), None)
+    against = next((each for each in rules.exclude if each.finds(vm)), None)
     return Choice(vm=vm, taken=against is None, why=str(against or found))
 
 

@@ -97,6 +97,7 @@ class MemoryEngine(EngineWorld, Engine):
         known = [self._vms[vm_id] for vm_id in vm_ids if vm_id in self._vms]
         return {vm.id: Place.of(names.get(vm.host_id, ""), vm.disks) for vm in known}
 
+    @_call
     def candidates(self, tags: Collection[str]) -> tuple[Candidate, ...]:
         return tuple(
             Candidate(

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
@@ -13,13 +14,18 @@ from overkeep.controller.records import DiskProgress, Failure, InLine, Job, JobF
 from overkeep.controller.store import schema as t
 from overkeep.controller.store import telling
 from overkeep.controller.store.admission import needs_text
+from overkeep.controller.store.busy import busy_elsewhere, busy_with, left_alone
 from overkeep.controller.store.events import Events
 from overkeep.controller.store.rows import disk_row, job_row, job_value, vm_row, vms_of, vms_of_all
-from overkeep.errors import Conflict, NotFound
+from overkeep.errors import NotFound
 from overkeep.model.admission import rank
 from overkeep.units import utc_now
 
 _CHUNK = 500  # values in one IN
+_RACES = 3  # with other controllers, after which the error of the data base counts
+
+_Made = TypeVar("_Made")
+_log = logging.getLogger(__name__)
 
 
 class Jobs:
@@ -35,32 +41,24 @@ class Jobs:
 
         With `line` its VMs wait for their turns at once, otherwise it has to be opened first.
         """
-        try:
-            with self._engine.begin() as connection:
-                self._insert(connection, job, members, exclusive=exclusive, line=line)
-        except sa.exc.IntegrityError:  # another controller was quicker with one of the VMs
-            with self._engine.connect() as connection:
-                _check_free(connection, members)
-            raise
+        self._write(lambda connection: self._insert(connection, job, members, exclusive=exclusive, line=line))
         self._events.tell()
         self._freed()
 
     def create_once(self, job: Job, members: Sequence[Member]) -> bool:
         """Add a queued job for itself alone on its VMs; False when there is a job of this id."""
-        try:
-            with self._engine.begin() as connection:
-                if connection.scalar(sa.select(t.job.c.id).where(t.job.c.id == job.id)):
-                    return False
-                self._insert(connection, job, members, exclusive=True)
-        except sa.exc.IntegrityError:  # another controller was quicker
-            if self._is_known(job.id):
+
+        def insert(connection: sa.Connection) -> bool:
+            if connection.scalar(sa.select(t.job.c.id).where(t.job.c.id == job.id)):
                 return False
-            with self._engine.connect() as connection:
-                _check_free(connection, members)
-            raise
-        self._events.tell()
-        self._freed()
-        return True
+            self._insert(connection, job, members, exclusive=True)
+            return True
+
+        made = self._write(insert)
+        if made:
+            self._events.tell()
+            self._freed()
+        return made
 
     def create_free(self, planned: Sequence[tuple[Job, Sequence[Member]]]) -> frozenset[str]:
         """Add those queued jobs, each for itself alone on its VMs, that nothing speaks against; return their ids.
@@ -118,6 +116,23 @@ class Jobs:
         with self._engine.connect() as connection:
             row = connection.execute(sa.select(t.job).where(*mine).order_by(t.job.c.created.desc()).limit(1)).first()
             return None if row is None else job_value(row, vms_of(connection, row.id))
+
+    def settle(self, job: Job, members: Sequence[Member]) -> None:
+        """Let a run that is being opened have exactly these VMs; those that it has stay as they are."""
+        wanted = {member.vm_id for member in members}
+        present = {vm.vm_id for vm in job.vms}
+        gone = [vm_id for vm_id in present if vm_id not in wanted]
+        joined = [member for member in members if member.vm_id not in present]
+
+        def settle(connection: sa.Connection) -> None:
+            mine = (t.job_vm.c.job_id == job.id, t.job_vm.c.stage == Stage.UNOPENED)
+            connection.execute(sa.delete(t.job_vm).where(*mine, t.job_vm.c.vm_id.in_(gone)))
+            for position, member in enumerate(joined, len(present)):
+                row = {**vm_row(job.id, member, busy=True), **_in_line(job, None, position)}
+                busy = busy_with(connection, member)
+                connection.execute(sa.insert(t.job_vm).values(row | left_alone(member, busy)))
+
+        self._write(settle)
 
     def start(self, job_id: str) -> None:
         """Mark a queued job as running; one that runs already stays as it is."""
@@ -193,9 +208,16 @@ class Jobs:
             vms = vms_of_all(connection, [row.id for row in rows])
         return tuple(job_value(row, vms[row.id]) for row in rows)
 
-    def _is_known(self, job_id: str) -> bool:
-        with self._engine.connect() as connection:
-            return connection.scalar(sa.select(t.job.c.id).where(t.job.c.id == job_id)) is not None
+    def _write(self, act: Callable[[sa.Connection], _Made]) -> _Made:
+        """Run `act` in a transaction; again when another controller was quicker, whose rows it then finds."""
+        for _ in range(_RACES):
+            try:
+                with self._engine.begin() as connection:
+                    return act(connection)
+            except sa.exc.IntegrityError as error:
+                _log.info("another controller was quicker: %s", error.orig)
+        with self._engine.begin() as connection:
+            return act(connection)
 
     def _insert_all(self, connection: sa.Connection, fit: Sequence[tuple[Job, Sequence[Member]]]) -> None:
         connection.execute(sa.insert(t.job), [job_row(job) for job, _ in fit])
@@ -217,16 +239,17 @@ class Jobs:
         exclusive: bool,
         line: InLine | None = None,
     ) -> None:
-        if exclusive:
-            _check_free(connection, members)
+        elsewhere = busy_elsewhere(connection, job, members) if exclusive else {}
         connection.execute(sa.insert(t.job).values(job_row(job)))
-        if members:
-            rows = [
-                {**vm_row(job.id, member, busy=exclusive), **_in_line(job, line, position)}
-                for position, member in enumerate(members)
-            ]
+        rows = [
+            {**vm_row(job.id, member, busy=exclusive), **_in_line(job, line, position)}
+            | left_alone(member, elsewhere.get(member.vm_id))
+            for position, member in enumerate(members)
+        ]
+        if rows:
             connection.execute(sa.insert(t.job_vm), rows)
         self._events.insert(connection, telling.queued(job, vms=len(members)))
+        self._events.insert(connection, *(telling.left_alone(job, row) for row in rows if row["error_code"]))
 
 
 def _conditions(wanted: JobFilter) -> Iterator[sa.ColumnElement[bool]]:
@@ -280,19 +303,6 @@ def _in_line(job: Job, line: InLine | None, position: int) -> dict[str, str]:
         return {"stage": Stage.UNOPENED, "needs": "", "rank": ""}
     place = rank(line.priority, job.created, position)
     return {"stage": Stage.WAITING, "needs": needs_text(line.needs), "rank": place}
-
-
-def _check_free(connection: sa.Connection, members: Sequence[Member]) -> None:
-    ids = [member.vm_id for member in members]
-    query = sa.select(t.job_vm.c.vm_name, t.job_vm.c.job_id).where(t.job_vm.c.busy, t.job_vm.c.vm_id.in_(ids))
-    busy = connection.execute(query).first()
-    if busy:
-        vm_name, job_id = busy
-        raise Conflict(
-            what=f"Job {job_id} works on VM {vm_name!r}",
-            todo=f"wait until it has ended or cancel it with `overkeep job cancel {job_id}`",
-            job_id=job_id,
-        )
 
 
 def _now() -> str:

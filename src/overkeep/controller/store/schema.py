@@ -25,6 +25,7 @@ workload = sa.Table(
     sa.Column("created", sa.Text, nullable=False),
     sa.Column("version", sa.Integer, nullable=False, server_default="1"),
     sa.Column("target", sa.Text, nullable=False, server_default=""),
+    sa.Column("rules", sa.Text, nullable=False, server_default="{}"),
 )
 workload_target = sa.Table(  # all targets that a workload was ever backed up to
     "workload_target",
@@ -35,10 +36,11 @@ workload_target = sa.Table(  # all targets that a workload was ever backed up to
 workload_vm = sa.Table(
     "workload_vm",
     metadata,
+    sa.Column("workload_id", sa.Text, primary_key=True),
     sa.Column("vm_id", sa.Text, primary_key=True),
-    sa.Column("workload_id", sa.Text, nullable=False),
     sa.Column("vm_name", sa.Text, nullable=False),
     sa.Column("position", sa.Integer, nullable=False),
+    sa.Column("by_rule", sa.Boolean, nullable=False, server_default=sa.false()),
 )
 job = sa.Table(
     "job",
@@ -356,6 +358,20 @@ def _add_capacity(connection: sa.Connection) -> None:
         connection.exec_driver_sql(statement)
 
 
+def _add_rules(connection: sa.Connection) -> None:
+    """Step 9: rules of workloads, and VMs in several workloads."""
+    for statement in (
+        "ALTER TABLE workload ADD COLUMN rules TEXT NOT NULL DEFAULT '{}'",
+        "ALTER TABLE workload_vm RENAME TO workload_vm_before",
+        "CREATE TABLE workload_vm (workload_id TEXT NOT NULL, vm_id TEXT NOT NULL, vm_name TEXT NOT NULL,"
+        " position INTEGER NOT NULL, by_rule BOOLEAN NOT NULL DEFAULT FALSE, PRIMARY KEY (workload_id, vm_id))",
+        "INSERT INTO workload_vm (workload_id, vm_id, vm_name, position)"
+        " SELECT workload_id, vm_id, vm_name, position FROM workload_vm_before",
+        "DROP TABLE workload_vm_before",
+    ):
+        connection.exec_driver_sql(statement)
+
+
 # Step n turns a data base of version n into one of version n + 1. A step is never changed once it was released, and the
 # tables above are what all steps together lead to; a new data base gets them at once.
 UPGRADES: tuple[Callable[[sa.Connection], None], ...] = (
@@ -365,8 +381,9 @@ UPGRADES: tuple[Callable[[sa.Connection], None], ...] = (
     _add_admission,
     _index_events,
     _add_targets,
-    _add_capacity,
     _add_controllers,
+    _add_capacity,
+    _add_rules,
 )
 VERSION = 1 + len(UPGRADES)
 

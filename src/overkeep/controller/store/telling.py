@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from overkeep.controller.events import About, Draft, Kind
@@ -71,6 +71,12 @@ def went_on(row: Any, before: Any, after: Any) -> Iterator[Draft]:
         told = f": {after.error}" if after.error else ""
         fields = {"code": after.error_code, "job_kind": row.kind}
         yield Draft(kind=_VM_ENDS[state], text=f"{work} {_word(state)}{told}", about=about, fields=fields)
+
+
+def left_alone(job: Job, row: Mapping[str, Any]) -> Draft:
+    """A VM is not worked on at all, because another job does."""
+    about = About(job_id=job.id, workload_id=job.workload_id, vm_id=row["vm_id"], vm_name=row["vm_name"])
+    return Draft(kind=Kind.VM_FAILED, text=row["error"], about=about, fields={"code": row["error_code"]})
 
 
 def _about(row: Any) -> About:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -14,23 +15,30 @@ from overkeep.controller.records import Member, Workload
 from overkeep.controller.store import schema as t
 from overkeep.controller.store.events import Events
 from overkeep.errors import ChangedMeanwhile, Conflict, NotFound
+from overkeep.model.selection import Rules, rule
 from overkeep.units import utc_now
+
+_NO_RULES = Rules()
 
 
 class Workloads:
-    """The table of workloads. A VM is a member of at most one."""
+    """The table of workloads. A VM may be a member of several."""
 
     def __init__(self, engine: sa.Engine, events: Events) -> None:
         self._engine = engine
         self._events = events
 
     def create(
-        self, name: str, members: Sequence[Member], *, target: str, description: str = "", caller: str = ""
+        self,
+        name: str,
+        members: Sequence[Member],
+        *,
+        target: str,
+        description: str = "",
+        rules: Rules = _NO_RULES,
+        caller: str = "",
     ) -> Workload:
-        """Add a workload that is backed up to a target.
-
-        Raises `Conflict` when the name is taken or a VM belongs to another one.
-        """
+        """Add a workload that is backed up to a target; raise `Conflict` when the name is taken."""
         made = Workload(
             id=str(uuid.uuid4()),
             name=name,
@@ -38,11 +46,12 @@ class Workloads:
             created=utc_now().isoformat(timespec="seconds"),
             target=target,
             members=tuple(members),
+            rules=rules,
         )
         with self._engine.begin() as connection:
             _check_name(connection, name, but="")
             row = {"id": made.id, "name": name, "description": description, "created": made.created}
-            connection.execute(sa.insert(t.workload).values(**row, target=target))
+            connection.execute(sa.insert(t.workload).values(**row, target=target, rules=_rules_text(rules)))
             _note_target(connection, made.id, target)
             _set_members(connection, made)
             self._events.insert(connection, _told(Kind.WORKLOAD_MADE, made, caller))
@@ -58,6 +67,7 @@ class Workloads:
                 "name": workload.name,
                 "description": workload.description,
                 "target": workload.target,
+                "rules": _rules_text(workload.rules),
                 "version": workload.version + 1,
             }
             if connection.execute(sa.update(t.workload).where(*where).values(values)).rowcount == 0:
@@ -81,6 +91,18 @@ class Workloads:
                 connection.execute(sa.update(t.workload).where(t.workload.c.id == workload_id).values(target=target))
                 _note_target(connection, workload_id, target)
 
+    def settle(self, workload: Workload) -> None:
+        """Write what its rules found now; a workload that is gone or was changed meanwhile stays as it is."""
+        with self._engine.begin() as connection:
+            row = connection.execute(sa.select(t.workload).where(t.workload.c.id == workload.id)).first()
+            if row is None or row.version != workload.version:
+                return
+            before = _workload(connection, row)
+            if before.members != workload.members:
+                _set_members(connection, workload)
+                self._events.insert(connection, _members_told(before, workload))
+        self._events.tell()
+
     def delete(self, workload: Workload, *, caller: str = "") -> None:
         """Forget a workload; its restore points stay on the target."""
         with self._engine.begin() as connection:
@@ -96,7 +118,7 @@ class Workloads:
             rows = connection.execute(sa.select(t.workload).order_by(t.workload.c.name)).all()
             members: dict[str, list[Member]] = {row.id: [] for row in rows}
             for m in connection.execute(sa.select(t.workload_vm).order_by(t.workload_vm.c.position)):
-                members[m.workload_id].append(Member(vm_id=m.vm_id, vm_name=m.vm_name))
+                members[m.workload_id].append(_member(m))
         return tuple(_value(row, members[row.id]) for row in rows)
 
     def get(self, name_or_id: str) -> Workload:
@@ -123,7 +145,11 @@ def _told(kind: Kind, workload: Workload, caller: str) -> Draft:
 
 def _workload(connection: sa.Connection, row: Any) -> Workload:
     mine = sa.select(t.workload_vm).where(t.workload_vm.c.workload_id == row.id).order_by(t.workload_vm.c.position)
-    return _value(row, [Member(vm_id=m.vm_id, vm_name=m.vm_name) for m in connection.execute(mine)])
+    return _value(row, [_member(each) for each in connection.execute(mine)])
+
+
+def _member(row: Any) -> Member:
+    return Member(vm_id=row.vm_id, vm_name=row.vm_name, by_rule=row.by_rule)
 
 
 def _value(row: Any, members: Sequence[Member]) -> Workload:
@@ -134,6 +160,7 @@ def _value(row: Any, members: Sequence[Member]) -> Workload:
         created=row.created,
         target=row.target,
         members=tuple(members),
+        rules=_rules_value(row.rules),
         version=row.version,
     )
 
@@ -144,6 +171,27 @@ def _note_target(connection: sa.Connection, workload_id: str, target: str) -> No
         connection.execute(sa.insert(t.workload_target).values(workload_id=workload_id, target=target))
 
 
+def _rules_text(rules: Rules) -> str:
+    texts = {"include": [str(rule) for rule in rules.include], "exclude": [str(rule) for rule in rules.exclude]}
+    return json.dumps({**texts, "disks": list(rules.disks)})
+
+
+def _rules_value(text: str) -> Rules:
+    found = json.loads(text)
+    include, exclude = (tuple(map(rule, found.get(name, ()))) for name in ("include", "exclude"))
+    return Rules(include=include, exclude=exclude, disks=tuple(found.get("disks", ())))
+
+
+def _members_told(before: Workload, now: Workload) -> Draft:
+    ids, was = ({member.vm_id for member in each.members} for each in (now, before))
+    joined = [member.vm_name for member in now.members if member.vm_id not in was]
+    left = [member.vm_name for member in before.members if member.vm_id not in ids]
+    told = [f"{verb} it: {', '.join(names)}" for verb, names in (("joined", joined), ("left", left)) if names]
+    text = f"By the rules of workload {now.name!r}, VMs {'; '.join(told) or 'have other names'}"
+    fields = {"joined": joined, "left": left}
+    return Draft(kind=Kind.WORKLOAD_MEMBERS, text=text, about=About(workload_id=now.id), fields=fields)
+
+
 def _check_name(connection: sa.Connection, name: str, *, but: str) -> None:
     taken = connection.scalar(sa.select(t.workload.c.id).where(t.workload.c.name == name, t.workload.c.id != but))
     if taken:
@@ -151,16 +199,16 @@ def _check_name(connection: sa.Connection, name: str, *, but: str) -> None:
 
 
 def _set_members(connection: sa.Connection, workload: Workload) -> None:
-    ids = [member.vm_id for member in workload.members]
-    elsewhere = connection.execute(
-        sa.select(t.workload_vm.c.vm_name, t.workload.c.name)
-        .join(t.workload, t.workload.c.id == t.workload_vm.c.workload_id)
-        .where(t.workload_vm.c.vm_id.in_(ids), t.workload_vm.c.workload_id != workload.id)
-    ).first()
-    if elsewhere:
-        vm_name, other = elsewhere
-        raise Conflict(what=f"VM {vm_name!r} belongs to workload {other!r}", todo="take it out of that one first")
     connection.execute(sa.delete(t.workload_vm).where(t.workload_vm.c.workload_id == workload.id))
-    for position, member in enumerate(workload.members):
-        row = {"vm_id": member.vm_id, "workload_id": workload.id, "vm_name": member.vm_name, "position": position}
-        connection.execute(sa.insert(t.workload_vm).values(row))
+    rows = [
+        {
+            "workload_id": workload.id,
+            "vm_id": member.vm_id,
+            "vm_name": member.vm_name,
+            "position": position,
+            "by_rule": member.by_rule,
+        }
+        for position, member in enumerate(workload.members)
+    ]
+    if rows:
+        connection.execute(sa.insert(t.workload_vm), rows)

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from overkeep.controller.durable import Durable
+from overkeep.controller.membership import settled
 from overkeep.controller.needs import backup_needs
 from overkeep.controller.ports import Ports
 from overkeep.controller.records import Failure, Job, JobState, VmProgress
@@ -53,13 +54,22 @@ def _open(ports: Ports, job_id: str) -> State:
     target = ports.targets.of(job.request)
     target.ready()
     workload = ports.store.workloads.get(job.workload_id)
+    if workload.rules.include and not _is_retry(job):
+        workload = settled(ports, workload)
+        jobs.settle(job, workload.members)
+        job = jobs.get(job_id)
     members = {member.vm_id: member.vm_name for member in workload.members} | _members(job.vms)
     policy = _policy(ports, workload.id)
     kept = {} if policy is None else policy_document(policy)
     target.repository.put_workload(workload.id, name=workload.name, members=members, policy=kept)
     terms = terms_document(Terms() if policy is None else policy.terms)
-    full = bool(job.request.get("full"))
-    asked = {"workload_id": workload.id, "target": target.name, "full": full, "terms": terms}
+    asked = {
+        "workload_id": workload.id,
+        "target": target.name,
+        "full": bool(job.request.get("full")),
+        "terms": terms,
+        "without": list(workload.rules.disks),
+    }
     ports.store.turns.agree(job_id, asked)
     _line_up(ports, job, target.name)
     return {}
@@ -67,7 +77,7 @@ def _open(ports: Ports, job_id: str) -> State:
 
 def _line_up(ports: Ports, job: Job, target: str) -> None:
     """Let the VMs wait for what they need; each VM looks again where it is when its turn has come."""
-    vm_ids = [vm.vm_id for vm in job.vms]
+    vm_ids = [vm.vm_id for vm in job.vms if not vm.state.over]
     places: Mapping[str, Place] = {}
     try:
         places = ports.engine.places(vm_ids)
@@ -77,6 +87,11 @@ def _line_up(ports: Ports, job: Job, target: str) -> None:
     needs = {vm_id: backup_needs(target, places.get(vm_id)) for vm_id in vm_ids}
     ranks = {vm_id: rank(priority, job.created, position) for position, vm_id in enumerate(vm_ids)}
     ports.store.admission.wait(job.id, needs, ranks=ranks)
+
+
+def _is_retry(job: Job) -> bool:
+    """Whether it does again what an earlier one did not do, and nothing else."""
+    return "retries" in job.request or int(job.request.get("tries", 1)) > 1
 
 
 def _policy(ports: Ports, workload_id: str) -> Policy | None:

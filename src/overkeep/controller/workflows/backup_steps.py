@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +65,7 @@ class BackupSteps:
         self.asked = asked
         self.workload_id: str = asked["workload_id"]
         self.terms = terms_value(asked.get("terms"))
+        self.without: tuple[str, ...] = tuple(asked.get("without", ()))
         self.backup_id = backup_id(job_id, vm_id, attempt)
         self.watch = Watch(ports=ports, job_id=job_id)
         self.exposure = Exposure(watch=self.watch, vm_id=vm_id)
@@ -96,7 +97,7 @@ class BackupSteps:
             return self.plan(state)
         spoilt = self._why_spoilt(last) if last and not wish.full else {}
         basis = Basis(last=last, checkpoints=checkpoints, spoilt=spoilt, untracked=wish.untracked)
-        plan = plan_backup(vm, basis, full=wish.full)
+        plan = plan_backup(vm, basis, full=wish.full, without=self.without)
         if vm.host_id:  # better to learn now that the mover is down than with the VM's disks locked
             mover = self.ports.movers.at(vm.host_id)
             self.watch.persist(mover.health, seconds=self.ports.patience.retry, on=PASSING)
@@ -311,13 +312,17 @@ class BackupSteps:
             file=draft.image_name,
         )
 
-    def _drop_old_checkpoints(self, exposure: Exposure, keep: str | None) -> None:
+    def _drop_old_checkpoints(self, exposure: Exposure, own: str | None) -> None:
         """Best effort: what stays now is deleted after the next backup."""
 
         def act() -> State:
-            known = self._known_checkpoints()
+            found = self.ports.targets.survey(lambda target: target.repository.points(vm_id=self.vm_id))
+            points = [point for _, listed in found.answers for point in listed]
+            known = frozenset(point.checkpoint_id for point in points if point.checkpoint_id)
+            keep = {own, *_newest_checkpoints(points)}
             exposure.watch.persist(
-                lambda: drop_old_checkpoints(exposure, keep=keep, known=known), seconds=self.ports.patience.retry
+                lambda: drop_old_checkpoints(exposure, keep=keep, known=known, strays=not found.away),
+                seconds=self.ports.patience.retry,
             )
             return {}
 
@@ -326,12 +331,6 @@ class BackupSteps:
             text = f"Old checkpoints stay until the next backup: {left['error']}"
             self.exposure.tell(Kind.CHECKPOINT_STAYS, text, code=left["code"])
 
-    def _known_checkpoints(self) -> frozenset[str]:
-        """The checkpoints of the VM's points on all targets that can be read."""
-        found = self.ports.targets.survey(lambda target: target.repository.points(vm_id=self.vm_id))
-        points = (point for _, points in found.answers for point in points)
-        return frozenset(point.checkpoint_id for point in points if point.checkpoint_id)
-
     def _show(self, plan: BackupPlan, state: str) -> None:
         for item in plan.disks:
             self.ports.store.jobs.set_disk(self.job_id, self.vm_id, backup_progress(item, state))
@@ -339,6 +338,12 @@ class BackupSteps:
     def _phase(self, phase: str) -> None:
         _log.info("step %s", fields(job=self.job_id, vm=self.vm_id, phase=phase))
         self.ports.store.jobs.set_vm(self.job_id, self.vm_id, state=JobState.RUNNING, phase=phase)
+
+
+def _newest_checkpoints(points: Sequence[RestorePoint]) -> Iterator[str | None]:
+    """The checkpoint of the newest point of each workload: the next backup of the VM there begins with it."""
+    newest = {point.workload_id: point for point in sorted(points, key=lambda point: point.created)}
+    return (point.checkpoint_id for point in newest.values())
 
 
 def _after(last: RestorePoint | None) -> dt.datetime:
