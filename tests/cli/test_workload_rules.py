@@ -23,7 +23,10 @@ def test_rules_from_the_preview_to_the_backup(site: Site) -> None:
         ["no", "db", "Default", "name=db"],
         ["yes", "web", "Default", "tag=prod"],
     ]
-    assert site("workload", "create", "shop", *rules, "--without-disk", "web:x*")[:2] == (0, "Workload shop has web.\n")
+    assert site("workload", "create", "shop", *rules, "--without-disk", "web:x*")[:2] == (
+        0,
+        "Workload shop has web and is backed up to nfs1.\n",
+    )
     _, out, _ = site("workload", "show", "shop")
     for told in ("VMs are found by: tag=prod", "VMs are left out by: name=db", "Without disks: web:x*", "rule"):
         assert told in out
