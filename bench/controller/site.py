@@ -9,7 +9,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from overkeep.config import TargetConfig
+from overkeep.config import WatchedTarget
 from overkeep.controller.durable import Durable
 from overkeep.controller.policies import PolicyDesk
 from overkeep.controller.ports import Patience, Ports
@@ -83,7 +83,7 @@ def make_ports(folder: Path, store: Store, durable: Durable, size: Size) -> Port
         engine.add_vm(_vm(number))
     return Ports(
         engine=engine,
-        targets=Targets((TargetConfig(name=TARGET, kind="path", mountpoint=root),), store),
+        targets=Targets((WatchedTarget(name=TARGET, kind="path", mountpoint=root),), store),
         movers=Movers(root, empty),
         store=store,
         patience=_PATIENCE,
