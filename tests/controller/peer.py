@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 from overkeep import logs
-from overkeep.config import TargetConfig
+from overkeep.config import WatchedTarget
 from overkeep.controller.dispatcher import QUEUES, Dispatcher
 from overkeep.controller.durable import Durable
 from overkeep.controller.janitor import Janitor
@@ -35,7 +35,7 @@ def main(folder: Path, url: str) -> None:
     durable = Durable(folder, queues=QUEUES, url=url, shared=True)
     ports = Ports(
         engine=Remote(folder / "twins", "engine"),
-        targets=Targets((TargetConfig(name="nfs1", kind="path", mountpoint=folder / "target"),), store, patience=5),
+        targets=Targets((WatchedTarget(name="nfs1", kind="path", mountpoint=folder / "target"),), store, patience=5),
         movers=OneMover({"host-1": Remote(folder / "twins", "mover", values=("host",))}),
         store=store,
         patience=PATIENCE,
