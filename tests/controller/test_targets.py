@@ -267,3 +267,26 @@ def test_what_an_earlier_version_left_belongs_to_the_first_target(tmp_path: Path
         assert targets.of({"full": False}).name == "first"
     finally:
         store.close()
+
+
+@pytest.mark.parametrize("act", ["ready", "readable"])
+def test_one_that_another_thread_makes_just_now_is_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: str
+) -> None:
+    """It is made between a look that finds nothing and what follows from it."""
+    store = Store(f"sqlite:///{tmp_path / 's.sqlite'}")
+    settings = (WatchedTarget(name="first", kind="path", mountpoint=tmp_path / "t"),)
+    (tmp_path / "t").mkdir()
+    late, early = Targets(settings, store).get("first"), Targets(settings, store).get("first")
+    look = late.found_at
+
+    def overtaken(root: Path) -> str | None:
+        found = look(root)
+        monkeypatch.undo()
+        early.ready()
+        return found
+
+    monkeypatch.setattr(late, "found_at", overtaken)
+    getattr(late, act)()
+    assert late.repository.id == early.repository.id
+    store.close()

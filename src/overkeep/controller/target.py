@@ -45,8 +45,9 @@ class Target:
         Raises the errors of `ready`.
         """
         root = self._mounts.ensure(self.name)
+        known = self._known.repository(self.name)  # before it is looked for: another thread may be making it
         found = self.found_at(root)
-        if found is None and self._known.repository(self.name) is None:
+        if found is None and known is None:
             self.ready()
             return
         self._require_known(root, found)
@@ -59,8 +60,9 @@ class Target:
         Raises the errors of `overkeep.repository.mounts`, `TargetReadOnly` and `TargetDiffers`.
         """
         root = self._mounts.ensure(self.name)
+        known = self._known.repository(self.name)  # first, as above
         found = self.found_at(root)
-        if found is not None or self._known.repository(self.name) is not None:
+        if found is not None or known is not None:
             self._require_known(root, found)
         require_writable(root)
         with self._lock:
