@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,7 +106,7 @@ class BackupSteps:
             text = f"Disk {name!r} of VM {vm.name!r} is left out: {reason}"
             self.exposure.tell(Kind.DISK_LEFT_OUT, text, disk=name)
         self._show(plan, "planned")
-        created = _after(last)
+        created = _after((last, *self._last_elsewhere()))
         return {
             "plan": _PLAN.dump_python(plan, mode="json"),
             "created": created.isoformat(),
@@ -331,6 +332,17 @@ class BackupSteps:
             text = f"Old checkpoints stay until the next backup: {left['error']}"
             self.exposure.tell(Kind.CHECKPOINT_STAYS, text, code=left["code"])
 
+    def _last_elsewhere(self) -> Iterator[RestorePoint]:
+        """The VM's last points on other targets that the workload had: a retention puts all in one order."""
+        targets = self.ports.targets
+        for target in targets.had_by(self.workload_id):
+            if target.name != self.target.name:
+                with suppress(OverkeepError):  # a target that is away fails no backup
+                    yield from targets.ask(target, self._points_on)[-1:]
+
+    def _points_on(self, target: Target) -> tuple[RestorePoint, ...]:
+        return target.repository.points(self.workload_id, self.vm_id)
+
     def _show(self, plan: BackupPlan, state: str) -> None:
         for item in plan.disks:
             self.ports.store.jobs.set_disk(self.job_id, self.vm_id, backup_progress(item, state))
@@ -346,10 +358,10 @@ def _newest_checkpoints(points: Sequence[RestorePoint]) -> Iterator[str | None]:
     return (point.checkpoint_id for point in newest.values())
 
 
-def _after(last: RestorePoint | None) -> dt.datetime:
-    """Now, in whole seconds as ids of points have them, but after the last point: their order is that of time."""
+def _after(points: Iterable[RestorePoint | None]) -> dt.datetime:
+    """Now, in whole seconds as ids of points have them, but after these points: their order is that of time."""
     now = utc_now().replace(microsecond=0)
-    return max(now, last.created + dt.timedelta(seconds=1)) if last else now
+    return max(now, *(point.created + dt.timedelta(seconds=1) for point in points if point), now)
 
 
 def _commit(draft: Draft, point: RestorePoint) -> None:
