@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from overkeep.config import ControllerConfig, EngineConfig, TargetConfig
+from overkeep.config import ControllerConfig, EngineConfig, WatchedTarget
 from overkeep.controller import enrolment, inspection
 from overkeep.controller.inspection import PERMITS, Inspection, Surroundings
 from overkeep.engine.errors import EngineUnreachable, LoginRefused
@@ -62,7 +62,7 @@ class Installation:
                 username="svc@internal",
                 password_file=self.folder / "x",
             ),
-            target=(TargetConfig(name="nfs1", source="s:/e", mountpoint=self.folder / "target"),),
+            target=(WatchedTarget(name="nfs1", source="s:/e", mountpoint=self.folder / "target"),),
         )
         around = Surroundings(
             settings=settings,
@@ -222,7 +222,7 @@ def test_a_target_that_is_nearly_full(site: Installation, monkeypatch: pytest.Mo
 
 
 def test_a_target_that_cannot_be_mounted(tmp_path: Path) -> None:
-    target = TargetConfig(name="nfs1", source="s:/e", mountpoint=tmp_path / "m", mount_command=("false",))
+    target = WatchedTarget(name="nfs1", source="s:/e", mountpoint=tmp_path / "m", mount_command=("false",))
     [found] = Looks().at_all([Look(area="target", subject="nfs1", act=lambda: [probe(Mounts((target,)), "nfs1")])])
     assert found.verdict is Verdict.FAILED
     assert "s:/e" in found.text

@@ -176,8 +176,9 @@ def test_only_health_is_open(served: tuple[Any, httpx.Client]) -> None:
     _, client = served
     health = client.get("/v1/health")
     assert health.status_code == 200
-    assert set(health.json()) == {"version", "host"}
+    assert set(health.json()) == {"version", "host", "time"}
     for method, path in (
+        ("GET", "/v1/check"),
         ("GET", "/v1/orders"),
         ("GET", "/v1/orders/j:d:1"),
         ("DELETE", "/v1/orders/j:d:1"),

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Annotated, Protocol
 
 from fastapi import Header, Request
@@ -24,6 +24,7 @@ from overkeep.api.job_documents import as_seen
 from overkeep.api.sight import Sight
 from overkeep.controller.events import Event, Filter
 from overkeep.controller.rights import Caller, identify
+from overkeep.controller.store.events import Events
 from overkeep.errors import OverkeepError, Unauthorized
 
 HEARTBEAT = 15.0  # seconds; proxies close what is silent for longer, often after 60
@@ -163,16 +164,16 @@ class Token:
 class _Look:
     """When to look: after this process wrote something, and now and then for what others wrote."""
 
-    def __init__(self, events: object) -> None:
-        self._changes: Callable[[], int] = lambda: events.changes  # type: ignore[attr-defined]
+    def __init__(self, events: Events) -> None:
+        self._events = events
         self._seen = -1
         self._at = 0.0
 
     def is_due(self) -> bool:
-        return self._changes() != self._seen or time.monotonic() - self._at > _ELSEWHERE
+        return self._events.changes != self._seen or time.monotonic() - self._at > _ELSEWHERE
 
     def note(self) -> None:
-        self._seen, self._at = self._changes(), time.monotonic()
+        self._seen, self._at = self._events.changes, time.monotonic()
 
 
 def serve(request: Request, caller: Caller, source: Source) -> StreamingResponse:
@@ -186,9 +187,9 @@ def serve(request: Request, caller: Caller, source: Source) -> StreamingResponse
 
 
 async def _pump(
-    source: Source, stopping: threading.Event, place: Callable[[str], object], user_id: str
+    source: Source, stopping: threading.Event, place: Callable[[str], AbstractContextManager[None]], user_id: str
 ) -> AsyncIterator[bytes]:
-    with place(user_id):  # type: ignore[attr-defined]
+    with place(user_id):
         yield _RECONNECT
         spoke = time.monotonic()
         while not stopping.is_set():

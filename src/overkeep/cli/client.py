@@ -58,7 +58,7 @@ class Client:
         """GET a list, all of its pages."""
         found: list[_Document] = []
         for page in self._pages(path, **query):
-            found += self._documents(list[kind], page)  # type: ignore[valid-type]
+            found += self._documents(list[kind], page)  # type: ignore[valid-type] # a type that is known at run time only
         return found
 
     def points(self, **query: Any) -> tuple[list[PointOut], tuple[str, ...]]:

@@ -123,7 +123,7 @@ def with_policy_options(command: Callable[..., None]) -> Callable[..., None]:
         p.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints.get(p.name, kinds.get(p.name)))
         for p in (*own, *added)
     ]
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined] # what Typer reads
     run.__annotations__ = {p.name: p.annotation for p in parameters}
     run.__name__, run.__doc__ = command.__name__, command.__doc__
     return run

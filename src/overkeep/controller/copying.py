@@ -35,6 +35,7 @@ class CopyFailed(OverkeepError):
 
     def __init__(self, *, disk: str, cause: str, reason: str, retry: bool) -> None:
         super().__init__(disk=disk, reason=reason)
+        # of the mover's error, not of this class alone
         self.code = cause or type(self).code  # type: ignore[misc]
         self.retry = retry  # type: ignore[misc]
 

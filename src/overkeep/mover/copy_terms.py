@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from overkeep.blocks.copy import WORKERS
+from overkeep.blocks.copy import CHUNK, WORKERS
 from overkeep.blocks.qcow2.form import PLAIN, Form
 from overkeep.mover.orders import Progress
+from overkeep.units import MIB
+
+_EVEN = 2 * MIB  # the largest cluster there is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,11 @@ class Options:
     bandwidth: int = 0
     read_back: float = 0.0
     workers: int = WORKERS
+
+    @property
+    def chunk(self) -> int:
+        """Bytes that a worker moves at once: less when there is a limit, so that the speed is even."""
+        return _EVEN if self.bandwidth else CHUNK
 
 
 class Watch(Protocol):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from overkeep.blocks.buffers import CLUSTER
-from overkeep.blocks.copy import CHUNK, CopyStats, copy
+from overkeep.blocks.copy import CopyStats, copy
 from overkeep.blocks.copy import Progress as Told
 from overkeep.blocks.differences import Differences
 from overkeep.blocks.digests import Row
@@ -25,9 +25,7 @@ from overkeep.model.points import Changes
 from overkeep.mover.copy_terms import Options, Place, Watch
 from overkeep.mover.orders import BACKING_MISSING, CopyResult, Progress
 from overkeep.mover.reading_back import read_back
-from overkeep.units import MIB, align_down
-
-_EVEN = 2 * MIB  # of a copy with a limit at once, so that its speed is even: the largest cluster there is
+from overkeep.units import align_down
 
 
 class BackingMissing(OverkeepError):
@@ -90,6 +88,7 @@ def differing(place: Place, present: Source, *, options: Options, watch: Watch) 
                 differences,
                 source.extents(dirty=False),
                 workers=options.workers,
+                chunk=options.chunk,
                 progress=run.teller(total=expected.size),
                 cancelled=lambda: watch.stopped,
             )
@@ -153,7 +152,7 @@ class _Run:
             sink,
             pieces,
             workers=self.options.workers,
-            chunk=_EVEN if self.options.bandwidth else CHUNK,
+            chunk=self.options.chunk,
             progress=self.teller(before=before, total=total),
             cancelled=lambda: self.watch.stopped,
         )

@@ -84,12 +84,14 @@ class Policies:
 
 def policy_document(policy: Policy) -> dict[str, Any]:
     """A policy as JSON."""
-    return _POLICY.dump_python(policy, mode="json")  # type: ignore[no-any-return]
+    document: dict[str, Any] = _POLICY.dump_python(policy, mode="json")
+    return document
 
 
 def terms_document(terms: Terms) -> dict[str, Any]:
     """The terms of a backup as JSON, as its workflows carry them."""
-    return _TERMS.dump_python(terms, mode="json")  # type: ignore[no-any-return]
+    document: dict[str, Any] = _TERMS.dump_python(terms, mode="json")
+    return document
 
 
 def terms_value(document: Any) -> Terms:
