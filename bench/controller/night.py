@@ -100,6 +100,7 @@ def run(folder: Path, *, store_url: str, jobs_url: str, size: Size, backups: int
     durable.start()
     dispatcher = Dispatcher(ports, durable)
     rounds, decisions = _Timed(dispatcher.round), _Timed(store.admission.round)
+    # what is measured is put round the real ones, which know nothing of it
     dispatcher.round = rounds  # type: ignore[method-assign]
     store.admission.round = decisions  # type: ignore[assignment, method-assign]
     controller = Controller(ports)

@@ -134,7 +134,7 @@ def test_pages_of_who_sees_little_go_on(ann: TestClient, world: World, monkeypat
 @pytest.fixture
 def server(http: TestClient, world: World, tmp_path: Path) -> Iterator[ApiServer]:
     pki = enrolment.init(tmp_path / "pki", ["127.0.0.1"])
-    server = ApiServer(http.app, listen="127.0.0.1", port=0, cert=pki.api_cert, key=pki.api_key)  # type: ignore[arg-type]
+    server = ApiServer(http.app, listen="127.0.0.1", port=0, cert=pki.api_cert, key=pki.api_key)  # type: ignore[arg-type] # an app of Starlette
     with ExitStack() as stack:
         stack.enter_context(server)
         stack.callback(world.durable.stopping.set)
@@ -247,7 +247,7 @@ def test_who_opens_too_many_is_refused(
         problem(root.get("/api/v1/events/stream"), 429, "too-many-streams")
         monkeypatch.setattr(streams, "MOST_STREAMS", 2)
         problem(ann.get("/api/v1/events/stream"), 429, "too-many-streams")
-    world.until(lambda: not root.app.state.streams._open)  # type: ignore[attr-defined]
+    world.until(lambda: not root.app.state.streams._open)  # type: ignore[attr-defined] # the app of the client
 
 
 def test_a_client_that_does_not_read_is_not_waited_for(server: ApiServer, root: TestClient, world: World) -> None:
@@ -258,7 +258,7 @@ def test_a_client_that_does_not_read_is_not_waited_for(server: ApiServer, root: 
         for _ in range(20):
             assert root.get("/api/v1/health").status_code == 200
             world.store.events.add(note(fill))
-    world.until(lambda: not root.app.state.streams._open)  # type: ignore[attr-defined]
+    world.until(lambda: not root.app.state.streams._open)  # type: ignore[attr-defined] # the app of the client
 
 
 def test_a_number_that_is_none(root: TestClient) -> None:
