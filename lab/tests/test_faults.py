@@ -109,6 +109,22 @@ def test_no_incremental_is_made_from_a_checkpoint_whose_bitmap_is_gone_or_broken
     assert lab.back_up("plain")[0] == "succeeded"
 
 
+def test_bitmaps_of_a_crash_are_broken_as_they_are(lab: Lab):
+    """A VM that was killed runs on with bitmaps that are inconsistent: breaking all of its bitmaps is no error."""
+    path = lab.vm("plain")["disks"][0]["path"]
+    assert lab.back_up("plain")[0] == "succeeded"
+    with lab.faults.during("vm-power-off", vm="plain"):  # stores them
+        wait(lambda: lab.state("plain") == "down")
+    with lab.faults.during("vm-kill", vm="plain"):
+        wait(lambda: lab.state("plain") == "down")
+        assert "in-use" in run(["qemu-img", "info", path])
+    phase, checkpoint = lab.back_up("plain")
+    assert phase == "succeeded"
+    lab.faults.do("bitmap-break", vm="plain")
+    assert lab.back_up("plain", checkpoint)[0] == "[]"
+    assert lab.back_up("plain")[0] == "succeeded"
+
+
 def test_bitmaps_of_a_vm_that_is_down_break_as_in_a_crash(lab: Lab):
     path = lab.vm("idle")["disks"][0]["path"]
     with pytest.raises(LabError, match="no such bitmap"):

@@ -18,6 +18,7 @@ from overkeep.model.points import Pin, RestorePoint
 from overkeep.repository import layout
 from overkeep.repository.errors import DocumentDamaged, PointPinned
 from overkeep.repository.merging import MergeJournal
+from overkeep.repository.pins import write_pin
 from overkeep.repository.repository import Draft, Repository
 
 Backup = Callable[..., RestorePoint]
@@ -142,6 +143,25 @@ def test_a_pinned_point_does_not_end(repository: Repository, backup: Backup) -> 
     for act in (lambda: repository.put_pin(point, PIN), lambda: repository.remove_pin(point)):
         with pytest.raises(NotFound):
             act()
+
+
+@pytest.mark.parametrize("when", ["before it is written", "after it is written"])
+def test_a_pin_that_meets_a_removal_is_refused(
+    repository: Repository, backup: Backup, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """Who pins is never told that a point stays which goes: the removal may have looked for a pin just before."""
+    point = backup(0)
+
+    def pin_and_go(folder: Path, pin: Pin) -> None:
+        if when == "after it is written":
+            write_pin(folder, pin)
+        folder.rename(folder.with_name(layout.removed_name(point.id)))
+        if when == "before it is written":
+            write_pin(folder, pin)
+
+    monkeypatch.setattr("overkeep.repository.repository.write_pin", pin_and_go)
+    with pytest.raises(NotFound):
+        repository.put_pin(point, PIN)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"kind": "pin", "version": 9}', b'{"kind": "point"}'])

@@ -6,6 +6,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -205,14 +206,28 @@ class Repository:
         require_unpinned(self._point_folder(point), point.id)
 
     def put_pin(self, point: RestorePoint, pin: Pin) -> None:
-        """Let a point stay until `remove_pin`; raises `NotFound` when it has ended."""
-        self.point(point.workload_id, point.vm_id, point.id)
-        write_pin(self._point_folder(point), pin)
+        """Let a point stay until `remove_pin`; raises `NotFound` when it has ended, also meanwhile."""
+        with self._while_there(point) as folder:
+            write_pin(folder, pin)
 
     def remove_pin(self, point: RestorePoint) -> None:
-        """Let a point go again; raises `NotFound` when it has ended."""
+        """Let a point go again; raises `NotFound` when it has ended, also meanwhile."""
+        with self._while_there(point) as folder:
+            remove_pin(folder)
+
+    @contextmanager
+    def _while_there(self, point: RestorePoint) -> Iterator[Path]:
+        """The folder of a point that is there before and after what is done in it; else raise `NotFound`.
+
+        A removal looks for a pin, then renames the folder: whoever pins between the two must hear of it.
+        """
         self.point(point.workload_id, point.vm_id, point.id)
-        remove_pin(self._point_folder(point))
+        try:
+            yield self._point_folder(point)
+        except TargetMissing:
+            self.point(point.workload_id, point.vm_id, point.id)
+            raise
+        self.point(point.workload_id, point.vm_id, point.id)
 
     def _point_folder(self, point: RestorePoint) -> Path:
         return layout.located(self.root, layout.point(point.workload_id, point.vm_id, point.id))

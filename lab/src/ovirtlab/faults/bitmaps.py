@@ -56,7 +56,8 @@ class BitmapBreak(Fault):
         found = await _found(lab, vm, disk_name=self.disk, checkpoint=self.checkpoint)
         if host.vm_state(vm.id) != "down":
             for disk, bitmap in found:
-                await host.qmp(vm.id, "block-dirty-bitmap-disable", await _named(host, vm, (disk, bitmap)))
+                if bitmap in await _recording(host, vm, disk):
+                    await host.qmp(vm.id, "block-dirty-bitmap-disable", await _named(host, vm, (disk, bitmap)))
             return
         if self.checkpoint:
             raise FaultError("all bitmaps of a disk break together while its VM is down; leave out the checkpoint")
@@ -89,6 +90,12 @@ async def _bitmaps(host: LocalHost, vm: Vm, disk: Disk) -> list[str]:
         return list(await host.bitmaps(disk.path))
     found = (await _node(host, vm, disk)).get("dirty-bitmaps", [])
     return [bitmap["name"] for bitmap in found if bitmap.get("persistent")]
+
+
+async def _recording(host: LocalHost, vm: Vm, disk: Disk) -> set[str]:
+    """The bitmaps of a running VM's disk that are whole; those of an earlier crash are broken as they are."""
+    found = (await _node(host, vm, disk)).get("dirty-bitmaps", [])
+    return {bitmap["name"] for bitmap in found if bitmap["recording"] and not bitmap.get("inconsistent")}
 
 
 async def _node(host: LocalHost, vm: Vm, disk: Disk) -> Mapping[str, Any]:
