@@ -89,6 +89,13 @@ class EngineContract:
             assert place.domains
         assert found[world.up].host
 
+    def test_hosts_that_see_a_storage_domain(self, world: World) -> None:
+        (disk,) = world.engine.vm(world.down).disks
+        seeing = world.engine.hosts_seeing(disk.storage_domain_id)
+        assert world.engine.vm(world.up).host_id in {host.id for host in seeing}
+        assert set(seeing) <= {host for host in world.engine.hosts() if host.status == "up"}
+        assert world.engine.hosts_seeing(NOBODY) == ()
+
     def test_vm_that_is_down(self, world: World) -> None:
         assert world.engine.vm(world.down).status is VmStatus.DOWN
 

@@ -148,8 +148,12 @@ def test_an_order_is_accepted_and_done(rig: Rig) -> None:
     assert last.seq > 1
 
 
-def test_health_names_the_host(rig: Rig) -> None:
-    assert rig.mover.health().host == HOST
+def test_health_names_the_host_and_its_load(rig: Rig) -> None:
+    health = rig.mover.health()
+    assert health.host == HOST
+    assert health.load is not None
+    assert (health.load.running, health.load.waiting) == (0, 0)
+    assert health.load.at_once > 0
 
 
 def test_repeating_an_order_returns_its_state(rig: Rig) -> None:

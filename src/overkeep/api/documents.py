@@ -324,14 +324,23 @@ class LimitOut(Document):
     waiting: int
 
 
+class LoadOut(Document):
+    """How many orders of a mover run and wait, and how many may run at once."""
+
+    at_once: int
+    running: int
+    waiting: int
+
+
 class MoverOut(Document):
-    """Whether the mover of a host answers."""
+    """Whether the mover of a host answers, and what it has to do; an older one does not say."""
 
     host: str
     host_status: str
     ok: bool
     version: str
     error: str
+    load: LoadOut | None = None
 
 
 class FindingOut(Document):

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from overkeep.api.documents import LeftoverOut, MoverOut
+from overkeep.api.documents import LeftoverOut, LoadOut, MoverOut
 from overkeep.cli import exits, output
 from overkeep.cli.client import Client
 from overkeep.cli.output import AsJson
@@ -58,6 +58,12 @@ def movers(as_json: AsJson = False) -> int:
     if as_json:
         output.documents(found)
     else:
-        rows = [(m.host, m.host_status, "ok" if m.ok else "down", m.version, m.error) for m in found]
-        output.table(("HOST", "STATUS", "MOVER", "VERSION", "WHY"), rows)
+        rows = [(m.host, m.host_status, "ok" if m.ok else "down", m.version, *_busy(m.load), m.error) for m in found]
+        output.table(("HOST", "STATUS", "MOVER", "VERSION", "RUNNING", "FREE", "WAITING", "WHY"), rows)
     return exits.OK if all(mover.ok for mover in found) else exits.FAILED
+
+
+def _busy(load: LoadOut | None) -> tuple[str, str, str]:
+    if load is None:
+        return ("", "", "")
+    return (str(load.running), str(max(0, load.at_once - load.running)), str(load.waiting))

@@ -46,6 +46,7 @@ class Task:
 
     progress: DiskProgress
     request: TransferRequest
+    storage_domain_id: str  # of a disk that any host can open; empty for one that a VM runs with
     order: Callable[[Transfer, str, int], CopyOrder]
 
     @property
@@ -104,7 +105,7 @@ def _copy(group: _Copying, task: Task) -> CopyResult:
             transfer = _access(group.exposure, task)
             return _attempt(group, task, transfer)
         except OverkeepError as error:
-            # A mover that takes no order has been waited for already, and the Manager would choose the same host.
+            # a mover that takes no order has been waited for already
             if not error.retry or isinstance(error, MoverUnreachable) or left == 0 or group.gave_up.is_set():
                 raise
             text = f"Disk {task.progress.name!r} is copied again: {error.fields.get('reason', error)}"
@@ -145,7 +146,10 @@ def _access(exposure: Exposure, task: Task) -> Transfer:
     for item in exposure.held(HeldKind.TRANSFER):
         if item.disk_id == task.disk_id and lost(exposure.ports.engine.transfer(item.ref)):
             exposure.end_transfer(item, success=False)
-    return exposure.open(task.request, disk_name=task.progress.name)
+    request = task.request
+    if task.storage_domain_id:
+        request = replace(request, host_id=exposure.ports.spread.for_disk(task.storage_domain_id))
+    return exposure.open(request, disk_name=task.progress.name)
 
 
 def _attempt(group: _Copying, task: Task, transfer: Transfer) -> CopyResult:

@@ -201,18 +201,11 @@ class Merging:
         return tuple(self._merge(disk_id, images, host_id, mover) for disk_id, images in found.items())
 
     def _mover(self) -> tuple[str, Mover]:
-        """The mover of the VM's host, else the first that answers."""
-        hosts = [host.id for host in self._ports.engine.hosts() if host.status == "up"]
-        last: OverkeepError = RetentionWaits(vm=self._exposure.vm_id, reason="no host is up")
-        for host_id in sorted(hosts, key=lambda host_id: host_id != self._host_id):
-            mover = self._ports.movers.at(host_id)
-            try:
-                mover.health()
-            except OverkeepError as error:
-                last = error
-            else:
-                return host_id, mover
-        raise last
+        """The mover of the VM's host, else the least loaded of those that answer."""
+        hosts = self._ports.spread.order(first=self._host_id)
+        if not hosts:
+            raise RetentionWaits(vm=self._exposure.vm_id, reason="no mover of a host that is up answers")
+        return hosts[0], self._ports.movers.at(hosts[0])
 
     def _merge(self, disk_id: str, images: tuple[str, ...], host_id: str, mover: Mover) -> MergeResult:
         exposure, held = self._exposure, self._ports.store.held

@@ -21,7 +21,7 @@ from overkeep.config import ControllerConfig, TargetConfig
 from overkeep.controller.databases import Databases
 from overkeep.controller.directory import MoverDirectory
 from overkeep.controller.enrolment import Pki
-from overkeep.controller.ports import Movers
+from overkeep.controller.spread import Movers
 from overkeep.engine import access
 from overkeep.engine.access import OvirtAccess
 from overkeep.engine.api import Access, Engine

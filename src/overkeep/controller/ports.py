@@ -6,22 +6,15 @@ from __future__ import annotations
 import threading
 import uuid
 from dataclasses import dataclass, field
-from typing import Protocol
+from functools import cached_property
 
+from overkeep.controller.spread import Movers, Spread
 from overkeep.controller.store import Store
 from overkeep.controller.targets import Targets
 from overkeep.engine.api import Engine
-from overkeep.mover.api import Mover
 
 _NAMESPACE = uuid.UUID("0c6ff6a4-6e0f-5f6b-9a0e-3f1d5a4be0c9")  # of the ids of backups; must never change
 _MARK, _OF = "overkeep job ", " of repository "  # of the marks in the Manager, which a later version must know as well
-
-
-class Movers(Protocol):
-    """Where the movers are."""
-
-    def at(self, host_id: str) -> Mover:
-        """The mover of a host of the Manager; raises `overkeep.errors.NotFound` for a host that does not exist."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +41,11 @@ class Ports:
     store: Store
     patience: Patience = field(default_factory=Patience)
     stopping: threading.Event = field(default_factory=threading.Event)
+
+    @cached_property
+    def spread(self) -> Spread:
+        """Which host does what any can."""
+        return Spread(self.engine, self.movers)
 
     def mark(self, job_id: str) -> str:
         """The description of everything a job makes in the Manager, by which the janitor knows it.

@@ -29,6 +29,7 @@ from overkeep.model.admission import Priority
 from overkeep.model.inventory import Vm
 from overkeep.model.restore import RestoreRequest, Targets
 from overkeep.model.selection import Choice, Rules
+from overkeep.mover.api import Load
 from overkeep.units import utc_now
 
 _NO_RULES = Rules()
@@ -43,6 +44,7 @@ class MoverHealth:
     ok: bool
     version: str
     error: str
+    load: Load | None = None
 
 
 def make_durable(ports: Ports, durable: Durable) -> None:
@@ -236,7 +238,7 @@ class Controller:
             answer = self.ports.movers.at(host_id).health()
         except OverkeepError as error:
             return MoverHealth(host=name, host_status=status, ok=False, version="", error=error.message)
-        return MoverHealth(host=name, host_status=status, ok=True, version=answer.version, error="")
+        return MoverHealth(host=name, host_status=status, ok=True, version=answer.version, error="", load=answer.load)
 
 
 def _job(kind: JobKind, subject: str, *, caller: str, request: dict[str, Any]) -> Job:

@@ -148,6 +148,9 @@ class Engine(Protocol):
         """What rules look at in all VMs; `tags` are patterns of tags, which find the VMs of tags below them as well."""
 
     def hosts(self) -> tuple[Host, ...]: ...
+    def hosts_seeing(self, storage_domain_id: str) -> tuple[Host, ...]:
+        """The hosts that are up in a data center in which this storage domain is active."""
+
     def configuration(self, vm_id: str) -> VmConfiguration:
         """OVF and document; waits while the Manager withholds the OVF, at most a minute."""
 

@@ -13,12 +13,26 @@ LONGEST_WAIT = 25.0  # seconds a long poll may last; shorter than the idle limit
 
 
 @dataclass(frozen=True, kw_only=True)
+class Load:
+    """How many orders run and wait, and how many may run at once."""
+
+    at_once: int
+    running: int
+    waiting: int
+
+    def share(self, *, more: int = 0) -> float:
+        """All orders, with `more` to come, as a part of those that may run at once."""
+        return (self.running + self.waiting + more) / self.at_once
+
+
+@dataclass(frozen=True, kw_only=True)
 class Health:
-    """Who answers, and what time it is there (seconds since 1970; older movers do not say)."""
+    """Who answers, what time it is there (seconds since 1970), and what there is to do; older movers say less."""
 
     version: str
     host: str
     time: float | None = None
+    load: Load | None = None
 
 
 class Mover(Protocol):

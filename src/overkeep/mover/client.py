@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from overkeep.errors import ConfigError
 from overkeep.model.findings import Finding
-from overkeep.mover.api import LONGEST_WAIT, Health
+from overkeep.mover.api import LONGEST_WAIT, Health, Load
 from overkeep.mover.errors import MoverError, MoverUnreachable, MoverUntrusted
 from overkeep.mover.orders import Order, OrderStatus
 from overkeep.mover.problems import error_of
@@ -36,6 +36,7 @@ class _Health(BaseModel):
     version: str
     host: str
     time: float | None = None
+    load: Load | None = None
 
 
 class _Findings(BaseModel):
@@ -92,7 +93,7 @@ class MoverClient:
             health = _Health.model_validate_json(self._call("GET", "/v1/health").content)
         except ValidationError as error:
             raise self._nonsense() from error
-        return Health(version=health.version, host=health.host, time=health.time)
+        return Health(version=health.version, host=health.host, time=health.time, load=health.load)
 
     def check(self) -> tuple[Finding, ...]:
         """What it finds (`Mover.check`)."""

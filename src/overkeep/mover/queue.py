@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from overkeep.errors import OverkeepError
 from overkeep.logs import fields
-from overkeep.mover.api import LONGEST_WAIT
+from overkeep.mover.api import LONGEST_WAIT, Load
 from overkeep.mover.errors import LeaseExpired, MoverBusy, MoverRestarted, MoverStopping, OrderCancelled, cancellation
 from overkeep.mover.orders import (
     Access,
@@ -126,6 +126,11 @@ class OrderQueue:
     def orders(self) -> tuple[OrderStatus, ...]:
         """All that is known (`Mover.orders`)."""
         return self._table.orders()
+
+    def load(self) -> Load:
+        """How much there is to do."""
+        with self._changed:
+            return Load(at_once=self._limits.at_once, running=len(self._running), waiting=len(self._waiting))
 
     # inside
 

@@ -77,7 +77,8 @@ class OrderServer:
         self.app = Starlette(routes=routes, exception_handlers={HTTPException: _http_problem})
 
     async def _health(self, _: Request) -> Response:
-        return _json(200, {"version": __version__, "host": self._host, "time": time.time()})
+        load = asdict(self._queue.load())
+        return _json(200, {"version": __version__, "host": self._host, "time": time.time(), "load": load})
 
     async def _checked(self, request: Request) -> Response:
         await self._signed(request)

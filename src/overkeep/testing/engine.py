@@ -115,6 +115,13 @@ class MemoryEngine(EngineWorld, Engine):
         return tuple(self.known_hosts)
 
     @_call
+    def hosts_seeing(self, storage_domain_id: str) -> tuple[Host, ...]:
+        if storage_domain_id not in self.known_domains.values():
+            return ()
+        blind = self.blind_hosts.get(storage_domain_id, ())
+        return tuple(host for host in self.known_hosts if host.status == "up" and host.id not in blind)
+
+    @_call
     def configuration(self, vm_id: str) -> VmConfiguration:
         vm = self._seen(vm_id)
         if any(disk.locked for disk in vm.disks):

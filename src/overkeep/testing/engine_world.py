@@ -84,6 +84,7 @@ class EngineWorld:
         self.known_hosts = [Host(id="host-1", name="host1", address="127.0.0.1", status="up")]
         self.known_clusters = {"Default": "cluster-1"}
         self.known_domains = {"data1": "domain-1"}
+        self.blind_hosts: dict[str, set[str]] = {}  # storage domain -> hosts that do not reach it
         self.known_profiles = {"ovirtmgmt/ovirtmgmt": "profile-1"}
         self._lock = threading.RLock()
         self._faults: dict[str, list[Fault]] = {}

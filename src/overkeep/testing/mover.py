@@ -14,7 +14,7 @@ from overkeep import __version__
 from overkeep.errors import OverkeepError
 from overkeep.model.findings import Finding
 from overkeep.mover.admission import admit
-from overkeep.mover.api import LONGEST_WAIT, Health
+from overkeep.mover.api import LONGEST_WAIT, Health, Load
 from overkeep.mover.errors import (
     FencedOff,
     LeaseExpired,
@@ -165,7 +165,10 @@ class MemoryMover:
     def health(self) -> Health:
         """As `Mover.health`."""
         self._arrive()
-        return Health(version=__version__, host=self.host, time=time.time() + self.clock_off)
+        states = [entry.status.state for entry in self._entries.values() if not entry.status.state.terminal]
+        running = states.count(OrderState.RUNNING)
+        load = Load(at_once=self._at_once, running=running, waiting=len(states) - running)
+        return Health(version=__version__, host=self.host, time=time.time() + self.clock_off, load=load)
 
     @_alone
     def check(self) -> tuple[Finding, ...]:

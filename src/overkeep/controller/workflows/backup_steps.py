@@ -157,7 +157,7 @@ class BackupSteps:
         self._phase("copying")
         plan = _PLAN.validate_python(state["plan"])
         into = Into(target=self.target, draft=self._draft(state))
-        results = copy_all(self.exposure, [self._task(item, into) for item in plan.disks])
+        results = copy_all(self.exposure, [self._task(item, plan, into) for item in plan.disks])
         return {"results": _RESULTS.dump_python(dict(results), mode="json")}
 
     def commit(self, state: State) -> State:
@@ -292,9 +292,15 @@ class BackupSteps:
             words = engine.explain(self.backup_id, self.vm_id) or "it ended before the copy did."
             raise BackupFailed(backup_id=self.backup_id, vm=vm_name, words=words)
 
-    def _task(self, item: DiskPlan, into: Into) -> Task:
-        lease = self.ports.patience.lease
-        return backup_task(item, into=into, backup_id=self.backup_id, copying=self.terms.copying, lease=lease)
+    def _task(self, item: DiskPlan, plan: BackupPlan, into: Into) -> Task:
+        return backup_task(
+            item,
+            running=bool(plan.vm.host_id),
+            into=into,
+            backup_id=self.backup_id,
+            copying=self.terms.copying,
+            lease=self.ports.patience.lease,
+        )
 
     def _draft(self, state: State) -> Draft:
         return self.target.repository.draft(

@@ -25,8 +25,8 @@ class Into:
     draft: Draft
 
 
-def backup_task(item: DiskPlan, *, into: Into, backup_id: str, copying: Copying, lease: float) -> Task:
-    """The copy of one disk of a VM, exposed by a backup, into an image of a draft."""
+def backup_task(item: DiskPlan, *, running: bool, into: Into, backup_id: str, copying: Copying, lease: float) -> Task:
+    """The copy of one disk of a VM, which may be `running`, exposed by a backup, into an image of a draft."""
     draft = into.draft
     sink = Image(
         target=into.target.name,
@@ -52,7 +52,8 @@ def backup_task(item: DiskPlan, *, into: Into, backup_id: str, copying: Copying,
         )
 
     request = TransferRequest(disk_id=item.disk.id, upload=False, backup_id=backup_id)
-    return Task(progress=backup_progress(item, "waiting"), request=request, order=order)
+    domain = "" if running else item.disk.storage_domain_id
+    return Task(progress=backup_progress(item, "waiting"), request=request, storage_domain_id=domain, order=order)
 
 
 def restore_task(disk: DiskRestore, *, target: Target, point: RestorePoint, lease: float) -> Task:
@@ -69,4 +70,9 @@ def restore_task(disk: DiskRestore, *, target: Target, point: RestorePoint, leas
         return CopyOrder(host=host, source=source, sink=sink, lease=lease, fence=fence)
 
     request = TransferRequest(disk_id=disk.id, upload=True)
-    return Task(progress=restore_progress(disk, "waiting"), request=request, order=order)
+    return Task(
+        progress=restore_progress(disk, "waiting"),
+        request=request,
+        storage_domain_id=disk.storage_domain_id,
+        order=order,
+    )

@@ -76,6 +76,9 @@ class OvirtEngine(Engine):
     def hosts(self) -> tuple[Host, ...]:
         return self._inventory.hosts()
 
+    def hosts_seeing(self, storage_domain_id: str) -> tuple[Host, ...]:
+        return self._inventory.hosts_seeing(storage_domain_id)
+
     def configuration(self, vm_id: str) -> VmConfiguration:
         return self._configurations.read(vm_id)
 

@@ -104,6 +104,24 @@ class Inventory:
         with self._session.system("list hosts", what="the hosts") as system:
             return tuple(values.host(found) for found in system.hosts_service().list())
 
+    def hosts_seeing(self, storage_domain_id: str) -> tuple[Host, ...]:
+        """Return the hosts that are up in a data center in which this storage domain is active."""
+        with self._session.system("see which hosts reach a storage domain", what="the hosts") as system:
+            centers = system.data_centers_service()
+            active = {
+                center.id
+                for center in centers.list()
+                for domain in centers.data_center_service(center.id).storage_domains_service().list()
+                if domain.id == storage_domain_id and values.word(domain.status) == "active"
+            }
+            clusters = {
+                cluster.id
+                for cluster in system.clusters_service().list()
+                if values.link_id(cluster.data_center) in active
+            }
+            seeing = [host for host in system.hosts_service().list() if values.link_id(host.cluster) in clusters]
+        return tuple(host for host in map(values.host, seeing) if host.status == "up")
+
     def clusters(self) -> Mapping[str, str]:
         """Return names to ids."""
         with self._session.system("list clusters", what="the clusters") as system:
