@@ -34,7 +34,7 @@ def test_a_target_that_is_away_is_named_and_the_status_tells(site: Site) -> None
     shutil.rmtree(root)
     status, out, err = site("points", "--json")
     assert (status, len(json.loads(out))) == (1, 1)
-    assert "Points on target nfs2 are not shown" in err
+    assert "Target nfs2 cannot be read now: its points are shown as they were last seen" in err
     status, out, _ = site("targets")
     assert status == 1
     assert "target-folder-missing" in out

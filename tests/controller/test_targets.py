@@ -16,6 +16,7 @@ from overkeep.config import WatchedTarget
 from overkeep.controller.points import PointOnTargets, Wanted
 from overkeep.controller.records import JobState
 from overkeep.controller.store import Store
+from overkeep.controller.store.points import PointFilter
 from overkeep.controller.target import TargetDiffers
 from overkeep.controller.targets import Targets, TargetsAway, TargetSilent
 from overkeep.errors import Conflict, NotFound
@@ -27,6 +28,8 @@ from overkeep.repository.mounts import TargetFolderMissing
 from overkeep.repository.repository import Repository
 from tests.controller.test_policies import BEFORE_POLICIES
 from tests.controller.world import World, disk, succeeded, vm
+
+EVERYTHING = PointFilter()
 
 
 @pytest.fixture
@@ -82,14 +85,14 @@ def test_a_workload_that_moves_begins_anew_and_its_old_points_stay(two: World) -
     new = back_up(two)
     assert (on(two, "nfs1"), on(two, "nfs2")) == (old, [new])
     assert two.controller.points.find(new).point.mode is Mode.FULL
-    listing = two.controller.points.all()
-    assert [(one.point.id, one.target.name) for one in listing.points] == [
+    listing = two.controller.points.page(EVERYTHING)
+    assert [(one.point.id, one.target) for one in listing] == [
         (old[0], "nfs1"),
         (old[1], "nfs1"),
         (new, "nfs2"),
     ]
     left = two.controller.points.left_on(two.controller.workload("demo"))
-    assert [one.point.id for one in left.points] == old
+    assert (left.counts, left.away) == ({"nfs1": 2}, ())
     assert succeeded(two.restore(old[1], "copy"))
     back_up(two)
     assert two.controller.points.find(on(two, "nfs2")[1]).point.mode is Mode.INCREMENTAL
@@ -129,9 +132,8 @@ def test_nothing_is_removed_while_a_target_that_may_hold_points_is_away(two: Wor
 def test_a_target_that_is_away_is_named_and_the_others_are_listed(two: World) -> None:
     here = back_up(two)
     shutil.rmtree(two.root("nfs2"))
-    listing = two.controller.points.all()
-    assert [one.point.id for one in listing.points] == [here]
-    [away] = listing.away
+    assert [one.point.id for one in two.controller.points.page(EVERYTHING)] == [here]
+    [away] = two.controller.points.away()
     assert (away.target, type(away.error)) == ("nfs2", TargetFolderMissing)
     assert two.controller.points.find(here).point.id == here
     with pytest.raises(TargetsAway, match="nfs2 cannot be read now"):
@@ -188,7 +190,7 @@ def test_a_wrong_export_is_refused_until_it_is_accepted(two: World, there: str) 
     assert held in job.failure.text
     assert "overkeep target accept nfs1" in job.failure.text
     assert list((two.root("nfs1") / "workloads").glob("*")) == []
-    [away] = two.controller.points.all().away
+    [away] = two.controller.points.away()
     assert away.error.code == "target-differs"
     state = two.controller.targets.one("nfs1")
     assert (state.found, state.repository, state.error.code) == (found, held, "target-differs")

@@ -14,6 +14,7 @@ from typing import Any
 from overkeep.blocks.merge.acts import merge_away
 from overkeep.blocks.merge.making import Watch
 from overkeep.config import WatchedTarget
+from overkeep.controller.catalogue import Catalogue
 from overkeep.controller.dispatcher import QUEUES, Dispatcher
 from overkeep.controller.durable import Durable, Stopping
 from overkeep.controller.janitor import Janitor
@@ -175,6 +176,8 @@ class World:
         self.durable.start()
         self.controller = Controller(self.ports)
         self.janitor = Janitor(self.controller, self.durable)
+        self.catalogue = Catalogue(self.ports)
+        self.catalogue.round()
         self.dispatcher = Dispatcher(self.ports, self.durable)
         self.dispatcher.start()
         self.running = True

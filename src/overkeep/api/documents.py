@@ -15,13 +15,13 @@ from overkeep.model.admission import MOST_SLOTS
 from overkeep.model.capacity import Fill
 from overkeep.model.findings import Verdict
 from overkeep.model.inventory import DiskFormat
-from overkeep.model.points import Changes, Mode, Pin
+from overkeep.model.points import Changes, Mode, Pin, RestorePoint
 from overkeep.model.selection import Choice, Rules, rule
 
 if TYPE_CHECKING:  # the command line reads these documents too, and should not wait for the whole controller
     from overkeep.controller.janitor import Leftover
     from overkeep.controller.service import MoverHealth
-    from overkeep.controller.targets import Away, PlacedPoint
+    from overkeep.controller.targets import Away
     from overkeep.controller.waits import Usage
 
 Name = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f]+$")]
@@ -133,7 +133,8 @@ class TargetOut(Document):
     `found` is the id of the repository that is there now, empty when there is none, null when that cannot be seen.
     `error` says why it cannot be used now; `code` is its stable name. Both are empty when it can be used. `source` and
     `mountpoint` are those of the controller. `size`, `used`, `free` and `grows_a_day` are bytes, null while they are
-    unknown. At `full` no backup begins.
+    unknown. At `full` no backup begins. `listed`: when the restore points on it were last read whole, null for never;
+    `listing`: they are being read now or will be at once; `listing_error`: why the last reading ended early.
     """
 
     name: str
@@ -152,6 +153,9 @@ class TargetOut(Document):
     fill: Fill | None
     grows_a_day: int | None
     days_until_full: float | None
+    listed: dt.datetime | None
+    listing: bool
+    listing_error: str
 
 
 class AcceptIn(Document):
@@ -292,7 +296,11 @@ class PinOut(Document):
 
 
 class PointOut(Document):
-    """One VM at one time, on a target; `pin` when it must stay whatever a retention says."""
+    """One VM at one time, on a target; `pin` when it must stay whatever a retention says.
+
+    `listed`: when all of the target was last read, null for never. `away`: it cannot be read now; the point is shown as
+    it was last seen.
+    """
 
     id: str
     target: str
@@ -305,6 +313,8 @@ class PointOut(Document):
     checkpoint_id: str | None
     images: tuple[DiskImageOut, ...]
     pin: PinOut | None = None
+    listed: dt.datetime | None = None
+    away: bool = False
 
 
 class LimitIn(Document):
@@ -435,10 +445,12 @@ def event_out(event: Event) -> EventOut:
     return EventOut(**vars(event.about), **{name: value for name, value in vars(event).items() if name != "about"})
 
 
-def point_out(placed: PlacedPoint, pin: Pin | None = None) -> PointOut:
-    """The document of a restore point."""
-    point = vars(placed.point) | {"target": placed.target.name, "pin": pin}
-    return PointOut.model_validate(point)
+def point_out(
+    point: RestorePoint, pin: Pin | None, *, target: str, listed: dt.datetime | None, away: bool
+) -> PointOut:
+    """The document of a restore point on a target."""
+    about = {"target": target, "pin": pin, "listed": listed, "away": away}
+    return PointOut.model_validate(vars(point) | about)
 
 
 def away_out(away: Away) -> AwayOut:

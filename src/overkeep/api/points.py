@@ -3,18 +3,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Response
 
 from overkeep.api.asked import TheCaller, TheController
 from overkeep.api.documents import JobOut, PinIn, PointOut, RestoreIn, job_out, point_out
-from overkeep.api.paging import Listing, Since, ThePaging, Until, in_time, listed
+from overkeep.api.paging import Listing, Since, ThePaging, Until
 from overkeep.api.repeatable import Repeatable
 from overkeep.api.versions import TheTag, content_tag, require_tag
 from overkeep.controller.points import Wanted
 from overkeep.controller.rights import BACKUP, CREATE_VM, Caller
 from overkeep.controller.service import Controller
+from overkeep.controller.store.listings import Listed
+from overkeep.controller.store.points import PointFilter, SeenPoint
 from overkeep.controller.targets import PlacedPoint
 from overkeep.model.points import Mode, Pin
 from overkeep.model.restore import RestoreRequest
@@ -30,6 +33,8 @@ def _wanted(
 
 
 AWAY = "Overkeep-Away"
+MOST_SHOWN = 1000  # VMs of a caller that are named to the data base; of more, few points are those of others
+NEVER = Listed()
 TheWanted = Annotated[Wanted, Depends(_wanted)]
 
 
@@ -44,22 +49,42 @@ def list_points(
     since: Since = None,
     until: Until = None,
 ) -> list[PointOut]:
-    """Restore points of all targets, oldest first, of VMs that the caller may back up.
+    """Restore points of all targets as they were last seen, oldest first, of VMs that the caller may back up.
 
-    The header `Overkeep-Away` names targets that cannot be read now: on them may be more.
+    The header `Overkeep-Away` names targets that cannot be read now, or were not yet read whole: on them may be other
+    points than are listed.
     """
-    workload_id = controller.workload(workload).id if workload else None
+    shown = caller.shown()
+    few = shown if shown is not None and len(shown) <= MOST_SHOWN else None
+    rows = PointFilter(
+        workload_id=controller.workload(workload).id if workload else None,
+        vm=wanted.vm,
+        target=wanted.target,
+        mode=mode,
+        since=since,
+        until=until,
+        vm_ids=few,
+    )
 
-    def sees(placed: PlacedPoint) -> bool:
-        point = placed.point
-        chosen = mode in (None, point.mode) and in_time(point.created, since, until)
-        return chosen and caller.may_see([point.vm_id])
+    def read(after: list[Any] | None, count: int) -> Sequence[SeenPoint]:
+        return controller.points.page(rows, after=_place(after), limit=count)
 
-    found = controller.points.all(workload_id=workload_id, wanted=wanted)
-    if found.away:
-        asked.response.headers[AWAY] = ", ".join(away.target for away in found.away)
-    listing = Listing(read=listed(found.points, _key), key=_key, sees=sees)
-    return [point_out(placed, controller.points.pin(placed)) for placed in listing.page(asked)]
+    def sees(seen: SeenPoint) -> bool:
+        return shown is None or (seen.vm_id in shown and caller.may_see([seen.vm_id]))
+
+    away = tell_away(asked.response, controller, target=wanted.target)
+    listing = Listing(read=read, key=lambda seen: seen.key, sees=sees)
+    page = listing.page(asked)
+    listed = controller.points.listed()
+    return [
+        point_out(
+            seen.point,
+            seen.pin,
+            target=seen.target,
+            listed=listed.get(seen.target, NEVER).listed,
+            away=seen.target in away,
+        ) for seen in page
+    ]
 
 
 @router.get("/points/{point}")
@@ -70,7 +95,7 @@ def show_point(
     found = _find(point, wanted, controller, caller)
     pin = controller.points.pin(found)
     response.headers["ETag"] = _tag(found, pin)
-    return point_out(found, pin)
+    return _point_out(found, pin, controller)
 
 
 @router.delete("/points/{point}", status_code=202)
@@ -106,7 +131,7 @@ def pin_point(
     require_tag(version, _tag(found, controller.points.pin(found)), kind="restore point", name=found.point.id)
     pin = controller.points.put_pin(found, asked.reason, caller=caller.name)
     response.headers["ETag"] = _tag(found, pin)
-    return point_out(found, pin)
+    return _point_out(found, pin, controller)
 
 
 @router.delete("/points/{point}/pin", status_code=204)
@@ -142,9 +167,24 @@ def restore(asked: RestoreIn, response: Response, controller: TheController, cal
     return job_out(job)
 
 
-def _key(placed: PlacedPoint) -> tuple[str, str, str, str]:
-    point = placed.point
-    return point.created.isoformat(), point.vm_name, point.vm_id, placed.target.name
+def tell_away(response: Response, controller: Controller, *, target: str | None = None) -> frozenset[str]:
+    """Name the targets that cannot be read now in a header, and return their names."""
+    away = [one.target for one in controller.points.away(target=target)]
+    if away:
+        response.headers[AWAY] = ", ".join(away)
+    return frozenset(away)
+
+
+def _place(after: list[Any] | None) -> tuple[int, int] | None:
+    if after is None:
+        return None
+    created, seq = after
+    return int(created), int(seq)
+
+
+def _point_out(placed: PlacedPoint, pin: Pin | None, controller: Controller) -> PointOut:
+    listed = controller.points.listed().get(placed.target.name, NEVER).listed
+    return point_out(placed.point, pin, target=placed.target.name, listed=listed, away=False)
 
 
 def _tag(placed: PlacedPoint, pin: Pin | None) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from overkeep.api.asked import TheCaller, TheController
+from overkeep.api.points import tell_away
 from overkeep.api.policies import find_policy
 from overkeep.api.policy_documents import GivenPolicyIn, PlannedOut, SchedulerOut, VmMarksOut, planned_out
 from overkeep.api.repeatable import Repeatable
@@ -86,11 +87,16 @@ def resume_workload(workload: str, controller: TheController, caller: TheCaller)
 
 @router.get("/workloads/{workload}/retention")
 def preview_retention(
-    workload: str, controller: TheController, caller: TheCaller, policy: str | None = None
+    workload: str, response: Response, controller: TheController, caller: TheCaller, policy: str | None = None
 ) -> list[VmMarksOut]:
-    """What the retention of the workload's policy, or of another one, would keep and remove now; removes nothing."""
+    """What the retention of the workload's policy, or of another one, would keep and remove now; removes nothing.
+
+    It looks at the points as they were last seen, as lists do: the header `Overkeep-Away` names targets on which may be
+    others. What a job removes is decided from the targets themselves.
+    """
     found = find_workload(workload, controller, caller)
     other = find_policy(policy, controller, caller).policy.retention if policy is not None else None
+    tell_away(response, controller)
     marked = controller.policies.marks(found, other)
     return [VmMarksOut.model_validate(vm) for vm in marked if caller.may_see([vm.vm_id])]
 

@@ -42,6 +42,16 @@ def accept_target(target: str, asked: AcceptIn, controller: TheController, calle
     return target_out(controller.targets.accept(target, found=asked.found))
 
 
+@router.post("/{target}/rescan", status_code=202)
+def rescan_target(target: str, controller: TheController, caller: TheCaller) -> TargetOut:
+    """Read the restore points on a target anew, every manifest and pin of them; for administrators.
+
+    The answer does not wait for it: `listing` tells whether it goes on. A reading that fails changes no list.
+    """
+    caller.require_admin("rescan targets of")
+    return target_out(controller.targets.rescan(target))
+
+
 def target_out(state: TargetState) -> TargetOut:
     """The document of a target."""
     settings, space = state.target.settings, state.space
@@ -62,4 +72,7 @@ def target_out(state: TargetState) -> TargetOut:
         fill=state.fill,
         grows_a_day=None if state.grows is None else round(state.grows),
         days_until_full=None if state.days_left is None else round(state.days_left, 1),
+        listed=state.listed.listed,
+        listing=state.listed.going_on,
+        listing_error=state.listed.error,
     )

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 
 from fastapi import APIRouter, Response
@@ -116,10 +115,9 @@ def set_target(
     require_backup(found.members, caller, act="choose the target of")
     moved = controller.set_target(found, asked.target, caller=caller.name)
     left = controller.points.left_on(moved)
-    counts = Counter(placed.target.name for placed in left.points)
     return MovedOut(
         workload=_answer(response, moved),
-        stay=tuple(StayOut(target=target, points=count) for target, count in sorted(counts.items())),
+        stay=tuple(StayOut(target=target, points=count) for target, count in sorted(left.counts.items())),
         away=tuple(away_out(away) for away in left.away),
     )
 

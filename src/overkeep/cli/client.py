@@ -13,6 +13,7 @@ import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from overkeep.api.documents import JobOut, PointOut, ProblemOut
+from overkeep.api.policy_documents import VmMarksOut
 from overkeep.cli import session, sse
 from overkeep.cli.exits import ControllerUnreachable, Problem
 from overkeep.cli.session import Session
@@ -62,13 +63,18 @@ class Client:
         return found
 
     def points(self, **query: Any) -> tuple[list[PointOut], tuple[str, ...]]:
-        """GET restore points, all pages, and the names of targets that could not be read."""
+        """GET restore points, all pages, and the names of targets on which may be others."""
         found: list[PointOut] = []
         away: dict[str, None] = {}
         for page in self._pages("/api/v1/points", **query):
             found += self._documents(list[PointOut], page)
-            away |= dict.fromkeys(name.strip() for name in page.headers.get("Overkeep-Away", "").split(",") if name)
+            away |= dict.fromkeys(_away(page))
         return found, tuple(away)
+
+    def marks(self, path: str, **query: Any) -> tuple[list[VmMarksOut], tuple[str, ...]]:
+        """GET what a retention would do, and the names of targets on which may be other points."""
+        answer = self._call("GET", path, params=_given(query))
+        return self._documents(list[VmMarksOut], answer), _away(answer)
 
     def post(self, path: str, kind: type[_Document], body: BaseModel | None = None, **query: Any) -> _Document:
         """POST a document and return the answer; when that is lost on the way it is asked for once more."""
@@ -151,6 +157,10 @@ class Client:
 
     def _unreachable(self, reason: str) -> ControllerUnreachable:
         return ControllerUnreachable(url=self._session.controller, reason=reason)
+
+
+def _away(answer: httpx.Response) -> tuple[str, ...]:
+    return tuple(name.strip() for name in answer.headers.get("Overkeep-Away", "").split(",") if name)
 
 
 def _given(query: dict[str, Any]) -> dict[str, Any]:

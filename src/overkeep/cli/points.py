@@ -25,13 +25,21 @@ def points(
     target: Annotated[str | None, typer.Option(help="Only on this target.")] = None,
     as_json: AsJson = False,
 ) -> int:
-    """List the restore points of all targets, oldest first. Fails, after the others, when a target cannot be read."""
+    """List the restore points of all targets, oldest first, as they were last seen. Fails when a target is away."""
     with Client() as client:
         found, away = client.points(workload=workload, vm=vm, target=target)
     output.documents(found) if as_json else _show(found)
-    for name in away:
-        output.complain(f"overkeep: Points on target {name} are not shown; `overkeep target show {name}` says why.")
+    complain_of(away)
     return exits.FAILED if away else exits.OK
+
+
+def complain_of(away: Sequence[str]) -> None:
+    """Say which targets cannot be read now: points on them are shown as they were last seen."""
+    for name in away:
+        output.complain(
+            f"overkeep: Target {name} cannot be read now: its points are shown as they were last seen, and there may "
+            f"be others; `overkeep target show {name}` says why."
+        )
 
 
 def _show(found: Sequence[PointOut]) -> None:

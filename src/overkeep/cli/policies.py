@@ -22,6 +22,7 @@ from overkeep.api.policy_documents import (
 from overkeep.cli import output
 from overkeep.cli.client import Client
 from overkeep.cli.output import AsJson
+from overkeep.cli.points import complain_of
 from overkeep.cli.policy_options import PolicyOptions, with_policy_options
 from overkeep.errors import BadRequest
 from overkeep.units import human_size
@@ -106,7 +107,9 @@ def preview(
     with Client() as client:
         if workload is not None:
             path = f"/api/v1/workloads/{quote(workload, safe='')}/retention"
-            _show_marks(client.get(path, list[VmMarksOut], policy=policy), as_json=as_json)
+            found, away = client.marks(path, policy=policy)
+            _show_marks(found, as_json=as_json)
+            complain_of(away)
             return
         seen = client.get(f"{_path(policy)}/preview", ForesightOut, days=days)
     if as_json:

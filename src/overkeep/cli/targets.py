@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated
 from urllib.parse import quote
 
@@ -16,6 +17,7 @@ from overkeep.errors import Conflict
 from overkeep.model.capacity import Fill
 from overkeep.units import human_size
 
+_LOOK = 0.5  # seconds between two looks whether the points of a target have been read
 _SPACE = ("SIZE", "USED", "FREE", "A DAY", "FULL IN")
 
 app = typer.Typer(no_args_is_help=True, help="Backup targets: where backups are kept.")
@@ -66,6 +68,30 @@ def accept(
     return exits.OK if accepted.ok else exits.FAILED
 
 
+@app.command()
+def rescan(
+    target: Name,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait until it is done.")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Read the restore points on a target anew, every manifest of them; lists stay as they are when that fails."""
+    with Client() as client:
+        found = client.post(f"{_path(target)}/rescan", TargetOut)
+        while found.listing and not found.listing_error and not no_wait:
+            time.sleep(_LOOK)
+            found = client.get(_path(target), TargetOut)
+    output.documents(found) if as_json else output.say(_listed(found))
+    return exits.FAILED if found.listing_error else exits.OK
+
+
+def _listed(target: TargetOut) -> str:
+    """When the points of a target were read, and what keeps them from being read."""
+    when = f"last read whole {output.instant(target.listed)}" if target.listed else "never read whole"
+    if target.listing_error:
+        return f"Points: {when}; they cannot be read now: {target.listing_error}"
+    return f"Points: {when}{', being read now' if target.listing else ''}"
+
+
 def _tell(target: TargetOut) -> None:
     output.say(f"{target.name} ({target.kind}{', default' if target.default else ''}): {_state(target)}")
     if target.error:
@@ -75,6 +101,7 @@ def _tell(target: TargetOut) -> None:
     size, used, free, grows, days = _space(target)
     output.say(f"Size: {size}, used: {used}, free: {free}, grows by {grows} a day, full in: {days}")
     output.say(f"Repository: {target.repository or 'none yet'}")
+    output.say(_listed(target))
     if target.found not in (None, target.repository):
         output.say(f"There now: {target.found or 'no repository'}")
 

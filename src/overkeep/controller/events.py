@@ -83,6 +83,8 @@ class Kind(StrEnum):
     TARGET_HIGH = "target.high"
     TARGET_FULL = "target.full"
     TARGET_ROOM = "target.room"
+    TARGET_LISTED = "target.listed"
+    TARGET_UNLISTED = "target.unlisted"
     MOVER_LOST = "mover.lost"
     MOVER_BACK = "mover.back"
 
@@ -145,6 +147,8 @@ MEANINGS: Mapping[Kind, str] = {
     Kind.TARGET_HIGH: "A target is above its first mark; `size`, `used` and `free` are bytes",
     Kind.TARGET_FULL: "A target is above its second mark: no backup to it begins",
     Kind.TARGET_ROOM: "A target is below its marks again",
+    Kind.TARGET_LISTED: "The points on a target were listed; told when that was asked for, or found a difference",
+    Kind.TARGET_UNLISTED: "The points on a target could not be listed; they are shown as they were last seen",
     Kind.MOVER_LOST: "The mover of a host that is up does not answer",
     Kind.MOVER_BACK: "It answers again",
 }
@@ -170,6 +174,7 @@ _LEVELS: Mapping[Kind, Level] = {
             Kind.LEFTOVER_CLOSED,
             Kind.DRAFT_REMOVED,
             Kind.TARGET_HIGH,
+            Kind.TARGET_UNLISTED,
             Kind.MOVER_LOST,
         ),
         Level.WARNING,

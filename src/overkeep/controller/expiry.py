@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 from overkeep.controller.events import Kind
@@ -17,6 +17,7 @@ from overkeep.controller.steps import PASSING, State, cancelled, failed, outcome
 from overkeep.controller.target import Target
 from overkeep.controller.targets import PlacedPoint
 from overkeep.errors import OverkeepError
+from overkeep.model.points import Pin
 from overkeep.model.retention import Candidate, Mark, Retention, decide
 from overkeep.mover.api import Mover
 from overkeep.mover.errors import MoverUnreachable
@@ -57,12 +58,21 @@ def marks(ports: Ports, placed: Sequence[PlacedPoint], retention: Retention, *, 
 def holds(ports: Ports, placed: Sequence[PlacedPoint]) -> Mapping[str, str]:
     """Why points must stay whatever a retention says, by point."""
     vms = {(one.point.workload_id, one.point.vm_id) for one in placed}
-    restored = {
-        job.request["point_id"]: f"job {job.id} restores it"
-        for job in _restores(ports)
-        if (job.request["workload_id"], job.request["vm_id"]) in vms
-    }
     pins = {one.point.id: pin for one in placed if (pin := one.target.repository.pin(one.point))}
+    return reasons(being_restored(ports), vms, pins)
+
+
+def being_restored(ports: Ports) -> tuple[tuple[tuple[str, str], str, str], ...]:
+    """Workload and VM, point, and job of each restore that goes on."""
+    jobs = [(job.request, job.id) for job in _restores(ports)]
+    return tuple(((asked["workload_id"], asked["vm_id"]), asked["point_id"], job_id) for asked, job_id in jobs)
+
+
+def reasons(
+    restores: Iterable[tuple[tuple[str, str], str, str]], vms: Collection[tuple[str, str]], pins: Mapping[str, Pin]
+) -> Mapping[str, str]:
+    """Why points of some VMs must stay, by point."""
+    restored = {point_id: f"job {job_id} restores it" for vm, point_id, job_id in restores if vm in vms}
     return restored | {point_id: f"pinned: {pin.reason}" for point_id, pin in pins.items()}
 
 
@@ -83,7 +93,7 @@ def expire(
     if not gone:
         return ()
     require_unread(ports, workload_id, vm_id, vm_name=placed[-1].point.vm_name)
-    return tuple(one for one in placed if one.point.id in gone and _ended(one))
+    return tuple(one for one in placed if one.point.id in gone and _ended(ports, one))
 
 
 def _points_of(ports: Ports, workload_id: str, vm_id: str) -> list[PlacedPoint]:
@@ -100,7 +110,7 @@ def _points_of(ports: Ports, workload_id: str, vm_id: str) -> list[PlacedPoint]:
     return sorted(found, key=lambda one: (one.point.created, one.point.id))
 
 
-def _ended(placed: PlacedPoint) -> bool:
+def _ended(ports: Ports, placed: PlacedPoint) -> bool:
     """End a point; False when it was pinned since that was decided."""
     point = placed.point
     placed.target.ready()
@@ -108,6 +118,7 @@ def _ended(placed: PlacedPoint) -> bool:
         placed.target.repository.remove_point(point.workload_id, point.vm_id, point_id=point.id)
     except PointPinned:
         return False
+    ports.store.points.remove(placed.target.name, point)
     return True
 
 

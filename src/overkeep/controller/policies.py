@@ -4,16 +4,17 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from overkeep.controller.expiry import marks
+from overkeep.controller.expiry import being_restored, reasons
 from overkeep.controller.ports import Ports
 from overkeep.controller.records import Assignment, StoredPolicy, Workload
-from overkeep.controller.targets import PlacedPoint
+from overkeep.controller.store.points import SeenCandidate
 from overkeep.errors import Conflict
 from overkeep.model.policy import Policy
-from overkeep.model.retention import Foresight, Mark, Retention, foresee
+from overkeep.model.retention import Foresight, Mark, Retention, decide, foresee
 from overkeep.model.schedule import next_run
 from overkeep.units import utc_now
 
@@ -139,20 +140,24 @@ class PolicyDesk:
         return foresee(policy.schedules, policy.retention, start=self._clock(), days=days)
 
     def marks(self, workload: Workload, retention: Retention | None = None) -> tuple[VmMarks, ...]:
-        """What a retention, or that of the workload's policy, would keep and remove now, by VM."""
+        """What a retention, or that of the workload's policy, would keep and remove now, by VM.
+
+        Of the points as they were last seen; what is removed in the end is decided from the targets themselves.
+        """
         if retention is None:
             retention = self._store.policies.get(self._assignment(workload).policy_id).policy.retention
-        found = self._ports.targets.survey(lambda target: target.repository.points(workload_id=workload.id))
-        placed = [PlacedPoint(point=point, target=target) for target, points in found.require_all() for point in points]
-        placed.sort(key=lambda one: one.point.created)
-        names = {one.point.vm_id: one.point.vm_name for one in placed}
-        return tuple(
-            VmMarks(
-                vm_id=vm_id,
-                vm_name=name,
-                marks=marks(
-                    self._ports, [one for one in placed if one.point.vm_id == vm_id], retention, now=self._clock()
-                ),
-            )
-            for vm_id, name in sorted(names.items(), key=lambda item: item[1])
-        )
+        restores, now = being_restored(self._ports), self._clock()
+        vms: defaultdict[str, list[SeenCandidate]] = defaultdict(list)
+        had = {target.name for target in self._ports.targets.had_by(workload.id)}
+        for one in self._store.points.candidates(workload.id):
+            if one.target in had:
+                vms[one.vm_id].append(one)
+        decided = []
+        for vm_id, seen in vms.items():
+            # a point that lies on several targets, because a tree was copied, counts once
+            candidates = {one.candidate.id: one.candidate for one in seen}
+            pins = {one.candidate.id: one.pin for one in seen if one.pin}
+            held = reasons(restores, {(workload.id, vm_id)}, pins)
+            marks = decide(candidates.values(), retention, now=now, held=held)
+            decided.append(VmMarks(vm_id=vm_id, vm_name=seen[-1].vm_name, marks=marks))
+        return tuple(sorted(decided, key=lambda vm: vm.vm_name))

@@ -53,6 +53,10 @@ class Caller:
         """Whether he may see what concerns these VMs: he needs the right to back up at least one of them."""
         return self.identity.admin or any(self.may(BACKUP, vm_id) for vm_id in vm_ids)
 
+    def shown(self) -> frozenset[str] | None:
+        """The VMs that the Manager shows him, of which he may see some; None for an administrator, who sees all."""
+        return None if self.identity.admin else self.access.vms(self.token)
+
     def knows(self, vm_id: str) -> bool:
         """Whether he may learn that a VM exists: he has some right on it."""
         return self.identity.admin or bool(self.access.permits(self.token, vm_id))

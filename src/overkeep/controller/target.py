@@ -50,7 +50,8 @@ class Target:
         if found is None and known is None:
             self.ready()
             return
-        self._require_known(root, found)
+        if found != known:
+            self._require_known(root, found)
         with self._lock:
             self.repository.open()
 

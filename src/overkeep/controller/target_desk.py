@@ -8,6 +8,7 @@ import logging
 from dataclasses import dataclass
 
 from overkeep.controller.ports import Ports
+from overkeep.controller.store.listings import Listed
 from overkeep.controller.target import Target
 from overkeep.errors import Conflict, OverkeepError
 from overkeep.logs import fields
@@ -23,7 +24,7 @@ _log = logging.getLogger(__name__)
 class TargetState:
     """A target as the controller sees it now; `error` says why it cannot be used.
 
-    `repository` belongs there, `found` is there: empty for none, None when that cannot be seen. `grows` is in bytes a
+    `listed` tells when its points were last listed. `repository` belongs there, `found` is there: empty for none, None when that cannot be seen. `grows` is in bytes a
     day, None while it is not known.
     """
 
@@ -34,6 +35,7 @@ class TargetState:
     error: OverkeepError | None
     space: Space | None
     grows: float | None
+    listed: Listed
 
     @property
     def fill(self) -> Fill | None:
@@ -51,7 +53,7 @@ class TargetDesk:
 
     def __init__(self, ports: Ports) -> None:
         self._targets = ports.targets
-        self._capacity = ports.store.capacity
+        self._store = ports.store
 
     def all(self) -> tuple[TargetState, ...]:
         """All targets, in the order of the settings."""
@@ -73,7 +75,16 @@ class TargetDesk:
             raise Conflict(what=what, todo="look at it again with `overkeep target show`")
         before = target.known_repository
         accepted = self._targets.in_time(target, target.accept)
+        if accepted != before:
+            self._store.points.remove_target(name)
+        self._store.listings.ask(name, utc_now(), anew=accepted != before)
         _log.warning("target accepted %s", fields(target=name, repository=accepted, before=before or "none"))
+        return self._state(target)
+
+    def rescan(self, name: str) -> TargetState:
+        """Have the points on a target listed anew, with every manifest; it goes on when this returns."""
+        target = self._targets.get(name)
+        self._store.listings.ask(name, utc_now())
         return self._state(target)
 
     def _state(self, target: Target) -> TargetState:
@@ -90,5 +101,6 @@ class TargetDesk:
             found=found,
             error=error,
             space=space,
-            grows=growth(self._capacity.since(target.name, utc_now() - WINDOW)),
+            grows=growth(self._store.capacity.since(target.name, utc_now() - WINDOW)),
+            listed=self._store.listings.of(target.name),
         )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,9 @@ from overkeep.controller.target import Target
 from overkeep.errors import NotFound, OverkeepError
 from overkeep.model.points import RestorePoint
 
-PATIENCE = 30.0  # seconds that a list waits for a target; the others are shown then
+PATIENCE = 30.0  # seconds that is waited for a target
+GLANCE = 0.2  # seconds that a list waits to learn whether a target answers, which it need not read
+FRESH = 120.0  # seconds for which a target that has answered is taken for slow, and not for away
 
 _Value = TypeVar("_Value")
 _log = logging.getLogger(__name__)
@@ -84,6 +87,7 @@ class Targets:
         self._patience = patience
         self._targets = {one.name: Target(one, store.targets) for one in settings}
         self._callers = {name: Impatient() for name in self._targets}
+        self._answered: dict[str, float] = {}
         store.workloads.settle_targets(self.default.name)
 
     def __iter__(self) -> Iterator[Target]:
@@ -137,18 +141,34 @@ class Targets:
 
     def survey(self, act: Callable[[Target], _Value], *, name: str | None = None) -> Survey[_Value]:
         """Ask all targets, or the one of this name, at the same time."""
+        return self._survey(act, name=name, patience=self._patience)
+
+    def away(self, *, name: str | None = None) -> tuple[Away, ...]:
+        """The targets, or the one of this name, that do not answer now; waits a moment only.
+
+        One that has answered within two minutes and takes longer now is not among them.
+        """
+        found = self._survey(lambda _target: None, name=name, patience=min(GLANCE, self._patience))
+        return tuple(one for one in found.away if not isinstance(one.error, TargetSilent) or self._is_stale(one.target))
+
+    def _survey(self, act: Callable[[Target], _Value], *, name: str | None, patience: float) -> Survey[_Value]:
         chosen = tuple(self) if name is None else (self.get(name),)
         pending = [(one, self._callers[one.name].begin(partial(_read, one, act))) for one in chosen]
         answers, away = [], []
         for target, answer in pending:
             try:
-                answers.append((target, answer.wait(self._patience)))
+                answers.append((target, answer.wait(patience)))
+                self._answered[target.name] = time.monotonic()
             except TimeoutError:
-                away.append(Away(target=target.name, error=TargetSilent(target=target.name, seconds=self._patience)))
+                away.append(Away(target=target.name, error=TargetSilent(target=target.name, seconds=patience)))
             except OverkeepError as error:
                 _log.info("target %s cannot be read: %s", target.name, error)
                 away.append(Away(target=target.name, error=error))
         return Survey(answers=tuple(answers), away=tuple(away))
+
+    def _is_stale(self, name: str) -> bool:
+        answered = self._answered.get(name)
+        return answered is None or time.monotonic() - answered > FRESH
 
 
 def _read(target: Target, act: Callable[[Target], _Value]) -> _Value:

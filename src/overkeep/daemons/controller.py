@@ -17,6 +17,7 @@ from overkeep.api.asked import Backend
 from overkeep.api.server import ApiServer
 from overkeep.config import ControllerConfig
 from overkeep.controller.capacity import CapacityWatch
+from overkeep.controller.catalogue import Catalogue
 from overkeep.controller.couriers import Courier
 from overkeep.controller.databases import Databases
 from overkeep.controller.directory import MoverDirectory
@@ -107,6 +108,9 @@ def serving(settings: ControllerConfig) -> Iterator[ApiServer]:
         dispatcher = Dispatcher(ports, durable)
         dispatcher.start()
         stack.callback(dispatcher.stop)
+        catalogue = Catalogue(ports, alone=not databases.shared)
+        catalogue.start()
+        stack.callback(catalogue.stop)
         janitor = Janitor(controller, durable, kept=settings.events)
         janitor.start()
         stack.callback(janitor.stop)

@@ -43,6 +43,7 @@ class OvirtAccess(Access):
         self._permits: Cache[tuple[str, ObjectKind, str], frozenset[str]] = Cache(
             _PERMITS_SECONDS, _CACHED, clock=clock
         )
+        self._shown: Cache[str, frozenset[str]] = Cache(_PERMITS_SECONDS, _CACHED, clock=clock)
         self._roles: Cache[str, frozenset[str]] = Cache(_ROLES_SECONDS, _CACHED, clock=clock)
 
     def authenticate(self, token: str) -> Identity:
@@ -56,6 +57,11 @@ class OvirtAccess(Access):
             return frozenset()
         path = f"/{_COLLECTIONS[of]}/{object_id}/permissions"
         return self._permits.get((_key(token), of, object_id), lambda: self._read_permits(token, path, person))
+
+    def vms(self, token: str) -> frozenset[str]:
+        """Return the ids of the VMs that the Manager shows to the caller."""
+        self._person(token)
+        return self._shown.get(_key(token), lambda: self._read_vms(token))
 
     def close(self) -> None:
         """Close idle connections."""
@@ -107,6 +113,9 @@ class OvirtAccess(Access):
             return frozenset()
         roles = _roles_for(person.principals, listed) | ({person.super_role} - {""})
         return frozenset().union(*(self._role_permits(token, role) for role in roles))
+
+    def _read_vms(self, token: str) -> frozenset[str]:
+        return frozenset(markup.attribute(vm, "id") for vm in _children(self._try(token, "/vms"), "vm")) - {""}
 
     def _role_permits(self, token: str, role_id: str) -> frozenset[str]:
         def read() -> frozenset[str]:

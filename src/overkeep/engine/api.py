@@ -256,3 +256,6 @@ class Access(Protocol):
 
         Those that he has through what the object lies in count. Empty when he has none or may not see the object.
         """
+
+    def vms(self, token: str) -> frozenset[str]:
+        """Return the ids of the VMs that the Manager shows to the caller; on all others he has no permit."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -142,7 +142,7 @@ class Repository:
             if isinstance(item, RestorePoint):
                 found.append(item)
             else:
-                log.warning("point left out %s", fields(point=item.point_id, vm=item.vm_id, reason=item.reason))
+                _warn(item)
         return tuple(sorted(found, key=lambda point: (point.created, point.id)))
 
     def damaged(self, workload_id: str | None = None, vm_id: str | None = None) -> tuple[DamagedPoint, ...]:
@@ -156,6 +156,44 @@ class Repository:
         if document is None:
             raise NotFound(kind="restore point", name=point_id, how="overkeep points")
         return point_value(document, path)
+
+    def look(self, workload_id: str, vm_id: str, point_id: str) -> RestorePoint | DamagedPoint | None:
+        """One point, or what is known of it when its manifest cannot be read; None when it does not exist."""
+        try:
+            return self.point(workload_id, vm_id, point_id)
+        except NotFound:
+            return None
+        except (DocumentDamaged, RepositoryTooNew) as error:
+            return DamagedPoint(workload_id=workload_id, vm_id=vm_id, point_id=point_id, reason=str(error))
+
+    def exists(self, workload_id: str, vm_id: str, point_id: str) -> bool:
+        """Whether there is a point; its manifest is asked for by itself, as a listing may be old on NFS."""
+        folder = layout.located(self.root, layout.point(workload_id, vm_id, point_id))
+        return documents.read_bytes(folder / layout.MANIFEST) is not None
+
+    def find(self, point_id: str, places: Collection[tuple[str, str]] | None = None) -> tuple[RestorePoint, ...]:
+        """The points of an id, of whatever VM; only those `places`, workloads and VMs, are looked at if they are given.
+
+        No manifest of another point is read. One that is damaged is left out with a warning.
+        """
+        if not layout.is_id(point_id):
+            return ()
+        found = []
+        for workload_id, vm_id in self._places() if places is None else places:
+            item = self.look(workload_id, vm_id, point_id)
+            if isinstance(item, RestorePoint):
+                found.append(item)
+            elif item is not None:
+                _warn(item)
+        return tuple(found)
+
+    def workload_ids(self) -> Iterator[str]:
+        """The workloads of which something is here, sorted."""
+        return layout.folder_names(self.root / layout.workloads())
+
+    def places(self, workload_id: str) -> Iterator[tuple[str, str]]:
+        """The VMs of a workload, each with the id of a point or draft of it, sorted. No manifest is read."""
+        return ((vm, point) for _, vm, point in self._folders(workload_id, None))
 
     def configuration(self, point: RestorePoint) -> StoredConfiguration:
         """Read the configuration of the VM at a point."""
@@ -255,12 +293,14 @@ class Repository:
 
     def _survey(self, workload_id: str | None, vm_id: str | None) -> Iterator[RestorePoint | DamagedPoint]:
         for workload, vm, point in self._folders(workload_id, vm_id):
-            try:
-                yield self.point(workload, vm, point)
-            except NotFound:
-                continue
-            except (DocumentDamaged, RepositoryTooNew) as error:
-                yield DamagedPoint(workload_id=workload, vm_id=vm, point_id=point, reason=str(error))
+            item = self.look(workload, vm, point)
+            if item is not None:
+                yield item
+
+    def _places(self) -> Iterator[tuple[str, str]]:
+        for workload in self.workload_ids():
+            for vm in layout.folder_names(self.root / layout.vms(workload)):
+                yield workload, vm
 
     def _drafts(self) -> Iterator[Draft]:
         for workload, vm, point in self._folders(None, None):
@@ -269,6 +309,10 @@ class Repository:
                 continue
             job_id, created = _owner(folder)
             yield Draft(self.root, workload, vm, point_id=point, job_id=job_id, created=created)
+
+
+def _warn(item: DamagedPoint) -> None:
+    log.warning("point left out %s", fields(point=item.point_id, vm=item.vm_id, reason=item.reason))
 
 
 def _chosen(folder: Path, name: str | None) -> Iterator[str]:

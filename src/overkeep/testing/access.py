@@ -50,3 +50,9 @@ class MemoryAccess(Access):
         if identity.admin:
             return frozenset().union({"backup_disk", "create_vm", "create_disk"}, *self._permits.values())
         return self._permits.get((identity.user_id, of, object_id), frozenset())
+
+    def vms(self, token: str) -> frozenset[str]:
+        """The VMs on which anything was allowed: to the user, or to anybody for an administrator."""
+        identity = self.authenticate(token)
+        mine = (key for key, permits in self._permits.items() if permits and key[1] is ObjectKind.VM)
+        return frozenset(object_id for user, _, object_id in mine if identity.admin or user == identity.user_id)

@@ -14,6 +14,8 @@ from overkeep.controller.store.events import Events
 from overkeep.controller.store.held import Holdings
 from overkeep.controller.store.jobs import Jobs
 from overkeep.controller.store.limits import ResourceSettings
+from overkeep.controller.store.listings import ListingRows
+from overkeep.controller.store.points import PointRows
 from overkeep.controller.store.policies import Policies
 from overkeep.controller.store.relays import Relays
 from overkeep.controller.store.schema import open_database
@@ -38,6 +40,8 @@ class Store:
         self.workloads = Workloads(self._engine, self.events)
         self.targets = TargetRows(self._engine)
         self.capacity = CapacityRows(self._engine)
+        self.points = PointRows(self._engine)
+        self.listings = ListingRows(self._engine)
         self.policies = Policies(self._engine, self.events)
         self.assignments = Assignments(self._engine, self.events)
         self.resources = ResourceSettings(self._engine, self.events)

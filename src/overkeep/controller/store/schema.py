@@ -14,6 +14,8 @@ from overkeep.errors import OverkeepError
 
 IDLE_IN_TRANSACTION = 15  # seconds after which PostgreSQL ends a transaction in which nothing happens
 
+_READS = "overkeep_reads"
+
 metadata = sa.MetaData()
 
 workload = sa.Table(
@@ -241,6 +243,43 @@ target_fill = sa.Table(  # the mark that each target passed last
     sa.Column("target", sa.Text, primary_key=True),
     sa.Column("fill", sa.Text, nullable=False),
 )
+# The restore points on the targets as they were last seen; the manifests there are the truth. `created` is in
+# microseconds since 1970, `document` the point without its pin, `pin` empty or a document.
+point = sa.Table(
+    "point",
+    metadata,
+    sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
+    sa.Column("target", sa.Text, nullable=False),
+    sa.Column("workload_id", sa.Text, nullable=False),
+    sa.Column("vm_id", sa.Text, nullable=False),
+    sa.Column("id", sa.Text, nullable=False),
+    sa.Column("created", sa.BigInteger, nullable=False),
+    sa.Column("vm_name", sa.Text, nullable=False),
+    sa.Column("mode", sa.Text, nullable=False),
+    sa.Column("pin", sa.Text, nullable=False),
+    sa.Column("document", sa.Text, nullable=False),
+    sa.Index("point_place", "target", "workload_id", "vm_id", "id", unique=True),
+    sa.Index("point_id", "id"),
+    # each filter of a list with the order of its pages
+    sa.Index("point_created", "created", "seq"),
+    sa.Index("point_of_workload", "workload_id", "created", "seq"),
+    sa.Index("point_of_vm", "vm_id", "created", "seq"),
+    sa.Index("point_of_vm_name", "vm_name", "created", "seq"),
+    sa.Index("point_of_mode", "mode", "created", "seq"),
+    sa.Index("point_on_target", "target", "created", "seq"),
+    sa.Index("point_on_target_of_mode", "target", "mode", "created", "seq"),
+)
+# How each target was last listed: times as text, empty for never. `beat` is set while it is being listed.
+listing = sa.Table(
+    "listing",
+    metadata,
+    sa.Column("target", sa.Text, primary_key=True),
+    sa.Column("listed", sa.Text, nullable=False),
+    sa.Column("tried", sa.Text, nullable=False),
+    sa.Column("asked", sa.Text, nullable=False),
+    sa.Column("beat", sa.Text, nullable=False),
+    sa.Column("error", sa.Text, nullable=False),
+)
 _version = sa.Table("schema_version", metadata, sa.Column("version", sa.Integer, primary_key=True))
 
 
@@ -372,6 +411,32 @@ def _add_rules(connection: sa.Connection) -> None:
         connection.exec_driver_sql(statement)
 
 
+def _add_points(connection: sa.Connection) -> None:
+    """Step 10: the restore points on the targets; they are listed at the first start."""
+    sqlite = connection.dialect.name == "sqlite"
+    number = "INTEGER NOT NULL PRIMARY KEY" if sqlite else "BIGSERIAL PRIMARY KEY"
+    ordered = {
+        "point_created": "created, seq",
+        "point_of_workload": "workload_id, created, seq",
+        "point_of_vm": "vm_id, created, seq",
+        "point_of_vm_name": "vm_name, created, seq",
+        "point_of_mode": "mode, created, seq",
+        "point_on_target": "target, created, seq",
+        "point_on_target_of_mode": "target, mode, created, seq",
+    }
+    for statement in (
+        f"CREATE TABLE point (seq {number}, target TEXT NOT NULL, workload_id TEXT NOT NULL, vm_id TEXT NOT NULL,"
+        " id TEXT NOT NULL, created BIGINT NOT NULL, vm_name TEXT NOT NULL, mode TEXT NOT NULL, pin TEXT NOT NULL,"
+        " document TEXT NOT NULL)",
+        "CREATE UNIQUE INDEX point_place ON point (target, workload_id, vm_id, id)",
+        "CREATE INDEX point_id ON point (id)",
+        *(f"CREATE INDEX {name} ON point ({columns})" for name, columns in ordered.items()),
+        "CREATE TABLE listing (target TEXT NOT NULL PRIMARY KEY, listed TEXT NOT NULL, tried TEXT NOT NULL,"
+        " asked TEXT NOT NULL, beat TEXT NOT NULL, error TEXT NOT NULL)",
+    ):
+        connection.exec_driver_sql(statement)
+
+
 # Step n turns a data base of version n into one of version n + 1. A step is never changed once it was released, and the
 # tables above are what all steps together lead to; a new data base gets them at once.
 UPGRADES: tuple[Callable[[sa.Connection], None], ...] = (
@@ -384,6 +449,7 @@ UPGRADES: tuple[Callable[[sa.Connection], None], ...] = (
     _add_controllers,
     _add_capacity,
     _add_rules,
+    _add_points,
 )
 VERSION = 1 + len(UPGRADES)
 
@@ -449,5 +515,11 @@ def _prepare_sqlite(connection: object, _record: object) -> None:
     cursor.close()
 
 
+def reading(engine: sa.Engine) -> sa.Engine:
+    """The same data base for transactions that only read: on SQLite they wait for no writer, and none for them."""
+    return engine.execution_options(**{_READS: True})
+
+
 def _begin_immediate(connection: sa.Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    reads = connection.get_execution_options().get(_READS, False)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")

@@ -169,6 +169,7 @@ class BackupSteps:
         if not draft.committed:  # a repeat after a crash finds it there, whatever became of the backup since
             self._require_open(point.vm_name)
             _commit(draft, point)
+        self.ports.store.points.put(self.target.name, point)
         self.ports.store.jobs.set_vm(self.job_id, self.vm_id, point_id=point.id)
         moved, stored = (sum(getattr(image, name) for image in point.images) for name in ("moved", "stored"))
         self.exposure.tell(

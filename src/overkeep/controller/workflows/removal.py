@@ -71,6 +71,7 @@ class _Steps:
         self.target.ready()
         require_unread(self.ports, self.workload_id, self.vm_id, vm_name=self._vm_name())
         self.target.repository.remove_point(self.workload_id, self.vm_id, point_id=self.point_id)
+        self.ports.store.points.remove(self.target.name, (self.workload_id, self.vm_id, self.point_id))
         text = f"Restore point {self.point_id} is removed: it was asked for"
         told = {"point_id": self.point_id, "target": self.target.name, "reason": "asked"}
         key = f"{Kind.POINT_REMOVED}/{self.vm_id}/{self.point_id}/{self.target.name}"
