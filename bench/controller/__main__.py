@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`python -m bench.controller [--quick] [--database KIND]... [--backups N]`: prints and writes `bench/controller.json`.
+"""`python -m bench.controller [--quick] [--only PART]... [--database KIND]... [--backups N]`: prints and writes rows.
 
-10,000 VMs of 500 workloads are due in the same minute. All are admitted; of as many as `--backups` says the backups are
-waited for. The twins of Manager and movers are in the process that is measured, and count.
+`night`: 10,000 VMs of 500 workloads are due in the same minute. All are admitted; of as many as `--backups` says the
+backups are waited for. The twins of Manager and movers are in the process that is measured, and count.
+
+`lists`: pages of lists and previews over a million restore points of these VMs, as the API answers them.
+
+The rows go to `bench/controller.json`; those of a part that is left out stay as they are there.
 """
 
 from __future__ import annotations
@@ -12,12 +16,13 @@ import json
 import multiprocessing
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
-from bench.controller import night
+from bench.controller import lists, night
 from bench.controller.night import Night
 from bench.controller.site import Size
 from bench.datapath.measure import Row, limit_row
@@ -25,7 +30,11 @@ from tests import postgres
 
 RESULTS = Path(__file__).parents[1] / "controller.json"
 FULL, QUICK = Size(workloads=500, vms_each=20), Size(workloads=50, vms_each=20)
+POINTS_EACH = 100
 _CPU_EACH = 0.050  # seconds, on PostgreSQL
+_PAGE, _PREVIEW = 100.0, 200.0  # ms
+
+_Found = TypeVar("_Found")
 
 
 def main() -> int:
@@ -34,27 +43,61 @@ def main() -> int:
     size = QUICK if options.quick else FULL
     rows: list[Row] = []
     for kind in options.database or ("sqlite", "postgresql"):
-        found = _measured(kind, size, options.backups or min(size.vms, 1000))
-        for row in _rows(kind, size, found):
-            rows.append(row)
-            limit = "" if row.theirs is None else f" (at most {row.theirs:g})"
-            holds = "" if row.holds else f" DOES NOT HOLD {row.notes or ''}"
-            sys.stdout.write(f"{row.against}: {row.name}: {row.ours:.3f} {row.unit}{limit}{holds}\n")
-            sys.stdout.flush()
-    RESULTS.write_text(json.dumps({"rows": [row.document() for row in rows]}, indent=1) + "\n")
+        for part in options.only or PARTS:
+            for row in PARTS[part](kind, size, options):
+                rows.append(row)
+                limit = "" if row.theirs is None else f" (at most {row.theirs:g})"
+                holds = "" if row.holds else f" DOES NOT HOLD {row.notes or ''}"
+                sys.stdout.write(f"{row.against}: {row.name}: {row.ours:.3f} {row.unit}{limit}{holds}\n")
+                sys.stdout.flush()
+    _write(rows)
     return 0 if all(row.holds for row in rows) else 1
+
+
+def _write(rows: list[Row]) -> None:
+    measured = [row.document() for row in rows]
+    against = {(row["against"], row["name"]) for row in measured}
+    before = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
+    kept = [row for row in before if (row["against"], row["name"]) not in against]
+    RESULTS.write_text(json.dumps({"rows": [*kept, *measured]}, indent=1) + "\n")
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help=f"{QUICK.vms} VMs of {QUICK.workloads} workloads")
+    parser.add_argument("--only", action="append", choices=tuple(PARTS), help="only this part")
     parser.add_argument("--database", action="append", choices=("sqlite", "postgresql"), help="only this kind")
     parser.add_argument("--backups", type=int, help="how many VMs to back up; the rest waits")
+    parser.add_argument("--calls", type=int, default=60, help="how often each list is asked for")
     return parser.parse_args()
 
 
-def _measured(kind: str, size: Size, backups: int) -> Night:
-    """A night in a process of its own: the job engine is one a process, and memory is that of one night."""
+def _night(kind: str, size: Size, options: argparse.Namespace) -> Iterator[Row]:
+    with _databases(kind) as (folder, store_url, jobs_url):
+        given = {"store_url": store_url, "jobs_url": jobs_url, "size": size}
+        found = _apart(night.run, folder, **given, backups=options.backups or min(size.vms, 1000))
+    yield from _rows(kind, size, found)
+
+
+def _lists(kind: str, size: Size, options: argparse.Namespace) -> Iterator[Row]:
+    with _databases(kind) as (folder, store_url, _):
+        given = {"store_url": store_url, "size": size, "points_each": POINTS_EACH, "calls": options.calls}
+        found = _apart(lists.run, folder, **given)
+    against = f"{kind}, {size.vms * POINTS_EACH} points of {size.vms} VMs in {size.workloads} workloads, p95"
+    for each in found:
+        row = limit_row(each.name, against, each.p95, _PREVIEW if each.preview else _PAGE, "ms")
+        yield replace(row, notes={"worst": round(each.worst, 1), "items": each.items})
+
+
+def _apart(act: Callable[..., _Found], folder: Path, **options: Any) -> _Found:
+    """In a process of its own: the job engine is one a process, and memory is that of one part."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(act, (folder,), options)
+
+
+@contextmanager
+def _databases(kind: str) -> Iterator[tuple[Path, str, str]]:
+    """A folder, and the URLs of our own tables and of those of the job engine."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="overkeep-night-")))
         folder.chmod(0o755)  # PostgreSQL runs as another user
@@ -62,9 +105,10 @@ def _measured(kind: str, size: Size, backups: int) -> Night:
         if kind == "postgresql":
             jobs_url = stack.enter_context(postgres.serving(folder)).new_database()
             store_url = postgres.driver(jobs_url)
-        pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(1))
-        options = {"store_url": store_url, "jobs_url": jobs_url, "size": size, "backups": backups}
-        return pool.apply(night.run, (folder,), options)
+        yield folder, store_url, jobs_url
+
+
+PARTS = {"night": _night, "lists": _lists}
 
 
 def _rows(kind: str, size: Size, found: Night) -> Iterator[Row]:

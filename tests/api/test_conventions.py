@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from overkeep.api import points
 from overkeep.controller.store import Store
 from overkeep.controller.store.answers import Answer, Call, KeyInUse, KeyReused, OutcomeUnknown
 from overkeep.engine.errors import EngineUnreachable
@@ -90,6 +91,71 @@ def test_links_keep_the_filters(root: TestClient, world: World) -> None:
         back_up(root, world)
     found = list(pages(root, "/api/v1/points", limit=1, mode="incremental", vm="web"))
     assert [[point["mode"] for point in page] for page in found] == [["incremental"], ["incremental"]]
+
+
+def test_a_tenant_pages_through_her_points_alone(
+    root: TestClient, ann: TestClient, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the data base is told which VMs she is shown, or each point is looked at because they are too many."""
+    make(root, "shop", "web")
+    make(root, "books", "db")
+    for _ in range(3):
+        back_up(root, world, "books")
+        back_up(root, world, "shop")
+    hers = [point for point in root.get("/api/v1/points").json() if point["vm_name"] == "web"]
+    assert len(hers) == 3
+    for most in (1000, 0):
+        monkeypatch.setattr(points, "MOST_SHOWN", most)
+        found = list(pages(ann, "/api/v1/points", limit=2))
+        assert [point for page in found for point in page] == hers, most
+        assert ann.get("/api/v1/points?vm=db").json() == []
+
+
+def test_a_permit_that_is_not_enough_shows_no_points(
+    root: TestClient, ann: TestClient, world: World, access: MemoryAccess
+) -> None:
+    make(root, "books", "db")
+    back_up(root, world, "books")
+    access.allow("ann", "db-vm", "run_vm")
+    assert ann.get("/api/v1/points").json() == []
+    access.allow("ann", "db-vm", "backup_disk")
+    assert len(ann.get("/api/v1/points").json()) == 1
+
+
+def test_points_of_a_target_that_is_away_are_shown_as_they_were_last_seen(root: TestClient, world: World) -> None:
+    make(root)
+    back_up(root, world)
+    [before] = root.get("/api/v1/points").json()
+    assert before["listed"] is not None
+    assert before["away"] is False
+    hidden = world.repository.root.rename(world.folder / "hidden")
+    answer = root.get("/api/v1/points")
+    assert answer.headers["Overkeep-Away"] == "nfs1"
+    assert answer.json() == [{**before, "away": True}]
+    problem(root.get(f"/api/v1/points/{before['id']}"), 503, "targets-away")
+    root.post("/api/v1/policies", json={"name": "nightly", "retention": {"last": 1}})
+    preview = root.get("/api/v1/workloads/demo/retention?policy=nightly")
+    assert preview.headers["Overkeep-Away"] == "nfs1"
+    assert [mark["id"] for vm in preview.json() for mark in vm["marks"]] == [before["id"]]
+    hidden.rename(world.repository.root)
+    again = root.get("/api/v1/points")
+    assert "Overkeep-Away" not in again.headers
+    assert again.json() == [before]
+
+
+def test_a_target_is_rescanned_for_administrators(root: TestClient, ann: TestClient, world: World) -> None:
+    make(root)
+    back_up(root, world)
+    world.store.points.remove_target("nfs1")
+    problem(ann.post("/api/v1/targets/nfs1/rescan"), 403, "forbidden")
+    problem(root.post("/api/v1/targets/nfs9/rescan"), 404, "not-found")
+    answer = root.post("/api/v1/targets/nfs1/rescan")
+    assert (answer.status_code, answer.json()["listing"]) == (202, True)
+    world.catalogue.round()
+    after = root.get("/api/v1/targets/nfs1").json()
+    assert (after["listing"], after["listing_error"]) == (False, "")
+    assert after["listed"] is not None
+    assert len(root.get("/api/v1/points").json()) == 1
 
 
 # versions

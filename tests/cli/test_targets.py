@@ -7,6 +7,7 @@ import json
 import shutil
 
 from overkeep.cli import exits
+from overkeep.controller.catalogue import Catalogue
 from overkeep.repository.identity import create_identity, read_identity
 from tests.cli.conftest import Site
 
@@ -56,3 +57,26 @@ def test_another_repository_is_accepted_only_by_who_has_seen_it(site: Site) -> N
     status, out, _ = site("target", "accept", "nfs1", "--yes")
     assert (status, found in out) == (0, True)
     assert site("target", "show", "nfs1")[0] == 0
+
+
+def test_a_target_is_rescanned(site: Site) -> None:
+    site("workload", "create", "demo", "--vm", "web")
+    site("backup", "demo")
+    site.world.store.points.remove_target("nfs1")
+    assert json.loads(site("points", "--json")[1]) == []
+    catalogue = Catalogue(site.world.ports)
+    catalogue.start()
+    try:
+        status, out, _ = site("target", "rescan", "nfs1")
+        assert (status, out.startswith("Points: last read whole")) == (0, True)
+        assert len(json.loads(site("points", "--json")[1])) == 1
+        assert "Points: last read whole" in site("target", "show", "nfs1")[1]
+        hidden = site.world.root("nfs1").rename(site.world.folder / "hidden")
+        status, out, _ = site("target", "rescan", "nfs1")
+        assert (status, "they cannot be read now" in out) == (exits.FAILED, True)
+        assert len(json.loads(site("points", "--json")[1])) == 1
+        hidden.rename(site.world.root("nfs1"))
+        assert site("target", "rescan", "nfs1", "--no-wait")[0] == 0
+        assert site("target", "rescan", "nfs9")[0] == exits.NOT_FOUND
+    finally:
+        catalogue.stop()

@@ -153,6 +153,18 @@ def test_an_id_cannot_lead_elsewhere(access: OvirtAccess, recorded: Recorded, vm
     assert len(recorded.seen) == before
 
 
+def test_the_vms_that_a_caller_is_shown(access: OvirtAccess, recorded: Recorded, clock: Clock) -> None:
+    recorded.answers["GET /vms"] = Answer("<vms><vm id='v1'><name>web</name></vm><vm id='v2'/></vms>")
+    assert access.vms("good") == {"v1", "v2"}
+    recorded.answers["GET /vms"] = Answer("<vms/>")
+    assert access.vms("good") == {"v1", "v2"}, "kept for a while"
+    assert access.vms("other") == frozenset(), "for one token only"
+    clock.now = 31.0
+    assert access.vms("good") == frozenset()
+    with pytest.raises(Unauthorized):
+        access.vms("bad")
+
+
 def test_answers_are_kept_for_a_while(access: OvirtAccess, recorded: Recorded, clock: Clock) -> None:
     access.permits("good", "v1")
     before = len(recorded.seen)

@@ -163,6 +163,28 @@ def test_unknown_fields_of_a_manifest_are_kept(repository: Repository, backup: B
     assert again == document
 
 
+def test_a_point_is_found_by_its_id_wherever_it_is(
+    repository: Repository, backup: Backup, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = backup(1), backup(2)
+    copied = repository.root / "workloads" / "w2"
+    shutil.copytree(repository.root / "workloads" / "w1", copied)
+    for path in copied.glob("vms/*/points/*/point.json"):
+        edit(path, workload_id="w2")
+    found = repository.find(first.id)
+    assert [(point.workload_id, point.id) for point in found] == [("w1", first.id), ("w2", first.id)]
+    assert repository.find(first.id, places={("w1", "vm1"), ("w9", "vm1")}) == (first,)
+    assert repository.find(first.id, places=()) == ()
+    assert repository.find("../../w1") == ()
+    assert (repository.exists("w1", "vm1", second.id), repository.exists("w1", "vm1", "other")) == (True, False)
+    assert list(repository.workload_ids()) == ["w1", "w2"]
+    assert list(repository.places("w1")) == [("vm1", first.id), ("vm1", second.id)]
+    manifest(repository, second).write_text("{")
+    with caplog.at_level(logging.WARNING):
+        assert [point.workload_id for point in repository.find(second.id)] == ["w2"]
+    assert "point left out" in caplog.text
+
+
 def test_links_in_the_tree_are_not_followed(repository: Repository, backup: Backup, tmp_path: Path) -> None:
     point = backup()
     shutil.copytree(repository.root / "workloads" / "w1", tmp_path / "w2")
