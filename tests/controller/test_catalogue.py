@@ -262,7 +262,7 @@ def test_a_preview_looks_at_the_table_and_its_pins(site: World) -> None:
     hidden = site.repository.root.rename(site.folder / "hidden")
     [marked] = site.controller.policies.marks(site.controller.workload("demo"), Retention(last=1))
     assert [(mark.id, mark.reasons) for mark in marked.marks] == [
-        (made[2], ("last, 1 of 1",)),
+        (made[2], ("last, 1 of 1", "it is the newest")),
         (made[1], ()),
         (made[0], ("pinned: audit",)),
     ]
