@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bench.controller import lists, night
+from bench.controller.lists import Timed
 from bench.controller.night import Night
 from bench.controller.site import Size
 from bench.datapath.measure import Row, limit_row
@@ -86,7 +88,13 @@ def _lists(kind: str, size: Size, options: argparse.Namespace) -> Iterator[Row]:
     against = f"{kind}, {size.vms * POINTS_EACH} points of {size.vms} VMs in {size.workloads} workloads, p95"
     for each in found:
         row = limit_row(each.name, against, each.p95, _PREVIEW if each.preview else _PAGE, "ms")
-        yield replace(row, notes={"worst": round(each.worst, 1), "items": each.items})
+        yield replace(row, notes=_notes(each))
+
+
+def _notes(found: Timed) -> dict[str, Any]:
+    load = round(os.getloadavg()[0], 1)
+    worst, processor = round(found.worst, 1), round(found.processor, 1)
+    return {"worst": worst, "processor": processor, "items": found.items, "load of the machine": load}
 
 
 def _apart(act: Callable[..., _Found], folder: Path, **options: Any) -> _Found:

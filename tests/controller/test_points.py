@@ -117,8 +117,9 @@ FILTERS: dict[str, tuple[PointFilter, Callable[[RestorePoint, str], bool]]] = {
             since=BEGAN,
             vm_ids=frozenset({"vm-2"}),
         ),
-        lambda point, target: (point.workload_id, point.vm_id, point.mode, target)
-        == ("workload-1", "vm-2", Mode.FULL, "nfs1"),
+        lambda point, target: (
+            (point.workload_id, point.vm_id, point.mode, target) == ("workload-1", "vm-2", Mode.FULL, "nfs1")
+        ),
     ),
 }
 
@@ -133,7 +134,7 @@ def test_pages_hold_what_is_wanted_each_once_and_oldest_first(store: Store, limi
     ]
     odd = [dataclasses.replace(point(2, vm=8), vm_name="both"), dataclasses.replace(point(3, vm=9), vm_id="both")]
     placed += [(each, "nfs1") for each in odd]
-    random.Random(limit).shuffle(placed)  # noqa: S311 - any order
+    random.Random(limit).shuffle(placed)
     for each, target in placed:
         store.points.put(target, each)
     for name, (wanted, sees) in FILTERS.items():

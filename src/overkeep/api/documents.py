@@ -445,9 +445,7 @@ def event_out(event: Event) -> EventOut:
     return EventOut(**vars(event.about), **{name: value for name, value in vars(event).items() if name != "about"})
 
 
-def point_out(
-    point: RestorePoint, pin: Pin | None, *, target: str, listed: dt.datetime | None, away: bool
-) -> PointOut:
+def point_out(point: RestorePoint, pin: Pin | None, *, target: str, listed: dt.datetime | None, away: bool) -> PointOut:
     """The document of a restore point on a target."""
     about = {"target": target, "pin": pin, "listed": listed, "away": away}
     return PointOut.model_validate(vars(point) | about)

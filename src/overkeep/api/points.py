@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Response
+from pydantic import TypeAdapter
 
 from overkeep.api.asked import TheCaller, TheController
 from overkeep.api.documents import JobOut, PinIn, PointOut, RestoreIn, job_out, point_out
-from overkeep.api.paging import Listing, Since, ThePaging, Until
+from overkeep.api.paging import Listing, Since, ThePaging, Until, listed_out
 from overkeep.api.repeatable import Repeatable
 from overkeep.api.versions import TheTag, content_tag, require_tag
 from overkeep.controller.points import Wanted
@@ -35,10 +36,11 @@ def _wanted(
 AWAY = "Overkeep-Away"
 MOST_SHOWN = 1000  # VMs of a caller that are named to the data base; of more, few points are those of others
 NEVER = Listed()
+_PAGE = TypeAdapter(list[PointOut])
 TheWanted = Annotated[Wanted, Depends(_wanted)]
 
 
-@router.get("/points")
+@router.get("/points", response_model=list[PointOut])
 def list_points(
     controller: TheController,
     caller: TheCaller,
@@ -48,7 +50,7 @@ def list_points(
     mode: Mode | None = None,
     since: Since = None,
     until: Until = None,
-) -> list[PointOut]:
+) -> Response:
     """Restore points of all targets as they were last seen, oldest first, of VMs that the caller may back up.
 
     The header `Overkeep-Away` names targets that cannot be read now, or were not yet read whole: on them may be other
@@ -76,15 +78,17 @@ def list_points(
     listing = Listing(read=read, key=lambda seen: seen.key, sees=sees)
     page = listing.page(asked)
     listed = controller.points.listed()
-    return [
+    documents = [
         point_out(
             seen.point,
             seen.pin,
             target=seen.target,
             listed=listed.get(seen.target, NEVER).listed,
             away=seen.target in away,
-        ) for seen in page
+        )
+        for seen in page
     ]
+    return listed_out(asked.response, _PAGE, documents)
 
 
 @router.get("/points/{point}")

@@ -13,7 +13,6 @@ from overkeep.api.paging import Listing, ThePaging, listed
 from overkeep.api.policy_documents import ForesightOut, PolicyIn, PolicyOut, policy_out, policy_value
 from overkeep.api.repeatable import Repeatable
 from overkeep.api.versions import TheVersion, tag
-from overkeep.api.workloads import sees_workload
 from overkeep.controller.records import StoredPolicy
 from overkeep.controller.rights import Caller
 from overkeep.controller.service import Controller
@@ -100,10 +99,12 @@ def find_policy(name: str, controller: Controller, caller: Caller) -> StoredPoli
 
 def _seen(controller: Controller, caller: Caller) -> set[str] | None:
     """The ids of the policies that a caller may see; None for all."""
-    if caller.identity.admin:
+    shown = caller.shown()
+    if shown is None:
         return None
     given = controller.policies.users()
-    return {given[item.id] for item in controller.workloads() if item.id in given and sees_workload(item, caller)}
+    theirs = controller.ports.store.workloads.of_vms(shown)
+    return {policy for item, policy in given.items() if item in theirs and caller.may_see(sorted(theirs[item]))}
 
 
 def _answer(response: Response, policy: StoredPolicy) -> PolicyOut:

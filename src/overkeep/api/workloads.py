@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from fastapi import APIRouter, Response
+from pydantic import TypeAdapter
 
 from overkeep.api.asked import TheCaller, TheController
 from overkeep.api.documents import (
@@ -24,7 +27,7 @@ from overkeep.api.documents import (
     rules_value,
     workload_out,
 )
-from overkeep.api.paging import Listing, ThePaging, listed
+from overkeep.api.paging import Listing, ThePaging, listed_out
 from overkeep.api.repeatable import Repeatable
 from overkeep.api.versions import TheVersion, tag
 from overkeep.controller.records import Member, Workload
@@ -33,22 +36,25 @@ from overkeep.controller.service import Controller
 from overkeep.errors import NotFound
 from overkeep.model.selection import Rules
 
+_PAGE = TypeAdapter(list[WorkloadOut])
 _RULING = "let rules find VMs for"
 
 router = APIRouter(prefix="/api/v1/workloads", tags=["workloads"], route_class=Repeatable)
 
 
-@router.get("")
-def list_workloads(controller: TheController, caller: TheCaller, asked: ThePaging) -> list[WorkloadOut]:
+@router.get("", response_model=list[WorkloadOut])
+def list_workloads(controller: TheController, caller: TheCaller, asked: ThePaging) -> Response:
     """Workloads with at least one VM that the caller may back up, by name."""
+    shown = caller.shown()
 
     def key(workload: Workload) -> tuple[str, str]:
         return workload.name, workload.id
 
-    listing = Listing(
-        read=listed(controller.workloads(), key), key=key, sees=lambda workload: sees_workload(workload, caller)
-    )
-    return [workload_out(workload) for workload in listing.page(asked)]
+    def read(after: list[Any] | None, count: int) -> Sequence[Workload]:
+        return controller.workload_page(None if after is None else (str(after[0]), str(after[1])), count, of=shown)
+
+    listing = Listing(read=read, key=key, sees=lambda workload: sees_workload(workload, caller))
+    return listed_out(asked.response, _PAGE, [workload_out(workload) for workload in listing.page(asked)])
 
 
 @router.post("", status_code=201)

@@ -16,7 +16,6 @@ from overkeep.errors import Conflict, NotFound, OverkeepError
 from overkeep.model.points import Pin, RestorePoint
 from overkeep.units import utc_now
 
-
 PAGE = 100
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -136,6 +136,12 @@ class Controller:
     def workloads(self) -> tuple[Workload, ...]:
         """All workloads."""
         return self._store.workloads.all()
+
+    def workload_page(
+        self, after: tuple[str, str] | None, limit: int, *, of: Collection[str] | None = None
+    ) -> tuple[Workload, ...]:
+        """The first workloads by name and id, or those after one; `of`: only those of some VMs."""
+        return self._store.workloads.page(after, limit=limit, of=of)
 
     # jobs
 

@@ -24,8 +24,8 @@ _log = logging.getLogger(__name__)
 class TargetState:
     """A target as the controller sees it now; `error` says why it cannot be used.
 
-    `listed` tells when its points were last listed. `repository` belongs there, `found` is there: empty for none, None when that cannot be seen. `grows` is in bytes a
-    day, None while it is not known.
+    `repository` belongs there, `found` is there: empty for none, None when that cannot be seen. `grows` is in bytes a
+    day, None while it is not known. `listed` tells when its points were last listed.
     """
 
     target: Target
@@ -77,7 +77,7 @@ class TargetDesk:
         accepted = self._targets.in_time(target, target.accept)
         if accepted != before:
             self._store.points.remove_target(name)
-        self._store.listings.ask(name, utc_now(), anew=accepted != before)
+            self._store.listings.ask(name, utc_now(), anew=True)
         _log.warning("target accepted %s", fields(target=name, repository=accepted, before=before or "none"))
         return self._state(target)
 

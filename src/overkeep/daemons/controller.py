@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import sys
 import threading
@@ -129,6 +130,7 @@ def serving(settings: ControllerConfig) -> Iterator[ApiServer]:
         app = create_app(Backend(controller=controller, access=access, janitor=janitor, inspect=Inspection(around).run))
         server = ApiServer(app, listen=settings.listen, port=settings.port, cert=pki.api_cert, key=pki.api_key)
         stack.enter_context(server)
+        gc.freeze()  # what is there by now stays: a look for garbage need not go through all of it again and again
         stack.callback(durable.stopping.set)  # first of all: it also ends the calls that wait for news
         yield server
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -22,6 +22,7 @@ _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MICROSECOND = dt.timedelta(microseconds=1)
 _BIGGEST = 2**63
 _CHUNK = 500  # rows of one statement
+_FEW = 200  # VMs whose points are put in order faster than all points are looked through for them
 _POINT = TypeAdapter(RestorePoint)
 _PIN = TypeAdapter(Pin)
 
@@ -101,10 +102,14 @@ class PointRows:
         """The points that are wanted, oldest first: the first ones, or those after the one with a key."""
         if after is not None and any(abs(number) >= _BIGGEST for number in after):
             raise ValueError(after)
-        conditions = [*_conditions(wanted)]
-        if after is not None:
-            conditions.append(sa.tuple_(_C.created, _C.seq) > sa.tuple_(*map(sa.literal, after)))
-        keys = [_keys(conditions, of_vm, limit) for of_vm in _of_vm(wanted.vm)]
+        # the numbers first: of many that are put in order only few documents are read
+        keys = []
+        for way in _ways(wanted):
+            free = _unused if self._engine.dialect.name == "sqlite" else _as_it_is
+            where = [*way.found, *_conditions(wanted, but=way.given, free=free)]
+            if after is not None:
+                where.append(sa.tuple_(_C.created, _C.seq) > sa.tuple_(*map(sa.literal, after)))
+            keys.append(sa.select(_C.seq).where(*where).order_by(_C.created, _C.seq).limit(limit))
         first = keys[0] if len(keys) == 1 else sa.union_all(*(sa.select(each.subquery()) for each in keys))
         query = sa.select(*_SEEN).where(_C.seq.in_(sa.select(first.subquery().c.seq)))
         with self._reader.connect() as connection:
@@ -135,7 +140,7 @@ class PointRows:
         """How many points a workload has, by target."""
         query = sa.select(_C.target, sa.func.count()).where(_C.workload_id == workload_id).group_by(_C.target)
         with self._reader.connect() as connection:
-            return {target: count for target, count in connection.execute(query)}
+            return {row[0]: row[1] for row in connection.execute(query)}
 
     def places(self, point_id: str) -> frozenset[tuple[str, str]]:
         """The workloads and VMs of which points with an id were seen, on whatever target."""
@@ -258,35 +263,53 @@ def _at(target: str, place: Place) -> tuple[sa.ColumnElement[bool], ...]:
     return _C.target == target, _C.workload_id == workload_id, _C.vm_id == vm_id, _C.id == point_id
 
 
-def _keys(
-    conditions: Sequence[sa.ColumnElement[bool]], of_vm: sa.ColumnElement[bool] | None, limit: int
-) -> sa.Select[tuple[int]]:
-    """The numbers of the first points: those of many are put in order without their documents."""
-    where = conditions if of_vm is None else (*conditions, of_vm)
-    return sa.select(_C.seq).where(*where).order_by(_C.created, _C.seq).limit(limit)
+@dataclass(frozen=True)
+class _Way:
+    """How points are found: by conditions that an index serves. They stand for the fields `given` of the filter."""
+
+    found: tuple[sa.ColumnElement[bool], ...] = ()
+    given: tuple[str, ...] = ()
 
 
-def _of_vm(vm: str | None) -> Iterator[sa.ColumnElement[bool] | None]:
-    """A name or an id, each by its own index."""
-    if vm is None:
-        yield None
-        return
-    yield _C.vm_id == vm
-    yield (_C.vm_name == vm) & (_C.vm_id != vm)
+def _ways(wanted: PointFilter) -> Iterator[_Way]:
+    """By the condition that leaves the fewest rows; for a VM by its id and by its name, each by its own index."""
+    if wanted.vm is not None:
+        yield _Way((_C.vm_id == wanted.vm,))
+        yield _Way((_C.vm_name == wanted.vm, _unused(_C.vm_id) != wanted.vm))
+    elif wanted.workload_id is not None:
+        yield _Way((_C.workload_id == wanted.workload_id,), ("workload_id",))
+    elif wanted.vm_ids is not None and len(wanted.vm_ids) <= _FEW:
+        yield _Way((_C.vm_id.in_(sorted(wanted.vm_ids)),), ("vm_ids",))
+    else:
+        both = {"target": _C.target == wanted.target, "mode": _C.mode == wanted.mode}
+        given = tuple(name for name in both if getattr(wanted, name) is not None)
+        yield _Way(tuple(both[name] for name in given), given)
 
 
-def _conditions(wanted: PointFilter) -> Iterator[sa.ColumnElement[bool]]:
-    if wanted.workload_id is not None:
-        yield _C.workload_id == wanted.workload_id
-    if wanted.target is not None:
-        yield _C.target == wanted.target
+_Column = sa.ColumnElement[Any]
+
+
+def _as_it_is(column: sa.Column[Any]) -> _Column:
+    return column
+
+
+def _unused(column: sa.Column[Any]) -> _Column:
+    """A column for which no index is used: SQLite has no figures about rows, and would take one that tells little."""
+    return sa.func.coalesce(column, "")
+
+
+def _conditions(
+    wanted: PointFilter, *, but: Collection[str], free: Callable[[sa.Column[Any]], _Column]
+) -> Iterator[sa.ColumnElement[bool]]:
+    """What else is wanted; the order of the list is that of an index in any case."""
+    for name, column in (("workload_id", _C.workload_id), ("target", _C.target), ("mode", _C.mode)):
+        if name not in but and getattr(wanted, name) is not None:
+            yield free(column) == getattr(wanted, name)
     if wanted.targets is not None:
-        yield _C.target.in_(sorted(wanted.targets))
-    if wanted.mode is not None:
-        yield _C.mode == wanted.mode
+        yield free(_C.target).in_(sorted(wanted.targets))
+    if wanted.vm_ids is not None and "vm_ids" not in but:
+        yield free(_C.vm_id).in_(sorted(wanted.vm_ids))
     if wanted.since is not None:
         yield _C.created >= _microseconds(wanted.since)
     if wanted.until is not None:
         yield _C.created < _microseconds(wanted.until)
-    if wanted.vm_ids is not None:
-        yield _C.vm_id.in_(sorted(wanted.vm_ids))

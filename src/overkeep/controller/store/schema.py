@@ -43,6 +43,7 @@ workload_vm = sa.Table(
     sa.Column("vm_name", sa.Text, nullable=False),
     sa.Column("position", sa.Integer, nullable=False),
     sa.Column("by_rule", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Index("workload_vm_vm", "vm_id", "workload_id"),
 )
 job = sa.Table(
     "job",
@@ -428,6 +429,7 @@ def _add_points(connection: sa.Connection) -> None:
         f"CREATE TABLE point (seq {number}, target TEXT NOT NULL, workload_id TEXT NOT NULL, vm_id TEXT NOT NULL,"
         " id TEXT NOT NULL, created BIGINT NOT NULL, vm_name TEXT NOT NULL, mode TEXT NOT NULL, pin TEXT NOT NULL,"
         " document TEXT NOT NULL)",
+        "CREATE INDEX workload_vm_vm ON workload_vm (vm_id, workload_id)",
         "CREATE UNIQUE INDEX point_place ON point (target, workload_id, vm_id, id)",
         "CREATE INDEX point_id ON point (id)",
         *(f"CREATE INDEX {name} ON point ({columns})" for name, columns in ordered.items()),

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,6 +19,7 @@ from overkeep.model.selection import Rules, rule
 from overkeep.units import utc_now
 
 _NO_RULES = Rules()
+_CHUNK = 500  # values in one IN
 
 
 class Workloads:
@@ -120,6 +121,38 @@ class Workloads:
             for m in connection.execute(sa.select(t.workload_vm).order_by(t.workload_vm.c.position)):
                 members[m.workload_id].append(_member(m))
         return tuple(_value(row, members[row.id]) for row in rows)
+
+    def page(
+        self, after: tuple[str, str] | None, *, limit: int, of: Collection[str] | None = None
+    ) -> tuple[Workload, ...]:
+        """The first workloads by name and id, or those after one; with their members. `of`: only those of some VMs."""
+        columns = t.workload.c
+        query = sa.select(t.workload).order_by(columns.name, columns.id).limit(limit)
+        if after is not None:
+            query = query.where(sa.tuple_(columns.name, columns.id) > sa.tuple_(*map(sa.literal, after)))
+        if of is not None:
+            query = query.where(columns.id.in_(sorted(self.of_vms(of))))
+        with t.reading(self._engine).connect() as connection:
+            rows = connection.execute(query).all()
+            members: dict[str, list[Member]] = {row.id: [] for row in rows}
+            mine = sa.select(t.workload_vm).where(t.workload_vm.c.workload_id.in_(members))
+            for m in connection.execute(mine.order_by(t.workload_vm.c.position)):
+                members[m.workload_id].append(_member(m))
+        return tuple(_value(row, members[row.id]) for row in rows)
+
+    def of_vms(self, vm_ids: Collection[str]) -> Mapping[str, frozenset[str]]:
+        """The workloads that have some of these VMs, by id, with those that they have."""
+        found: dict[str, set[str]] = {}
+        known = sorted(vm_ids)
+        with t.reading(self._engine).connect() as connection:
+            for start in range(0, len(known), _CHUNK):
+                columns = t.workload_vm.c
+                some = sa.select(columns.workload_id, columns.vm_id).where(
+                    columns.vm_id.in_(known[start : start + _CHUNK])
+                )
+                for row in connection.execute(some):
+                    found.setdefault(row.workload_id, set()).add(row.vm_id)
+        return {workload_id: frozenset(mine) for workload_id, mine in found.items()}
 
     def get(self, name_or_id: str) -> Workload:
         """One workload; raise `NotFound` when there is none of this id or name."""
