@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from overkeep.blocks.buffers import CLUSTER, aligned_buffer, is_zero, zero_runs
 from overkeep.blocks.ends import Extent
 from overkeep.blocks.extents import ZERO_STEP, PackedExtents, Status, batches, chunks, dirty_clusters, joined, widened
+from overkeep.units import MIB
 
 SECTOR = 4096
 PER = CLUSTER // SECTOR
@@ -68,6 +69,13 @@ def test_packed_extents_are_the_extents(extents: list[Extent]) -> None:
     packed = PackedExtents(extents)
     assert list(packed) == extents
     assert packed.total == sum(extent.length for extent in extents)
+
+
+def test_scattered_extents_take_two_bytes_each() -> None:
+    every_other = [Extent(2 * at * CLUSTER, CLUSTER, False) for at in range(10_000)]
+    assert PackedExtents(every_other).nbytes == 2 * len(every_other)
+    long = [Extent(100 * MIB * at, 64 * MIB, at % 2 == 0) for at in range(1000)]
+    assert PackedExtents(long).nbytes <= 5 * len(long)
 
 
 @given(

@@ -251,6 +251,9 @@ def tickets(imageio: Callable[..., Tickets]) -> Tickets:
     return imageio()
 
 
+_WRITABLE = ["--discard=unmap", "--detect-zeroes=unmap"]  # as VDSM does for an upload
+
+
 class Nbd:
     """Serves images with qemu-nbd as VDSM does."""
 
@@ -260,14 +263,24 @@ class Nbd:
 
     def __call__(self, image: Path, *options: str, write: bool = False, speed: int = 0) -> str:
         """Serve `image` and return the URL for a ticket; `speed` in bytes a second."""
-        path = self._folder / f"nbd-{uuid.uuid4().hex[:8]}"
-        mode = ["--discard=unmap", "--detect-zeroes=unmap"] if write else ["--read-only"]
         what = ["-f", "qcow2", str(image)]
         if speed:
             below = f"file.driver=qcow2,file.file.driver=file,file.file.filename={image}"
             group = f"throttle-group,id=slow,x-bps-total={speed}"
             what = ["--object", group, "--image-opts", f"driver=throttle,throttle-group=slow,{below}"]
-        command = ["qemu-nbd", "--persistent", "--shared=8", "--export-name=", "-k", str(path), *mode, *options, *what]
+        return self._serve(*(_WRITABLE if write else ["--read-only"]), *options, *what)
+
+    def serve_raw(self, image: Path) -> str:
+        """Serve a raw image for writing."""
+        return self._serve(*_WRITABLE, "-f", "raw", str(image))
+
+    def serve_options(self, options: str) -> str:
+        """Serve what image options say, for writing."""
+        return self._serve(*_WRITABLE, "--image-opts", options)
+
+    def _serve(self, *what: str) -> str:
+        path = self._folder / f"nbd-{uuid.uuid4().hex[:8]}"
+        command = ["qemu-nbd", "--persistent", "--shared=8", "--export-name=", "-k", str(path), *what]
         self._servers.append(subprocess.Popen(command, stderr=subprocess.PIPE))
         wait_for(path.exists)
         return f"nbd:unix:{path}"

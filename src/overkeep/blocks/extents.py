@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +14,8 @@ ZERO_STEP = 256 * MIB
 """Longest run of zeroes handled in one go, so that cancelling and progress do not wait for a whole disk."""
 
 _MOST_PIECES = 64
+
+_BITS, _LOW, _MORE = 7, 0x7F, 0x80  # of a byte of a number: it has seven bits, and says whether more follow
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,16 +126,56 @@ def _statuses(extents: Iterable[Extent], size: int) -> Iterator[Status]:
 
 
 class PackedExtents:
-    """Extents in 16 bytes each: those of a large fragmented disk must fit in memory, to know their `total` first."""
+    """Extents in two bytes each when they are short and lie close: when every other cluster of a disk of 1 TiB
+    changed there are eight million, and their `total` must be known first.
+
+    An extent is two numbers of variable length, seven bits a byte: its length with two flags (whether it is zero, and
+    whether both numbers count bytes instead of clusters), then how far it begins behind the end of the one before.
+    """
 
     def __init__(self, extents: Iterable[Extent]) -> None:
-        self._packed = array("Q")
+        self._packed = bytearray()
         self.total = 0
+        position = 0
         for extent in extents:
-            self._packed.extend((extent.start << 1 | extent.zero, extent.length))
+            self._add(extent.start - position, extent.length, zero=extent.zero)
+            position = extent.end
             self.total += extent.length
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that they take."""
+        return len(self._packed)
+
+    def _add(self, gap: int, length: int, *, zero: bool) -> None:
+        in_bytes = bool(gap % CLUSTER or length % CLUSTER)
+        unit = 1 if in_bytes else CLUSTER
+        steps = gap // unit
+        numbers = (length // unit << 2 | zero << 1 | in_bytes, steps << 1 if steps >= 0 else ~steps << 1 | 1)
+        for number in numbers:
+            left = number
+            while left > _LOW:
+                self._packed.append(_MORE | left & _LOW)
+                left >>= _BITS
+            self._packed.append(left)
+
     def __iter__(self) -> Iterator[Extent]:
-        for index in range(0, len(self._packed), 2):
-            packed, length = self._packed[index : index + 2]
-            yield Extent(packed >> 1, length, bool(packed & 1))
+        numbers = self._numbers()
+        position = 0
+        for first in numbers:
+            steps = next(numbers)
+            unit = 1 if first & 1 else CLUSTER
+            start = position + (~(steps >> 1) if steps & 1 else steps >> 1) * unit
+            length = (first >> 2) * unit
+            yield Extent(start, length, bool(first & 2))
+            position = start + length
+
+    def _numbers(self) -> Iterator[int]:
+        number = shift = 0
+        for byte in self._packed:
+            if byte > _LOW:
+                number |= (byte & _LOW) << shift
+                shift += _BITS
+            else:
+                yield number | byte << shift
+                number = shift = 0
