@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
@@ -19,6 +20,13 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _bare_address(text: str) -> str:
+    """A host name or an address without path or port; IPv6 in brackets, as mount(8) takes it."""
+    if not re.fullmatch(r"\[[0-9A-Fa-f:.%a-z]+\]|[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", text):
+        raise ValueError(f"{text!r} is no address: give a name, an IPv4 address, or an IPv6 address in brackets")
+    return text
+
+
 class TargetConfig(_Section):
     """A backup target: an NFS export and where this machine mounts it, or a folder that is there already."""
 
@@ -31,6 +39,11 @@ class TargetConfig(_Section):
         description="`nfs3` and `nfs4` are mounted; `path` is a folder of this machine that is taken as it is",
     )
     source: str = Field(default="", description="what mount(8) takes: server:/export; needed unless `kind` is `path`")
+    addresses: tuple[Annotated[str, AfterValidator(_bare_address)], ...] = Field(
+        default=(),
+        description="further addresses of the server in `source`, all of the same export: each host uses "
+        "one of them all, and the next one when that does not answer",
+    )
     mountpoint: Path = Field(
         description="folder of this machine to mount it at, made when it is not there; for `path`, the folder itself",
     )
@@ -43,6 +56,10 @@ class TargetConfig(_Section):
         default=("mount", "-t", "nfs"),
         description="called with `-o OPTIONS SOURCE MOUNTPOINT` appended",
     )
+    unmount_command: tuple[str, ...] = Field(
+        default=("umount", "-l"),
+        description="called with MOUNTPOINT appended, when one of several addresses does not answer any more",
+    )
 
     @property
     def mounted(self) -> bool:
@@ -54,14 +71,22 @@ class TargetConfig(_Section):
         """The options it is mounted with."""
         return self.options or MOUNT_OPTIONS[self.kind]
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """All that mount(8) may be given: the export at each address of its server."""
+        server, colon, export = self.source.rpartition(":/")
+        return (self.source, *(f"{address}{colon}{export}" for address in self.addresses if address != server))
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if not self.mountpoint.is_absolute():
             raise ValueError(f"target {self.name} needs a `mountpoint` that begins with /")
         if self.mounted and not self.source:
             raise ValueError(f"target {self.name} needs `source`")
-        if not self.mounted and (self.source or self.options):
-            raise ValueError(f"target {self.name} is a path, which has neither `source` nor `options`")
+        if not self.mounted and (self.source or self.options or self.addresses):
+            raise ValueError(f"target {self.name} is a path, which has neither `source` nor `options` nor `addresses`")
+        if self.addresses and ":/" not in self.source:
+            raise ValueError(f"target {self.name} has `addresses` and needs a `source` of the form server:/export")
         return self
 
 

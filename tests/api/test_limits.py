@@ -24,6 +24,25 @@ def test_limits(root: TestClient) -> None:
     assert not root.post("/api/v1/limits/target:nfs1/resume").json()["paused"]
 
 
+def test_nobody_overwrites_a_limit_that_he_has_not_seen(root: TestClient, ann: TestClient) -> None:
+    path = "/api/v1/limits/host:host1"
+    shown = root.get(path)
+    assert shown.json()["by_default"]
+    seen = shown.headers["ETag"]
+    changed = root.put(path, json={"capacity": 2}, headers={"If-Match": seen})
+    assert (changed.status_code, changed.json()["capacity"]) == (200, 2)
+    problem(root.put(path, json={"capacity": 3}, headers={"If-Match": seen}), 412, "changed-meanwhile")
+    assert root.get(path).json()["capacity"] == 2
+    paused = root.post(f"{path}/pause").headers["ETag"]
+    assert paused == root.get(path).headers["ETag"] != changed.headers["ETag"]
+    assert root.put(path, json={"capacity": 4}, headers={"If-Match": paused}).json()["capacity"] == 4
+    assert root.put(path, json={"capacity": 5}, headers={"If-Match": "*"}).json()["capacity"] == 5
+    assert root.put(path, json={"capacity": 6}).json()["capacity"] == 6
+    problem(ann.get(path), 403, "forbidden")
+    problem(root.get("/api/v1/limits/host:nowhere"), 404, "not-found")
+    problem(root.put("/api/v1/limits/host:nowhere", json={}, headers={"If-Match": seen}), 404, "not-found")
+
+
 def test_what_is_refused(root: TestClient, ann: TestClient) -> None:
     problem(root.put("/api/v1/limits/total", json={"capacity": 0}), 400, "bad-request")
     problem(root.put("/api/v1/limits/disk:x", json={"capacity": 1}), 400, "bad-request")

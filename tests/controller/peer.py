@@ -1,4 +1,5 @@
-"""A controller in a process of its own, on a PostgreSQL that others use as well: FOLDER and URL are its arguments."""
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A controller in a process of its own, at a site of `tests.controller.site`: FOLDER and URL are its arguments."""
 
 from __future__ import annotations
 
@@ -6,12 +7,15 @@ import dataclasses
 import signal
 import sys
 import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from overkeep import logs
 from overkeep.config import WatchedTarget
 from overkeep.controller.dispatcher import QUEUES, Dispatcher
 from overkeep.controller.durable import Durable
+from overkeep.controller.guard import Guard
 from overkeep.controller.janitor import Janitor
 from overkeep.controller.peers import Peers
 from overkeep.controller.ports import Ports
@@ -26,13 +30,26 @@ TTL = 2.0
 PATIENCE = dataclasses.replace(HASTE, ready=20.0, retry=5.0, release=20.0, lease=30.0)
 
 
-def main(folder: Path, url: str) -> None:
-    """Work until SIGTERM."""
+def main(folder: Path, url: str, *, ready: Callable[[], None], ttl: float = TTL) -> None:
+    """Work until SIGTERM; `ready` is called once it does."""
     logs.setup("INFO")
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    store = Store(driver(url))
-    durable = Durable(folder, queues=QUEUES, url=url, shared=True)
+    shared = url.startswith("postgresql")
+    guard: AbstractContextManager[object] = Guard(folder)
+    if shared:
+        store = Store(driver(url))
+        durable = Durable(folder, queues=QUEUES, url=url, shared=True)
+        guard = Peers(store.controllers, durable.executor_id, take_up=durable.take_up, ttl=ttl)
+    with guard:
+        if not shared:
+            store = Store(url)
+            durable = Durable(folder, queues=QUEUES)
+        _work(folder, store, durable, stop, ready)
+    store.close()
+
+
+def _work(folder: Path, store: Store, durable: Durable, stop: threading.Event, ready: Callable[[], None]) -> None:
     ports = Ports(
         engine=Remote(folder / "twins", "engine"),
         targets=Targets((WatchedTarget(name="nfs1", kind="path", mountpoint=folder / "target"),), store, patience=5),
@@ -41,21 +58,23 @@ def main(folder: Path, url: str) -> None:
         patience=PATIENCE,
         stopping=durable.stopping,
     )
-    with Peers(store.controllers, durable.executor_id, take_up=durable.take_up, ttl=TTL):
-        make_durable(ports, durable)
-        durable.start()
-        dispatcher, janitor = Dispatcher(ports, durable), Janitor(Controller(ports), durable, every=2.0)
-        dispatcher.start()
-        janitor.start()
-        sys.stdout.write("ready\n")
-        sys.stdout.flush()
-        stop.wait()
-        durable.stopping.set()
-        janitor.stop()
-        dispatcher.stop()
-        durable.stop(10)
-    store.close()
+    make_durable(ports, durable)
+    durable.start()
+    dispatcher, janitor = Dispatcher(ports, durable), Janitor(Controller(ports), durable, every=2.0)
+    dispatcher.start()
+    janitor.start()
+    ready()
+    stop.wait()
+    durable.stopping.set()
+    janitor.stop()
+    dispatcher.stop()
+    durable.stop(10)
+
+
+def _say_ready() -> None:
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), sys.argv[2], ready=_say_ready)

@@ -40,8 +40,8 @@ class Installation:
         self.pki = enrolment.init(folder / "pki", ["127.0.0.1"])
         (folder / "state").mkdir()
         (folder / "target").mkdir()
-        monkeypatch.setattr(Mounts, "ensure", lambda _self, _name: folder / "target")
-        monkeypatch.setattr("overkeep.repository.probe.OWNER", (os.getuid(), os.getgid()))
+        monkeypatch.setattr(Mounts, "ensure", lambda _self, _name, **_: folder / "target")
+        monkeypatch.setattr("overkeep.model.probes.OWNER", (os.getuid(), os.getgid()))
         self.engine = MemoryEngine()
         self.engine.add_vm(vm("web", disk("root")))
         self.access = MemoryAccess()
@@ -212,12 +212,12 @@ def test_the_permits_are_those_of_the_installation_guide() -> None:
 
 
 def test_a_target_whose_files_belong_to_others(site: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("overkeep.repository.probe.OWNER", (36, 36) if os.getuid() != 36 else (1, 1))
+    monkeypatch.setattr("overkeep.model.probes.OWNER", (36, 36) if os.getuid() != 36 else (1, 1))
     expect(site, "target", "nfs1", Verdict.WARNING, "must belong to 36:36", "all_squash")
 
 
 def test_a_target_that_is_nearly_full(site: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("overkeep.repository.probe.LOW", 1.1)
+    monkeypatch.setattr("overkeep.model.probes.LOW", 1.1)
     expect(site, "target", "nfs1", Verdict.WARNING, "nearly full")
 
 

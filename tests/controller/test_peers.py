@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,11 +15,9 @@ from overkeep.controller.peers import DECLARED_DEAD, Peers
 from overkeep.controller.records import Job
 from overkeep.controller.store import Store
 from overkeep.errors import ConfigError
-from tests.controller.twins import serve
-from tests.controller.world import World, disk, succeeded, vm
+from tests.controller.site import Site
+from tests.controller.world import disk, succeeded, vm
 from tests.postgres import Postgres, driver
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -140,41 +136,6 @@ def test_the_data_base_of_the_settings(tmp_path: Path) -> None:
         Databases.of(ControllerConfig.model_validate({**given, "database": "postgresql://o:x@db/k"}))
     with pytest.raises(ConfigError, match="No such file"):
         Databases.of(ControllerConfig.model_validate({**several, "database_password_file": tmp_path / "no"}))
-
-
-class Site(World):
-    """A Manager and a mover that controllers in other processes use, and a data base that they share."""
-
-    def __init__(self, folder: Path, url: str) -> None:
-        super().__init__(folder)
-        self.url = url
-        self.store.close()
-        self.store = Store(driver(url))
-        self.children: list[subprocess.Popen[str]] = []
-        self._end = serve(folder / "twins", {"engine": self.memory, "mover": self.mover})
-
-    def start(self) -> None:
-        """Ask for jobs here, but work on none."""
-        super().start()
-        self.dispatcher.stop()
-        self.durable.stop(1)
-        self.running = False
-
-    def begin_controller(self) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "tests.controller.peer", str(self.folder), self.url]
-        log = (self.folder / f"controller-{len(self.children)}.log").open("w")
-        child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True)
-        self.children.append(child)
-        assert child.stdout is not None
-        assert child.stdout.readline() == "ready\n", (self.folder / log.name).read_text()
-        return child
-
-    def __exit__(self, *_: object) -> None:
-        for child in self.children:
-            child.kill()
-            child.wait(30)
-        self._end()
-        super().__exit__()
 
 
 @pytest.fixture

@@ -163,11 +163,42 @@ def test_a_target_that_hangs_keeps_nobody_waiting(tmp_path: Path, monkeypatch: p
         assert time.monotonic() - began < 10
         hanging = [thread for thread in threading.enumerate() if thread.name == "target"]
         assert len(hanging) <= 8
+        began = time.monotonic()
+        with pytest.raises(TargetSilent):
+            targets.ask(targets.get("two"), lambda target: target.name)
+        assert time.monotonic() - began < 0.1, "that it hangs is known"
         with pytest.raises(TargetSilent):
             survey.require_all()
     finally:
         let_go.set()
         store.close()
+
+
+def test_a_plan_waits_little_for_a_target_that_the_vm_was_on_before(
+    two: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the patience for lists is, and however many VMs are planned while it hangs."""
+    monkeypatch.setattr("overkeep.controller.workflows.backup_steps._GLANCE", 0.2)
+    two.ports.targets._patience = 300.0
+    back_up(two)
+    move(two, "nfs2")
+    let_go, old = threading.Event(), two.ports.targets.get("nfs1")
+    asked = []
+
+    def hang() -> None:
+        asked.append(1)
+        let_go.wait(60)
+
+    monkeypatch.setattr(old, "readable", hang)
+    job = two.start_backup()
+    two.until(lambda: asked)
+    began = time.monotonic()
+    try:
+        two.until(lambda: two.phase(job, "copying") or (two.mover.received and len(two.mover.received) > 1), seconds=20)
+        assert time.monotonic() - began < 15
+    finally:
+        let_go.set()
+    assert succeeded(two.finish(job, seconds=60))
 
 
 def test_a_copied_tree_makes_a_point_ambiguous_until_its_target_is_named(two: World) -> None:

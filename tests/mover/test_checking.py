@@ -73,8 +73,8 @@ def test_a_host_on_which_all_is_well(settings: MoverConfig, tmp_path: Path, monk
 
     (tmp_path / "t").mkdir()
     monkeypatch.setattr(Imageio, "ticket", ticket)
-    monkeypatch.setattr(Mounts, "ensure", lambda _self, _name: tmp_path / "t")
-    monkeypatch.setattr("overkeep.repository.probe.OWNER", (os.getuid(), os.getgid()))
+    monkeypatch.setattr(Mounts, "ensure", lambda _self, _name, **_: tmp_path / "t")
+    monkeypatch.setattr("overkeep.model.probes.OWNER", (os.getuid(), os.getgid()))
     imageio = Imageio(control="c", local="l")
     found = SelfCheck(imageio, Mounts(settings.target), cert_file=settings.cert_file).run()
     assert [finding.area for finding in found] == ["ovirt-imageio", "target", "certificate"]

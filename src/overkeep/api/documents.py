@@ -12,7 +12,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from overkeep.controller.events import Event, Level
 from overkeep.controller.records import Job, JobKind, JobState, Workload
 from overkeep.model.admission import MOST_SLOTS
-from overkeep.model.capacity import Fill
 from overkeep.model.findings import Verdict
 from overkeep.model.inventory import DiskFormat
 from overkeep.model.points import Changes, Mode, Pin, RestorePoint
@@ -125,43 +124,6 @@ class MovedOut(Document):
     workload: WorkloadOut
     stay: tuple[StayOut, ...]
     away: tuple[AwayOut, ...]
-
-
-class TargetOut(Document):
-    """A backup target; `repository` is the id of what belongs there, empty before its first use.
-
-    `found` is the id of the repository that is there now, empty when there is none, null when that cannot be seen.
-    `error` says why it cannot be used now; `code` is its stable name. Both are empty when it can be used. `source` and
-    `mountpoint` are those of the controller. `size`, `used`, `free` and `grows_a_day` are bytes, null while they are
-    unknown. At `full` no backup begins. `listed`: when the restore points on it were last read whole, null for never;
-    `listing`: they are being read now or will be at once; `listing_error`: why the last reading ended early.
-    """
-
-    name: str
-    kind: str
-    default: bool
-    repository: str
-    found: str | None
-    ok: bool
-    code: str
-    error: str
-    source: str
-    mountpoint: str
-    size: int | None
-    used: int | None
-    free: int | None
-    fill: Fill | None
-    grows_a_day: int | None
-    days_until_full: float | None
-    listed: dt.datetime | None
-    listing: bool
-    listing_error: str
-
-
-class AcceptIn(Document):
-    """What an administrator has seen behind a target: the id of a repository, or nothing for none."""
-
-    found: str
 
 
 class SnapshotIn(Document):

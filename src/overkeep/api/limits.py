@@ -6,12 +6,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 
 from overkeep.api.asked import TheCaller, TheController
 from overkeep.api.documents import LimitIn, LimitOut, limit_out
 from overkeep.api.paging import Listing, ThePaging
 from overkeep.api.repeatable import Repeatable
+from overkeep.api.versions import TheTag, content_tag, require_tag
 from overkeep.controller.waits import Usage, place
 
 router = APIRouter(prefix="/api/v1/limits", tags=["limits"], route_class=Repeatable)
@@ -30,22 +31,50 @@ def list_limits(controller: TheController, caller: TheCaller, asked: ThePaging) 
     return [limit_out(usage) for usage in listing.page(asked)]
 
 
+@router.get("/{resource}")
+def show_limit(resource: str, controller: TheController, caller: TheCaller, response: Response) -> LimitOut:
+    """One limit, also of a resource that nobody set one for. For administrators."""
+    caller.require_admin("see the limits of")
+    return _answered(controller.limits.one(resource), response)
+
+
 @router.put("/{resource}")
-def set_limit(resource: str, asked: LimitIn, controller: TheController, caller: TheCaller) -> LimitOut:
-    """Let so many VMs use a resource at once; nothing that runs is ended. For administrators."""
+def set_limit(
+    resource: str,
+    asked: LimitIn,
+    controller: TheController,
+    caller: TheCaller,
+    version: TheTag,
+    response: Response,
+) -> LimitOut:
+    """Let so many VMs use a resource at once; nothing that runs is ended. For administrators.
+
+    `If-Match` may name the limit that is changed.
+    """
     caller.require_admin("set limits of")
-    return limit_out(controller.limits.set(resource, asked.capacity, caller=caller.name))
+    require_tag(version, _tag(controller.limits.one(resource)), kind="limit", name=resource)
+    return _answered(controller.limits.set(resource, asked.capacity, caller=caller.name), response)
 
 
 @router.post("/{resource}/pause")
-def pause_resource(resource: str, controller: TheController, caller: TheCaller) -> LimitOut:
+def pause_resource(resource: str, controller: TheController, caller: TheCaller, response: Response) -> LimitOut:
     """Let nothing new use a resource; what runs goes on. For administrators."""
     caller.require_admin("pause resources of")
-    return limit_out(controller.limits.pause(resource, caller=caller.name))
+    return _answered(controller.limits.pause(resource, caller=caller.name), response)
 
 
 @router.post("/{resource}/resume")
-def resume_resource(resource: str, controller: TheController, caller: TheCaller) -> LimitOut:
+def resume_resource(resource: str, controller: TheController, caller: TheCaller, response: Response) -> LimitOut:
     """Let a resource be used again. For administrators."""
     caller.require_admin("resume resources of")
-    return limit_out(controller.limits.resume(resource, caller=caller.name))
+    return _answered(controller.limits.resume(resource, caller=caller.name), response)
+
+
+def _answered(usage: Usage, response: Response) -> LimitOut:
+    response.headers["ETag"] = _tag(usage)
+    return limit_out(usage)
+
+
+def _tag(usage: Usage) -> str:
+    """Of what is in force: how much of it is used changes all the time, and nobody overwrites that."""
+    return content_tag(usage.limit.resource, usage.limit.capacity, usage.limit.paused, usage.by_default)

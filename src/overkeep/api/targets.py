@@ -6,10 +6,12 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from overkeep.api.asked import TheCaller, TheController
-from overkeep.api.documents import AcceptIn, TargetOut
 from overkeep.api.paging import Listing, ThePaging, listed
 from overkeep.api.repeatable import Repeatable
+from overkeep.api.target_documents import AcceptIn, ProbeIn, ProbeOut, TargetOut
+from overkeep.controller.records import ProbeResult
 from overkeep.controller.target_desk import TargetState
+from overkeep.model.probes import Terms
 
 router = APIRouter(prefix="/api/v1/targets", tags=["targets"], route_class=Repeatable)
 
@@ -52,6 +54,45 @@ def rescan_target(target: str, controller: TheController, caller: TheCaller) -> 
     return target_out(controller.targets.rescan(target))
 
 
+@router.post("/{target}/probe")
+def probe_target(target: str, asked: ProbeIn, controller: TheController, caller: TheCaller) -> ProbeOut:
+    """Write to a target from the controller or from a host, read it back, and measure both; for administrators.
+
+    It takes three times `seconds` and 5 s at most. A target that fails is answered as well, with its error.
+    """
+    caller.require_admin("try out targets of")
+    terms = Terms(size=asked.size, seconds=asked.seconds)
+    return probe_out(controller.targets.probe(target, host=asked.host, terms=terms))
+
+
+def probe_out(result: ProbeResult) -> ProbeOut:
+    """The document of a probe."""
+    found, failure = result.probe, result.failure
+    told = ProbeOut(
+        target=result.target,
+        host=result.host,
+        time=result.time,
+        ok=not failure.code and found is not None and found.owned,
+        code=failure.code,
+        error=failure.text,
+    )
+    if found is None:
+        return told
+    return told.model_copy(
+        update={
+            "source": found.source,
+            "repository": found.repository,
+            "owner": f"{found.owner[0]}:{found.owner[1]}",
+            "owned": found.owned,
+            "direct": found.direct,
+            "synced_ms": round(found.synced_ms, 2),
+            "size": found.size,
+            "write_speed": None if found.write_speed is None else round(found.write_speed),
+            "read_speed": None if found.read_speed is None else round(found.read_speed),
+        }
+    )
+
+
 def target_out(state: TargetState) -> TargetOut:
     """The document of a target."""
     settings, space = state.target.settings, state.space
@@ -75,4 +116,5 @@ def target_out(state: TargetState) -> TargetOut:
         listed=state.listed.listed,
         listing=state.listed.going_on,
         listing_error=state.listed.error,
+        probes=[probe_out(result) for result in state.probes],
     )

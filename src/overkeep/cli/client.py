@@ -30,11 +30,11 @@ class AnswerLost(ControllerUnreachable):
 
 
 class Client:
-    """The API as the logged-in user; use as a context manager."""
+    """The API as the logged-in user; use as a context manager. `patience` is how many seconds an answer may take."""
 
-    def __init__(self, known: Session | None = None) -> None:
+    def __init__(self, known: Session | None = None, *, patience: float = ANSWER_TIMEOUT) -> None:
         self._session = known or session.load()
-        timeout = httpx.Timeout(ANSWER_TIMEOUT, connect=CONNECT_TIMEOUT)
+        timeout = httpx.Timeout(patience, connect=CONNECT_TIMEOUT)
         self._http = httpx.Client(
             base_url=self._session.controller,
             verify=_trust(self._session),

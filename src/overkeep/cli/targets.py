@@ -9,15 +9,18 @@ from urllib.parse import quote
 
 import typer
 
-from overkeep.api.documents import AcceptIn, TargetOut
+from overkeep.api.documents import MoverOut
+from overkeep.api.target_documents import AcceptIn, ProbeIn, ProbeOut, TargetOut
 from overkeep.cli import exits, output
 from overkeep.cli.client import Client
 from overkeep.cli.output import AsJson
 from overkeep.errors import Conflict
 from overkeep.model.capacity import Fill
-from overkeep.units import human_size
+from overkeep.units import MIB, human_size
 
 _LOOK = 0.5  # seconds between two looks whether the points of a target have been read
+_HERE = "controller"
+_WRONG_OWNER = "Files must belong to 36:36 there; export with `all_squash,anonuid=36,anongid=36`."
 _SPACE = ("SIZE", "USED", "FREE", "A DAY", "FULL IN")
 
 app = typer.Typer(no_args_is_help=True, help="Backup targets: where backups are kept.")
@@ -47,6 +50,59 @@ def show(target: Name, as_json: AsJson = False) -> int:
         found = client.get(_path(target), TargetOut)
     output.documents(found) if as_json else _tell(found)
     return exits.OK if found.ok else exits.FAILED
+
+
+@app.command()
+def probe(
+    target: Name,
+    host: Annotated[
+        list[str] | None,
+        typer.Option("--host", metavar="HOST", help="Only from this host; may be repeated. `controller` is this side."),
+    ] = None,
+    size: Annotated[int, typer.Option("--size", metavar="MIB", min=1, max=1024, help="MiB to write at most.")] = 64,
+    seconds: Annotated[
+        float, typer.Option("--seconds", metavar="SECONDS", min=0.1, max=15, help="Seconds to write, and to read.")
+    ] = 10,
+    as_json: AsJson = False,
+) -> int:
+    """Write to a target from the controller and from each host, one after the other, and measure it.
+
+    What is written is removed again. The exit status is 0 when it works everywhere as it must, and 1 else.
+    """
+    found = []
+    with Client(patience=3 * seconds + 30) as client:
+        for name in host or _everywhere(client):
+            asked = ProbeIn(host="" if name == _HERE else name, size=size * MIB, seconds=seconds)
+            found.append(client.post(f"{_path(target)}/probe", ProbeOut, asked))
+    output.documents(found) if as_json else _tell_probes(found)
+    return exits.OK if all(one.ok for one in found) else exits.FAILED
+
+
+def _everywhere(client: Client) -> list[str]:
+    """The controller, and the hosts that are up."""
+    movers = client.all("/api/v1/movers", MoverOut)
+    return [_HERE, *(mover.host for mover in movers if mover.host_status == "up")]
+
+
+def _tell_probes(found: list[ProbeOut]) -> None:
+    output.table(("FROM", "STATE", "OWNER", "O_DIRECT", "SYNCED WRITE", "WRITE", "READ", "WHY"), map(_probe_row, found))
+
+
+def _probe_row(probe: ProbeOut) -> tuple[str, ...]:
+    return (
+        probe.host or _HERE,
+        "ok" if probe.ok else probe.code or "wrong-owner",
+        probe.owner or "-",
+        "-" if probe.direct is None else "yes" if probe.direct else "no",
+        "-" if probe.synced_ms is None else f"{probe.synced_ms:.1f} ms",
+        _speed(probe.write_speed),
+        _speed(probe.read_speed),
+        probe.error or ("" if probe.owned is not False else _WRONG_OWNER),
+    )
+
+
+def _speed(speed: int | None) -> str:
+    return "-" if speed is None else f"{speed / MIB:.0f} MiB/s"
 
 
 @app.command()
@@ -104,6 +160,9 @@ def _tell(target: TargetOut) -> None:
     output.say(_listed(target))
     if target.found not in (None, target.repository):
         output.say(f"There now: {target.found or 'no repository'}")
+    if target.probes:
+        output.say("Tried out with `overkeep target probe`, last:")
+        _tell_probes(target.probes)
 
 
 def _state(target: TargetOut) -> str:

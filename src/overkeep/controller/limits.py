@@ -22,6 +22,11 @@ class LimitDesk:
         """What is in force, used and waited for."""
         return usage(self._store)
 
+    def one(self, resource: str) -> Usage:
+        """One limit; raises `BadRequest` for what is no name of a resource, `NotFound` for one that is not there."""
+        self._require_known(resource)
+        return self._of(resource)
+
     def set(self, resource: str, capacity: int | None, *, caller: str = "") -> Usage:
         """Let so many VMs use a resource at once; None goes back to the default."""
         self._require_known(resource)
@@ -50,6 +55,9 @@ class LimitDesk:
 
     def _changed(self, resource: str) -> Usage:
         self._store.admission.news.set()
+        return self._of(resource)
+
+    def _of(self, resource: str) -> Usage:
         found = {item.limit.resource: item for item in self.all()}
         return found.get(resource) or self._unused(resource)
 

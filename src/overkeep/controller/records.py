@@ -10,6 +10,7 @@ from typing import Any
 
 from overkeep.model.admission import Priority
 from overkeep.model.policy import Policy
+from overkeep.model.probes import Probe
 from overkeep.model.selection import Rules
 
 
@@ -124,6 +125,20 @@ class Failure:
 
     code: str = ""
     text: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeResult:
+    """What trying a target out from a host showed, or why it failed; `host` is empty for the controller.
+
+    `time` in ISO 8601, UTC.
+    """
+
+    target: str
+    host: str
+    time: str
+    failure: Failure
+    probe: Probe | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,11 @@ from overkeep.config import WatchedTarget
 from overkeep.controller.store.targets import TargetRows
 from overkeep.errors import OverkeepError
 from overkeep.model.capacity import Marks, Space
+from overkeep.model.probes import Probe, Terms
 from overkeep.repository.errors import RepositoryMissing
 from overkeep.repository.identity import read_identity
 from overkeep.repository.mounts import Mounts, require_writable, space_of
+from overkeep.repository.probe import measure
 from overkeep.repository.repository import Repository
 
 
@@ -44,8 +46,8 @@ class Target:
 
         Raises the errors of `ready`.
         """
-        root = self._mounts.ensure(self.name)
         known = self._known.repository(self.name)  # before it is looked for: another thread may be making it
+        root = self._mounts.ensure(self.name, repository=known or "")
         found = self.found_at(root)
         if found is None and known is None:
             self.ready()
@@ -60,8 +62,8 @@ class Target:
 
         Raises the errors of `overkeep.repository.mounts`, `TargetReadOnly` and `TargetDiffers`.
         """
-        root = self._mounts.ensure(self.name)
         known = self._known.repository(self.name)  # first, as above
+        root = self._mounts.ensure(self.name, repository=known or "")
         found = self.found_at(root)
         if found is not None or known is not None:
             self._require_known(root, found)
@@ -73,6 +75,10 @@ class Target:
     def space(self) -> Space:
         """What the file system at its root has; the target must be readable."""
         return space_of(self.settings.mountpoint)
+
+    def measure(self, terms: Terms) -> Probe:
+        """Try it out from this machine; raises the errors of `overkeep.repository.probe.measure`."""
+        return measure(self._mounts, self.name, terms=terms, repository=self.known_repository)
 
     def accept(self) -> str:
         """Take the repository that is there now for that of the target, and return its id; made where there is none.

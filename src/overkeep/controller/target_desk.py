@@ -6,13 +6,17 @@ from __future__ import annotations
 import datetime as dt
 import logging
 from dataclasses import dataclass
+from functools import partial
 
 from overkeep.controller.ports import Ports
+from overkeep.controller.records import Failure, ProbeResult
 from overkeep.controller.store.listings import Listed
-from overkeep.controller.target import Target
-from overkeep.errors import Conflict, OverkeepError
+from overkeep.controller.target import Target, TargetDiffers
+from overkeep.errors import Conflict, NotFound, OverkeepError
 from overkeep.logs import fields
 from overkeep.model.capacity import Fill, Space, days_until_full, fill, growth
+from overkeep.model.probes import Probe, Terms
+from overkeep.mover.probing import ProbeAsked
 from overkeep.units import utc_now
 
 WINDOW = dt.timedelta(days=30)  # of samples that the growth is made of
@@ -25,7 +29,7 @@ class TargetState:
     """A target as the controller sees it now; `error` says why it cannot be used.
 
     `repository` belongs there, `found` is there: empty for none, None when that cannot be seen. `grows` is in bytes a
-    day, None while it is not known. `listed` tells when its points were last listed.
+    day, None while it is not known. `listed` tells when its points were last listed. `probes` are the last ones, by host.
     """
 
     target: Target
@@ -36,6 +40,7 @@ class TargetState:
     space: Space | None
     grows: float | None
     listed: Listed
+    probes: tuple[ProbeResult, ...] = ()
 
     @property
     def fill(self) -> Fill | None:
@@ -52,6 +57,7 @@ class TargetDesk:
     """The targets of the installation."""
 
     def __init__(self, ports: Ports) -> None:
+        self._ports = ports
         self._targets = ports.targets
         self._store = ports.store
 
@@ -87,6 +93,45 @@ class TargetDesk:
         self._store.listings.ask(name, utc_now())
         return self._state(target)
 
+    def probe(self, name: str, *, host: str, terms: Terms) -> ProbeResult:
+        """Try a target out from a host, by name, or with an empty one from here; what it shows is kept.
+
+        A target that fails is a result as well. Raises `NotFound` for a target or a host that is not there.
+        """
+        target = self._targets.get(name)
+        act = partial(self._at_host, target, self._host_id(host), terms) if host else partial(self._here, target, terms)
+        probe, failure = None, Failure()
+        try:
+            probe = act()
+            self._require_known(target, probe)
+        except OverkeepError as error:
+            failure = Failure(code=error.code, text=error.message)
+        time = utc_now().isoformat(timespec="milliseconds")
+        result = ProbeResult(target=name, host=host, time=time, failure=failure, probe=probe)
+        self._store.probes.put(result)
+        return result
+
+    def _here(self, target: Target, terms: Terms) -> Probe:
+        longest = ProbeAsked(size=terms.size, seconds=terms.seconds).longest
+        return self._targets.in_time(target, lambda: target.measure(terms), seconds=longest)
+
+    def _at_host(self, target: Target, host_id: str, terms: Terms) -> Probe:
+        mover = self._ports.movers.at(host_id)
+        return mover.probe(target.name, terms, repository=target.known_repository)
+
+    def _host_id(self, name: str) -> str:
+        for host in self._ports.engine.hosts():
+            if host.name == name:
+                return host.id
+        raise NotFound(kind="host", name=name, how="overkeep movers")
+
+    @staticmethod
+    def _require_known(target: Target, probe: Probe) -> None:
+        known = target.known_repository
+        if known and probe.repository != known:
+            found = f"the repository {probe.repository}" if probe.repository else "no repository"
+            raise TargetDiffers(target=target.name, path=probe.root, found=found, known=known)
+
     def _state(self, target: Target) -> TargetState:
         found, error, space = None, None, None
         try:
@@ -103,4 +148,5 @@ class TargetDesk:
             space=space,
             grows=growth(self._store.capacity.since(target.name, utc_now() - WINDOW)),
             listed=self._store.listings.of(target.name),
+            probes=self._store.probes.of(target.name),
         )

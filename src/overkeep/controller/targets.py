@@ -11,11 +11,11 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from overkeep.config import WatchedTarget
-from overkeep.controller.patience import Impatient
 from overkeep.controller.store import Store
 from overkeep.controller.target import Target
 from overkeep.errors import NotFound, OverkeepError
 from overkeep.model.points import RestorePoint
+from overkeep.repository.patience import Impatient
 
 PATIENCE = 30.0  # seconds that is waited for a target
 GLANCE = 0.2  # seconds that a list waits to learn whether a target answers, which it need not read
@@ -128,16 +128,20 @@ class Targets:
             known = self._store.targets.settle(self.default.repository.id)
         return known
 
-    def ask(self, target: Target, act: Callable[[Target], _Value]) -> _Value:
+    def ask(self, target: Target, act: Callable[[Target], _Value], *, seconds: float | None = None) -> _Value:
         """Ask one target that is readable something; raises its errors, and `TargetSilent`."""
-        return self.in_time(target, partial(_read, target, act))
+        return self.in_time(target, partial(_read, target, act), seconds=seconds)
 
-    def in_time(self, target: Target, act: Callable[[], _Value]) -> _Value:
-        """Run `act`, which may hang on a target, and return what it returns; raises `TargetSilent`."""
+    def in_time(self, target: Target, act: Callable[[], _Value], *, seconds: float | None = None) -> _Value:
+        """Run `act`, which may hang on a target, and return what it returns; raises `TargetSilent`.
+
+        At once when the target let somebody wait in vain a short while ago and still does.
+        """
+        seconds = self._patience if seconds is None else seconds
         try:
-            return self._callers[target.name].call(act, seconds=self._patience)
+            return self._callers[target.name].call(act, seconds=seconds, glance=seconds < self._patience)
         except TimeoutError as error:
-            raise TargetSilent(target=target.name, seconds=self._patience) from error
+            raise TargetSilent(target=target.name, seconds=seconds) from error
 
     def survey(self, act: Callable[[Target], _Value], *, name: str | None = None) -> Survey[_Value]:
         """Ask all targets, or the one of this name, at the same time."""

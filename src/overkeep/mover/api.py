@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from overkeep.model.findings import Finding
+from overkeep.model.probes import Probe, Terms
 from overkeep.mover.orders import Order, OrderStatus
 
 LONGEST_WAIT = 25.0  # seconds a long poll may last; shorter than the idle limits of proxies and firewalls
@@ -66,6 +67,12 @@ class Mover(Protocol):
 
     def check(self) -> tuple[Finding, ...]:
         """What the mover finds when it looks at its host: ovirt-imageio, its targets, its certificate."""
+
+    def probe(self, target: str, terms: Terms, *, repository: str) -> Probe:
+        """Let the mover try a target out that should hold `repository` (an id, or nothing when that is not known).
+
+        Raises `NotFound` for a target that the mover has not, `ProbeSilent`, and what the target raises there.
+        """
 
     def close(self) -> None:
         """Release connections; may be called twice."""

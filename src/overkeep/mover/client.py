@@ -14,9 +14,11 @@ from pydantic import BaseModel, ValidationError
 
 from overkeep.errors import ConfigError
 from overkeep.model.findings import Finding
+from overkeep.model.probes import Probe, Terms
 from overkeep.mover.api import LONGEST_WAIT, Health, Load
 from overkeep.mover.errors import MoverError, MoverUnreachable, MoverUntrusted
 from overkeep.mover.orders import Order, OrderStatus
+from overkeep.mover.probing import ProbeAsked
 from overkeep.mover.problems import error_of
 from overkeep.mover.signing import Call, Signer
 
@@ -37,6 +39,10 @@ class _Health(BaseModel):
     host: str
     time: float | None = None
     load: Load | None = None
+
+
+class _Probed(BaseModel):
+    probe: Probe
 
 
 class _Findings(BaseModel):
@@ -99,6 +105,16 @@ class MoverClient:
         """What it finds (`Mover.check`)."""
         try:
             return _Findings.model_validate_json(self._call("GET", "/v1/check", patience=_LOOKS).content).findings
+        except ValidationError as error:
+            raise self._nonsense() from error
+
+    def probe(self, target: str, terms: Terms, *, repository: str) -> Probe:
+        """How a target is (`Mover.probe`)."""
+        asked = ProbeAsked(size=terms.size, seconds=terms.seconds, repository=repository)
+        path = f"/v1/targets/{quote(target, safe='')}/probe"
+        answer = self._call("POST", path, body=asked.model_dump_json().encode(), patience=asked.longest)
+        try:
+            return _Probed.model_validate_json(answer.content).probe
         except ValidationError as error:
             raise self._nonsense() from error
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from overkeep.errors import OverkeepError
+from overkeep.errors import Conflict, NotFound, OverkeepError
 from overkeep.mover.errors import (
     BodyTooLarge,
     FencedOff,
@@ -21,6 +21,7 @@ from overkeep.mover.errors import (
     OrderUnknown,
     WrongHost,
 )
+from overkeep.mover.probing import ProbeSilent
 from overkeep.mover.signing import ClockSkew, SignatureRefused
 
 MEDIA_TYPE = "application/problem+json"
@@ -30,13 +31,16 @@ _KNOWN: dict[str, type[OverkeepError]] = {
     for kind in (
         BodyTooLarge,
         ClockSkew,
+        Conflict,
         FencedOff,
         MoverBusy,
         MoverStopping,
+        NotFound,
         OrderDiffers,
         OrderMalformed,
         OrderRefused,
         OrderUnknown,
+        ProbeSilent,
         SignatureRefused,
         WrongHost,
     )

@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 import anyio.to_thread
@@ -22,10 +22,12 @@ from overkeep import __version__
 from overkeep.errors import BadRequest, NotFound, OverkeepError
 from overkeep.logs import fields
 from overkeep.model.findings import Finding
+from overkeep.model.probes import Probe
 from overkeep.mover.admission import admit
 from overkeep.mover.api import LONGEST_WAIT
 from overkeep.mover.errors import BodyTooLarge, MoverBusy, OrderMalformed
 from overkeep.mover.orders import ORDER, OrderId, OrderStatus
+from overkeep.mover.probing import ProbeAsked
 from overkeep.mover.problems import MEDIA_TYPE, problem_of
 from overkeep.mover.queue import OrderQueue
 from overkeep.mover.signing import Call, Verifier
@@ -48,6 +50,14 @@ class MethodNotAllowed(BadRequest):
     status = 405
 
 
+@dataclass(frozen=True, kw_only=True)
+class LooksAtHost:
+    """What a mover can be asked to look at, besides its orders."""
+
+    check: Callable[[], tuple[Finding, ...]]
+    probe: Callable[[str, ProbeAsked], Probe]
+
+
 class OrderServer:
     """The ASGI application of one mover, `app`."""
 
@@ -58,17 +68,18 @@ class OrderServer:
         *,
         host: str,
         targets: frozenset[str],
-        check: Callable[[], tuple[Finding, ...]],
+        looks: LooksAtHost,
     ) -> None:
         self._queue = queue
         self._verifier = verifier
         self._host = host
         self._targets = targets
-        self._check = check
+        self._looks = looks
         self._threads: anyio.CapacityLimiter | None = None
         routes = [
             Route("/v1/health", self._answering(self._health), methods=["GET"]),
             Route("/v1/check", self._answering(self._checked), methods=["GET"]),
+            Route("/v1/targets/{target}/probe", self._answering(self._probe), methods=["POST"]),
             Route("/v1/orders", self._answering(self._orders), methods=["GET"]),
             Route("/v1/orders/{id}", self._answering(self._put), methods=["PUT"]),
             Route("/v1/orders/{id}", self._answering(self._wait), methods=["GET"]),
@@ -82,8 +93,22 @@ class OrderServer:
 
     async def _checked(self, request: Request) -> Response:
         await self._signed(request)
-        found = await self._in_thread(self._check)
+        found = await self._in_thread(self._looks.check)
         return _json(200, {"findings": [asdict(finding) for finding in found]})
+
+    async def _probe(self, request: Request) -> Response:
+        body = await self._signed(request)
+        target = str(request.path_params["target"])
+        if target not in self._targets:
+            raise NotFound(kind="target", name=target[:_ID_LIMIT], how=f"the settings of the mover on {self._host}")
+        try:
+            asked = ProbeAsked.model_validate_json(body)
+        except ValidationError as error:
+            raise BadRequest(
+                what=f"the body is no request for a probe: {_faults(error)}", todo="see orders-1.md"
+            ) from error
+        found = await self._in_thread(lambda: self._looks.probe(target, asked))
+        return _json(200, {"probe": asdict(found)})
 
     async def _orders(self, request: Request) -> Response:
         await self._signed(request)

@@ -24,8 +24,9 @@ from overkeep.mover.copying import Copier
 from overkeep.mover.executing import Executor
 from overkeep.mover.imageio import Imageio
 from overkeep.mover.orders import Result
+from overkeep.mover.probing import Prober
 from overkeep.mover.queue import Limits, OrderQueue
-from overkeep.mover.server import OrderServer
+from overkeep.mover.server import LooksAtHost, OrderServer
 from overkeep.mover.signing import Verifier, load_public_key
 from overkeep.mover.table import OrderTable
 from overkeep.mover.targets import Targets
@@ -55,7 +56,7 @@ class MoverService:
 
     def __init__(self, config: MoverConfig, *, execute: Callable[[Work], Result] | None = None) -> None:
         self._config = config
-        self._mounts = Mounts(config.target)
+        self._mounts = Mounts(config.target, host=config.host)
         self._execute = execute
         self._stack = contextlib.ExitStack()
         self._socket: socket.socket | None = None
@@ -108,8 +109,11 @@ class MoverService:
         execute = self._execute or self._executor(table)
         queue = OrderQueue(table, execute, host=config.host, limits=limits)
         verifier = Verifier(key, host=config.host, nonces=table)
-        check = SelfCheck(self._imageio(), self._mounts, cert_file=config.cert_file).run
-        orders = OrderServer(queue, verifier, host=config.host, targets=self._mounts.names, check=check)
+        looks = LooksAtHost(
+            check=SelfCheck(self._imageio(), self._mounts, cert_file=config.cert_file).run,
+            probe=Prober(self._mounts).run,
+        )
+        orders = OrderServer(queue, verifier, host=config.host, targets=self._mounts.names, looks=looks)
         server = _Server(_uvicorn_config(config, orders), queue)
         self._socket = _listen(config)
         stack.callback(self._socket.close)

@@ -58,7 +58,7 @@ class Targets:
         return layout.make_folders(root, folder)
 
     def _root(self, place: Place) -> Path:
-        root = self._mounts.ensure(place.target)
+        root = self._mounts.ensure(place.target, repository=place.repository)
         found = read_identity(root).id
         if found != place.repository:
             raise RepositoryDiffers(target=place.target, path=root, found=found, meant=place.repository)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import socket
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from overkeep.config import TargetConfig
 from overkeep.errors import CommandFailed, OverkeepError
 from overkeep.logs import fields
 from overkeep.model.capacity import Space
+from overkeep.repository.addresses import answers, in_turn
+from overkeep.repository.errors import RepositoryMissing
+from overkeep.repository.identity import read_identity
 
 MOUNT_TIMEOUT = 120.0  # seconds for the mount command; a dead NFS server is given up after about two minutes
 
@@ -79,6 +83,16 @@ class MountFailed(OverkeepError):
     retry = True
 
 
+class AddressDiffers(OverkeepError):
+    """An address of a target leads to something else than the others."""
+
+    code = "target-address-differs"
+    template = (
+        "Target {target!r} at {source} holds {found} and should hold the repository {meant}: all its addresses must be "
+        "those of one export; correct `source` and `addresses` in the target's settings."
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Mount:
     """A line of mountinfo; `options` are those of the mount and of its file system."""
@@ -90,43 +104,107 @@ class Mount:
 
 
 class Mounts:
-    """The targets of one service. Safe to use from several threads; one mount command at a time for a target."""
+    """The targets of one service. Safe to use from several threads; one mount command at a time for a target.
 
-    def __init__(self, targets: tuple[TargetConfig, ...]) -> None:
+    `host` decides which of several addresses of a target is used; the name of this machine if it is not given.
+    """
+
+    def __init__(self, targets: tuple[TargetConfig, ...], *, host: str = "") -> None:
         self._targets = {target.name: target for target in targets}
         self._locks = {target.name: threading.Lock() for target in targets}
+        self._host = host or socket.gethostname()
 
     @property
     def names(self) -> frozenset[str]:
         """Names of the targets."""
         return frozenset(self._targets)
 
-    def ensure(self, name: str) -> Path:
+    def ensure(self, name: str, *, repository: str = "") -> Path:
         """Mount the target `name` unless it is mounted, check it, and return its root; a path must be there.
 
-        Raises `MountFailed`, `TargetNotMounted`, `TargetWrongSource`, `TargetOptions`, `TargetFolderMissing`;
-        KeyError for an unknown name.
+        Of several addresses the one of this host is used, and the next one when that does not answer, also when it
+        stops to answer later: who waits for it then goes on waiting, everybody else uses the next one. With
+        `repository` (its id) an address at which another one is found is passed by.
+
+        Raises `MountFailed`, `TargetNotMounted`, `TargetWrongSource`, `TargetOptions`, `TargetFolderMissing`,
+        `AddressDiffers`; KeyError for an unknown name.
         """
         target = self._targets[name]
         if not target.mounted:
             return _require_folder(target)
         with self._locks[name]:
-            if find_mount(target.mountpoint) is None:
-                mount(target)
+            found = find_mount(target.mountpoint)
+            if found is not None and self._is_away(target, found):
+                _unmount(target)
+                found = None
+            if found is None:
+                self._mount(target, repository)
             return require_mounted(target)
 
+    def _is_away(self, target: TargetConfig, found: Mount) -> bool:
+        """Whether the address that is mounted does not answer while another one does."""
+        if not target.addresses or answers(found.source, target.mount_options):
+            return False
+        others = [source for source in target.sources if _plain(source) != _plain(found.source)]
+        answering = next((source for source in others if answers(source, target.mount_options)), None)
+        if answering is None or len(others) == len(target.sources):  # nothing better, or not one of ours
+            return False
+        log.warning("address away %s", fields(target=target.name, source=found.source, answering=answering))
+        return True
 
-def mount(target: TargetConfig) -> None:
-    """Call the mount command of `target`; raise `MountFailed`."""
-    command = [*target.mount_command, "-o", target.mount_options, target.source, str(target.mountpoint)]
+    def _mount(self, target: TargetConfig, repository: str) -> None:
+        """Mount the first address of this host that can be: those that answer come before those that do not."""
+        sources = in_turn(target.sources, host=self._host, target=target.name)
+        if len(sources) == 1:
+            mount(target, target.source)
+            return
+        failures: list[OverkeepError] = []
+        for source in sorted(sources, key=lambda source: not answers(source, target.mount_options)):
+            try:
+                mount(target, source)
+                _require_same(target, source, repository)
+            except (MountFailed, AddressDiffers) as error:
+                log.warning("address passed by %s", fields(target=target.name, source=source, error=repr(str(error))))
+                failures.append(error)
+            else:
+                return
+        raise failures[0]
+
+
+def mount(target: TargetConfig, source: str) -> None:
+    """Call the mount command of `target` for one of its sources; raise `MountFailed`."""
+    command = [*target.mount_command, "-o", target.mount_options, source, str(target.mountpoint)]
     try:
         target.mountpoint.mkdir(parents=True, exist_ok=True)
         proc.run(command, timeout=MOUNT_TIMEOUT)
     except OSError as error:
-        raise _mount_failed(target, error.strerror or str(error)) from error
+        raise _mount_failed(target, source, error.strerror or str(error)) from error
     except CommandFailed as error:
-        raise _mount_failed(target, str(error)) from error
-    log.info("target mounted %s", fields(target=target.name, source=target.source, path=target.mountpoint))
+        raise _mount_failed(target, source, str(error)) from error
+    log.info("target mounted %s", fields(target=target.name, source=source, path=target.mountpoint))
+
+
+def _require_same(target: TargetConfig, source: str, repository: str) -> None:
+    """Unmount what is there, and raise `AddressDiffers`, unless it holds that repository; any will do when it is ""."""
+    if not repository:
+        return
+    try:
+        found = read_identity(target.mountpoint).id
+    except RepositoryMissing:
+        found = ""
+    if found != repository:
+        _unmount(target)
+        told = f"the repository {found}" if found else "no repository"
+        raise AddressDiffers(target=target.name, source=source, found=told, meant=repository)
+
+
+def _unmount(target: TargetConfig) -> None:
+    """Take the mount away without waiting for its server; raise `MountFailed` when that cannot be."""
+    command = [*target.unmount_command, str(target.mountpoint)]
+    try:
+        proc.run(command, timeout=MOUNT_TIMEOUT)
+    except (CommandFailed, OSError) as error:
+        raise _mount_failed(target, target.source, f"what is mounted there cannot be unmounted ({error})") from error
 
 
 def require_mounted(target: TargetConfig) -> Path:
@@ -134,7 +212,7 @@ def require_mounted(target: TargetConfig) -> Path:
     found = find_mount(target.mountpoint)
     if found is None:
         raise TargetNotMounted(target=target.name, path=target.mountpoint, source=target.source)
-    if _plain(found.source) != _plain(target.source):
+    if _plain(found.source) not in {_plain(source) for source in target.sources}:
         raise TargetWrongSource(target=target.name, path=target.mountpoint, source=target.source, found=found.source)
     missing = _missing_options(target.mount_options, found)
     if missing:
@@ -224,5 +302,5 @@ def _unescaped(text: str) -> str:
     return _ESCAPE.sub(lambda match: chr(int(match[1], 8)), text)
 
 
-def _mount_failed(target: TargetConfig, reason: str) -> MountFailed:
-    return MountFailed(target=target.name, source=target.source, path=target.mountpoint, reason=reason)
+def _mount_failed(target: TargetConfig, source: str, reason: str) -> MountFailed:
+    return MountFailed(target=target.name, source=source, path=target.mountpoint, reason=reason)

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Concatenate, ParamSpec, TypeVar
 
 from overkeep import __version__
-from overkeep.errors import OverkeepError
+from overkeep.errors import NotFound, OverkeepError
 from overkeep.model.findings import Finding
+from overkeep.model.probes import OWNER, Probe, Terms
 from overkeep.mover.admission import admit
 from overkeep.mover.api import LONGEST_WAIT, Health, Load
 from overkeep.mover.errors import (
@@ -40,12 +41,16 @@ from overkeep.mover.orders import (
     collide,
     sink_path,
 )
+from overkeep.units import MIB, TIB
 
 Outcome = Callable[[CopyOrder], CopyResult]
 """What a copy comes to: a result, or an `OverkeepError` that it raises."""
 
 Bookkeeping = Callable[[MergeOrder | VerifyOrder], MergeResult | VerifyResult]
 """The same for a merge or a check."""
+
+Probing = Callable[[str, Terms, str], Probe]
+"""What a probe of a target on some terms, that should hold a repository, comes to, or an `OverkeepError` it raises."""
 
 SIZE = 1 << 30
 _LONGEST_HOLD = 20.0  # seconds for which a cancel that a test forgot is held
@@ -57,6 +62,23 @@ _R = TypeVar("_R")
 def instant(_: CopyOrder) -> CopyResult:
     """The usual outcome: a disk of 1 GiB that holds 1 MiB."""
     return CopyResult(virtual_size=SIZE, covered=SIZE, moved=1 << 20, stored=(1 << 20) + (1 << 18), seconds=0.5)
+
+
+def fine(target: str, terms: Terms, repository: str) -> Probe:
+    """The usual outcome: a target of 1 TiB, half full, with everything as it should be."""
+    return Probe(
+        root=f"/run/overkeep/{target}",
+        source=f"server:/{target}",
+        repository=repository,
+        owner=OWNER,
+        direct=True,
+        synced_ms=2.5,
+        size=terms.size,
+        write_speed=300.0 * MIB,
+        read_speed=500.0 * MIB,
+        space=TIB,
+        free=TIB // 2,
+    )
 
 
 def quiet(order: MergeOrder | VerifyOrder) -> MergeResult | VerifyResult:
@@ -89,7 +111,7 @@ class MemoryMover:
 
     Orders end as soon as they have a turn, as `outcome` says; while `held`, they keep running until `release`.
     `reachable = False` lets every call fail as if the host were down; its clock is `clock_off` seconds ahead,
-    and `check` finds `findings`. `received` is every order that was accepted.
+    `check` finds `findings`, and `probe` what `probed` says. `received` is every order that was accepted.
     A wait that would last returns at once: time passes only by `clock`. May be used by several threads.
     """
 
@@ -111,6 +133,7 @@ class MemoryMover:
         self.reachable = True
         self.clock_off = 0.0
         self.findings: tuple[Finding, ...] = ()
+        self.probed: Probing = fine
         self.received: dict[str, Order] = {}
         self._targets = targets
         self._at_once = at_once
@@ -175,6 +198,14 @@ class MemoryMover:
         """As `Mover.check`."""
         self._arrive()
         return self.findings
+
+    @_alone
+    def probe(self, target: str, terms: Terms, *, repository: str) -> Probe:
+        """As `Mover.probe`."""
+        self._arrive()
+        if target not in self._targets:
+            raise NotFound(kind="target", name=target, how=f"the settings of the mover on {self.host}")
+        return self.probed(target, terms, repository)
 
     def close(self) -> None:
         """Nothing to release."""

@@ -17,6 +17,7 @@ from overkeep.controller.store.limits import ResourceSettings
 from overkeep.controller.store.listings import ListingRows
 from overkeep.controller.store.points import PointRows
 from overkeep.controller.store.policies import Policies
+from overkeep.controller.store.probes import ProbeRows
 from overkeep.controller.store.relays import Relays
 from overkeep.controller.store.schema import open_database
 from overkeep.controller.store.targets import TargetRows
@@ -42,6 +43,7 @@ class Store:
         self.capacity = CapacityRows(self._engine)
         self.points = PointRows(self._engine)
         self.listings = ListingRows(self._engine)
+        self.probes = ProbeRows(self._engine)
         self.policies = Policies(self._engine, self.events)
         self.assignments = Assignments(self._engine, self.events)
         self.resources = ResourceSettings(self._engine, self.events)

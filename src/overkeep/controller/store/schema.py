@@ -281,6 +281,16 @@ listing = sa.Table(
     sa.Column("beat", sa.Text, nullable=False),
     sa.Column("error", sa.Text, nullable=False),
 )
+target_probe = sa.Table(  # what trying a target out from a host showed last; `host` is empty for controllers
+    "target_probe",
+    metadata,
+    sa.Column("target", sa.Text, primary_key=True),
+    sa.Column("host", sa.Text, primary_key=True),
+    sa.Column("time", sa.Text, nullable=False),
+    sa.Column("error_code", sa.Text, nullable=False),
+    sa.Column("error", sa.Text, nullable=False),
+    sa.Column("found", sa.Text, nullable=False),  # JSON of a Probe, empty when it failed
+)
 _version = sa.Table("schema_version", metadata, sa.Column("version", sa.Integer, primary_key=True))
 
 
@@ -439,6 +449,14 @@ def _add_points(connection: sa.Connection) -> None:
         connection.exec_driver_sql(statement)
 
 
+def _add_probes(connection: sa.Connection) -> None:
+    """Step 11: what probes of targets showed."""
+    connection.exec_driver_sql(
+        "CREATE TABLE target_probe (target TEXT NOT NULL, host TEXT NOT NULL, time TEXT NOT NULL,"
+        " error_code TEXT NOT NULL, error TEXT NOT NULL, found TEXT NOT NULL, PRIMARY KEY (target, host))"
+    )
+
+
 # Step n turns a data base of version n into one of version n + 1. A step is never changed once it was released, and the
 # tables above are what all steps together lead to; a new data base gets them at once.
 UPGRADES: tuple[Callable[[sa.Connection], None], ...] = (
@@ -452,6 +470,7 @@ UPGRADES: tuple[Callable[[sa.Connection], None], ...] = (
     _add_capacity,
     _add_rules,
     _add_points,
+    _add_probes,
 )
 VERSION = 1 + len(UPGRADES)
 

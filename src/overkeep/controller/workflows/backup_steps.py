@@ -42,6 +42,8 @@ _PLAN = TypeAdapter(BackupPlan)
 _SESSION = TypeAdapter(BackupSession)
 _RESULTS = TypeAdapter(dict[str, CopyResult])
 
+_GLANCE = 3.0  # seconds that a plan waits for a target that the VM is not backed up to
+
 _log = logging.getLogger(__name__)
 
 
@@ -345,7 +347,7 @@ class BackupSteps:
         for target in targets.had_by(self.workload_id):
             if target.name != self.target.name:
                 with suppress(OverkeepError):  # a target that is away fails no backup
-                    yield from targets.ask(target, self._points_on)[-1:]
+                    yield from targets.ask(target, self._points_on, seconds=_GLANCE)[-1:]
 
     def _points_on(self, target: Target) -> tuple[RestorePoint, ...]:
         return target.repository.points(self.workload_id, self.vm_id)

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A site whose controllers are processes of their own: a Manager and a mover that they use, a data base they share."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from overkeep.controller.store import Store
+from tests.controller.twins import serve
+from tests.controller.world import World
+from tests.postgres import driver
+
+ROOT = Path(__file__).parents[2]
+
+
+class Site(World):
+    """A Manager and a mover that controllers in other processes use, and a data base that they share."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        super().__init__(folder)
+        self.url = url
+        self.store.close()
+        self.store = Store(driver(url))
+        self.children: list[subprocess.Popen[str]] = []
+        self._end = serve(folder / "twins", {"engine": self.memory, "mover": self.mover})
+
+    def start(self) -> None:
+        """Ask for jobs here, but work on none."""
+        super().start()
+        self.dispatcher.stop()
+        self.durable.stop(1)
+        self.running = False
+
+    def begin_controller(self) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "tests.controller.peer", str(self.folder), self.url]
+        log = (self.folder / f"controller-{len(self.children)}.log").open("w")
+        child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True)
+        self.children.append(child)
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n", (self.folder / log.name).read_text()
+        return child
+
+    def __exit__(self, *_: object) -> None:
+        for child in self.children:
+            child.kill()
+            child.wait(30)
+        self._end()
+        super().__exit__()
