@@ -6,7 +6,7 @@ import pytest
 
 from overkeep.controller.durable import Stopping
 from overkeep.controller.ports import backup_id
-from overkeep.controller.records import Job, JobState
+from overkeep.controller.records import Held, HeldKind, Job, JobState
 from overkeep.engine.api import BackupRequest, TransferRequest
 from overkeep.engine.errors import EngineRefused
 from tests.controller.world import World, disk, succeeded, vm
@@ -189,6 +189,32 @@ def test_a_backup_that_came_late_is_closed_by_the_janitor(world: World) -> None:
     world.assert_nothing_open()
     assert world.memory.checkpoints_made() == {}
     assert "left open" in world.texts(job)
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["unknown", "taken for closed"])
+def test_an_access_that_came_after_the_janitor_looked_is_closed(world: World, known: bool) -> None:
+    """A controller sleeps between writing an access down and opening it, and wakes when all has been cleaned up."""
+    world.add(vm("web", disk("root")))
+    world.memory.fail("start_backup", EngineRefused(act="start", words="No."))
+    job = world.back_up()
+    late = backup_id(job.id, "web-vm", 1)
+    request = BackupRequest(
+        id=late, vm_id="web-vm", disk_ids=("root-disk",), from_checkpoint=None, description=world.ports.mark(job.id)
+    )
+    world.memory.start_backup(request)
+    held, what = world.store.held, {"job_id": job.id, "vm_id": "web-vm"}
+    backup = Held(kind=HeldKind.BACKUP, ref=late, **what)
+    held.add(backup)
+    held.reopen(backup)
+    if known:
+        access = Held(kind=HeldKind.ACCESS, ref="root-disk", disk_id="root-disk", **what)
+        held.add(access)
+        held.release(access)
+    world.until(lambda: world.memory.backup("web-vm", late).phase == "ready")
+    world.memory.start_transfer(TransferRequest(disk_id="root-disk", upload=False, backup_id=late))
+    world.janitor.close_leftovers()
+    world.assert_nothing_open()
+    assert world.memory.checkpoints_made() == {}
 
 
 def start_marked(world: World, vm_id: str, disk_id: str, mark: str) -> str:

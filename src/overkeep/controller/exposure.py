@@ -11,7 +11,7 @@ from overkeep.controller.ports import Ports
 from overkeep.controller.records import Held, HeldKind
 from overkeep.controller.steps import Watch
 from overkeep.engine.api import BackupSession, Transfer, TransferRequest
-from overkeep.engine.errors import BackupFailed, TransferFailed
+from overkeep.engine.errors import BackupFailed, Busy, TransferFailed
 from overkeep.mover.errors import MoverUnreachable, OrderUnknown
 
 BACKUP_OVER = ("succeeded", "failed", "gone")
@@ -157,7 +157,7 @@ class Exposure:
         )
         if seen.phase not in BACKUP_OVER:
             if seen.phase == "ready":
-                engine.finalize_backup(self.vm_id, item.ref)
+                self._finalize(seen)
             self.watch.until(
                 lambda: engine.backup(self.vm_id, item.ref).phase in BACKUP_OVER or None,
                 seconds=self.ports.patience.ready,
@@ -166,6 +166,26 @@ class Exposure:
             )
         self.ports.store.held.release(item)
         return seen
+
+
+    def _finalize(self, seen: BackupSession) -> None:
+        """Ask the Manager to end a backup; an access that nobody knows of is closed first when it stands in the way.
+
+        One that was stopped between writing down that it opens an access and opening it does so when it wakes, after
+        others have found nothing and written down that it is closed.
+        """
+        engine = self.ports.engine
+        try:
+            engine.finalize_backup(self.vm_id, seen.id)
+        except Busy:
+            strays = [stray for disk_id in seen.modes for stray in self._unknown_transfers(disk_id, seen.id)]
+            if not strays:
+                raise
+            for stray in strays:
+                item = self.note(HeldKind.TRANSFER, stray.id, disk_id=stray.disk_id)
+                self.ports.store.held.reopen(item)
+                self.end_transfer(item, success=False)
+            engine.finalize_backup(self.vm_id, seen.id)
 
 
 def lost(transfer: Transfer) -> bool:

@@ -106,7 +106,7 @@ class _Measure:
 
     def _synced(self, handle: int) -> float:
         """The median of the seconds that a small write takes until it is durable."""
-        taken = []
+        taken: list[float] = []
         end = time.monotonic() + self._seconds / 4
         for number in range(_SYNCS):
             begun = time.monotonic()
