@@ -3,12 +3,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
 import shutil
+
+import pytest
 
 from overkeep.cli import exits
 from overkeep.controller.catalogue import Catalogue
 from overkeep.repository.identity import create_identity, read_identity
+from overkeep.testing.mover import fine
 from tests.cli.conftest import Site
 
 
@@ -42,6 +47,30 @@ def test_a_target_that_is_away_is_named_and_the_status_tells(site: Site) -> None
     assert site("points", "--target", "nfs1")[0] == 0
     assert site("target", "show", "nfs2")[0] == 1
     assert site("point", "pin", "20260101T000000Z-12345678", "--reason", "x")[2].count("nfs2 cannot be read now") == 1
+
+
+def test_a_target_is_tried_out_from_everywhere(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("overkeep.model.probes.OWNER", (os.getuid(), os.getgid()))
+    site.world.mover.probed = lambda *asked: dataclasses.replace(fine(*asked), owner=(os.getuid(), os.getgid()))
+    status, out, _ = site("target", "probe", "nfs1", "--size", "1", "--seconds", "1")
+    assert status == 0
+    here, there = (line.split() for line in out.splitlines()[1:])
+    assert here[:2] == ["controller", "ok"]
+    assert there[:2] == ["host1", "ok"]
+    assert "300 MiB/s" in out
+    shown = site("target", "show", "nfs1")[1]
+    assert "Tried out" in shown
+    assert "300 MiB/s" in shown
+    status, out, _ = site("target", "probe", "nfs1", "--host", "host1", "--json")
+    assert [probe["host"] for probe in json.loads(out)] == ["host1"]
+    site.world.mover.probed = fine
+    status, out, _ = site("target", "probe", "nfs1", "--host", "host1")
+    assert status == (0 if os.getuid() == 36 else 1)
+    assert os.getuid() == 36 or "Files must belong to 36:36" in out
+    site.world.mover.reachable = False
+    status, out, _ = site("target", "probe", "nfs1", "--size", "1", "--seconds", "1")
+    assert (status, "mover-unreachable" in out) == (1, True)
+    assert site("target", "probe", "nfs9")[0] == exits.NOT_FOUND
 
 
 def test_another_repository_is_accepted_only_by_who_has_seen_it(site: Site) -> None:

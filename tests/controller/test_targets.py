@@ -22,10 +22,13 @@ from overkeep.controller.targets import Targets, TargetsAway, TargetSilent
 from overkeep.errors import Conflict, NotFound
 from overkeep.model.points import Mode
 from overkeep.model.policy import Policy
+from overkeep.model.probes import Terms
 from overkeep.model.retention import Retention
 from overkeep.repository.identity import create_identity, read_identity
 from overkeep.repository.mounts import TargetFolderMissing
 from overkeep.repository.repository import Repository
+from overkeep.testing.mover import fine
+from overkeep.units import MIB
 from tests.controller.test_policies import BEFORE_POLICIES
 from tests.controller.world import World, disk, succeeded, vm
 
@@ -199,6 +202,44 @@ def test_a_plan_waits_little_for_a_target_that_the_vm_was_on_before(
     finally:
         let_go.set()
     assert succeeded(two.finish(job, seconds=60))
+
+
+def test_a_target_is_tried_out_from_here_and_from_a_host(two: World) -> None:
+    desk, terms = two.controller.targets, Terms(size=MIB, seconds=2)
+    back_up(two)
+    here = desk.probe("nfs1", host="", terms=terms)
+    assert here.failure.code == ""
+    assert here.probe is not None
+    assert here.probe.repository == read_identity(two.root("nfs1")).id
+    assert here.probe.size == MIB
+    there = desk.probe("nfs1", host="host1", terms=terms)
+    assert there.probe is not None
+    assert there.probe.write_speed == 300.0 * MIB
+    assert desk.one("nfs1").probes == (here, there)
+    assert desk.one("nfs2").probes == ()
+    assert [path.name for path in two.root("nfs1").glob(".overkeep-check-*")] == []
+    with pytest.raises(NotFound, match="nfs9"):
+        desk.probe("nfs9", host="", terms=terms)
+    with pytest.raises(NotFound, match="host9"):
+        desk.probe("nfs1", host="host9", terms=terms)
+
+
+def test_what_a_probe_could_not_do_is_kept_as_well(two: World) -> None:
+    desk, terms = two.controller.targets, Terms(size=MIB, seconds=2)
+    back_up(two)
+    two.mover.reachable = False
+    assert desk.probe("nfs1", host="host1", terms=terms).failure.code == "mover-unreachable"
+    two.mover.reachable = True
+    two.mover.probed = lambda target, terms, _repository: fine(target, terms, "another")
+    wrong = desk.probe("nfs1", host="host1", terms=terms)
+    assert wrong.failure.code == "target-differs"
+    assert wrong.probe is not None
+    shutil.rmtree(two.root("nfs2"))
+    assert desk.probe("nfs2", host="", terms=terms).failure.code == "target-folder-missing"
+    assert [result.failure.code for result in desk.one("nfs1").probes] == ["target-differs"]
+    two.mover.probed = fine
+    assert desk.probe("nfs1", host="host1", terms=terms).failure.code == ""
+    assert [result.failure.code for result in desk.one("nfs1").probes] == [""]
 
 
 def test_a_copied_tree_makes_a_point_ambiguous_until_its_target_is_named(two: World) -> None:

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import pytest
 
 from overkeep.config import MoverConfig
-from overkeep.errors import OverkeepError
+from overkeep.errors import NotFound, OverkeepError
+from overkeep.model.probes import Terms
 from overkeep.mover.api import Mover
 from overkeep.mover.errors import (
     FencedOff,
@@ -321,6 +322,14 @@ def test_orders_that_make_no_sense(rig: Rig, changes: dict[str, object], kind: t
     with pytest.raises(kind):
         rig.mover.put("j:d:1", order(**changes))
     assert rig.mover.orders() == ()
+
+
+def test_a_target_that_the_mover_has_not_cannot_be_tried_out(rig: Rig) -> None:
+    with pytest.raises(NotFound, match="nfs9"):
+        rig.mover.probe("nfs9", Terms(), repository="")
+    rig.cut()
+    with pytest.raises(MoverUnreachable):
+        rig.mover.probe("nfs1", Terms(), repository="")
 
 
 def test_a_mover_that_is_down(rig: Rig) -> None:

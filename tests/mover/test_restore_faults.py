@@ -158,9 +158,8 @@ def test_a_connection_that_breaks_ends_the_restore_and_the_next_is_whole(
 ) -> None:
     proxy = proxied(nbd.serve_raw(victim))
     watch = Moved(lambda: proxy.break_after(at))
-    with closing(NbdSink(proxy.url)) as sink, no_thread_left():
-        with pytest.raises((DiskLost, DiskUnreachable)) as caught:
-            restore(shelf.place, sink, options=Options(workers=workers), watch=watch)
+    with closing(NbdSink(proxy.url)) as sink, no_thread_left(), pytest.raises((DiskLost, DiskUnreachable)) as caught:
+        restore(shelf.place, sink, options=Options(workers=workers), watch=watch)
     assert proxy.broken == 1
     assert caught.value.retry
     assert isinstance(caught.value, DiskLost) or workers > 1  # of several it may be a greeting that was broken off

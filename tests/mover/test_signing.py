@@ -179,6 +179,7 @@ def test_only_health_is_open(served: tuple[Any, httpx.Client]) -> None:
     assert set(health.json()) == {"version", "host", "time"}
     for method, path in (
         ("GET", "/v1/check"),
+        ("POST", "/v1/targets/nfs1/probe"),
         ("GET", "/v1/orders"),
         ("GET", "/v1/orders/j:d:1"),
         ("DELETE", "/v1/orders/j:d:1"),

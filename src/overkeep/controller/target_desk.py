@@ -16,6 +16,7 @@ from overkeep.errors import Conflict, NotFound, OverkeepError
 from overkeep.logs import fields
 from overkeep.model.capacity import Fill, Space, days_until_full, fill, growth
 from overkeep.model.probes import Probe, Terms
+from overkeep.mover.errors import MoverError
 from overkeep.mover.probing import ProbeAsked
 from overkeep.units import utc_now
 
@@ -105,7 +106,7 @@ class TargetDesk:
             probe = act()
             self._require_known(target, probe)
         except OverkeepError as error:
-            failure = Failure(code=error.code, text=error.message)
+            failure = Failure(code=_code(error), text=error.message)
         time = utc_now().isoformat(timespec="milliseconds")
         result = ProbeResult(target=name, host=host, time=time, failure=failure, probe=probe)
         self._store.probes.put(result)
@@ -150,3 +151,8 @@ class TargetDesk:
             listed=self._store.listings.of(target.name),
             probes=self._store.probes.of(target.name),
         )
+
+
+def _code(error: OverkeepError) -> str:
+    """The code of an error; of one that a mover told of and that has no class here, the mover's."""
+    return str(error.fields["code"]) if isinstance(error, MoverError) else error.code
