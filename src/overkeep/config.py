@@ -13,18 +13,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from overkeep.errors import ConfigError
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+_ADDRESS = re.compile(r"\[[0-9A-Fa-f:.%a-z]+\]|[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")  # as mount(8) takes them
 MOUNT_OPTIONS = {"nfs3": "vers=3,hard,nolock,proto=tcp", "nfs4": "vers=4,hard,proto=tcp"}
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def _bare_address(text: str) -> str:
-    """A host name or an address without path or port; IPv6 in brackets, as mount(8) takes it."""
-    if not re.fullmatch(r"\[[0-9A-Fa-f:.%a-z]+\]|[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", text):
-        raise ValueError(f"{text!r} is no address: give a name, an IPv4 address, or an IPv6 address in brackets")
-    return text
 
 
 class TargetConfig(_Section):
@@ -39,7 +33,7 @@ class TargetConfig(_Section):
         description="`nfs3` and `nfs4` are mounted; `path` is a folder of this machine that is taken as it is",
     )
     source: str = Field(default="", description="what mount(8) takes: server:/export; needed unless `kind` is `path`")
-    addresses: tuple[Annotated[str, AfterValidator(_bare_address)], ...] = Field(
+    addresses: tuple[str, ...] = Field(
         default=(),
         description="further addresses of the server in `source`, all of the same export: each host uses "
         "one of them all, and the next one when that does not answer",
@@ -85,6 +79,9 @@ class TargetConfig(_Section):
             raise ValueError(f"target {self.name} needs `source`")
         if not self.mounted and (self.source or self.options or self.addresses):
             raise ValueError(f"target {self.name} is a path, which has neither `source` nor `options` nor `addresses`")
+        for address in self.addresses:
+            if not _ADDRESS.fullmatch(address):
+                raise ValueError(f"{address!r} is no address: give a name, an IPv4 address, or IPv6 in brackets")
         if self.addresses and ":/" not in self.source:
             raise ValueError(f"target {self.name} has `addresses` and needs a `source` of the form server:/export")
         return self

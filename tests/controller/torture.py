@@ -17,6 +17,7 @@ from pathlib import Path
 
 from overkeep.controller.events import Kind as Told
 from overkeep.controller.peers import DECLARED_DEAD
+from overkeep.controller.records import JobKind
 from overkeep.controller.workflows.restore_plan import decide_targets
 from overkeep.engine.api import BackupRequest, TransferRequest
 from overkeep.errors import OverkeepError
@@ -165,7 +166,10 @@ class Torture:
     def plant(self) -> None:
         """Leave what a controller leaves that wrote to the Manager or the target after its peers had cleaned up."""
         site, memory = self.site, self.site.memory
-        job = self.rng.choice(ledger.jobs(site))
+        backups = [job for job in ledger.jobs(site) if job.kind is JobKind.BACKUP]
+        if not backups:
+            return
+        job = self.rng.choice(backups)
         ref = str(uuid.uuid4())
         asked = BackupRequest(
             id=ref, vm_id="b-vm", disk_ids=("b-root-disk",), from_checkpoint=None, description=site.ports.mark(job.id)

@@ -167,7 +167,6 @@ class Exposure:
         self.ports.store.held.release(item)
         return seen
 
-
     def _finalize(self, seen: BackupSession) -> None:
         """Ask the Manager to end a backup; an access that nobody knows of is closed first when it stands in the way.
 
