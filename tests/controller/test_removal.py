@@ -3,15 +3,22 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
+from overkeep.controller.durable import Stopping
+from overkeep.controller.events import Filter, Kind
 from overkeep.controller.expiry import RetentionWaits
 from overkeep.controller.records import Job, JobState
 from overkeep.errors import Conflict, OverkeepError
 from overkeep.model.points import Changes
+from overkeep.model.retention import Retention
 from overkeep.mover.orders import MergeOrder, MergeResult, VerifyOrder, VerifyResult
 from overkeep.repository.errors import PointPinned
+from overkeep.repository.repository import Repository
 from tests.controller.test_retention import assert_sound, images, point_ids, write_restore_job
+from tests.controller.test_terms import give
 from tests.controller.world import World, disk, succeeded, vm
 
 
@@ -109,6 +116,60 @@ def test_a_merge_that_fails_is_made_up_for_by_the_next_backup(world: World) -> N
     world.mover.bookkeeping = world.merge_images
     backups(world, 1)
     assert len(images(world)) == 3
+    assert_sound(world)
+
+
+def die_after_the_end(world: World, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Let the controller die once, when a point has ended and nobody has been told."""
+    died = threading.Event()
+    remove_point = Repository.remove_point
+
+    def dying(repository: Repository, *args: str, **words: str) -> None:
+        remove_point(repository, *args, **words)
+        if not died.is_set():
+            died.set()
+            raise Stopping
+
+    monkeypatch.setattr(Repository, "remove_point", dying)
+    return died
+
+
+def told_ends(world: World) -> list[str]:
+    return [event.about.point_id for event in world.store.events.after(0, Filter(kind=Kind.POINT_REMOVED))]
+
+
+def test_a_point_that_ended_when_its_controller_died_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no way back: neither a restore that came meanwhile nor a cancel lets the job fail."""
+    world.add(vm("web", disk("root")))
+    made = backups(world, 3)
+    died = die_after_the_end(world, monkeypatch)
+    job = remove(world, made[1])
+    world.until(died.is_set)
+    world.stop()
+    [first, *_] = world.repository.points()
+    write_restore_job(world, first)
+    world.store.jobs.request_cancel(job.id)
+    world.restart()
+    ended = world.finish(job)
+    assert succeeded(ended), ended.failure
+    assert told_ends(world) == [made[1]]
+    assert point_ids(world) == [made[0], made[2]]
+
+
+def test_points_that_a_retention_ended_when_its_controller_died_are_told(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.add(vm("web", disk("root")))
+    made = backups(world, 3)
+    give(world, retention=Retention(last=1))
+    died = die_after_the_end(world, monkeypatch)
+    job = world.start_backup()
+    world.until(died.is_set)
+    world.restart()
+    ended = world.finish(job)
+    assert succeeded(ended), ended.failure
+    assert sorted(told_ends(world)) == made
+    assert point_ids(world) == [ended.vms[0].point_id]
     assert_sound(world)
 
 

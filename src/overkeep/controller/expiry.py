@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
+from overkeep.controller.ending import Ending
 from overkeep.controller.events import Kind
 from overkeep.controller.exposure import Exposure
 from overkeep.controller.ports import Ports
@@ -23,7 +24,6 @@ from overkeep.mover.api import Mover
 from overkeep.mover.errors import MoverUnreachable
 from overkeep.mover.orders import MOST_IMAGES, MergeOrder, MergeResult, OrderState, OrderStatus
 from overkeep.repository import layout
-from overkeep.repository.errors import PointPinned
 
 _FOLLOW = 1.5  # seconds a long poll lasts here: a cancel is to be seen within two
 
@@ -76,24 +76,24 @@ def reasons(
     return restored | {point_id: f"pinned: {pin.reason}" for point_id, pin in pins.items()}
 
 
-def expire(
-    ports: Ports, workload_id: str, vm_id: str, *, retention: Retention, now: dt.datetime
-) -> tuple[PlacedPoint, ...]:
-    """End the points that a retention does not keep, oldest first, and return them; their images stay.
-
-    May be repeated.
+def expire(ending: Ending, *, retention: Retention, now: dt.datetime) -> None:
+    """End the points of a VM that a retention does not keep, oldest first; their images stay. May be repeated.
 
     The points on all targets that the workload had count together. Nothing is removed when it is not known for sure
     what is there. Raises `RetentionWaits`, and the errors of the targets.
     """
+    ports, workload_id, vm_id = ending.exposure.ports, ending.workload_id, ending.exposure.vm_id
+    ending.recover()
     if retention.keeps_all:
-        return ()
+        return
     placed = _points_of(ports, workload_id, vm_id)
     gone = {mark.id for mark in marks(ports, placed, retention, now=now) if not mark.kept}
     if not gone:
-        return ()
+        return
     require_unread(ports, workload_id, vm_id, vm_name=placed[-1].point.vm_name)
-    return tuple(one for one in placed if one.point.id in gone and _ended(ports, one))
+    for one in placed:
+        if one.point.id in gone:
+            ending.end(one)
 
 
 def _points_of(ports: Ports, workload_id: str, vm_id: str) -> list[PlacedPoint]:
@@ -108,18 +108,6 @@ def _points_of(ports: Ports, workload_id: str, vm_id: str) -> list[PlacedPoint]:
             name = points[-1].vm_name if points else vm_id
             raise RetentionWaits(vm=name, reason=f"the manifest of point {damaged[0].point_id} cannot be read")
     return sorted(found, key=lambda one: (one.point.created, one.point.id))
-
-
-def _ended(ports: Ports, placed: PlacedPoint) -> bool:
-    """End a point; False when it was pinned since that was decided."""
-    point = placed.point
-    placed.target.ready()
-    try:
-        placed.target.repository.remove_point(point.workload_id, point.vm_id, point_id=point.id)
-    except PointPinned:
-        return False
-    ports.store.points.remove(placed.target.name, point)
-    return True
 
 
 def require_unread(ports: Ports, workload_id: str, vm_id: str, *, vm_name: str) -> None:

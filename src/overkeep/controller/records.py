@@ -62,6 +62,7 @@ class HeldKind(StrEnum):
     VM = "vm"
     VM_NAME = "vm-name"  # of a VM about to be made: the Manager gives its id afterwards
     ORDER = "order"
+    POINT = "point"  # that is about to end, as TARGET/ID: nothing in the Manager, but it must be told
 
 
 @dataclass(frozen=True, kw_only=True)

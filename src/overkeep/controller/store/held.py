@@ -11,6 +11,7 @@ from overkeep.controller.store import schema as t
 from overkeep.units import utc_now
 
 _LIVE = (JobState.QUEUED, JobState.RUNNING)
+_NOT_OPEN = (HeldKind.CHECKPOINT, HeldKind.POINT)
 
 
 class Holdings:
@@ -72,11 +73,14 @@ class Holdings:
         return self._select(sa.select(t.held).where(*wanted))
 
     def orphans(self) -> tuple[Held, ...]:
-        """What is open still although its job is over; checkpoints stay on purpose and do not count."""
+        """What is open still although its job is over.
+
+        Checkpoints stay on purpose and do not count, nor do points that were to end: a job tells them itself.
+        """
         live = sa.select(t.job.c.id).where(t.job.c.state.in_(_LIVE))
         return self._select(
             sa.select(t.held).where(
-                t.held.c.released.is_(None), t.held.c.kind != HeldKind.CHECKPOINT, t.held.c.job_id.not_in(live)
+                t.held.c.released.is_(None), t.held.c.kind.not_in(_NOT_OPEN), t.held.c.job_id.not_in(live)
             )
         )
 

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 from overkeep.controller.capacity import require_room
 from overkeep.controller.copying import Task, copy_all
+from overkeep.controller.ending import Ending
 from overkeep.controller.events import Kind
 from overkeep.controller.expiry import expire, merge_away, without_failing
 from overkeep.controller.exposure import BACKUP_OVER, Exposure
@@ -215,17 +216,13 @@ class BackupSteps:
         self._phase("retention")
 
         def act() -> None:
-            retention = self.terms.retention
-            for placed in expire(self.ports, self.workload_id, self.vm_id, retention=retention, now=utc_now()):
-                point_id, target = placed.point.id, placed.target.name
-                self.exposure.tell(
-                    Kind.POINT_REMOVED,
-                    f"Restore point {point_id} is removed: the policy does not keep it",
-                    point_id=point_id,
-                    target=target,
-                    key=f"{Kind.POINT_REMOVED}/{self.vm_id}/{point_id}/{target}",
-                    reason="policy",
-                )
+            ending = Ending(
+                exposure=self.exposure,
+                workload_id=self.workload_id,
+                reason="policy",
+                why="the policy does not keep it",
+            )
+            expire(ending, retention=self.terms.retention, now=utc_now())
 
         without_failing(self.exposure, act, otherwise="Old restore points stay until the next backup")
         return {}

@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import Any, TypeVar
 
 from overkeep.controller.durable import Durable
+from overkeep.controller.ending import Ending
 from overkeep.controller.events import Kind
 from overkeep.controller.expiry import merge_away, require_unread, without_failing
 from overkeep.controller.exposure import Exposure
@@ -67,15 +68,13 @@ class _Steps:
         """End the point, unless it is pinned or something reads points of the VM."""
         self.ports.store.jobs.start(self.job_id)
         self._phase("removing")
+        ending = Ending(exposure=self.exposure, workload_id=self.workload_id, reason="asked", why="it was asked for")
+        if self.point_id in ending.recover():  # by a controller that died then: there is no way back
+            return {}
         self.watch.check()
         self.target.ready()
         require_unread(self.ports, self.workload_id, self.vm_id, vm_name=self._vm_name())
-        self.target.repository.remove_point(self.workload_id, self.vm_id, point_id=self.point_id)
-        self.ports.store.points.remove(self.target.name, (self.workload_id, self.vm_id, self.point_id))
-        text = f"Restore point {self.point_id} is removed: it was asked for"
-        told = {"point_id": self.point_id, "target": self.target.name, "reason": "asked"}
-        key = f"{Kind.POINT_REMOVED}/{self.vm_id}/{self.point_id}/{self.target.name}"
-        self.exposure.tell(Kind.POINT_REMOVED, text, key=key, **told)
+        ending.end_named(self.target, self.point_id)
         return {}
 
     def drop_checkpoint(self) -> State:
