@@ -56,8 +56,8 @@ class TargetOut(Document):
     `error` says why it cannot be used now; `code` is its stable name. Both are empty when it can be used. `source` and
     `mountpoint` are those of the controller. `size`, `used`, `free` and `grows_a_day` are bytes, null while they are
     unknown. At `full` no backup begins. `listed`: when the restore points on it were last read whole, null for never;
-    `listing`: they are being read now or will be at once; `listing_error`: why the last reading ended early. `probes` are
-    the last ones, one for each host from which it was tried out.
+    `listing`: they are being read now or will be at once; `listing_error`: why the last reading ended early. `probes`
+    are the last ones, one for each host from which it was tried out.
     """
 
     name: str

@@ -30,7 +30,8 @@ class TargetState:
     """A target as the controller sees it now; `error` says why it cannot be used.
 
     `repository` belongs there, `found` is there: empty for none, None when that cannot be seen. `grows` is in bytes a
-    day, None while it is not known. `listed` tells when its points were last listed. `probes` are the last ones, by host.
+    day, None while it is not known. `listed` tells when its points were last listed. `probes` are the last ones,
+    by host.
     """
 
     target: Target
