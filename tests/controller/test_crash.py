@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import threading
 import uuid
 
 import pytest
 
 from overkeep.controller.durable import Stopping
+from overkeep.controller.events import Kind
+from overkeep.controller.exposure import Exposure
 from overkeep.controller.ports import backup_id
 from overkeep.controller.records import Held, HeldKind, Job, JobState
 from overkeep.engine.api import BackupRequest, TransferRequest
@@ -123,6 +126,40 @@ def test_a_vm_that_was_begun_when_its_maker_died_goes_with_a_cancel(world: World
     assert world.memory.named("copy") == ()
     assert world.memory.disk_ids() == before
     world.assert_nothing_open()
+
+
+@pytest.mark.parametrize("away", [False, True], ids=["cancelled", "and without the target"])
+def test_a_vm_that_was_made_whole_when_its_maker_died_stays(
+    world: World, monkeypatch: pytest.MonkeyPatch, away: bool
+) -> None:
+    """All is there and written down as kept, and only the step's end was not: a cancel that comes then is too late."""
+    world.add(vm("web", disk("root")))
+    assert succeeded(world.back_up())
+    died = threading.Event()
+    tell = Exposure.tell
+
+    def dying(exposure: Exposure, kind: Kind, text: str, **more: object) -> None:
+        if kind is Kind.VM_RESTORED and not died.is_set():
+            died.set()
+            raise Stopping
+        tell(exposure, kind, text, **more)
+
+    monkeypatch.setattr(Exposure, "tell", dying)
+    job = world.start_restore(world.repository.points()[-1].id, "copy")
+    world.until(died.is_set)
+    world.stop()
+    world.store.jobs.request_cancel(job.id)
+    if away:
+        point = world.repository.root / "workloads"
+        point.rename(point.with_name("away"))
+    world.restart()
+    ended = world.finish(job)
+    assert succeeded(ended), ended.failure
+    [made] = world.memory.named("copy")
+    assert ended.result["vm_id"] == made.id
+    assert len(made.disks) == 1
+    assert "was restored" in world.texts(job)
+    assert world.store.held.orphans() == ()
 
 
 def test_a_vm_of_somebody_else_that_has_the_name_stays(world: World) -> None:

@@ -45,6 +45,12 @@ class Holdings:
                 .values(released=utc_now().isoformat(timespec="seconds"))
             )
 
+    def is_released(self, item: Held) -> bool:
+        """Whether it was written down by its job and is closed by now."""
+        released = sa.select(t.held.c.ref).where(*_key(item), t.held.c.released.is_not(None))
+        with self._engine.connect() as connection:
+            return connection.scalar(released) is not None
+
     def reopen(self, item: Held) -> None:
         """Record that something that was taken for closed is open."""
         with self._engine.begin() as connection:

@@ -14,7 +14,7 @@ from overkeep.controller.durable import Durable
 from overkeep.controller.events import Kind
 from overkeep.controller.exposure import Exposure
 from overkeep.controller.ports import Ports
-from overkeep.controller.records import Failure, HeldKind, JobState
+from overkeep.controller.records import Failure, Held, HeldKind, JobState
 from overkeep.controller.release import patiently, release_restore, watch_release
 from overkeep.controller.steps import State, Watch, cancelled, failed, outcome
 from overkeep.controller.target import Target
@@ -142,18 +142,35 @@ class _Steps:
     def make_vm(self, state: State) -> State:
         """Make the VM: with it the disks belong to it, and nothing is to be removed any more."""
         self._phase("making the VM")
-        self.watch.check()
         plan = _PLAN.validate_python(state["plan"])
+        return {"vm_id": self._kept(plan, self._made_before(plan) or self._make_vm(plan))}
+
+    def _made_before(self, plan: RestorePlan) -> str | None:
+        """The VM that an earlier run of this step made whole: there is no way back, whatever was asked since."""
+        name = Held(job_id=self.job_id, kind=HeldKind.VM_NAME, ref=plan.vm_name, vm_id=self.vm_id)
+        if not self.ports.store.held.is_released(name):
+            return None
+        mark = self.ports.mark(self.job_id)
+        patient = watch_release(self.ports, self.job_id, self.vm_id).watch
+        return patient.persist(
+            lambda: self.ports.engine.find_marked_vm(plan.vm_name, mark), seconds=self.ports.patience.release
+        )
+
+    def _make_vm(self, plan: RestorePlan) -> str:
+        self.watch.check()
         self.exposure.note(HeldKind.VM_NAME, plan.vm_name)
         spec = vm_spec(
             plan, ovf=self.target.repository.configuration(self._point()).ovf, description=self.ports.mark(self.job_id)
         )
         try:
-            vm_id = self.watch.persist(lambda: self.ports.engine.create_vm(spec), seconds=self.ports.patience.retry)
+            return self.watch.persist(lambda: self.ports.engine.create_vm(spec), seconds=self.ports.patience.retry)
         except OverkeepError as error:
             if half_made := error.fields.get("vm_id"):
                 self.exposure.note(HeldKind.VM, half_made)
             raise
+
+    def _kept(self, plan: RestorePlan, vm_id: str) -> str:
+        """Write down that nothing is to be removed any more, and tell."""
         for kind in (HeldKind.VM_NAME, HeldKind.DISK):
             for item in self.exposure.held(kind):
                 self.ports.store.held.release(item)
@@ -165,7 +182,7 @@ class _Steps:
             key=f"{Kind.VM_RESTORED}/{self.job_id}",
             new_vm_id=vm_id,
         )
-        return {"vm_id": vm_id}
+        return vm_id
 
     def boot(self, state: State) -> State:
         """Start the VM if that was asked for; when it cannot be started it stays."""
