@@ -234,3 +234,22 @@ def test_a_document_is_old_or_new_wherever_its_writer_dies(tmp_path: Path) -> No
     assert seen[-1] == "new"
     assert seen == sorted(seen, reverse=True)
     assert len(seen) >= 4
+
+
+def test_a_draft_that_goes_while_drafts_are_listed_is_none(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two controllers sweep at the same time: what one abandons does not keep the other from the rest."""
+    first = repository.begin("w", "v", point_id="20260101T000000Z-11111111", job_id="a")
+    second = repository.begin("w", "v", point_id="20260101T000000Z-22222222", job_id="b")
+    read = documents.read_bytes
+
+    def overtaken(path: Path) -> bytes | None:
+        found = read(path)
+        if path.parent.name == first.point_id:
+            monkeypatch.undo()
+            first.abandon()
+        return found
+
+    monkeypatch.setattr(documents, "read_bytes", overtaken)
+    assert [draft.point_id for draft in repository.drafts()] == [second.point_id]

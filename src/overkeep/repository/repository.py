@@ -307,7 +307,10 @@ class Repository:
             folder = self.root / layout.point(workload, vm, point)
             if documents.read_bytes(folder / layout.MANIFEST) is not None:
                 continue
-            job_id, created = _owner(folder)
+            try:
+                job_id, created = _owner(folder)
+            except TargetMissing:  # it was abandoned, or a point that ended, since it was listed
+                continue
             yield Draft(self.root, workload, vm, point_id=point, job_id=job_id, created=created)
 
 
