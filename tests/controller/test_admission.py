@@ -6,10 +6,12 @@ import pytest
 
 from overkeep.controller.dispatcher import PASSED_BY, Dispatcher
 from overkeep.controller.durable import Stopping
+from overkeep.controller.events import Kind
 from overkeep.controller.records import Job, JobState, Stage
 from overkeep.controller.waits import waits
 from overkeep.controller.workflows import backup_vm
 from overkeep.errors import BadRequest, NotFound
+from overkeep.model.conduct import Conduct
 from overkeep.model.inventory import Host
 from overkeep.testing.mover import MemoryMover
 from tests.controller.world import World, disk, succeeded, vm
@@ -272,3 +274,100 @@ def test_slots_of_the_dead_are_swept(world: World) -> None:
     world.controller.limits.resume("total")
     assert succeeded(world.finish(job))
     assert world.store.admission.sweep() == 0
+
+
+def three(world: World, parallel: int | None, *, workload: str = "shop") -> list[str]:
+    """A workload of three VMs, in an order that is not that of their names; return their ids."""
+    machines = [vm(name, disk(f"{name}-root")) for name in ("web", "app", "db")]
+    for each in machines:
+        world.memory.add_vm(each)
+    ids = [each.id for each in machines]
+    world.controller.create_workload(workload, ids, conduct=Conduct(parallel=parallel))
+    return ids
+
+
+def begun(world: World, job: Job) -> list[str]:
+    """The VMs on which work began, in that order."""
+    return [event.about.vm_id for event in world.store.events.of_job(job.id) if event.kind == Kind.VM_STARTED]
+
+
+def test_a_serial_workload_is_backed_up_in_the_order_of_its_members(world: World) -> None:
+    ids = three(world, 1)
+    world.mover.held = True
+    job = world.start_backup(workload="shop")
+    world.until(lambda: world.mover.running())
+    assert working(world, job) == {"web-vm"}
+    told = waits_for(world, job, "db-vm")
+    assert told == "waiting for its workload: 1 of 1 slots in use by web"
+    world.mover.release()
+    assert succeeded(world.finish(job))
+    assert begun(world, job) == ids
+    ended = [event.kind for event in world.store.events.of_job(job.id) if event.kind in ("vm.started", "vm.succeeded")]
+    assert ended == ["vm.started", "vm.succeeded"] * 3, "one has ended before the next begins"
+    assert world.store.admission.used() == {}
+
+
+def test_a_vm_of_a_serial_workload_that_fails_does_not_hold_up_the_next(world: World) -> None:
+    ids = three(world, 1)
+    world.memory.remove_vm("app-vm")
+    job = world.finish(world.start_backup(workload="shop"))
+    assert job.state is JobState.PARTIAL
+    assert begun(world, job) == ids
+
+
+def test_so_many_vms_of_a_workload_at_once(world: World) -> None:
+    three(world, 2)
+    world.mover.held = True
+    job = world.start_backup(workload="shop")
+    world.until(lambda: len(world.mover.running()) == 2)
+    assert waits_for(world, job, "db-vm").startswith("waiting for its workload: 2 of 2 slots in use by app and web")
+    world.dispatcher.round()
+    assert len(working(world, job)) == 2
+    world.mover.release()
+    assert succeeded(world.finish(job))
+
+
+def test_a_run_goes_by_the_workload_as_it_is_while_it_waits(world: World) -> None:
+    three(world, 1)
+    world.mover.held = True
+    job = world.start_backup(workload="shop")
+    world.until(lambda: world.mover.running())
+    shop = world.controller.workload("shop")
+    world.controller.update_workload(dataclasses.replace(shop, conduct=Conduct()))
+    world.until(lambda: len(working(world, job)) == 3)
+    world.mover.release()
+    assert succeeded(world.finish(job))
+
+
+def test_a_serial_run_goes_on_in_its_order_after_a_crash(world: World) -> None:
+    ids = three(world, 1)
+    world.mover.held = True
+    job = world.start_backup(workload="shop")
+    world.until(lambda: world.mover.running())
+    world.restart()
+    assert working(world, job) == {"web-vm"}
+    world.mover.release()
+    assert succeeded(world.finish(job))
+    assert list(dict.fromkeys(begun(world, job))) == ids
+
+
+def test_a_serial_workload_does_not_wait_for_another(world: World) -> None:
+    three(world, 1)
+    world.add(vm("mail", disk("spool")), workload="mail")
+    world.mover.held = True
+    jobs = [world.start_backup(workload=name) for name in ("shop", "mail")]
+    world.until(lambda: len(world.mover.running()) == 2)
+    world.mover.release()
+    assert all(succeeded(world.finish(job)) for job in jobs)
+
+
+def test_the_limit_of_a_workload_is_no_limit_of_administrators(world: World) -> None:
+    three(world, 1)
+    shop = world.controller.workload("shop").id
+    for act in (
+        lambda: world.controller.limits.set(f"workload:{shop}", 3),
+        lambda: world.controller.limits.pause("workload"),
+    ):
+        with pytest.raises(BadRequest, match="a setting of the workload"):
+            act()
+    assert [used.limit.resource for used in world.controller.limits.all()] == ["host", "domain", "target", "total"]

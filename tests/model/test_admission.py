@@ -12,11 +12,13 @@ from overkeep.model.admission import (
     Setting,
     Waiting,
     admit,
+    in_order,
     in_words,
     is_general,
     kind_of,
     rank,
     room,
+    workload,
 )
 
 DEFAULTS = {ResourceKind.TOTAL: 4, ResourceKind.HOST: 2, ResourceKind.TARGET: 3, ResourceKind.DOMAIN: 3}
@@ -107,6 +109,32 @@ def test_one_that_needs_much_is_not_passed_by_for_ever() -> None:
         held += [need for one in begun for need in one.needs]
         held.pop(0)  # the oldest ends
     pytest.fail("it never began")
+
+
+SHOP = workload("shop")
+
+
+def test_vms_of_a_workload_that_is_serial_begin_in_their_order() -> None:
+    """The host of the first is full: the second could begin, and waits; another workload's goes by."""
+    line = [waiting("1", SHOP, "h1"), waiting("2", SHOP, "h2"), waiting("3", "h2")]
+    free = {SHOP: 1, "h1": 0, "h2": 2}
+    assert names(admit(line, free, ordered={SHOP})) == ["3"]
+    assert names(admit(line, free)) == ["2", "3"], "with more than one at once the order does not matter"
+    assert names(admit(line, {**free, "h1": 1}, ordered={SHOP})) == ["1", "3"]
+
+
+def test_who_waits_for_his_own_workload_keeps_nothing_from_others() -> None:
+    line = [waiting("1", SHOP, "h1", overdue=True), waiting("2", "h1")]
+    assert names(admit(line, {SHOP: 0, "h1": 1}, ordered={SHOP})) == ["2"]
+    assert names(admit(line, {SHOP: 1, "h1": 0}, ordered={SHOP})) == []
+
+
+def test_a_workload_has_as_many_slots_as_it_says_and_no_default() -> None:
+    settings = {SHOP: Setting(resource=SHOP, capacity=1), "workload:big": Setting(resource="workload:big", capacity=2)}
+    limits = Limits(defaults=DEFAULTS, settings=settings)
+    assert in_order(limits, ["total", SHOP, "workload:big", "workload:free"]) == {SHOP}
+    assert room(limits, {}, ["workload:free"])["workload:free"] > 1000
+    assert in_words(SHOP) == "its workload"
 
 
 RESOURCES = ["a", "b", "c", "d"]

@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from overkeep.controller.events import Event, Level
 from overkeep.controller.records import Job, JobKind, JobState, Workload
 from overkeep.model.admission import MOST_SLOTS
+from overkeep.model.conduct import Conduct
 from overkeep.model.findings import Verdict
 from overkeep.model.inventory import DiskFormat
 from overkeep.model.points import Changes, Mode, Pin, RestorePoint
@@ -58,12 +59,16 @@ class SelectionIn(Document):
 class WorkloadIn(SelectionIn):
     """A workload to be made or changed.
 
+    `parallel` is how many of its VMs are backed up at once, null for as many as the limits let; with 1 they are backed
+    up one after the other, in the order of `vms`.
+
     Without `target` a new one is backed up to the first target, and one that is changed keeps its own.
     """
 
     name: Name
     description: str = Field(default="", max_length=4000)
     target: Name | None = None
+    parallel: int | None = Field(default=None, ge=1, le=MOST_SLOTS)
 
 
 class ChoiceOut(Document):
@@ -94,6 +99,7 @@ class WorkloadOut(Document):
     target: str
     members: tuple[MemberOut, ...]
     rules: RulesDoc
+    parallel: int | None
     version: int
 
 
@@ -379,7 +385,12 @@ def choice_out(choice: Choice) -> ChoiceOut:
 
 def workload_out(workload: Workload) -> WorkloadOut:
     """The document of a workload."""
-    return WorkloadOut.model_validate(workload)
+    return WorkloadOut.model_validate({**vars(workload), **vars(workload.conduct)})
+
+
+def conduct_value(asked: WorkloadIn) -> Conduct:
+    """How the VMs of a workload are to be backed up together."""
+    return Conduct(parallel=asked.parallel)
 
 
 def job_out(job: Job, why: Callable[[str], str] = lambda _vm_id: "") -> JobOut:

@@ -23,6 +23,7 @@ from overkeep.api.documents import (
     WorkloadOut,
     away_out,
     choice_out,
+    conduct_value,
     job_out,
     rules_value,
     workload_out,
@@ -65,7 +66,13 @@ def create_workload(asked: WorkloadIn, response: Response, controller: TheContro
     require_backup(members, caller, act="make a workload of")
     ids = [member.vm_id for member in members]
     made = controller.create_workload(
-        asked.name, ids, target=asked.target, description=asked.description, rules=rules, caller=caller.name
+        asked.name,
+        ids,
+        target=asked.target,
+        description=asked.description,
+        rules=rules,
+        conduct=conduct_value(asked),
+        caller=caller.name,
     )
     response.headers["Location"] = f"/api/v1/workloads/{made.id}"
     return _answer(response, made)
@@ -94,7 +101,10 @@ def change_workload(
     caller: TheCaller,
     version: TheVersion,
 ) -> WorkloadOut:
-    """Write name, description, VMs and rules anew, and the target if it is given. `If-Match` names what is changed."""
+    """Write name, description, VMs, rules and `parallel` anew, and the target if it is given.
+
+    `If-Match` names what is changed.
+    """
     found = find_workload(workload, controller, caller)
     if found.rules.include:
         caller.require_admin(_RULING)
@@ -102,6 +112,7 @@ def change_workload(
     members = controller.members(asked.vms, rules=rules, known=caller.knows)
     require_backup((*found.members, *members), caller, act="change the workload of")
     changed = replace(found, name=asked.name, description=asked.description, rules=rules, members=members)
+    changed = replace(changed, conduct=conduct_value(asked))
     if asked.target is not None:
         changed = replace(changed, target=controller.ports.targets.get(asked.target).name)
     if version is not None:  # the store refuses to change it when it is another one by now

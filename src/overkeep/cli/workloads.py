@@ -27,6 +27,7 @@ from overkeep.cli.client import Client
 from overkeep.cli.follow import follow
 from overkeep.cli.output import AsJson
 from overkeep.errors import BadRequest
+from overkeep.model.admission import MOST_SLOTS
 
 app = typer.Typer(no_args_is_help=True, help="Workloads: VMs that are backed up together.")
 
@@ -40,6 +41,9 @@ Exclude = Annotated[list[str] | None, typer.Option(help="Rule that leaves out VM
 WithoutDisk = Annotated[
     list[str] | None, typer.Option(help="Disk that is not backed up: its name or id, as scratch* or db:scratch*.")
 ]
+Parallel = Annotated[
+    str | None, typer.Option(help="How many of its VMs are backed up at once: a number, or `all`; 1 is one by one.")
+]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Print the job's id and return at once.")]
 
 
@@ -52,7 +56,7 @@ class Dropped(StrEnum):
 
 
 @app.command()
-def create(
+def create(  # noqa: PLR0913 - the options of a command
     name: Annotated[str, typer.Argument(help="Name of the workload.")],
     vm: Vms = None,
     include: Include = None,
@@ -60,11 +64,19 @@ def create(
     without_disk: WithoutDisk = None,
     description: Annotated[str, typer.Option(help="For people.")] = "",
     target: Annotated[str | None, typer.Option(help="Target to back up to; else the first one.")] = None,
+    parallel: Parallel = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a workload, of VMs that are named and of those that rules find before each run."""
     rules = _rules(include, exclude, without_disk)
-    asked = WorkloadIn(name=name, description=description, vms=tuple(vm or ()), target=target, rules=rules)
+    asked = WorkloadIn(
+        name=name,
+        description=description,
+        vms=tuple(vm or ()),
+        target=target,
+        rules=rules,
+        parallel=_parallel(parallel, None),
+    )
     with Client() as client:
         made = client.post("/api/v1/workloads", WorkloadOut, asked)
     if as_json:
@@ -97,6 +109,7 @@ def show(workload: Name, as_json: AsJson = False) -> None:
     if found.description:
         output.say(found.description)
     output.say(f"It is backed up to {found.target}.")
+    output.say(_said_together(found))
     output.say(output.planned(planned))
     for words, texts in _said(found.rules):
         output.say(f"{words}: {', '.join(texts)}")
@@ -114,6 +127,7 @@ def change(  # noqa: PLR0913 - the options of a command
     include: Include = None,
     exclude: Exclude = None,
     without_disk: WithoutDisk = None,
+    parallel: Parallel = None,
     drop: Annotated[list[Dropped] | None, typer.Option(help="Take all of these rules away.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -131,6 +145,7 @@ def change(  # noqa: PLR0913 - the options of a command
             description=found.description if description is None else description,
             vms=_changed_vms(found, add_vm or (), remove_vm or ()),
             rules=RulesDoc(include=rules[0], exclude=rules[1], disks=rules[2]),
+            parallel=_parallel(parallel, found.parallel),
         )
         changed = client.put(_path(workload), WorkloadOut, asked, version=found.version)
     if as_json:
@@ -255,6 +270,25 @@ def _said(rules: RulesDoc) -> list[tuple[str, tuple[str, ...]]]:
         ("Without disks", rules.disks),
     ]
     return [(words, texts) for words, texts in said if texts]
+
+
+def _parallel(text: str | None, before: int | None) -> int | None:
+    """What was given for `--parallel`; what was before when nothing was."""
+    if text is None:
+        return before
+    if text == "all":
+        return None
+    if text.isdecimal() and 1 <= int(text) <= MOST_SLOTS:
+        return int(text)
+    raise BadRequest(what=f"--parallel {text} cannot be", todo=f"give 1 to {MOST_SLOTS}, or all")
+
+
+def _said_together(workload: WorkloadOut) -> str:
+    if workload.parallel is None:
+        return "Its VMs are backed up at once, as far as the limits let them."
+    if workload.parallel == 1:
+        return "Its VMs are backed up one after the other, in the order below."
+    return f"{workload.parallel} of its VMs are backed up at once, as far as the limits let them."
 
 
 def _changed_vms(workload: WorkloadOut, joins: Sequence[str], leaves: Sequence[str]) -> tuple[str, ...]:

@@ -9,12 +9,17 @@ from overkeep.model.inventory import Place
 from overkeep.model.restore import Targets
 
 
-def backup_needs(target: str, place: Place | None) -> tuple[str, ...]:
-    """What the backup of a VM needs; of one whose place is not known, what every backup does."""
+def backup_needs(target: str, place: Place | None, *, workload_id: str = "") -> tuple[str, ...]:
+    """What the backup of a VM needs; of one whose place is not known, what every backup does.
+
+    `workload_id` is given when only so many VMs of the workload are backed up at once: what needs the same is in one
+    line, and so there are not more lines than there must be.
+    """
+    always = (TOTAL, admission.target(target), *((admission.workload(workload_id),) if workload_id else ()))
     if place is None:
-        return (TOTAL, admission.target(target))
+        return always
     hosts = (admission.host(place.host),) if place.host else ()
-    return (TOTAL, admission.target(target), *hosts, *map(admission.domain, place.domains))
+    return (*always, *hosts, *map(admission.domain, place.domains))
 
 
 def restore_needs(target: str, where: Targets) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from overkeep.model.admission import Priority
+from overkeep.model.conduct import Conduct
 from overkeep.model.policy import Policy
 from overkeep.model.probes import Probe
 from overkeep.model.selection import Rules
@@ -85,6 +86,7 @@ class Workload:
     target: str
     members: tuple[Member, ...] = ()
     rules: Rules = field(default_factory=Rules)
+    conduct: Conduct = field(default_factory=Conduct)
     version: int = 1
 
 

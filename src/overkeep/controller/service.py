@@ -26,6 +26,7 @@ from overkeep.controller.workflows.restore_plan import decide_targets
 from overkeep.engine.errors import AmbiguousName, NoSuchVm
 from overkeep.errors import BadRequest, Conflict, OverkeepError
 from overkeep.model.admission import Priority
+from overkeep.model.conduct import Conduct
 from overkeep.model.inventory import Vm
 from overkeep.model.restore import RestoreRequest, Targets
 from overkeep.model.selection import Choice, Rules
@@ -33,6 +34,7 @@ from overkeep.mover.api import Load
 from overkeep.units import utc_now
 
 _NO_RULES = Rules()
+_NO_CONDUCT = Conduct()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +79,7 @@ class Controller:
         target: str | None = None,
         description: str = "",
         rules: Rules = _NO_RULES,
+        conduct: Conduct = _NO_CONDUCT,
         caller: str = "",
     ) -> Workload:
         """Make a workload of VMs given by name or id, and of those that rules find.
@@ -87,7 +90,13 @@ class Controller:
         chosen = targets.default if target is None else targets.get(target)
         members = found(self.ports, rules, self.members(vms, rules=rules))
         return self._store.workloads.create(
-            name, members, target=chosen.name, description=description, rules=rules, caller=caller
+            name,
+            members,
+            target=chosen.name,
+            description=description,
+            rules=rules,
+            conduct=conduct,
+            caller=caller,
         )
 
     def choices(self, vms: Sequence[str], rules: Rules) -> tuple[Choice, ...]:
@@ -116,6 +125,7 @@ class Controller:
         named = tuple(member for member in workload.members if not member.by_rule)
         members = found(self.ports, workload.rules, named)
         self._store.workloads.update(replace(workload, members=members), caller=caller)
+        self._store.admission.news.set()  # VMs of it may wait for one another no longer
         return self._store.workloads.get(workload.id)
 
     def set_target(self, workload: Workload, target: str, *, caller: str = "") -> Workload:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
@@ -14,12 +14,16 @@ MOST_SLOTS = 10_000
 
 
 class ResourceKind(StrEnum):
-    """What has slots; the value is the first part of a resource's name, as in `target:nfs1`."""
+    """What has slots; the value is the first part of a resource's name, as in `target:nfs1`.
+
+    A workload has as many as VMs of it are backed up at once: that is a setting of its own, not one of limits.
+    """
 
     TOTAL = "total"
     HOST = "host"
     TARGET = "target"
     DOMAIN = "domain"
+    WORKLOAD = "workload"
 
 
 class Priority(IntEnum):
@@ -50,7 +54,10 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Settings over defaults: the setting of the very resource, that of its kind, the default of its kind."""
+    """Settings over defaults: the setting of the very resource, that of its kind, the default of its kind.
+
+    A kind without a default has no limit.
+    """
 
     defaults: Mapping[ResourceKind, int]
     settings: Mapping[str, Setting]
@@ -64,7 +71,7 @@ class Limits:
                 capacity = setting.capacity
                 break
         else:
-            capacity = self.defaults[kind]
+            capacity = self.defaults.get(kind, MOST_SLOTS)
         return Limit(resource=resource, capacity=capacity, paused=own is not None and own.paused)
 
 
@@ -94,6 +101,11 @@ def domain(name: str) -> str:
     return f"{ResourceKind.DOMAIN}:{name}"
 
 
+def workload(workload_id: str) -> str:
+    """The resource of a workload of which only so many VMs are backed up at once."""
+    return f"{ResourceKind.WORKLOAD}:{workload_id}"
+
+
 def kind_of(resource: str) -> ResourceKind:
     """The kind of a resource, or of the name of a kind itself; raise `BadRequest` for anything else."""
     kind, colon, name = resource.partition(":")
@@ -108,9 +120,16 @@ def is_general(resource: str) -> bool:
     return resource != TOTAL and ":" not in resource
 
 
+def is_workload(resource: str) -> bool:
+    """Whether a name stands for a workload."""
+    return resource.startswith(f"{ResourceKind.WORKLOAD}:")
+
+
 def in_words(resource: str) -> str:
     """A resource as it is told to users."""
     kind, _, name = resource.partition(":")
+    if is_workload(resource):
+        return "its workload"
     words = {TOTAL: "the total", ResourceKind.DOMAIN: "storage domain"}
     return f"{words.get(kind, kind)} {name}".rstrip()
 
@@ -129,21 +148,32 @@ def room(limits: Limits, used: Mapping[str, int], resources: Iterable[str]) -> d
     }
 
 
-def admit(waiting: Sequence[Waiting], free: Mapping[str, int]) -> tuple[Waiting, ...]:
+def in_order(limits: Limits, resources: Iterable[str]) -> frozenset[str]:
+    """The workloads among some resources whose VMs are backed up one after the other, in their order."""
+    return frozenset(name for name in resources if is_workload(name) and limits.of(name).capacity == 1)
+
+
+def admit(
+    waiting: Sequence[Waiting], free: Mapping[str, int], *, ordered: Set[str] = frozenset()
+) -> tuple[Waiting, ...]:
     """Those of `waiting`, in the order of their ranks, that begin now; `free` has the slots of what they need.
 
-    One that does not fit is passed by, so that a full resource holds up nobody who does not need it. One that is
-    overdue keeps a slot of what it needs from those behind it, at most one of each resource: so it gets them one after
-    the other and is never passed by for ever, and no resource has more than one slot idle for that.
+    One that does not fit is passed by, so that a full resource holds up nobody who does not need it; but not by those
+    that need the same resource of `ordered`. One that is overdue keeps a slot of what it needs from those behind it, at
+    most one of each resource: so it gets them one after the other and is never passed by for ever, and no resource has
+    more than one slot idle for that. One that only its own workload holds up keeps nothing.
     """
     left = dict(free)
     kept: set[str] = set()
     begun = []
     for one in sorted(waiting, key=lambda item: item.rank):
-        if all(left[need] - (need in kept) > 0 for need in one.needs):
+        full = [need for need in one.needs if left[need] - (need in kept) <= 0]
+        if not full:
             for need in one.needs:
                 left[need] -= 1
             begun.append(one)
-        elif one.overdue:
+            continue
+        kept.update(need for need in one.needs if need in ordered)
+        if one.overdue and not any(map(is_workload, full)):
             kept.update(need for need in one.needs if left[need] > 0)
     return tuple(begun)

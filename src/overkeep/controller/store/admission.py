@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from overkeep.controller.records import JobKind, JobState, Stage
 from overkeep.controller.store import schema as t
 from overkeep.controller.store.limits import settings_in
-from overkeep.model.admission import Limits, ResourceKind, Waiting, admit, room
+from overkeep.model.admission import Limits, ResourceKind, Setting, Waiting, admit, in_order, room, workload
 
 _WAITING = sa.text("job_vm.stage = 'waiting'")  # spelt out, as SQLite uses a partial index only for its own words
 _CHUNK = 500  # values in one IN
@@ -107,7 +107,7 @@ class Admission:
             limits = self._limits(connection)
             free = room(limits, _used(connection), {need for line in lines for need in line.needs})
             late = overdue(lines, limits)
-            begun = admit(_candidates(connection, lines, free, late), free)
+            begun = admit(_candidates(connection, lines, free, late), free, ordered=in_order(limits, free))
             _give_slots(connection, begun)
         return begun
 
@@ -177,7 +177,7 @@ class Admission:
             return connection.execute(sa.delete(t.slot).where(~lives)).rowcount
 
     def _limits(self, connection: sa.Connection) -> Limits:
-        return Limits(defaults=self._defaults, settings=settings_in(connection))
+        return Limits(defaults=self._defaults, settings=settings_in(connection) | _workloads(connection))
 
 
 def needs_text(needs: Sequence[str]) -> str:
@@ -188,6 +188,13 @@ def needs_text(needs: Sequence[str]) -> str:
 def needs_value(text: str) -> tuple[str, ...]:
     """The reverse."""
     return tuple(json.loads(text))
+
+
+def _workloads(connection: sa.Connection) -> dict[str, Setting]:
+    """Of how many VMs at once workloads are backed up, those of all left out."""
+    limited = sa.select(t.workload.c.id, t.workload.c.parallel).where(t.workload.c.parallel.is_not(None))
+    found = (Setting(resource=workload(row.id), capacity=row.parallel) for row in connection.execute(limited))
+    return {setting.resource: setting for setting in found}
 
 
 def _vm(job_id: str, vm_id: str) -> tuple[sa.ColumnElement[bool], ...]:

@@ -28,6 +28,7 @@ workload = sa.Table(
     sa.Column("version", sa.Integer, nullable=False, server_default="1"),
     sa.Column("target", sa.Text, nullable=False, server_default=""),
     sa.Column("rules", sa.Text, nullable=False, server_default="{}"),
+    sa.Column("parallel", sa.Integer),  # VMs at once
 )
 workload_target = sa.Table(  # all targets that a workload was ever backed up to
     "workload_target",
@@ -457,6 +458,11 @@ def _add_probes(connection: sa.Connection) -> None:
     )
 
 
+def _add_parallel(connection: sa.Connection) -> None:
+    """Step 12: how many VMs of a workload are backed up at once."""
+    connection.exec_driver_sql("ALTER TABLE workload ADD COLUMN parallel INTEGER")
+
+
 # Step n turns a data base of version n into one of version n + 1. A step is never changed once it was released, and the
 # tables above are what all steps together lead to; a new data base gets them at once.
 UPGRADES: tuple[Callable[[sa.Connection], None], ...] = (
@@ -471,6 +477,7 @@ UPGRADES: tuple[Callable[[sa.Connection], None], ...] = (
     _add_rules,
     _add_points,
     _add_probes,
+    _add_parallel,
 )
 VERSION = 1 + len(UPGRADES)
 

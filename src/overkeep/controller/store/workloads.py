@@ -15,11 +15,13 @@ from overkeep.controller.records import Member, Workload
 from overkeep.controller.store import schema as t
 from overkeep.controller.store.events import Events
 from overkeep.errors import ChangedMeanwhile, Conflict, NotFound
+from overkeep.model.conduct import Conduct
 from overkeep.model.selection import Rules, rule
 from overkeep.units import utc_now
 
 _NO_RULES = Rules()
 _CHUNK = 500  # values in one IN
+_NO_CONDUCT = Conduct()
 
 
 class Workloads:
@@ -37,6 +39,7 @@ class Workloads:
         target: str,
         description: str = "",
         rules: Rules = _NO_RULES,
+        conduct: Conduct = _NO_CONDUCT,
         caller: str = "",
     ) -> Workload:
         """Add a workload that is backed up to a target; raise `Conflict` when the name is taken."""
@@ -48,11 +51,12 @@ class Workloads:
             target=target,
             members=tuple(members),
             rules=rules,
+            conduct=conduct,
         )
         with self._engine.begin() as connection:
             _check_name(connection, name, but="")
-            row = {"id": made.id, "name": name, "description": description, "created": made.created}
-            connection.execute(sa.insert(t.workload).values(**row, target=target, rules=_rules_text(rules)))
+            row = {"id": made.id, "created": made.created, **_columns(made)}
+            connection.execute(sa.insert(t.workload).values(row))
             _note_target(connection, made.id, target)
             _set_members(connection, made)
             self._events.insert(connection, _told(Kind.WORKLOAD_MADE, made, caller))
@@ -64,13 +68,7 @@ class Workloads:
         with self._engine.begin() as connection:
             _check_name(connection, workload.name, but=workload.id)
             where = (t.workload.c.id == workload.id, t.workload.c.version == workload.version)
-            values = {
-                "name": workload.name,
-                "description": workload.description,
-                "target": workload.target,
-                "rules": _rules_text(workload.rules),
-                "version": workload.version + 1,
-            }
+            values = {**_columns(workload), "version": workload.version + 1}
             if connection.execute(sa.update(t.workload).where(*where).values(values)).rowcount == 0:
                 raise ChangedMeanwhile(kind="workload", name=workload.name)
             _note_target(connection, workload.id, workload.target)
@@ -194,8 +192,20 @@ def _value(row: Any, members: Sequence[Member]) -> Workload:
         target=row.target,
         members=tuple(members),
         rules=_rules_value(row.rules),
+        conduct=Conduct(parallel=row.parallel),
         version=row.version,
     )
+
+
+def _columns(workload: Workload) -> dict[str, Any]:
+    """What of a workload may be changed, but for its members."""
+    return {
+        "name": workload.name,
+        "description": workload.description,
+        "target": workload.target,
+        "rules": _rules_text(workload.rules),
+        "parallel": workload.conduct.parallel,
+    }
 
 
 def _note_target(connection: sa.Connection, workload_id: str, target: str) -> None:

@@ -13,7 +13,7 @@ from overkeep.controller.durable import Durable
 from overkeep.controller.membership import settled
 from overkeep.controller.needs import backup_needs
 from overkeep.controller.ports import Ports
-from overkeep.controller.records import Failure, Job, JobState, VmProgress
+from overkeep.controller.records import Failure, Job, JobState, VmProgress, Workload
 from overkeep.controller.steps import State, failed, outcome
 from overkeep.controller.store.policies import policy_document, terms_document
 from overkeep.errors import OverkeepError
@@ -69,22 +69,26 @@ def _open(ports: Ports, job_id: str) -> State:
         "full": bool(job.request.get("full")),
         "terms": terms,
         "without": list(workload.rules.disks),
+        "limited": workload.conduct.parallel is not None,
     }
     ports.store.turns.agree(job_id, asked)
-    _line_up(ports, job, target.name)
+    _line_up(ports, job, workload, target=target.name)
     return {}
 
 
-def _line_up(ports: Ports, job: Job, target: str) -> None:
+def _line_up(ports: Ports, job: Job, workload: Workload, *, target: str) -> None:
     """Let the VMs wait for what they need; each VM looks again where it is when its turn has come."""
-    vm_ids = [vm.vm_id for vm in job.vms if not vm.state.over]
+    order = {member.vm_id: position for position, member in enumerate(workload.members)}
+    live = (vm.vm_id for vm in job.vms if not vm.state.over)
+    vm_ids = sorted(live, key=lambda vm_id: order.get(vm_id, len(order)))
     places: Mapping[str, Place] = {}
     try:
         places = ports.engine.places(vm_ids)
     except OverkeepError as error:
         _log.warning("job %s: where its VMs are is not known yet: %s", job.id, error)
     priority = Priority.PLANNED if "planned" in job.request else Priority.ASKED
-    needs = {vm_id: backup_needs(target, places.get(vm_id)) for vm_id in vm_ids}
+    limited = "" if workload.conduct.parallel is None else workload.id
+    needs = {vm_id: backup_needs(target, places.get(vm_id), workload_id=limited) for vm_id in vm_ids}
     ranks = {vm_id: rank(priority, job.created, position) for position, vm_id in enumerate(vm_ids)}
     ports.store.admission.wait(job.id, needs, ranks=ranks)
 

@@ -70,6 +70,7 @@ class BackupSteps:
         self.workload_id: str = asked["workload_id"]
         self.terms = terms_value(asked.get("terms"))
         self.without: tuple[str, ...] = tuple(asked.get("without", ()))
+        self.limited = self.workload_id if asked.get("limited") else ""
         self.backup_id = backup_id(job_id, vm_id, attempt)
         self.watch = Watch(ports=ports, job_id=job_id)
         self.exposure = Exposure(watch=self.watch, vm_id=vm_id)
@@ -265,7 +266,7 @@ class BackupSteps:
     def _has_moved(self, vm: Vm) -> bool:
         """Whether the VM needs slots that it has not, because it is elsewhere now; then it waits for them."""
         host = self.ports.movers.at(vm.host_id).host if vm.host_id else ""
-        needs = backup_needs(self.target.name, Place.of(host, vm.disks))
+        needs = backup_needs(self.target.name, Place.of(host, vm.disks), workload_id=self.limited)
         if set(needs) <= self.ports.store.admission.slots(self.job_id, self.vm_id):
             return False
         self.ports.store.admission.wait_again(self.job_id, self.vm_id, needs)
