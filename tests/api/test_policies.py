@@ -56,6 +56,7 @@ def test_a_change_names_the_version_it_changes(root: TestClient) -> None:
         ({"retention": {"dayly": 7}}, "bad-request", "dayly"),
         ({"retention": {"daily": -1}}, "bad-request", "daily"),
         ({"copying": {"level": 20}}, "bad-request", "level"),
+        ({"verify": 1.5}, "bad-request", "verify"),
         ({"full_every": -1}, "bad-request", "full_every"),
         ({"name": ""}, "bad-request", "name"),
     ],
@@ -148,3 +149,18 @@ def test_what_retention_would_remove_now(root: TestClient, world: World) -> None
     make_policy(root, name="both", retention={"last": 2})
     [vm] = root.get("/api/v1/workloads/demo/retention", params={"policy": "both"}).json()
     assert [mark["kept"] for mark in vm["marks"]] == [True, True]
+
+
+def test_how_a_new_point_was_verified_is_shown_with_it(root: TestClient, world: World) -> None:
+    make_policy(root, verify=0.5)
+    make(root)
+    root.put("/api/v1/workloads/demo/policy", json={"policy": "nightly"})
+    back_up(root, world)
+    [point] = root.get("/api/v1/points").json()
+    seen = point["verification"]
+    assert (seen["share"], seen["sound"], seen["findings"]) == (0.5, True, [])
+    shown = root.get(f"/api/v1/points/{point['id']}", params={"vm": "web"})
+    assert shown.json()["verification"] == seen
+    world.rotten = {f"{point['id']}.qcow2"}
+    back_up(root, world)
+    assert [one["verification"]["sound"] for one in root.get("/api/v1/points").json()] == [True, False]

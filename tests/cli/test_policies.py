@@ -55,6 +55,8 @@ def test_what_cannot_be_is_said(site: Site) -> None:
         (("--full-every", "often"), "--full-every often"),
         (("--start", "tomorrow"), "--start tomorrow"),
         (("--level", "99"), "level"),
+        (("--verify", "0%"), "--verify 0% cannot be"),
+        (("--verify", "some"), "--verify some cannot be"),
         (("--schedule", "whenever"), "'whenever'"),
     ):
         status, out, err = site("policy", "create", "p", *words)
@@ -77,3 +79,21 @@ def test_previews(site: Site) -> None:
     _, out, _ = site("policy", "preview", "p", "--workload", "shop")
     assert [line.split()[4] for line in out.splitlines()[1:]] == ["kept", "kept", "removed"]
     assert len(site("points")[1].splitlines()) == 4
+
+
+def test_new_points_are_verified_and_shown_as_such(site: Site) -> None:
+    site("policy", "create", "p", "--verify", "5%")
+    assert "5.000% of each new point" in site("policy", "show", "p")[1]
+    assert json.loads(site("policy", "edit", "p", "--verify", "full", "--json")[1])["verify"] == 1
+    assert "all of each new point" in site("policy", "show", "p")[1]
+    site("workload", "create", "shop", "--vm", "web")
+    assert site("backup", "shop")[0] == 0
+    site("workload", "set-policy", "shop", "p")
+    assert site("backup", "shop")[0] == 0
+    [point] = [one for one in json.loads(site("points", "--json")[1]) if one["verification"]]
+    site.world.rotten = {image["file"] for image in point["images"]}
+    assert site("backup", "shop")[0] != 0
+    _, never, sound, bad = site("points")[1].splitlines()
+    assert (never.split()[-2], "sound (100%)" in sound, "NOT SOUND" in bad) == ("-", True, True)
+    site("policy", "edit", "p", "--verify", "none")
+    assert "nothing" in site("policy", "show", "p")[1]

@@ -33,7 +33,7 @@ from overkeep.mover.orders import CopyOrder, CopyResult, Image, MergeOrder, Merg
 from overkeep.repository.merging import MergeJournal
 from overkeep.repository.repository import Repository
 from overkeep.testing.engine import MemoryEngine
-from overkeep.testing.mover import SIZE, MemoryMover, quiet
+from overkeep.testing.mover import SIZE, MemoryMover, sound
 
 HASTE = Patience(poll=0.02, ready=5.0, retry=0.2, release=3.0, mover=0.3, lease=0.2, attempts=3, ticket=0.5)
 
@@ -132,6 +132,7 @@ class World:
         self.mortal_mover = Mortal(self.mover)
         self.store = Store(f"sqlite:///{folder / 'controller.sqlite'}")
         self.running = False
+        self.rotten: set[str] = set()  # names of images that a check finds damaged
 
     def root(self, target: str) -> Path:
         """The folder of a target."""
@@ -157,7 +158,10 @@ class World:
     def merge_images(self, order: MergeOrder | VerifyOrder) -> MergeResult | VerifyResult:
         """What a mover does in the folder of a disk, with the same hands."""
         if isinstance(order, VerifyOrder):
-            return quiet(order)
+            found = (sound(name, order.share) for name in order.images)
+            bad = {"damaged": 3, "named": (1, 2, 3)}
+            told = [one.model_copy(update=bad) if one.image in self.rotten else one for one in found]
+            return VerifyResult(images=tuple(told), seconds=0.1)
         folder = self.root(order.target) / order.folder
         done = merge_away(folder, order.remove, journal=MergeJournal(folder), watch=Watch())
         return MergeResult(moved=done.moved, freed=done.freed, removed=done.removed, seconds=done.seconds)

@@ -15,12 +15,13 @@ from overkeep.model.admission import MOST_SLOTS
 from overkeep.model.conduct import Conduct
 from overkeep.model.findings import Verdict
 from overkeep.model.inventory import DiskFormat
-from overkeep.model.points import Changes, Mode, Pin, RestorePoint
+from overkeep.model.points import Changes, Mode, RestorePoint
 from overkeep.model.selection import Choice, Rules, rule
 
 if TYPE_CHECKING:  # the command line reads these documents too, and should not wait for the whole controller
     from overkeep.controller.janitor import Leftover
     from overkeep.controller.service import MoverHealth
+    from overkeep.controller.store.points import Marks
     from overkeep.controller.targets import Away
     from overkeep.controller.waits import Usage
 
@@ -263,11 +264,20 @@ class PinOut(Document):
     pinned_at: dt.datetime
 
 
+class VerificationOut(Document):
+    """How the last check of a point went; `share` of its data was read, 0 to 1, and `findings` are sentences."""
+
+    checked_at: dt.datetime
+    share: float
+    sound: bool
+    findings: tuple[str, ...]
+
+
 class PointOut(Document):
     """One VM at one time, on a target; `pin` when it must stay whatever a retention says.
 
     `listed`: when all of the target was last read, null for never. `away`: it cannot be read now; the point is shown as
-    it was last seen.
+    it was last seen. `verification` is null for a point that was never checked.
     """
 
     id: str
@@ -283,6 +293,7 @@ class PointOut(Document):
     pin: PinOut | None = None
     listed: dt.datetime | None = None
     away: bool = False
+    verification: VerificationOut | None = None
 
 
 class LimitIn(Document):
@@ -418,9 +429,16 @@ def event_out(event: Event) -> EventOut:
     return EventOut(**vars(event.about), **{name: value for name, value in vars(event).items() if name != "about"})
 
 
-def point_out(point: RestorePoint, pin: Pin | None, *, target: str, listed: dt.datetime | None, away: bool) -> PointOut:
-    """The document of a restore point on a target."""
-    about = {"target": target, "pin": pin, "listed": listed, "away": away}
+def point_out(
+    point: RestorePoint,
+    marks: Marks,
+    *,
+    target: str,
+    listed: dt.datetime | None,
+    away: bool,
+) -> PointOut:
+    """The document of a restore point on a target, with what stands beside its manifest."""
+    about = {"target": target, "pin": marks.pin, "verification": marks.verification, "listed": listed, "away": away}
     return PointOut.model_validate(vars(point) | about)
 
 

@@ -18,7 +18,7 @@ from overkeep.controller.points import Wanted
 from overkeep.controller.rights import BACKUP, CREATE_VM, Caller
 from overkeep.controller.service import Controller
 from overkeep.controller.store.listings import Listed
-from overkeep.controller.store.points import PointFilter, SeenPoint
+from overkeep.controller.store.points import Marks, PointFilter, SeenPoint
 from overkeep.controller.targets import PlacedPoint
 from overkeep.model.points import Mode, Pin
 from overkeep.model.restore import RestoreRequest
@@ -81,7 +81,7 @@ def list_points(
     documents = [
         point_out(
             seen.point,
-            seen.pin,
+            Marks(pin=seen.pin, verification=seen.verification),
             target=seen.target,
             listed=listed.get(seen.target, NEVER).listed,
             away=seen.target in away,
@@ -98,8 +98,9 @@ def show_point(
     """One restore point; `vm` says which when one run made points of several VMs, `target` when it was copied."""
     found = _find(point, wanted, controller, caller)
     pin = controller.points.pin(found)
-    response.headers["ETag"] = _tag(found, pin)
-    return _point_out(found, pin, controller)
+    out = _point_out(found, controller, pin)
+    response.headers["ETag"] = _tag(out)
+    return out
 
 
 @router.delete("/points/{point}", status_code=202)
@@ -132,10 +133,11 @@ def pin_point(
     A pin that is there is written anew by whoever may remove it. `If-Match` may name the point that is changed.
     """
     found = _of_caller(point, wanted, controller, caller, act="pin points of")
-    require_tag(version, _tag(found, controller.points.pin(found)), kind="restore point", name=found.point.id)
-    pin = controller.points.put_pin(found, asked.reason, caller=caller.name)
-    response.headers["ETag"] = _tag(found, pin)
-    return _point_out(found, pin, controller)
+    before = _point_out(found, controller, controller.points.pin(found))
+    require_tag(version, _tag(before), kind="restore point", name=found.point.id)
+    pinned = _point_out(found, controller, controller.points.put_pin(found, asked.reason, caller=caller.name))
+    response.headers["ETag"] = _tag(pinned)
+    return pinned
 
 
 @router.delete("/points/{point}/pin", status_code=204)
@@ -186,15 +188,21 @@ def _place(after: list[Any] | None) -> tuple[int, int] | None:
     return int(created), int(seq)
 
 
-def _point_out(placed: PlacedPoint, pin: Pin | None, controller: Controller) -> PointOut:
+def _point_out(placed: PlacedPoint, controller: Controller, pin: Pin | None) -> PointOut:
     listed = controller.points.listed().get(placed.target.name, NEVER).listed
-    return point_out(placed.point, pin, target=placed.target.name, listed=listed, away=False)
+    marks = Marks(pin=pin, verification=controller.points.verification(placed))
+    return point_out(placed.point, marks, target=placed.target.name, listed=listed, away=False)
 
 
-def _tag(placed: PlacedPoint, pin: Pin | None) -> str:
-    """Of a point only its pin changes."""
-    point = placed.point
-    return content_tag(point.id, point.vm_id, None if pin is None else (pin.reason, pin.by, pin.pinned_at))
+def _tag(point: PointOut) -> str:
+    """Of a point only its pin and its last check change."""
+    pin, checked = point.pin, point.verification
+    return content_tag(
+        point.id,
+        point.vm_id,
+        None if pin is None else (pin.reason, pin.by, pin.pinned_at),
+        None if checked is None else checked.checked_at,
+    )
 
 
 def _of_caller(point_id: str, wanted: Wanted, controller: Controller, caller: Caller, *, act: str) -> PlacedPoint:

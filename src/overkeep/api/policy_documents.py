@@ -65,7 +65,8 @@ class PolicyIn(Document):
     """A policy to be made or changed.
 
     `full_every`: a full backup after so many incrementals; null for never, 0 for always. `retry_wait` is in minutes and
-    doubles with each try.
+    doubles with each try. `verify` is the share of the data of each new point, with all that it is built upon, that is
+    read and compared once it is made: 0 for none, 1 for all.
     """
 
     name: Name
@@ -77,6 +78,7 @@ class PolicyIn(Document):
     retries: int = Field(default=0, ge=0, le=10)
     retry_wait: int = Field(default=10, ge=1, le=1440)
     copying: CopyingDoc = CopyingDoc()
+    verify: float = Field(default=0, ge=0, le=1)
 
 
 class PolicyOut(PolicyIn):

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from overkeep.api.documents import JobOut, PinIn, PointOut, RestoreIn
+from overkeep.api.documents import JobOut, PinIn, PointOut, RestoreIn, VerificationOut
 from overkeep.cli import exits, output
 from overkeep.cli.client import Client
 from overkeep.cli.follow import follow
@@ -52,11 +52,18 @@ def _show(found: Sequence[PointOut]) -> None:
             point.mode,
             str(len(point.images)),
             human_size(sum(image.stored for image in point.images)),
+            _checked(point.verification),
             point.pin.reason if point.pin else "-",
         )
         for point in found
     ]
-    output.table(("POINT", "VM", "TARGET", "CREATED", "MODE", "DISKS", "STORED", "PINNED"), rows)
+    output.table(("POINT", "VM", "TARGET", "CREATED", "MODE", "DISKS", "STORED", "VERIFIED", "PINNED"), rows)
+
+
+def _checked(verification: VerificationOut | None) -> str:
+    if verification is None:
+        return "-"
+    return f"sound ({verification.share:.0%})" if verification.sound else "NOT SOUND"
 
 
 Point = Annotated[str, typer.Argument(metavar="POINT", help="Id of the restore point.")]

@@ -172,6 +172,10 @@ def _rows(policy: PolicyOut) -> list[tuple[str, str]]:
         ("compression", f"{copying.compression}{level}"),
         ("bandwidth", f"{human_size(copying.bandwidth)}/s a disk" if copying.bandwidth else "no limit"),
         ("read back", f"{copying.read_back:.0%}"),
+        (
+            "verify",
+            {0: "nothing", 1: "all of each new point"}.get(policy.verify, f"{policy.verify:.3%} of each new point"),
+        ),
     ]
 
 

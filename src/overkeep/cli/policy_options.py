@@ -15,6 +15,8 @@ import typer
 from overkeep.api.policy_documents import CopyingDoc, PolicyIn, RetentionDoc, ScheduleDoc
 from overkeep.errors import BadRequest
 
+_VERIFY = {"none": 0.0, "full": 1.0}
+_PERCENT = 100
 _FULL = {"never": None, "always": 0}
 
 
@@ -55,11 +57,17 @@ class PolicyOptions:
     level: Annotated[int | None, typer.Option(help="Of compression, 1 to 19.")] = None
     read_back: Annotated[float | None, typer.Option(help="Share of new images that is read again, 0 to 1.")] = None
 
+    verify: Annotated[
+        str | None, typer.Option(help="How much of each new point is read and compared: `none`, `full`, or as 5%.")
+    ] = None
+
     def applied(self, before: PolicyIn) -> PolicyIn:
         """The policy with what was given in place of what was."""
         simple = _given(self, "description", "longest_chain", "retries", "retry_wait")
         if self.full_every is not None:
             simple["full_every"] = _full_every(self.full_every)
+        if self.verify is not None:
+            simple["verify"] = _share(self.verify)
         keep = {name.removeprefix("keep_"): value for name, value in vars(self).items() if name.startswith("keep_")}
         keep["zone"] = self.zone
         parts = {
@@ -98,6 +106,15 @@ def _full_every(text: str) -> int | None:
     if text.isdecimal():
         return int(text)
     raise BadRequest(what=f"--full-every {text} cannot be", todo="give a number, never or always")
+
+
+def _share(text: str) -> float:
+    if text in _VERIFY:
+        return _VERIFY[text]
+    number = text.removesuffix("%")
+    if text.endswith("%") and number.replace(".", "", 1).isdecimal() and 0 < float(number) <= _PERCENT:
+        return float(number) / _PERCENT
+    raise BadRequest(what=f"--verify {text} cannot be", todo="give none, full, or a percentage as 5%")
 
 
 def _date(text: str, name: str) -> dt.date:

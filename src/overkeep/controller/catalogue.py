@@ -17,6 +17,7 @@ from overkeep.controller.target import Target
 from overkeep.errors import OverkeepError
 from overkeep.logs import fields
 from overkeep.model.points import RestorePoint
+from overkeep.repository.verification import last_verification
 from overkeep.units import utc_now
 
 EVERY = dt.timedelta(hours=1)  # between two listings of a target
@@ -147,12 +148,16 @@ class Catalogue:
             for point, _ in new:  # one that ended after it was read had no row yet that could be dropped with it
                 if not target.repository.exists(*place_of(point)):
                     rows.remove(target.name, point)
+                elif verification := last_verification(target.repository, point):
+                    rows.set_verification(target.name, point, verification)
 
     def _correct(self, target: Target, point: RestorePoint, was: Known) -> bool:
+        rows = self._ports.store.points
+        rows.set_verification(target.name, point, last_verification(target.repository, point))
         now = known(point, target.repository.pin(point))
         if was == now:
             return False
-        self._ports.store.points.correct(target.name, point, before=was, now=now)
+        rows.correct(target.name, point, before=was, now=now)
         return True
 
     def _drop_ended(self, target: Target, tally: Tally) -> None:

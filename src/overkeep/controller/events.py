@@ -59,6 +59,9 @@ class Kind(StrEnum):
     POINT_REMOVED = "point.removed"
     POINT_MERGED = "point.merged"
     POINT_STAYS = "point.stays"
+    POINT_VERIFIED = "point.verified"
+    POINT_UNVERIFIED = "point.unverified"
+    POINT_UNSOUND = "point.unsound"
     POINT_PINNED = "point.pinned"
     POINT_UNPINNED = "point.unpinned"
     WORKLOAD_MADE = "workload.made"
@@ -123,6 +126,9 @@ MEANINGS: Mapping[Kind, str] = {
     Kind.POINT_REMOVED: "A restore point ended; `reason` says whether a policy or a person wanted it",
     Kind.POINT_MERGED: "Images of removed points were merged away; `freed` are the bytes",
     Kind.POINT_STAYS: "Points or images that were to go stay until the next backup",
+    Kind.POINT_VERIFIED: "A new restore point was checked and is sound; `share` of its data was read",
+    Kind.POINT_UNVERIFIED: "A new restore point could not be checked; nothing is known to be wrong with it",
+    Kind.POINT_UNSOUND: "A new restore point was checked and is not sound; the next backup builds upon nothing of it",
     Kind.POINT_PINNED: "A restore point stays, whatever its policy says",
     Kind.POINT_UNPINNED: "A restore point may go again",
     Kind.WORKLOAD_MADE: "A workload was made",
@@ -169,6 +175,7 @@ _LEVELS: Mapping[Kind, Level] = {
             Kind.DISK_ACCESS_LOST,
             Kind.CHECKPOINT_STAYS,
             Kind.POINT_STAYS,
+            Kind.POINT_UNVERIFIED,
             Kind.RUN_LEFT_OUT,
             Kind.LEFTOVER_FOUND,
             Kind.LEFTOVER_CLOSED,
@@ -180,7 +187,14 @@ _LEVELS: Mapping[Kind, Level] = {
         Level.WARNING,
     ),
     **dict.fromkeys(
-        (Kind.JOB_FAILED, Kind.JOB_NEEDS_ATTENTION, Kind.VM_FAILED, Kind.VM_NEEDS_ATTENTION, Kind.TARGET_FULL),
+        (
+            Kind.JOB_FAILED,
+            Kind.JOB_NEEDS_ATTENTION,
+            Kind.VM_FAILED,
+            Kind.VM_NEEDS_ATTENTION,
+            Kind.POINT_UNSOUND,
+            Kind.TARGET_FULL,
+        ),
         Level.ERROR,
     ),
 }

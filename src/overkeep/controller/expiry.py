@@ -4,28 +4,24 @@
 from __future__ import annotations
 
 import datetime as dt
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
+from overkeep.controller.bookkeeping import Bookkeeping
 from overkeep.controller.ending import Ending
 from overkeep.controller.events import Kind
 from overkeep.controller.exposure import Exposure
 from overkeep.controller.ports import Ports
-from overkeep.controller.records import HeldKind, Job, JobKind
-from overkeep.controller.release import watch_release
-from overkeep.controller.steps import PASSING, State, cancelled, failed, outcome
+from overkeep.controller.records import Job, JobKind
+from overkeep.controller.steps import State, cancelled, failed, outcome
 from overkeep.controller.target import Target
 from overkeep.controller.targets import PlacedPoint
 from overkeep.errors import OverkeepError
 from overkeep.model.points import Pin
 from overkeep.model.retention import Candidate, Mark, Retention, decide
 from overkeep.mover.api import Mover
-from overkeep.mover.errors import MoverUnreachable
-from overkeep.mover.orders import MOST_IMAGES, MergeOrder, MergeResult, OrderState, OrderStatus
+from overkeep.mover.orders import MOST_IMAGES, MergeOrder, MergeResult, OrderState
 from overkeep.repository import layout
-
-_FOLLOW = 1.5  # seconds a long poll lasts here: a cancel is to be seen within two
 
 
 class RetentionWaits(OverkeepError):
@@ -173,19 +169,18 @@ class Merging:
         self._ports = exposure.ports
         self._workload_id = workload_id
         self._target = target
-        self._host_id = host_id  # where it is done best; empty when the VM runs nowhere
+        self._bookkeeping = Bookkeeping(exposure, host_id=host_id)
 
     def run(self) -> tuple[MergeResult, ...]:
         """Merge the images of all disks, one after the other; raise the first error.
 
         A cancel stops the merge, which loses nothing, and is raised as well.
         """
-        ending = watch_release(self._ports, self._exposure.watch.job_id, self._exposure.vm_id)
-        ending.end_orders()  # of a controller that died: they may name what is gone by now
+        self._bookkeeping.begin()
         try:
             return self._merge_all()
         except OverkeepError:
-            ending.end_orders()
+            self._bookkeeping.stop()
             raise
 
     def _merge_all(self) -> tuple[MergeResult, ...]:
@@ -196,53 +191,21 @@ class Merging:
         if not found:
             return ()
         require_unread(self._ports, self._workload_id, vm_id, vm_name=vm_id)
-        host_id, mover = self._mover()
-        return tuple(self._merge(disk_id, images, host_id, mover) for disk_id, images in found.items())
+        chosen = self._bookkeeping.mover()
+        return tuple(self._merge(disk_id, images, chosen) for disk_id, images in found.items())
 
-    def _mover(self) -> tuple[str, Mover]:
-        """The mover of the VM's host, else the least loaded of those that answer."""
-        hosts = self._ports.spread.order(first=self._host_id)
-        if not hosts:
-            raise RetentionWaits(vm=self._exposure.vm_id, reason="no mover of a host that is up answers")
-        return hosts[0], self._ports.movers.at(hosts[0])
+    def _merge(self, disk_id: str, images: tuple[str, ...], chosen: tuple[str, Mover]) -> MergeResult:
+        def order(host: str) -> MergeOrder:
+            return MergeOrder(
+                host=host,
+                target=self._target.name,
+                repository=self._target.repository.id,
+                folder=str(layout.disk(self._workload_id, self._exposure.vm_id, disk_id)),
+                remove=images[:MOST_IMAGES],
+                lease=self._ports.patience.lease,
+            )
 
-    def _merge(self, disk_id: str, images: tuple[str, ...], host_id: str, mover: Mover) -> MergeResult:
-        exposure, held = self._exposure, self._ports.store.held
-        prefix = f"{exposure.watch.job_id}-{exposure.vm_id[:8]}-merge:{disk_id}:"
-        earlier = [item for item in held.orders(exposure.watch.job_id, disk_id) if item.ref.startswith(prefix)]
-        order_id = f"{prefix}{len(earlier) + 1}"
-        item = exposure.note(HeldKind.ORDER, order_id, disk_id=disk_id, host_id=host_id)
-        order = MergeOrder(
-            host=mover.host,
-            target=self._target.name,
-            repository=self._target.repository.id,
-            folder=str(layout.disk(self._workload_id, exposure.vm_id, disk_id)),
-            remove=images[:MOST_IMAGES],
-            lease=self._ports.patience.lease,
-        )
-        status = exposure.watch.persist(
-            lambda: mover.put(order_id, order), seconds=self._ports.patience.retry, on=PASSING
-        )
-        status = self._follow(mover, status)
-        held.release(item)
+        status = self._bookkeeping.carry_out(chosen, act="merge", disk_id=disk_id, make=order)
         if status.state is OrderState.DONE and isinstance(status.result, MergeResult):
             return status.result
         raise MergeFailed(disk=disk_id, reason=status.error or f"the order ended as {status.state}.")
-
-    def _follow(self, mover: Mover, status: OrderStatus) -> OrderStatus:
-        """Follow an order to its end; a mover that is silent for longer than its lease has stopped."""
-        watch, patience = self._exposure.watch, self._ports.patience
-        heard = time.monotonic()
-        while not status.state.terminal:
-            watch.check()
-            asked = time.monotonic()
-            try:
-                seen, status = status.seq, mover.wait(status.id, after=status.seq, timeout=_FOLLOW)
-                if status.seq == seen and time.monotonic() - asked < _FOLLOW / 2:  # it answers at once without news
-                    watch.pause(patience.poll)
-                heard = time.monotonic()
-            except MoverUnreachable:
-                if time.monotonic() - heard > max(patience.mover, patience.lease * 1.5):
-                    raise
-                watch.pause(patience.poll)
-        return status

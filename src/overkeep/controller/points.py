@@ -14,6 +14,7 @@ from overkeep.controller.store.points import PointFilter, SeenPoint
 from overkeep.controller.targets import Away, PlacedPoint, TargetsAway
 from overkeep.errors import Conflict, NotFound, OverkeepError
 from overkeep.model.points import Pin, RestorePoint
+from overkeep.repository.verification import Verification, last_verification
 from overkeep.units import utc_now
 
 PAGE = 100
@@ -150,6 +151,10 @@ class PointDesk:
     def pin(self, placed: PlacedPoint) -> Pin | None:
         """Why a point must stay; None when it need not."""
         return placed.target.repository.pin(placed.point)
+
+    def verification(self, placed: PlacedPoint) -> Verification | None:
+        """How the last check of a point went; None when it was never checked."""
+        return last_verification(placed.target.repository, placed.point)
 
     def put_pin(self, placed: PlacedPoint, reason: str, *, caller: str) -> Pin:
         """Let a point stay whatever a retention says."""

@@ -35,6 +35,7 @@ class Terms:
     copying: Copying = field(default_factory=Copying)
     full_every: int | None = None
     longest_chain: int = LONGEST_CHAIN
+    verify: float = 0
     retention: Retention = field(default_factory=Retention)
 
     def why_full(self, *, chain: int, since_full: int | None) -> str:
@@ -60,7 +61,8 @@ class Policy:
     """What an administrator lays down for workloads.
 
     `full_every` is the number of incrementals after which a full backup follows: None for never, 0 for always.
-    `longest_chain` is the number of images that the chain of a disk may have. A scheduled run that fails is tried again
+    `longest_chain` is the number of images that the chain of a disk may have. `verify` is the share of a new point's
+    data, 0 to 1, that is read and compared once it is made. A scheduled run that fails is tried again
     `retries` times for the VMs that failed, `retry_wait` minutes after it ended, then after twice as long, and so on.
     """
 
@@ -73,6 +75,7 @@ class Policy:
     retries: int = 0
     retry_wait: int = 10
     copying: Copying = field(default_factory=Copying)
+    verify: float = 0
 
     @property
     def terms(self) -> Terms:
@@ -81,6 +84,7 @@ class Policy:
             copying=self.copying,
             full_every=self.full_every,
             longest_chain=self.longest_chain,
+            verify=self.verify,
             retention=self.retention,
         )
 

@@ -29,6 +29,7 @@ from overkeep.mover.errors import (
 from overkeep.mover.orders import (
     CopyOrder,
     CopyResult,
+    ImageFindings,
     MergeOrder,
     MergeResult,
     Order,
@@ -85,7 +86,15 @@ def quiet(order: MergeOrder | VerifyOrder) -> MergeResult | VerifyResult:
     """The usual outcome: everything is removed, or nothing is found to be wrong."""
     if isinstance(order, MergeOrder):
         return MergeResult(moved=1 << 20, freed=1 << 18, removed=order.remove, seconds=0.5)
-    return VerifyResult(images=(), seconds=0.5)
+    return VerifyResult(images=tuple(sound(name, order.share) for name in order.images), seconds=0.5)
+
+
+def sound(image: str, share: float) -> ImageFindings:
+    """What is found in an image of 1 MiB with which nothing is wrong."""
+    held = 1 << 20
+    return ImageFindings(
+        image=image, held=held, checked=int(held * share), damaged=0, named=(), undigested=0, leaked=0, errors=()
+    )
 
 
 def _alone(method: Callable[Concatenate[MemoryMover, _P], _R]) -> Callable[Concatenate[MemoryMover, _P], _R]:

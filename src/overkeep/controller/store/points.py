@@ -17,6 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from overkeep.controller.store import schema as t
 from overkeep.model.points import Mode, Pin, RestorePoint
 from overkeep.model.retention import Candidate
+from overkeep.repository.verification import Verification
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MICROSECOND = dt.timedelta(microseconds=1)
@@ -25,6 +26,7 @@ _CHUNK = 500  # rows of one statement
 _FEW = 200  # VMs whose points are put in order faster than all points are looked through for them
 _POINT = TypeAdapter(RestorePoint)
 _PIN = TypeAdapter(Pin)
+_VERIFICATION = TypeAdapter(Verification)
 
 Place = tuple[str, str, str]
 """Workload, VM and id of a point on a target."""
@@ -57,6 +59,7 @@ class SeenPoint:
     vm_id: str
     document: str
     pinned: str
+    checked: str
 
     @cached_property
     def point(self) -> RestorePoint:
@@ -67,6 +70,19 @@ class SeenPoint:
     def pin(self) -> Pin | None:
         """Why it must stay; None when it need not."""
         return pin_value(self.pinned)
+
+    @property
+    def verification(self) -> Verification | None:
+        """How its last check went; None when it was never checked, as far as it was seen."""
+        return _VERIFICATION.validate_json(self.checked) if self.checked else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Marks:
+    """What stands beside the manifest of a point: why it must stay, and how its last check went."""
+
+    pin: Pin | None
+    verification: Verification | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +131,14 @@ class PointRows:
         with self._reader.connect() as connection:
             rows = connection.execute(query.order_by(_C.created, _C.seq).limit(limit)).all()
         return tuple(
-            SeenPoint(key=(r.created, r.seq), target=r.target, vm_id=r.vm_id, document=r.document, pinned=r.pin)
+            SeenPoint(
+                key=(r.created, r.seq),
+                target=r.target,
+                vm_id=r.vm_id,
+                document=r.document,
+                pinned=r.pin,
+                checked=r.verification,
+            )
             for r in rows
         )
 
@@ -170,6 +193,13 @@ class PointRows:
             where = _at(target, place_of(point))
             connection.execute(sa.update(t.point).where(*where).values(pin=pin_text(pin)))
 
+    def set_verification(self, target: str, point: RestorePoint, verification: Verification | None) -> None:
+        """Keep how the last check of a point went."""
+        text = "" if verification is None else _VERIFICATION.dump_json(verification).decode()
+        with self._engine.begin() as connection:
+            differs = (*_at(target, place_of(point)), _C.verification != text)
+            connection.execute(sa.update(t.point).where(*differs).values(verification=text))
+
     def remove_target(self, target: str) -> None:
         """Drop all points of a target behind which another repository was accepted."""
         with self._engine.begin() as connection:
@@ -217,7 +247,7 @@ class PointRows:
 
 _C = t.point.c
 _PLACE = ["target", "workload_id", "vm_id", "id"]
-_SEEN = (_C.created, _C.seq, _C.target, _C.vm_id, _C.document, _C.pin)
+_SEEN = (_C.created, _C.seq, _C.target, _C.vm_id, _C.document, _C.pin, _C.verification)
 
 
 def known(point: RestorePoint, pin: Pin | None) -> Known:

@@ -259,6 +259,7 @@ point = sa.Table(
     sa.Column("vm_name", sa.Text, nullable=False),
     sa.Column("mode", sa.Text, nullable=False),
     sa.Column("pin", sa.Text, nullable=False),
+    sa.Column("verification", sa.Text, nullable=False, server_default=""),
     sa.Column("document", sa.Text, nullable=False),
     sa.Index("point_place", "target", "workload_id", "vm_id", "id", unique=True),
     sa.Index("point_id", "id"),
@@ -463,6 +464,11 @@ def _add_parallel(connection: sa.Connection) -> None:
     connection.exec_driver_sql("ALTER TABLE workload ADD COLUMN parallel INTEGER")
 
 
+def _add_verifications(connection: sa.Connection) -> None:
+    """Step 12: how the last check of each point went."""
+    connection.exec_driver_sql("ALTER TABLE point ADD COLUMN verification TEXT NOT NULL DEFAULT ''")
+
+
 # Step n turns a data base of version n into one of version n + 1. A step is never changed once it was released, and the
 # tables above are what all steps together lead to; a new data base gets them at once.
 UPGRADES: tuple[Callable[[sa.Connection], None], ...] = (
@@ -478,6 +484,7 @@ UPGRADES: tuple[Callable[[sa.Connection], None], ...] = (
     _add_points,
     _add_probes,
     _add_parallel,
+    _add_verifications,
 )
 VERSION = 1 + len(UPGRADES)
 

@@ -14,9 +14,7 @@ from pydantic import TypeAdapter
 
 from overkeep.controller.capacity import require_room
 from overkeep.controller.copying import Task, copy_all
-from overkeep.controller.ending import Ending
 from overkeep.controller.events import Kind
-from overkeep.controller.expiry import expire, merge_away, without_failing
 from overkeep.controller.exposure import BACKUP_OVER, Exposure
 from overkeep.controller.needs import backup_needs
 from overkeep.controller.ports import Ports, backup_id
@@ -25,6 +23,7 @@ from overkeep.controller.release import drop_old_checkpoints, patiently, release
 from overkeep.controller.steps import PASSING, State, Watch, cancelled, failed, outcome
 from overkeep.controller.store.policies import terms_value
 from overkeep.controller.target import Target
+from overkeep.controller.verifying import Soundness
 from overkeep.controller.workflows.assembly import as_given, backup_progress, make_point
 from overkeep.controller.workflows.orders import Into, backup_task
 from overkeep.engine.api import BackupRequest, BackupSession
@@ -87,7 +86,7 @@ class BackupSteps:
     def plan(self, state: State) -> State:
         """Decide what is done with each disk. Nothing is open yet."""
         self._await_turn()
-        self._phase("planning")
+        self.phase("planning")
         self.watch.check()
         self.target.ready()
         require_room(self.target)
@@ -100,7 +99,8 @@ class BackupSteps:
         )
         if self._has_moved(vm):
             return self.plan(state)
-        spoilt = self._why_spoilt(last) if last and not wish.full else {}
+        soundness = Soundness(self.target.repository, points)
+        spoilt = self._why_spoilt(last, soundness) if last and not wish.full else {}
         basis = Basis(last=last, checkpoints=checkpoints, spoilt=spoilt, untracked=wish.untracked)
         plan = plan_backup(vm, basis, full=wish.full, without=self.without)
         if vm.host_id:  # better to learn now that the mover is down than with the VM's disks locked
@@ -121,7 +121,7 @@ class BackupSteps:
 
     def prepare(self, state: State) -> State:
         """Begin the draft and write the configuration: the Manager withholds it once the disks are locked."""
-        self._phase("configuration")
+        self.phase("configuration")
         kept = self.watch.persist(
             lambda: self.ports.engine.configuration(self.vm_id), seconds=self.ports.patience.retry
         )
@@ -132,7 +132,7 @@ class BackupSteps:
 
     def start(self, state: State) -> State:
         """Have the Manager start the backup, under an id that was written down before."""
-        self._phase("starting")
+        self.phase("starting")
         self.watch.check()
         plan = _PLAN.validate_python(state["plan"])
         self.exposure.note(HeldKind.BACKUP, self.backup_id)
@@ -158,7 +158,7 @@ class BackupSteps:
 
     def copy(self, state: State) -> State:
         """Have the movers copy all disks."""
-        self._phase("copying")
+        self.phase("copying")
         plan = _PLAN.validate_python(state["plan"])
         into = Into(target=self.target, draft=self._draft(state))
         results = copy_all(self.exposure, [self._task(item, plan, into) for item in plan.disks])
@@ -166,7 +166,7 @@ class BackupSteps:
 
     def commit(self, state: State) -> State:
         """Make the restore point appear, unless the Manager ended the backup while it was copied."""
-        self._phase("committing")
+        self.phase("committing")
         self.watch.check()
         draft = self._draft(state)
         point = self._point(state, draft)
@@ -190,7 +190,7 @@ class BackupSteps:
 
     def release(self, state: State) -> State:
         """Close everything in the Manager and on the target that did not become a restore point."""
-        self._phase("releasing")
+        self.phase("releasing")
         exposure = watch_release(self.ports, self.job_id, self.vm_id)
 
         def act() -> None:
@@ -211,38 +211,6 @@ class BackupSteps:
         text = f"{told} instead: {state['error']}"
         self.exposure.tell(Kind.VM_TRIED_OTHERWISE, text, code=state["code"])
         return {}
-
-    def expire(self, state: State) -> State:
-        """End the points that the policy does not keep any more; a failure is told, and the next backup goes on."""
-        self._phase("retention")
-
-        def act() -> None:
-            ending = Ending(
-                exposure=self.exposure,
-                workload_id=self.workload_id,
-                reason="policy",
-                why="the policy does not keep it",
-            )
-            expire(ending, retention=self.terms.retention, now=utc_now())
-
-        without_failing(self.exposure, act, otherwise="Old restore points stay until the next backup")
-        return {}
-
-    def merge(self, state: State) -> State:
-        """Have a mover merge away the images of points that have ended, whenever that was."""
-        targets = self.ports.targets
-        merge_away(
-            self.exposure,
-            self.workload_id,
-            targets=lambda: targets.had_by(self.workload_id),
-            host_id=lambda: self._host(state),
-        )
-        return {}
-
-    def _host(self, state: State) -> str:
-        """Where the VM runs, as it was planned or, when nothing was planned, now; nowhere when it is down."""
-        planned = state.get("plan")
-        return _PLAN.validate_python(planned).vm.host_id if planned else self.ports.engine.vm(self.vm_id).host_id
 
     def close(self, state: State) -> State:
         """Write what became of the VM into the job."""
@@ -272,19 +240,25 @@ class BackupSteps:
         self.ports.store.admission.wait_again(self.job_id, self.vm_id, needs)
         return True
 
-    def _why_spoilt(self, last: RestorePoint) -> dict[str, str]:
-        """Why nothing may be built on images of a point, by disk: a chain is broken, or the policy says so."""
-        found = {image.disk_id: self._why_image_spoilt(last, image) for image in last.images}
+    def _why_spoilt(self, last: RestorePoint, soundness: Soundness) -> dict[str, str]:
+        """Why nothing may be built on images of a point, by disk: a chain is unsound, or the policy says so."""
+        found = {image.disk_id: self._why_image_spoilt(last, image, soundness) for image in last.images}
         return {disk_id: why for disk_id, why in found.items() if why}
 
-    def _why_image_spoilt(self, last: RestorePoint, image: DiskImage) -> str:
+    def _why_image_spoilt(self, last: RestorePoint, image: DiskImage, soundness: Soundness) -> str:
         try:
-            length = len(self.target.repository.chain(last, image.disk_id))
+            names = self.target.repository.chain(last, image.disk_id)
         except ChainBroken as error:
             told = f"Disk {image.name!r} is backed up in full, because its last restore point is damaged: {error}"
             self.exposure.tell(Kind.DISK_FULL, told, disk_id=image.disk_id)
             return "the last restore point is damaged"
-        return self.terms.why_full(chain=length, since_full=image.since_full)
+        if unsound := soundness.unsound_below(names):
+            why = f"restore point {unsound}, which it would be built upon, did not verify"
+            self.exposure.tell(
+                Kind.DISK_FULL, f"Disk {image.name!r} is backed up in full: {why}", disk_id=image.disk_id
+            )
+            return why
+        return self.terms.why_full(chain=len(names), since_full=image.since_full)
 
     def _require_open(self, vm_name: str) -> None:
         engine = self.ports.engine
@@ -354,7 +328,8 @@ class BackupSteps:
         for item in plan.disks:
             self.ports.store.jobs.set_disk(self.job_id, self.vm_id, backup_progress(item, state))
 
-    def _phase(self, phase: str) -> None:
+    def phase(self, phase: str) -> None:
+        """Tell how far the work on the VM is."""
         _log.info("step %s", fields(job=self.job_id, vm=self.vm_id, phase=phase))
         self.ports.store.jobs.set_vm(self.job_id, self.vm_id, state=JobState.RUNNING, phase=phase)
 

@@ -11,6 +11,7 @@ from overkeep.controller.capacity import TargetAboveMark
 from overkeep.controller.durable import Durable
 from overkeep.controller.ports import Ports
 from overkeep.controller.steps import State, failed
+from overkeep.controller.workflows.backup_after import AfterBackup
 from overkeep.controller.workflows.backup_steps import BackupSteps, Wish
 from overkeep.engine.errors import BackupFailed, CheckpointInvalid, TransferFailed
 from overkeep.mover.orders import BACKING_MISSING, NO_CHANGED_BLOCKS
@@ -48,12 +49,21 @@ def body(ports: Ports, job_id: str, vm_id: str, asked: dict[str, Any]) -> State:
             break
         Durable.step("go-on", steps.say_instead, {"error": state["error"], "code": state["code"], "full": cure.full})
         attempt, wish = attempt + 1, cure
+    after = AfterBackup(steps)
+    if "committed" in state and "open" not in state and steps.terms.verify:
+        state = {**state, **Durable.step("verify", after.verify, state)}
     # A full target refuses new points, and is the last one where old ones should stay longer than the policy says.
-    if ("committed" in state or state.get("code") == TargetAboveMark.code) and "open" not in state:
-        Durable.step("expire", steps.expire, state)
-        Durable.step("merge", steps.merge, state)
+    if _may_expire(state):
+        Durable.step("expire", after.expire, state)
+        Durable.step("merge", after.merge, state)
     closed: State = Durable.step("close", steps.close, state)
     return closed
+
+
+def _may_expire(state: State) -> bool:
+    """Whether old points may go now: there is a new one, and nothing was found to be wrong with it."""
+    made = "committed" in state and not failed(state)
+    return (made or state.get("code") == TargetAboveMark.code) and "open" not in state
 
 
 def _cure(state: State, wish: Wish) -> Wish | None:

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Points are checked by movers, and nothing is built upon one that was found to be unsound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+
+from overkeep.blocks.verify import Findings, Sample
+from overkeep.controller.bookkeeping import Bookkeeping
+from overkeep.controller.exposure import Exposure
+from overkeep.controller.target import Target
+from overkeep.errors import OverkeepError
+from overkeep.model.points import DiskImage, RestorePoint
+from overkeep.mover.api import Mover
+from overkeep.mover.orders import MOST_IMAGES, ImageFindings, OrderState, VerifyOrder, VerifyResult
+from overkeep.repository.errors import ChainBroken
+from overkeep.repository.repository import Repository
+from overkeep.repository.verification import Verification, Verifier, last_verification
+
+_Found = dict[tuple[Path, str], Findings]
+
+
+class PointUnsound(OverkeepError):
+    """A new restore point does not read as it was written."""
+
+    code = "point-unsound"
+    template = (
+        "Restore point {point} of VM {vm!r} was made and did not verify: {finding} "
+        "Nothing is built upon it: the next backup is a full one. Restore from an earlier point until then."
+    )
+    retry = True
+    status = 502
+
+
+class NotVerified(OverkeepError):
+    """A mover could not check a point; nothing is known about it."""
+
+    code = "not-verified"
+    template = "Disk {disk!r} of restore point {point} could not be checked: {reason}"
+    retry = True
+    status = 502
+
+
+class Verifying:
+    """Has a mover check a point of a VM: each image of each of its chains, by itself.
+
+    The whole chain is read, or the same share of each of its images: a restore reads them all, and what the next
+    backup is built upon is all of them. May be repeated.
+    """
+
+    def __init__(self, exposure: Exposure, target: Target, *, host_id: str) -> None:
+        self._exposure = exposure
+        self._ports = exposure.ports
+        self._target = target
+        self._bookkeeping = Bookkeeping(exposure, host_id=host_id)
+
+    def run(self, point: RestorePoint, share: float) -> Verification:
+        """Check a share of a point's data, 0 to 1, and write down beside its manifest what was found.
+
+        Raises `NotVerified`, and the errors of movers and of the target, when it could not be checked; a cancel stops
+        the check and is raised as well.
+        """
+        self._bookkeeping.begin()
+        try:
+            return self._run(point, share)
+        except OverkeepError:
+            self._bookkeeping.stop()
+            raise
+
+    def _run(self, point: RestorePoint, share: float) -> Verification:
+        chosen = self._bookkeeping.mover()
+        found: _Found = {}
+        for image in point.images:
+            found |= self._check(point, image, share, chosen)
+
+        def check(folder: Path, name: str, _: Sample) -> Findings:
+            if (folder, name) not in found:
+                raise NotVerified(disk=folder.name, point=point.id, reason=f"{name} was not looked at.")
+            return found[(folder, name)]
+
+        def write(target: Target) -> Verification:
+            target.ready()
+            return Verifier(target.repository, check).verify(point, Sample(share=share))
+
+        return self._ports.targets.ask(self._target, write)
+
+    def _check(self, point: RestorePoint, image: DiskImage, share: float, chosen: tuple[str, Mover]) -> _Found:
+        """What is found in the images of a disk; nothing when its chain is broken, which the verifier tells."""
+        names: tuple[str, ...] = ()
+        with suppress(ChainBroken):
+            names = self._ports.targets.ask(self._target, lambda one: one.repository.chain(point, image.disk_id))
+        if not names:
+            return {}
+        folder = self._target.repository.folder(point, image.disk_id)
+
+        def order(host: str) -> VerifyOrder:
+            return VerifyOrder(
+                host=host,
+                target=self._target.name,
+                repository=self._target.repository.id,
+                folder=folder,
+                images=names[:MOST_IMAGES],
+                share=share,
+                lease=self._ports.patience.lease,
+            )
+
+        status = self._bookkeeping.carry_out(chosen, act="verify", disk_id=image.disk_id, make=order)
+        if status.state is not OrderState.DONE or not isinstance(status.result, VerifyResult):
+            reason = status.error or f"the order ended as {status.state}."
+            raise NotVerified(disk=image.name, point=point.id, reason=reason)
+        root = self._target.repository.root / PurePosixPath(folder)
+        return {(root, one.image): _findings(one) for one in status.result.images}
+
+
+class Soundness:
+    """Which points of a VM are known to be unsound; what was read of the target is not read again."""
+
+    def __init__(self, repository: Repository, points: Iterable[RestorePoint]) -> None:
+        self._repository = repository
+        self._points: Mapping[str, RestorePoint] = {point.id: point for point in points}
+        self._unsound: dict[str, bool] = {}
+
+    def unsound_below(self, names: Iterable[str]) -> str:
+        """The id of the first point, of those whose images (names) a chain has, that did not verify; else empty."""
+        return next(self._unsound_of(names), "")
+
+    def _unsound_of(self, names: Iterable[str]) -> Iterator[str]:
+        for name in names:
+            point = self._points.get(PurePosixPath(name).stem)
+            if point is not None and self._is_unsound(point):
+                yield point.id
+
+    def _is_unsound(self, point: RestorePoint) -> bool:
+        if point.id not in self._unsound:
+            last = last_verification(self._repository, point)
+            self._unsound[point.id] = last is not None and not last.sound
+        return self._unsound[point.id]
+
+
+def _findings(found: ImageFindings) -> Findings:
+    return Findings(
+        image=found.image,
+        held=found.held,
+        checked=found.checked,
+        damaged=found.damaged,
+        named=found.named,
+        undigested=found.undigested,
+        leaked=found.leaked,
+        errors=found.errors,
+    )

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What follows within a backup once there is a new point: it is verified, old points end, and images are merged."""
+
+from __future__ import annotations
+
+from pydantic import TypeAdapter
+
+from overkeep.controller.ending import Ending
+from overkeep.controller.events import Kind
+from overkeep.controller.expiry import expire, merge_away, without_failing
+from overkeep.controller.steps import State
+from overkeep.controller.target import Target
+from overkeep.controller.verifying import PointUnsound, Verifying
+from overkeep.controller.workflows.backup_steps import BackupSteps
+from overkeep.model.plan import BackupPlan
+from overkeep.repository.verification import Verification
+from overkeep.units import utc_now
+
+_PLAN = TypeAdapter(BackupPlan)
+_MOST_TOLD = 20  # findings that an event names
+
+
+class AfterBackup:
+    """The effects, after those of `BackupSteps`; the VM is released. Each may be repeated, none undoes the point."""
+
+    def __init__(self, steps: BackupSteps) -> None:
+        self._steps = steps
+
+    @property
+    def _target(self) -> Target:
+        return self._steps.target
+
+    def verify(self, state: State) -> State:
+        """Have a mover check the new point. One that is found unsound fails the VM; one that could not be is told."""
+        self._steps.phase("verifying")
+        found: list[Verification] = []
+        told: dict[str, str] = {"point_id": state["committed"], "target": self._target.name}
+
+        def act() -> None:
+            point = self._target.repository.point(self._steps.workload_id, self._steps.vm_id, state["committed"])
+            verifying = Verifying(self._steps.exposure, self._target, host_id=self._host(state))
+            found.append(verifying.run(point, self._steps.terms.verify))
+
+        otherwise = f"Restore point {state['committed']} is not verified"
+        without_failing(self._steps.exposure, act, otherwise=otherwise, kind=Kind.POINT_UNVERIFIED)
+        if not found:
+            return {}
+        if found[0].sound:
+            text = f"Restore point {state['committed']} was read and is sound"
+            self._steps.exposure.tell(Kind.POINT_VERIFIED, text, **told, share=found[0].share)
+            return {}
+        name = _PLAN.validate_python(state["plan"]).vm.name
+        error = PointUnsound(point=state["committed"], vm=name, finding=found[0].findings[0])
+        self._steps.exposure.tell(
+            Kind.POINT_UNSOUND, error.message, **told, findings=list(found[0].findings[:_MOST_TOLD])
+        )
+        text = "Old restore points stay until a new one is sound"
+        self._steps.exposure.tell(Kind.POINT_STAYS, text, code=error.code)
+        return {"code": error.code, "error": error.message}
+
+    def expire(self, state: State) -> State:
+        """End the points that the policy does not keep any more; a failure is told, and the next backup goes on."""
+        self._steps.phase("retention")
+
+        def act() -> None:
+            ending = Ending(
+                exposure=self._steps.exposure,
+                workload_id=self._steps.workload_id,
+                reason="policy",
+                why="the policy does not keep it",
+            )
+            expire(ending, retention=self._steps.terms.retention, now=utc_now())
+
+        without_failing(self._steps.exposure, act, otherwise="Old restore points stay until the next backup")
+        return {}
+
+    def merge(self, state: State) -> State:
+        """Have a mover merge away the images of points that have ended, whenever that was."""
+        targets = self._steps.ports.targets
+        merge_away(
+            self._steps.exposure,
+            self._steps.workload_id,
+            targets=lambda: targets.had_by(self._steps.workload_id),
+            host_id=lambda: self._host(state),
+        )
+        return {}
+
+    def _host(self, state: State) -> str:
+        """Where the VM runs, as it was planned or, when nothing was planned, now; nowhere when it is down."""
+        planned = state.get("plan")
+        return (
+            _PLAN.validate_python(planned).vm.host_id
+            if planned
+            else self._steps.ports.engine.vm(self._steps.vm_id).host_id
+        )
