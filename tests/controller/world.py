@@ -17,6 +17,7 @@ from overkeep.config import WatchedTarget
 from overkeep.controller.catalogue import Catalogue
 from overkeep.controller.dispatcher import QUEUES, Dispatcher
 from overkeep.controller.durable import Durable, Stopping
+from overkeep.controller.freezing import Thawer
 from overkeep.controller.janitor import Janitor
 from overkeep.controller.ports import Patience, Ports
 from overkeep.controller.records import Job, JobKind, JobState
@@ -72,6 +73,7 @@ class Mortal:
         self._lock = threading.Lock()
         self.calls = 0
         self.die_at = 0
+        self.die_in = ""
         self.after = False
         self.died = threading.Event()
 
@@ -83,7 +85,8 @@ class Mortal:
         def call(*args: Any, **kwargs: Any) -> Any:
             with self._lock:
                 self.calls += 1
-                fatal = self.calls == self.die_at
+                fatal = self.calls == self.die_at or name == self.die_in
+                self.die_in = "" if fatal else self.die_in
             if fatal and not self.after:
                 self._die()
             result = found(*args, **kwargs)
@@ -96,6 +99,11 @@ class Mortal:
     def arm(self, at: int, *, after: bool) -> None:
         """Die at the `at`-th call from now."""
         self.calls, self.die_at, self.after = 0, at, after
+        self.died.clear()
+
+    def arm_at(self, method: str, *, after: bool) -> None:
+        """Die at the next call of a method."""
+        self.die_in, self.after = method, after
         self.died.clear()
 
     def _die(self) -> None:
@@ -176,6 +184,8 @@ class World:
             patience=self.patience,
             stopping=self.durable.stopping,
         )
+        self.thawer = Thawer(self.ports, alone=True)
+        self.thawer.start()
         make_durable(self.ports, self.durable)
         self.durable.start()
         self.controller = Controller(self.ports)
@@ -189,12 +199,14 @@ class World:
     def stop(self) -> None:
         if self.running:
             self.dispatcher.stop()
+            self.thawer.stop()
             self.durable.stop(10)
             self.running = False
 
     def restart(self) -> None:
         self.stop()
         self.engine.die_at = self.mortal_mover.die_at = 0
+        self.engine.die_in = ""
         self.start()
         self.janitor.round()
 
@@ -281,6 +293,7 @@ class World:
         assert self.store.held.orphans() == ()
         assert self.mover.running() == ()
         assert self.memory.floating_disks() == ()
+        assert self.memory.frozen == set()
 
     def assert_checkpoints_sound(self) -> None:
         """Each VM has at most one checkpoint, that of its newest point."""

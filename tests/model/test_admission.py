@@ -12,6 +12,7 @@ from overkeep.model.admission import (
     Setting,
     Waiting,
     admit,
+    group,
     in_order,
     in_words,
     is_general,
@@ -135,6 +136,26 @@ def test_a_workload_has_as_many_slots_as_it_says_and_no_default() -> None:
     assert in_order(limits, ["total", SHOP, "workload:big", "workload:free"]) == {SHOP}
     assert room(limits, {}, ["workload:free"])["workload:free"] > 1000
     assert in_words(SHOP) == "its workload"
+
+
+GROUP = group("job")
+
+
+def test_a_group_begins_together_or_not_at_all() -> None:
+    line = [waiting("1", GROUP, "h1"), waiting("2", "h2"), waiting("3", GROUP, "h2")]
+    free = {GROUP: 100, "h1": 1, "h2": 1}
+    assert names(admit(line, free)) == ["1", "3"]
+    assert names(admit(line, {**free, "h1": 0})) == ["2"]
+    assert names(admit(line, {**free, "h2": 2})) == ["1", "3", "2"]
+    assert names(admit([*line, waiting("4", GROUP, "h1")], free)) == ["2"]
+
+
+def test_a_group_that_is_overdue_keeps_as_many_slots_as_it_needs() -> None:
+    line = [waiting("1", GROUP, "t", overdue=True), waiting("2", GROUP, "t"), waiting("3", "t"), waiting("4", "t")]
+    assert names(admit(line, {GROUP: 100, "t": 1})) == []
+    assert names(admit(line, {GROUP: 100, "t": 2})) == ["1", "2"]
+    late = [*line[:2], waiting("2a", GROUP, "t"), *line[2:]]
+    assert names(admit(late, {GROUP: 100, "t": 2})) == []
 
 
 RESOURCES = ["a", "b", "c", "d"]

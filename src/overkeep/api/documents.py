@@ -13,6 +13,7 @@ from overkeep.controller.events import Event, Level
 from overkeep.controller.records import Job, JobKind, JobState, Workload
 from overkeep.model.admission import MOST_SLOTS
 from overkeep.model.conduct import Conduct
+from overkeep.model.consistency import FROZEN_AT_MOST, LONGEST_FREEZE, Consistency, Otherwise, Reached, Wanted
 from overkeep.model.findings import Verdict
 from overkeep.model.inventory import DiskFormat
 from overkeep.model.points import Changes, Mode, RestorePoint
@@ -57,6 +58,19 @@ class SelectionIn(Document):
     rules: RulesDoc = RulesDoc()
 
 
+class ConsistencyDoc(Document):
+    """How consistent the points of a workload are to be, and what to do when that cannot be reached.
+
+    `crash`: as after a power cut. `file-system`: each guest is frozen by its agent for the moment of the backup.
+    `group`: all are frozen, then all backups begin, and all are thawed, after `frozen_at_most` seconds at the latest.
+    `refuse` makes no point then; `warn` and `accept` make a lesser one, with a warning or without.
+    """
+
+    wanted: Wanted = Wanted.CRASH
+    otherwise: Otherwise = Otherwise.WARN
+    frozen_at_most: int = Field(default=FROZEN_AT_MOST, ge=1, le=LONGEST_FREEZE)
+
+
 class WorkloadIn(SelectionIn):
     """A workload to be made or changed.
 
@@ -70,6 +84,7 @@ class WorkloadIn(SelectionIn):
     description: str = Field(default="", max_length=4000)
     target: Name | None = None
     parallel: int | None = Field(default=None, ge=1, le=MOST_SLOTS)
+    consistency: ConsistencyDoc = ConsistencyDoc()
 
 
 class ChoiceOut(Document):
@@ -101,6 +116,7 @@ class WorkloadOut(Document):
     members: tuple[MemberOut, ...]
     rules: RulesDoc
     parallel: int | None
+    consistency: ConsistencyDoc
     version: int
 
 
@@ -277,7 +293,8 @@ class PointOut(Document):
     """One VM at one time, on a target; `pin` when it must stay whatever a retention says.
 
     `listed`: when all of the target was last read, null for never. `away`: it cannot be read now; the point is shown as
-    it was last seen. `verification` is null for a point that was never checked.
+    it was last seen. `verification` is null for a point that was never checked. `consistency` is what
+    was reached, and null when the point does not tell.
     """
 
     id: str
@@ -290,6 +307,8 @@ class PointOut(Document):
     mode: Mode
     checkpoint_id: str | None
     images: tuple[DiskImageOut, ...]
+    consistency: Reached | None = None
+    consistency_wanted: Wanted | None = None
     pin: PinOut | None = None
     listed: dt.datetime | None = None
     away: bool = False
@@ -396,12 +415,13 @@ def choice_out(choice: Choice) -> ChoiceOut:
 
 def workload_out(workload: Workload) -> WorkloadOut:
     """The document of a workload."""
-    return WorkloadOut.model_validate({**vars(workload), **vars(workload.conduct)})
+    flat = {name: value for name, value in vars(workload).items() if name != "conduct"}
+    return WorkloadOut.model_validate({**flat, **vars(workload.conduct)})
 
 
 def conduct_value(asked: WorkloadIn) -> Conduct:
     """How the VMs of a workload are to be backed up together."""
-    return Conduct(parallel=asked.parallel)
+    return Conduct(parallel=asked.parallel, consistency=Consistency(**asked.consistency.model_dump()))
 
 
 def job_out(job: Job, why: Callable[[str], str] = lambda _vm_id: "") -> JobOut:

@@ -101,7 +101,7 @@ def change_workload(
     caller: TheCaller,
     version: TheVersion,
 ) -> WorkloadOut:
-    """Write name, description, VMs, rules and `parallel` anew, and the target if it is given.
+    """Write name, description, VMs, rules, `parallel` and `consistency` anew, and the target if it is given.
 
     `If-Match` names what is changed.
     """

@@ -52,12 +52,15 @@ def _show(found: Sequence[PointOut]) -> None:
             point.mode,
             str(len(point.images)),
             human_size(sum(image.stored for image in point.images)),
+            point.consistency or "-",
             _checked(point.verification),
             point.pin.reason if point.pin else "-",
         )
         for point in found
     ]
-    output.table(("POINT", "VM", "TARGET", "CREATED", "MODE", "DISKS", "STORED", "VERIFIED", "PINNED"), rows)
+    output.table(
+        ("POINT", "VM", "TARGET", "CREATED", "MODE", "DISKS", "STORED", "CONSISTENT", "VERIFIED", "PINNED"), rows
+    )
 
 
 def _checked(verification: VerificationOut | None) -> str:

@@ -172,11 +172,14 @@ def _rows(policy: PolicyOut) -> list[tuple[str, str]]:
         ("compression", f"{copying.compression}{level}"),
         ("bandwidth", f"{human_size(copying.bandwidth)}/s a disk" if copying.bandwidth else "no limit"),
         ("read back", f"{copying.read_back:.0%}"),
-        (
-            "verify",
-            {0: "nothing", 1: "all of each new point"}.get(policy.verify, f"{policy.verify:.3%} of each new point"),
-        ),
+        ("verify", _verified(policy.verify)),
     ]
+
+
+def _verified(share: float) -> str:
+    if share in (0, 1):
+        return "all of each new point" if share else "nothing"
+    return f"{share:.3%} of each new point"
 
 
 def _schedule(schedule: ScheduleDoc) -> str:

@@ -12,6 +12,7 @@ import typer
 
 from overkeep.api.documents import (
     ChoiceOut,
+    ConsistencyDoc,
     GivenTargetIn,
     JobOut,
     MovedOut,
@@ -28,6 +29,7 @@ from overkeep.cli.follow import follow
 from overkeep.cli.output import AsJson
 from overkeep.errors import BadRequest
 from overkeep.model.admission import MOST_SLOTS
+from overkeep.model.consistency import LONGEST_FREEZE, Otherwise, Wanted
 
 app = typer.Typer(no_args_is_help=True, help="Workloads: VMs that are backed up together.")
 
@@ -43,6 +45,14 @@ WithoutDisk = Annotated[
 ]
 Parallel = Annotated[
     str | None, typer.Option(help="How many of its VMs are backed up at once: a number, or `all`; 1 is one by one.")
+]
+Wants = Annotated[
+    Wanted | None, typer.Option("--consistency", help="How consistent points are to be: crash, file-system or group.")
+]
+Unreached = Annotated[Otherwise | None, typer.Option(help="When that cannot be reached: refuse, warn or accept.")]
+FrozenAtMost = Annotated[
+    int | None,
+    typer.Option(min=1, max=LONGEST_FREEZE, help="Seconds for which the guests of a group are frozen at most."),
 ]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Print the job's id and return at once.")]
 
@@ -65,6 +75,9 @@ def create(  # noqa: PLR0913 - the options of a command
     description: Annotated[str, typer.Option(help="For people.")] = "",
     target: Annotated[str | None, typer.Option(help="Target to back up to; else the first one.")] = None,
     parallel: Parallel = None,
+    consistency: Wants = None,
+    unreached: Unreached = None,
+    frozen_at_most: FrozenAtMost = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a workload, of VMs that are named and of those that rules find before each run."""
@@ -76,6 +89,7 @@ def create(  # noqa: PLR0913 - the options of a command
         target=target,
         rules=rules,
         parallel=_parallel(parallel, None),
+        consistency=_consistency(ConsistencyDoc(), consistency, unreached, frozen_at_most),
     )
     with Client() as client:
         made = client.post("/api/v1/workloads", WorkloadOut, asked)
@@ -110,6 +124,7 @@ def show(workload: Name, as_json: AsJson = False) -> None:
         output.say(found.description)
     output.say(f"It is backed up to {found.target}.")
     output.say(_said_together(found))
+    output.say(_said_consistent(found.consistency))
     output.say(output.planned(planned))
     for words, texts in _said(found.rules):
         output.say(f"{words}: {', '.join(texts)}")
@@ -128,6 +143,9 @@ def change(  # noqa: PLR0913 - the options of a command
     exclude: Exclude = None,
     without_disk: WithoutDisk = None,
     parallel: Parallel = None,
+    consistency: Wants = None,
+    unreached: Unreached = None,
+    frozen_at_most: FrozenAtMost = None,
     drop: Annotated[list[Dropped] | None, typer.Option(help="Take all of these rules away.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -146,6 +164,7 @@ def change(  # noqa: PLR0913 - the options of a command
             vms=_changed_vms(found, add_vm or (), remove_vm or ()),
             rules=RulesDoc(include=rules[0], exclude=rules[1], disks=rules[2]),
             parallel=_parallel(parallel, found.parallel),
+            consistency=_consistency(found.consistency, consistency, unreached, frozen_at_most),
         )
         changed = client.put(_path(workload), WorkloadOut, asked, version=found.version)
     if as_json:
@@ -281,6 +300,20 @@ def _parallel(text: str | None, before: int | None) -> int | None:
     if text.isdecimal() and 1 <= int(text) <= MOST_SLOTS:
         return int(text)
     raise BadRequest(what=f"--parallel {text} cannot be", todo=f"give 1 to {MOST_SLOTS}, or all")
+
+
+def _consistency(
+    before: ConsistencyDoc, wanted: Wanted | None, otherwise: Otherwise | None, seconds: int | None
+) -> ConsistencyDoc:
+    given = {"wanted": wanted, "otherwise": otherwise, "frozen_at_most": seconds}
+    return before.model_copy(update={name: value for name, value in given.items() if value is not None})
+
+
+def _said_consistent(consistency: ConsistencyDoc) -> str:
+    if consistency.wanted is Wanted.CRASH:
+        return "Its points are crash consistent, or better."
+    frozen = f", frozen for {consistency.frozen_at_most} s at most" if consistency.wanted is Wanted.GROUP else ""
+    return f"Its points are to be {consistency.wanted} consistent{frozen}; if they cannot be: {consistency.otherwise}."
 
 
 def _said_together(workload: WorkloadOut) -> str:

@@ -54,6 +54,9 @@ class Kind(StrEnum):
     DISK_FULL = "disk.full"
     DISK_COPIED_AGAIN = "disk.copied-again"
     DISK_ACCESS_LOST = "disk.access-lost"
+    GUEST_FROZEN = "guest.frozen"
+    GUEST_THAWED = "guest.thawed"
+    CONSISTENCY_LOWER = "consistency.lower"
     CHECKPOINT_STAYS = "checkpoint.stays"
     POINT_MADE = "point.made"
     POINT_REMOVED = "point.removed"
@@ -121,6 +124,9 @@ MEANINGS: Mapping[Kind, str] = {
     Kind.DISK_FULL: "A disk is backed up in full, because nothing can be built on its last restore point",
     Kind.DISK_COPIED_AGAIN: "The copy of a disk failed and is tried again",
     Kind.DISK_ACCESS_LOST: "A host lost the ticket of a disk, and the Manager did not notice",
+    Kind.GUEST_FROZEN: "A guest that was frozen for a backup cannot be thawed yet; it is tried every second",
+    Kind.GUEST_THAWED: "A guest was frozen for longer than it may be, and was thawed by whoever saw it",
+    Kind.CONSISTENCY_LOWER: "A restore point is less consistent than the workload wants; the sentence says why",
     Kind.CHECKPOINT_STAYS: "An old checkpoint could not be deleted in the Manager",
     Kind.POINT_MADE: "A restore point was committed",
     Kind.POINT_REMOVED: "A restore point ended; `reason` says whether a policy or a person wanted it",
@@ -173,6 +179,8 @@ _LEVELS: Mapping[Kind, Level] = {
             Kind.DISK_FULL,
             Kind.DISK_COPIED_AGAIN,
             Kind.DISK_ACCESS_LOST,
+            Kind.GUEST_THAWED,
+            Kind.CONSISTENCY_LOWER,
             Kind.CHECKPOINT_STAYS,
             Kind.POINT_STAYS,
             Kind.POINT_UNVERIFIED,
@@ -192,6 +200,7 @@ _LEVELS: Mapping[Kind, Level] = {
             Kind.JOB_NEEDS_ATTENTION,
             Kind.VM_FAILED,
             Kind.VM_NEEDS_ATTENTION,
+            Kind.GUEST_FROZEN,
             Kind.POINT_UNSOUND,
             Kind.TARGET_FULL,
         ),

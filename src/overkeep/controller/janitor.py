@@ -138,6 +138,7 @@ class Janitor:
         """Drop the engine's records of old workflows, old events, and answers that are no longer repeated."""
         self._durable.gc(FORGET)
         self._ports.store.answers.forget()
+        self._ports.store.gatherings.forget((utc_now() - FORGET).isoformat())
         before = utc_now() - dt.timedelta(days=self._kept.days)
         self._ports.store.events.forget(before=before, keep=self._kept.most)
 

@@ -71,7 +71,7 @@ class LimitDesk:
         A limit that was written down may be changed although its resource is gone since.
         """
         kind = kind_of(resource)
-        if kind is ResourceKind.WORKLOAD:
+        if kind in (ResourceKind.WORKLOAD, ResourceKind.GROUP):
             what = "How many VMs of a workload are backed up at once is a setting of the workload"
             raise BadRequest(what=what, todo="use `overkeep workload change --parallel`")
         if resource == TOTAL or is_general(resource) or resource in self._store.resources.all():

@@ -3,19 +3,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from overkeep.model import admission
 from overkeep.model.admission import TOTAL
 from overkeep.model.inventory import Place
 from overkeep.model.restore import Targets
 
 
-def backup_needs(target: str, place: Place | None, *, workload_id: str = "") -> tuple[str, ...]:
+def backup_needs(target: str, place: Place | None, *, more: Iterable[str] = ()) -> tuple[str, ...]:
     """What the backup of a VM needs; of one whose place is not known, what every backup does.
 
-    `workload_id` is given when only so many VMs of the workload are backed up at once: what needs the same is in one
-    line, and so there are not more lines than there must be.
+    `more` is what its run asks for, the workload or the group: only where it must be, for what needs the same is in one
+    line, and there should be few.
     """
-    always = (TOTAL, admission.target(target), *((admission.workload(workload_id),) if workload_id else ()))
+    always = (TOTAL, admission.target(target), *more)
     if place is None:
         return always
     hosts = (admission.host(place.host),) if place.host else ()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection
 
 from overkeep.controller.events import Kind
 from overkeep.controller.exposure import Exposure
+from overkeep.controller.freezing import thaw_held
 from overkeep.controller.ports import Ports
 from overkeep.controller.records import Held, HeldKind
 from overkeep.controller.steps import State, Watch
@@ -46,7 +47,11 @@ def patiently(exposure: Exposure, act: Callable[[], None]) -> State:
 
 
 def release_backup(exposure: Exposure, *, success: bool) -> None:
-    """Close transfers and the backup; without `success` its checkpoint goes too, as no data belong to it."""
+    """Thaw the guest, close transfers and the backup.
+
+    Without `success` its checkpoint goes too, as no data belong to it.
+    """
+    frozen = _thaw(exposure)
     backups = exposure.held(HeldKind.BACKUP)
     exposure.end_orders()
     exposure.end_transfers(success=success, backup_id=backups[-1].ref if backups else None)
@@ -57,6 +62,8 @@ def release_backup(exposure: Exposure, *, success: bool) -> None:
     if not success:
         for item in exposure.held(HeldKind.CHECKPOINT):
             _drop_checkpoint(exposure, item)
+    if frozen:
+        raise frozen
 
 
 def drop_old_checkpoints(
@@ -100,6 +107,15 @@ def release_restore(exposure: Exposure) -> None:
 def watch_release(ports: Ports, job_id: str, vm_id: str) -> Exposure:
     """The exposure of a job's VM for its release, which no cancel interrupts."""
     return Exposure(watch=Watch(ports=ports, job_id=job_id, heeds_cancel=False), vm_id=vm_id)
+
+
+def _thaw(exposure: Exposure) -> OverkeepError | None:
+    """Thaw the guest; a failure is returned, so that nothing else stays open for its sake."""
+    try:
+        thaw_held(exposure)
+    except OverkeepError as error:
+        return error
+    return None
 
 
 def _drop_checkpoint(exposure: Exposure, item: Held) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from overkeep.blocks.verify import Findings, Sample
 from overkeep.controller.bookkeeping import Bookkeeping
 from overkeep.controller.exposure import Exposure
 from overkeep.controller.target import Target
@@ -17,9 +16,9 @@ from overkeep.mover.api import Mover
 from overkeep.mover.orders import MOST_IMAGES, ImageFindings, OrderState, VerifyOrder, VerifyResult
 from overkeep.repository.errors import ChainBroken
 from overkeep.repository.repository import Repository
-from overkeep.repository.verification import Verification, Verifier, last_verification
+from overkeep.repository.verification import Verification, judge, last_verification
 
-_Found = dict[tuple[Path, str], Findings]
+_Found = dict[tuple[Path, str], ImageFindings]
 
 
 class PointUnsound(OverkeepError):
@@ -75,14 +74,16 @@ class Verifying:
         for image in point.images:
             found |= self._check(point, image, share, chosen)
 
-        def check(folder: Path, name: str, _: Sample) -> Findings:
+        def look(folder: Path, name: str) -> ImageFindings:
             if (folder, name) not in found:
                 raise NotVerified(disk=folder.name, point=point.id, reason=f"{name} was not looked at.")
             return found[(folder, name)]
 
         def write(target: Target) -> Verification:
             target.ready()
-            return Verifier(target.repository, check).verify(point, Sample(share=share))
+            verification = judge(target.repository, point, look)
+            self._ports.store.points.set_verification(target.name, point, verification)
+            return verification
 
         return self._ports.targets.ask(self._target, write)
 
@@ -111,7 +112,7 @@ class Verifying:
             reason = status.error or f"the order ended as {status.state}."
             raise NotVerified(disk=image.name, point=point.id, reason=reason)
         root = self._target.repository.root / PurePosixPath(folder)
-        return {(root, one.image): _findings(one) for one in status.result.images}
+        return {(root, one.image): one for one in status.result.images}
 
 
 class Soundness:
@@ -137,16 +138,3 @@ class Soundness:
             last = last_verification(self._repository, point)
             self._unsound[point.id] = last is not None and not last.sound
         return self._unsound[point.id]
-
-
-def _findings(found: ImageFindings) -> Findings:
-    return Findings(
-        image=found.image,
-        held=found.held,
-        checked=found.checked,
-        damaged=found.damaged,
-        named=found.named,
-        undigested=found.undigested,
-        leaked=found.leaked,
-        errors=found.errors,
-    )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from overkeep.controller.records import Job
 from overkeep.controller.store import Store
 from overkeep.controller.store.admission import Holder
-from overkeep.model.admission import TOTAL, Limit, in_words, is_workload, kind_of
+from overkeep.model.admission import TOTAL, Limit, in_words, is_group, is_workload, kind_of
 
 Sees = Callable[[str], bool]
 """Whether who asks may see a VM, by its id."""
@@ -77,8 +77,9 @@ def usage(store: Store) -> tuple[Usage, ...]:
     for line in store.admission.lines():
         for need in line.needs:
             waiting[need] = waiting.get(need, 0) + line.length
-    idle = {name for name in limits.settings if is_workload(name) and name not in used | waiting}
-    names = {TOTAL, *limits.defaults, *limits.settings, *used, *waiting} - idle
+    names = {TOTAL, *limits.defaults, *limits.settings, *used, *waiting}
+    idle = {name for name in names if is_workload(name) and name not in used | waiting}
+    names -= {*idle, *filter(is_group, names)}
     return tuple(
         Usage(
             limit=limits.of(name),
@@ -110,7 +111,7 @@ def _who(holders: Sequence[Holder], sees: Sees) -> str:
 
 def place(resource: str) -> tuple[int, str]:
     """Where a resource stands in a list, the widest last: who waits for a host does not care for the total."""
-    return (["workload", "host", "domain", "target", "total"].index(kind_of(resource)), resource)
+    return (["group", "workload", "host", "domain", "target", "total"].index(kind_of(resource)), resource)
 
 
 def _in_order(names: Iterable[str]) -> list[str]:

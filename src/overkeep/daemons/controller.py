@@ -26,6 +26,7 @@ from overkeep.controller.dispatcher import QUEUES, Dispatcher
 from overkeep.controller.durable import Durable
 from overkeep.controller.enrolment import Pki
 from overkeep.controller.events import Draft, Kind
+from overkeep.controller.freezing import Thawer
 from overkeep.controller.guard import Guard
 from overkeep.controller.inspection import Inspection, Surroundings, account_login
 from overkeep.controller.janitor import Janitor
@@ -101,6 +102,9 @@ def serving(settings: ControllerConfig) -> Iterator[ApiServer]:
             patience=Patience(lease=settings.order_lease),
             stopping=durable.stopping,
         )
+        thawer = Thawer(ports, alone=not databases.shared)
+        thawer.start()
+        stack.callback(thawer.stop)
         controller = _start(ports, durable, stack)
         _tell_of_service(store, stack)
         courier = Courier(store, ManagerLog(engine))

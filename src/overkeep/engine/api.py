@@ -23,7 +23,10 @@ class VmConfiguration:
 
 @dataclass(frozen=True, kw_only=True)
 class BackupRequest:
-    """A live or cold backup to be started; `id` is chosen by the caller, so that starting twice starts one."""
+    """A live or cold backup to be started; `id` is chosen by the caller, so that starting twice starts one.
+
+    With `require_consistency` a live backup fails unless its host could freeze the guest for the moment of its start.
+    """
 
     id: str
     vm_id: str
@@ -37,7 +40,7 @@ class BackupRequest:
 class BackupSession:
     """A backup as the Manager sees it; `phase` is the Manager's word, `gone` when it knows the id no longer.
 
-    `description` is that of the request.
+    `description` is that of the request. `host_id` is there while a live backup is; a cold one has none.
     """
 
     id: str
@@ -159,6 +162,18 @@ class Engine(Protocol):
 
     def delete_checkpoint(self, vm_id: str, checkpoint_id: str) -> None:
         """Remove a checkpoint and wait until it is gone; a missing one is success."""
+
+    def freeze(self, vm_id: str) -> None:
+        """Hold the file systems of a running guest still until `thaw`; raise `GuestNotFrozen` when it cannot.
+
+        Not to be repeated: a guest that holds still does not take it again.
+        """
+
+    def thaw(self, vm_id: str) -> None:
+        """Let the guest go on; one that does not hold still, or does not run, is success.
+
+        Raises `GuestNotThawed` when the guest does not answer.
+        """
 
     def start_backup(self, request: BackupRequest) -> None: ...
     def backup(self, vm_id: str, backup_id: str) -> BackupSession: ...

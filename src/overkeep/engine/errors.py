@@ -117,6 +117,27 @@ class PermissionDenied(EngineRefused):
     status = 403
 
 
+class GuestNotFrozen(EngineRefused):
+    """The guest cannot hold its file systems still: it has no agent, or the agent does not answer or cannot."""
+
+    code = "guest-not-frozen"
+    template = (
+        "The file systems of the guest could not be frozen ({words}); "
+        "install qemu-guest-agent in it, see that it runs, and look at what its freeze hooks say."
+    )
+
+
+class GuestNotThawed(EngineRefused):
+    """A guest that may hold still does not take the word that lets it go on."""
+
+    code = "guest-not-thawed"
+    template = (
+        "The guest of VM {vm_id} could not be thawed ({words}); it is tried again. "
+        "Until then it may not write: look at its agent, or reset the VM."
+    )
+    retry = True
+
+
 class BackupFailed(EngineError):
     """A backup ended in the Manager without success."""
 

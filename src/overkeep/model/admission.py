@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
@@ -16,7 +17,8 @@ MOST_SLOTS = 10_000
 class ResourceKind(StrEnum):
     """What has slots; the value is the first part of a resource's name, as in `target:nfs1`.
 
-    A workload has as many as VMs of it are backed up at once: that is a setting of its own, not one of limits.
+    A workload has as many as VMs of it are backed up at once: that is a setting of its own, not one of limits. A group
+    has no end of them: VMs that need it begin together.
     """
 
     TOTAL = "total"
@@ -24,6 +26,7 @@ class ResourceKind(StrEnum):
     TARGET = "target"
     DOMAIN = "domain"
     WORKLOAD = "workload"
+    GROUP = "group"
 
 
 class Priority(IntEnum):
@@ -120,6 +123,16 @@ def is_general(resource: str) -> bool:
     return resource != TOTAL and ":" not in resource
 
 
+def group(job_id: str) -> str:
+    """The resource of the VMs of a run that begin together."""
+    return f"{ResourceKind.GROUP}:{job_id}"
+
+
+def is_group(resource: str) -> bool:
+    """Whether a name stands for VMs that begin together."""
+    return resource.startswith(f"{ResourceKind.GROUP}:")
+
+
 def is_workload(resource: str) -> bool:
     """Whether a name stands for a workload."""
     return resource.startswith(f"{ResourceKind.WORKLOAD}:")
@@ -159,21 +172,33 @@ def admit(
     """Those of `waiting`, in the order of their ranks, that begin now; `free` has the slots of what they need.
 
     One that does not fit is passed by, so that a full resource holds up nobody who does not need it; but not by those
-    that need the same resource of `ordered`. One that is overdue keeps a slot of what it needs from those behind it, at
-    most one of each resource: so it gets them one after the other and is never passed by for ever, and no resource has
-    more than one slot idle for that. One that only its own workload holds up keeps nothing.
+    that need the same resource of `ordered`. VMs of a group begin together or not at all. One that is overdue keeps a
+    slot of what it needs from those behind it, at most one of each resource, or a group as many as it needs: so it gets
+    them one after the other and is never passed by for ever, and no resource has more slots idle for that than the
+    largest group needs. One that only its own workload holds up keeps nothing.
     """
     left = dict(free)
-    kept: set[str] = set()
-    begun = []
-    for one in sorted(waiting, key=lambda item: item.rank):
-        full = [need for need in one.needs if left[need] - (need in kept) <= 0]
+    kept: Counter[str] = Counter()
+    begun: list[Waiting] = []
+    for party in _parties(waiting):
+        wanted = Counter(need for one in party for need in one.needs)
+        full = [need for need, count in wanted.items() if left[need] - kept[need] < count]
         if not full:
-            for need in one.needs:
-                left[need] -= 1
-            begun.append(one)
+            for need, count in wanted.items():
+                left[need] -= count
+            begun += party
             continue
-        kept.update(need for need in one.needs if need in ordered)
-        if one.overdue and not any(map(is_workload, full)):
-            kept.update(need for need in one.needs if left[need] > 0)
+        keeps = {need: 1 for need in wanted if need in ordered}
+        if any(one.overdue for one in party) and not any(map(is_workload, full)):
+            keeps = {need: min(count, left[need]) for need, count in wanted.items()}
+        kept |= Counter(keeps)
     return tuple(begun)
+
+
+def _parties(waiting: Iterable[Waiting]) -> list[list[Waiting]]:
+    """Who begins together, by rank of the first of each: one alone, or a group."""
+    parties: dict[str, list[Waiting]] = {}
+    for one in sorted(waiting, key=lambda item: item.rank):
+        name = next(filter(is_group, one.needs), f"{one.job_id}/{one.vm_id}/{one.rank}")
+        parties.setdefault(name, []).append(one)
+    return list(parties.values())

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from overkeep.model.consistency import Consistency
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,3 +17,4 @@ class Conduct:
     """
 
     parallel: int | None = None
+    consistency: Consistency = field(default_factory=Consistency)

@@ -7,6 +7,7 @@ import datetime as dt
 from dataclasses import dataclass
 from enum import StrEnum
 
+from overkeep.model.consistency import Reached, Wanted
 from overkeep.model.inventory import DiskFormat
 
 LONGEST_CHAIN = 256
@@ -64,7 +65,11 @@ class DiskImage:
 
 @dataclass(frozen=True, kw_only=True)
 class RestorePoint:
-    """One VM at one time."""
+    """One VM at one time.
+
+    `consistency` is what was reached and `consistency_wanted` what was wanted; None when the point's writer did not
+    tell.
+    """
 
     id: str
     workload_id: str
@@ -75,6 +80,8 @@ class RestorePoint:
     mode: Mode
     checkpoint_id: str | None
     images: tuple[DiskImage, ...]
+    consistency: Reached | None = None
+    consistency_wanted: Wanted | None = None
 
     def image(self, disk_id: str) -> DiskImage | None:
         """The image of a disk, or None when the point does not hold it."""

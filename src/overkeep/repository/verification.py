@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Protocol
 
 from overkeep.blocks.verify import Findings, Sample
 from overkeep.errors import NotFound
@@ -19,6 +20,29 @@ from overkeep.repository.repository import Repository
 from overkeep.units import utc_now
 
 log = logging.getLogger(__name__)
+
+
+class Found(Protocol):
+    """What somebody found in an image (`overkeep.blocks.verify.Findings`)."""
+
+    @property
+    def image(self) -> str: ...
+    @property
+    def held(self) -> int: ...
+    @property
+    def checked(self) -> int: ...
+    @property
+    def damaged(self) -> int: ...
+    @property
+    def named(self) -> tuple[int, ...]: ...
+    @property
+    def undigested(self) -> int: ...
+    @property
+    def errors(self) -> tuple[str, ...]: ...
+
+
+Look = Callable[[Path, str], Found]
+"""What was found in an image of a folder."""
 
 Check = Callable[[Path, str, Sample], Findings]
 """Checks an image of a folder (`overkeep.blocks.verify.verify_image`)."""
@@ -90,34 +114,7 @@ class Verifier:
 
     def verify(self, point: RestorePoint, sample: Sample) -> Verification:
         """Check the configuration, the chains and the images of a point, and record the result in it."""
-        sentences = list(self._configuration(point))
-        held = checked = 0
-        for image in point.images:
-            folder = self._repository.root / PurePosixPath(self._repository.folder(point, image.disk_id))
-            try:
-                names = self._repository.chain(point, image.disk_id)
-            except (ChainBroken, NotFound) as error:
-                sentences.append(str(error))
-                continue
-            for name in names:
-                found = self._findings(folder, name, sample)
-                held, checked = held + found.held, checked + found.checked
-                sentences.extend(f"Disk {image.name!r}: {sentence}" for sentence in said(found))
-        result = Verification(
-            checked_at=utc_now(),
-            share=round(checked / held, 4) if held else 1.0,
-            sound=not sentences,
-            findings=tuple(sentences),
-        )
-        record(self._repository, point, result)
-        log.info("point verified %s", fields(point=point.id, sound=result.sound, checked=checked, held=held))
-        return result
-
-    def _configuration(self, point: RestorePoint) -> Iterable[str]:
-        try:
-            self._repository.configuration(point)
-        except DocumentDamaged as error:
-            yield str(error)
+        return judge(self._repository, point, lambda folder, name: self._findings(folder, name, sample))
 
     def _findings(self, folder: Path, name: str, sample: Sample) -> Findings:
         found = self._known.get((folder, name))
@@ -126,7 +123,36 @@ class Verifier:
         return found
 
 
-def said(found: Findings) -> Iterable[str]:
+def judge(repository: Repository, point: RestorePoint, look: Look) -> Verification:
+    """Conclude from what is found in the images of a point's chains how the point is, and record it there.
+
+    The configuration and the headers of the chains are looked at here.
+    """
+    sentences = list(_configuration(repository, point))
+    held = checked = 0
+    for image in point.images:
+        folder = repository.root / PurePosixPath(repository.folder(point, image.disk_id))
+        try:
+            names = repository.chain(point, image.disk_id)
+        except (ChainBroken, NotFound) as error:
+            sentences.append(str(error))
+            continue
+        for name in names:
+            found = look(folder, name)
+            held, checked = held + found.held, checked + found.checked
+            sentences.extend(f"Disk {image.name!r}: {sentence}" for sentence in said(found))
+    result = Verification(
+        checked_at=utc_now(),
+        share=round(checked / held, 4) if held else 1.0,
+        sound=not sentences,
+        findings=tuple(sentences),
+    )
+    record(repository, point, result)
+    log.info("point verified %s", fields(point=point.id, sound=result.sound, checked=checked, held=held))
+    return result
+
+
+def said(found: Found) -> Iterable[str]:
     """What was found wrong with an image, as sentences."""
     yield from found.errors
     if found.damaged:
@@ -137,6 +163,13 @@ def said(found: Findings) -> Iterable[str]:
         )
     if found.undigested:
         yield f"{found.undigested} clusters of {found.image} have no digest; make its digests anew."
+
+
+def _configuration(repository: Repository, point: RestorePoint) -> Iterable[str]:
+    try:
+        repository.configuration(point)
+    except DocumentDamaged as error:
+        yield str(error)
 
 
 def _path(repository: Repository, point: RestorePoint) -> Path:

@@ -28,6 +28,8 @@ from overkeep.engine.errors import (
     DiskInUse,
     EngineRefused,
     EventNumberTaken,
+    GuestNotFrozen,
+    GuestNotThawed,
     NameInUse,
     NoSuchVm,
     NotFoundInEngine,
@@ -140,6 +142,29 @@ class MemoryEngine(EngineWorld, Engine):
             del self._checkpoints[vm_id][checkpoint_id]
 
     @_call
+    def freeze(self, vm_id: str) -> None:
+        act = f"freeze the file systems of VM {vm_id}"
+        if self._vm(vm_id).status is not VmStatus.UP:
+            raise Busy(act=act, words="The VM is not up.")
+        if vm_id in self.mute or vm_id in self.frozen:
+            words = "Guest agent non responsive." if vm_id in self.mute else "Unable to freeze guest filesystems."
+            raise GuestNotFrozen(act=act, words=words)
+        self.frozen.add(vm_id)
+        self.guest_log.append(("freeze", vm_id))
+
+    @_call
+    def thaw(self, vm_id: str) -> None:
+        vm = self._vms.get(vm_id)
+        if vm is None or vm.status is VmStatus.DOWN:
+            self.frozen.discard(vm_id)
+            return
+        if vm_id in self.mute:
+            act = f"thaw the file systems of VM {vm_id}"
+            raise GuestNotThawed(act=act, vm_id=vm_id, words="Guest agent non responsive.")
+        self.frozen.discard(vm_id)
+        self.guest_log.append(("thaw", vm_id))
+
+    @_call
     def start_backup(self, request: BackupRequest) -> None:
         if request.id in self._backups:
             return
@@ -167,7 +192,11 @@ class MemoryEngine(EngineWorld, Engine):
         if backup is None or backup.request.vm_id != vm_id:
             return BackupSession(id=backup_id, phase="gone")
         shown = self._session(backup)
-        backup.phase = _NEXT_BACKUP.get(backup.phase, backup.phase)
+        if backup.phase == "starting" and vm_id in self.slow:
+            return shown
+        was, backup.phase = backup.phase, _NEXT_BACKUP.get(backup.phase, backup.phase)
+        if was == "starting":
+            self._begin(backup)
         return shown
 
     @_call

@@ -86,6 +86,10 @@ class EngineWorld:
         self.known_domains = {"data1": "domain-1"}
         self.blind_hosts: dict[str, set[str]] = {}  # storage domain -> hosts that do not reach it
         self.known_profiles = {"ovirtmgmt/ovirtmgmt": "profile-1"}
+        self.mute: set[str] = set()  # VMs whose guests have no agent
+        self.slow: set[str] = set()  # VMs whose backups stay in their beginning
+        self.frozen: set[str] = set()  # VMs whose guests hold still
+        self.guest_log: list[tuple[str, str]] = []  # `freeze`, `thaw` and `begin` of a backup, with the VM
         self._lock = threading.RLock()
         self._faults: dict[str, list[Fault]] = {}
         self._vms: dict[str, Vm] = {}
@@ -245,6 +249,23 @@ class EngineWorld:
         if vm_id in self._held:
             raise VmLocked(act=act, words=self._held[vm_id])
 
+    def _begin(self, backup: MemoryBackup) -> None:
+        """What the host does when a backup of a running VM starts: it freezes the guest, if it can, and thaws it."""
+        vm_id = backup.request.vm_id
+        vm = self._vms.get(vm_id)
+        if vm is None or vm.status is not VmStatus.UP:
+            return
+        cannot = vm_id in self.mute or vm_id in self.frozen
+        if cannot and backup.request.require_consistency:
+            backup.phase = "failed"
+            if backup.checkpoint_id:
+                self._checkpoints[vm_id].pop(backup.checkpoint_id, None)
+        else:
+            self.guest_log.append(("begin", vm_id))
+        if vm_id not in self.mute and vm_id in self.frozen:
+            self.frozen.discard(vm_id)
+            self.guest_log.append(("thaw", vm_id))
+
     def _session(self, backup: MemoryBackup) -> BackupSession:
         ready = backup.phase == "ready"
         vm = self._vms.get(backup.request.vm_id)
@@ -253,7 +274,7 @@ class EngineWorld:
             phase=backup.phase,
             description=backup.request.description,
             checkpoint_id=backup.checkpoint_id if ready else None,
-            host_id=(vm.host_id or None) if vm else None,
+            host_id=(vm.host_id or None) if vm and vm.status is VmStatus.UP else None,
             modes=dict(backup.modes) if ready else {},
         )
 

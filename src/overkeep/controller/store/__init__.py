@@ -11,6 +11,7 @@ from overkeep.controller.store.assignments import Assignments
 from overkeep.controller.store.capacity import CapacityRows
 from overkeep.controller.store.controllers import Controllers
 from overkeep.controller.store.events import Events
+from overkeep.controller.store.gatherings import Gatherings
 from overkeep.controller.store.held import Holdings
 from overkeep.controller.store.jobs import Jobs
 from overkeep.controller.store.limits import ResourceSettings
@@ -52,6 +53,7 @@ class Store:
         self.turns = Turns(self._engine)
         self.jobs = Jobs(self._engine, self.events, freed=self.admission.news.set)
         self.held = Holdings(self._engine)
+        self.gatherings = Gatherings(self._engine)
 
     def close(self) -> None:
         """Close all connections."""

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from overkeep.controller.records import JobKind, JobState, Stage
 from overkeep.controller.store import schema as t
 from overkeep.controller.store.limits import settings_in
-from overkeep.model.admission import Limits, ResourceKind, Setting, Waiting, admit, in_order, room, workload
+from overkeep.model.admission import Limits, ResourceKind, Setting, Waiting, admit, in_order, is_group, room, workload
 
 _WAITING = sa.text("job_vm.stage = 'waiting'")  # spelt out, as SQLite uses a partial index only for its own words
 _CHUNK = 500  # values in one IN
@@ -219,10 +219,15 @@ def _used(connection: sa.Connection) -> dict[str, int]:
 def _candidates(
     connection: sa.Connection, lines: Sequence[Line], free: Mapping[str, int], late: frozenset[str]
 ) -> list[Waiting]:
-    """The first of each line that may move, as many as may begin at all; the first alone of one that may not."""
-    moving = {needs_text(line.needs): n for line in lines if (n := min(free[need] for need in line.needs)) > 0}
-    stuck = [line for line in lines if needs_text(line.needs) not in moving]
+    """The first of each line that may move, as many as may begin at all; the first alone of one that may not.
+
+    Of groups all: they begin together or not at all.
+    """
+    alone = [line for line in lines if not any(map(is_group, line.needs))]
+    moving = {needs_text(line.needs): n for line in alone if (n := min(free[need] for need in line.needs)) > 0}
+    stuck = [line for line in alone if needs_text(line.needs) not in moving]
     found = [Waiting(job_id="", vm_id="", rank=x.first, needs=x.needs, overdue=x.first in late) for x in stuck]
+    moving |= {needs_text(line.needs): line.length for line in lines if any(map(is_group, line.needs))}
     keys = list(moving)
     for start in range(0, len(keys), _CHUNK):
         some = keys[start : start + _CHUNK]

@@ -78,6 +78,10 @@ class Holdings:
         wanted = (t.held.c.kind == HeldKind.CHECKPOINT, t.held.c.vm_id == vm_id, t.held.c.released.is_(None))
         return self._select(sa.select(t.held).where(*wanted))
 
+    def frozen_until(self, time: str) -> tuple[Held, ...]:
+        """Freezes that were to end before a time (ISO 8601, UTC, in milliseconds) and are not written down as ended."""
+        return self._select(sa.select(t.held).where(t.HELD_FROZEN, t.held.c.ref < time))
+
     def orphans(self) -> tuple[Held, ...]:
         """What is open still although its job is over.
 

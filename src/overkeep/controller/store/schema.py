@@ -29,6 +29,7 @@ workload = sa.Table(
     sa.Column("target", sa.Text, nullable=False, server_default=""),
     sa.Column("rules", sa.Text, nullable=False, server_default="{}"),
     sa.Column("parallel", sa.Integer),  # VMs at once
+    sa.Column("consistency", sa.Text, nullable=False, server_default="{}"),
 )
 workload_target = sa.Table(  # all targets that a workload was ever backed up to
     "workload_target",
@@ -177,6 +178,31 @@ held = sa.Table(
     sa.Column("host_id", sa.Text, nullable=False),
     sa.Column("opened", sa.Text, nullable=False),
     sa.Column("released", sa.Text),
+)
+# Looked for every second; the condition must stand word for word in the query.
+HELD_FROZEN = sa.text("held.kind = 'freeze' AND held.released IS NULL")
+sa.Index(
+    "held_frozen",
+    held.c.ref,
+    sqlite_where=sa.text("kind = 'freeze' AND released IS NULL"),
+    postgresql_where=sa.text("kind = 'freeze' AND released IS NULL"),
+)
+# Runs whose VMs are backed up in one moment (`overkeep.controller.gathering`), and who of them is ready for it.
+gathering = sa.Table(
+    "gathering",
+    metadata,
+    sa.Column("job_id", sa.Text, primary_key=True),
+    sa.Column("stage", sa.Text, nullable=False),
+    sa.Column("leader", sa.Text, nullable=False, server_default=""),
+    sa.Column("why", sa.Text, nullable=False, server_default=""),
+)
+gathered = sa.Table(
+    "gathered",
+    metadata,
+    sa.Column("job_id", sa.Text, primary_key=True),
+    sa.Column("vm_id", sa.Text, primary_key=True),
+    sa.Column("request", sa.Text, nullable=False, server_default=""),
+    sa.Column("outcome", sa.Text, nullable=False, server_default=""),
 )
 policy = sa.Table(
     "policy",
@@ -469,6 +495,19 @@ def _add_verifications(connection: sa.Connection) -> None:
     connection.exec_driver_sql("ALTER TABLE point ADD COLUMN verification TEXT NOT NULL DEFAULT ''")
 
 
+def _add_consistency(connection: sa.Connection) -> None:
+    """Step 13: how consistent points are to be, guests that are frozen, and VMs that begin together."""
+    for statement in (
+        "ALTER TABLE workload ADD COLUMN consistency TEXT NOT NULL DEFAULT '{}'",
+        "CREATE INDEX held_frozen ON held (ref) WHERE kind = 'freeze' AND released IS NULL",
+        "CREATE TABLE gathering (job_id TEXT NOT NULL PRIMARY KEY, stage TEXT NOT NULL,"
+        " leader TEXT NOT NULL DEFAULT '', why TEXT NOT NULL DEFAULT '')",
+        "CREATE TABLE gathered (job_id TEXT NOT NULL, vm_id TEXT NOT NULL, request TEXT NOT NULL DEFAULT '',"
+        " outcome TEXT NOT NULL DEFAULT '', PRIMARY KEY (job_id, vm_id))",
+    ):
+        connection.exec_driver_sql(statement)
+
+
 # Step n turns a data base of version n into one of version n + 1. A step is never changed once it was released, and the
 # tables above are what all steps together lead to; a new data base gets them at once.
 UPGRADES: tuple[Callable[[sa.Connection], None], ...] = (
@@ -485,6 +524,7 @@ UPGRADES: tuple[Callable[[sa.Connection], None], ...] = (
     _add_probes,
     _add_parallel,
     _add_verifications,
+    _add_consistency,
 )
 VERSION = 1 + len(UPGRADES)
 

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from overkeep.controller.events import About, Draft, Kind
 from overkeep.controller.records import Member, Workload
 from overkeep.controller.store import schema as t
+from overkeep.controller.store.consistency import consistency_document, consistency_value
 from overkeep.controller.store.events import Events
 from overkeep.errors import ChangedMeanwhile, Conflict, NotFound
 from overkeep.model.conduct import Conduct
@@ -192,7 +193,7 @@ def _value(row: Any, members: Sequence[Member]) -> Workload:
         target=row.target,
         members=tuple(members),
         rules=_rules_value(row.rules),
-        conduct=Conduct(parallel=row.parallel),
+        conduct=Conduct(parallel=row.parallel, consistency=consistency_value(json.loads(row.consistency))),
         version=row.version,
     )
 
@@ -205,6 +206,7 @@ def _columns(workload: Workload) -> dict[str, Any]:
         "target": workload.target,
         "rules": _rules_text(workload.rules),
         "parallel": workload.conduct.parallel,
+        "consistency": json.dumps(consistency_document(workload.conduct.consistency)),
     }
 
 

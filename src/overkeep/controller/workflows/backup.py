@@ -7,17 +7,23 @@ Between its two workflows nothing of it runs: the dispatcher begins the VMs, and
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from overkeep.controller.durable import Durable
+from overkeep.controller.gathering import why_not_together
 from overkeep.controller.membership import settled
 from overkeep.controller.needs import backup_needs
 from overkeep.controller.ports import Ports
 from overkeep.controller.records import Failure, Job, JobState, VmProgress, Workload
 from overkeep.controller.steps import State, failed, outcome
+from overkeep.controller.store.consistency import consistency_document
+from overkeep.controller.store.gatherings import Stage as GatheringStage
 from overkeep.controller.store.policies import policy_document, terms_document
 from overkeep.errors import OverkeepError
-from overkeep.model.admission import Priority, rank
+from overkeep.model import admission
+from overkeep.model.admission import Priority, in_words, rank
+from overkeep.model.consistency import Wanted
 from overkeep.model.inventory import Place
 from overkeep.model.policy import Policy, Terms
 
@@ -63,34 +69,66 @@ def _open(ports: Ports, job_id: str) -> State:
     kept = {} if policy is None else policy_document(policy)
     target.repository.put_workload(workload.id, name=workload.name, members=members, policy=kept)
     terms = terms_document(Terms() if policy is None else policy.terms)
+    places = _places(ports, job)
+    more = _more(ports, job, workload, places, target=target.name)
     asked = {
         "workload_id": workload.id,
         "target": target.name,
         "full": bool(job.request.get("full")),
         "terms": terms,
         "without": list(workload.rules.disks),
-        "limited": workload.conduct.parallel is not None,
+        "consistency": consistency_document(workload.conduct.consistency),
+        "more": list(more),
     }
-    ports.store.turns.agree(job_id, asked)
-    _line_up(ports, job, workload, target=target.name)
+    ports.store.turns.agree(job_id, asked)  # before a VM waits: its turn may come at once
+    needs = {vm_id: backup_needs(target.name, place, more=more) for vm_id, place in places.items()}
+    ports.store.admission.wait(job_id, needs, ranks=_ranks(job, workload))
     return {}
 
 
-def _line_up(ports: Ports, job: Job, workload: Workload, *, target: str) -> None:
-    """Let the VMs wait for what they need; each VM looks again where it is when its turn has come."""
-    order = {member.vm_id: position for position, member in enumerate(workload.members)}
-    live = (vm.vm_id for vm in job.vms if not vm.state.over)
-    vm_ids = sorted(live, key=lambda vm_id: order.get(vm_id, len(order)))
-    places: Mapping[str, Place] = {}
+def _live(job: Job) -> list[str]:
+    return [vm.vm_id for vm in job.vms if not vm.state.over]
+
+
+def _places(ports: Ports, job: Job) -> dict[str, Place | None]:
+    """Where the VMs are that are backed up, as far as it is known; each looks again when its turn has come."""
+    vm_ids = _live(job)
+    found: Mapping[str, Place] = {}
     try:
-        places = ports.engine.places(vm_ids)
+        found = ports.engine.places(vm_ids)
     except OverkeepError as error:
         _log.warning("job %s: where its VMs are is not known yet: %s", job.id, error)
+    return {vm_id: found.get(vm_id) for vm_id in vm_ids}
+
+
+def _ranks(job: Job, workload: Workload) -> dict[str, str]:
+    """The place of each VM in line: in the order of the members, those that left the workload last."""
+    order = {member.vm_id: position for position, member in enumerate(workload.members)}
+    vm_ids = sorted(_live(job), key=lambda vm_id: order.get(vm_id, len(order)))
     priority = Priority.PLANNED if "planned" in job.request else Priority.ASKED
-    limited = "" if workload.conduct.parallel is None else workload.id
-    needs = {vm_id: backup_needs(target, places.get(vm_id), workload_id=limited) for vm_id in vm_ids}
-    ranks = {vm_id: rank(priority, job.created, position) for position, vm_id in enumerate(vm_ids)}
-    ports.store.admission.wait(job.id, needs, ranks=ranks)
+    return {vm_id: rank(priority, job.created, position) for position, vm_id in enumerate(vm_ids)}
+
+
+def _more(
+    ports: Ports, job: Job, workload: Workload, places: Mapping[str, Place | None], *, target: str
+) -> tuple[str, ...]:
+    """What the VMs need for the sake of the run: slots of the workload, and to begin together."""
+    limited = () if workload.conduct.parallel is None else (admission.workload(workload.id),)
+    if workload.conduct.consistency.wanted is not Wanted.GROUP:
+        return limited
+    needs = {vm_id: backup_needs(target, place, more=limited) for vm_id, place in places.items()}
+    return (*limited, admission.group(job.id)) if _gather(ports, job, workload, needs) else limited
+
+
+def _gather(ports: Ports, job: Job, workload: Workload, needs: Mapping[str, Sequence[str]]) -> bool:
+    """Let the VMs of a group begin in one moment; whether they can: they need slots at the same time."""
+    limits = ports.store.admission.limits()
+    loads = Counter(need for needed in needs.values() for need in needed)
+    low = next((need for need, count in loads.items() if limits.of(need).capacity < count), "")
+    words = f"The limit of {in_words(low)} is lower than the {loads[low]} VMs of the group need." if low else ""
+    members = {member.vm_id: member.vm_name for member in workload.members}
+    ports.store.gatherings.open(job.id, needs, why=why_not_together(members, set(needs), words))
+    return ports.store.gatherings.get(job.id).stage is not GatheringStage.OVER
 
 
 def _is_retry(job: Job) -> bool:

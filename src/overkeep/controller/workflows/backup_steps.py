@@ -7,7 +7,7 @@ import datetime as dt
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -21,15 +21,18 @@ from overkeep.controller.ports import Ports, backup_id
 from overkeep.controller.records import HeldKind, JobState, Stage
 from overkeep.controller.release import drop_old_checkpoints, patiently, release_backup, watch_release
 from overkeep.controller.steps import PASSING, State, Watch, cancelled, failed, outcome
+from overkeep.controller.store.consistency import consistency_value
 from overkeep.controller.store.policies import terms_value
 from overkeep.controller.target import Target
 from overkeep.controller.verifying import Soundness
 from overkeep.controller.workflows.assembly import as_given, backup_progress, make_point
+from overkeep.controller.workflows.beginning import Beginning
 from overkeep.controller.workflows.orders import Into, backup_task
 from overkeep.engine.api import BackupRequest, BackupSession
 from overkeep.engine.errors import BackupFailed
 from overkeep.errors import OverkeepError
 from overkeep.logs import fields
+from overkeep.model.consistency import Reached
 from overkeep.model.inventory import Place, Vm
 from overkeep.model.plan import BackupPlan, Basis, DiskPlan, plan_backup
 from overkeep.model.points import DiskImage, Mode, RestorePoint, point_id
@@ -49,10 +52,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """What is asked of an attempt: a full backup, or one that does not rely on tracked changes, and why not."""
+    """What is asked of an attempt.
+
+    A full backup; one that does not rely on tracked changes, and why not; one whose guest is not frozen, and why not.
+    """
 
     full: bool
     untracked: str = ""
+    unfrozen: str = ""
 
 
 _WISH = TypeAdapter(Wish)
@@ -69,10 +76,12 @@ class BackupSteps:
         self.workload_id: str = asked["workload_id"]
         self.terms = terms_value(asked.get("terms"))
         self.without: tuple[str, ...] = tuple(asked.get("without", ()))
-        self.limited = self.workload_id if asked.get("limited") else ""
+        self.more: tuple[str, ...] = tuple(asked.get("more", ()))
+        self.consistency = consistency_value(asked.get("consistency"))
         self.backup_id = backup_id(job_id, vm_id, attempt)
         self.watch = Watch(ports=ports, job_id=job_id)
         self.exposure = Exposure(watch=self.watch, vm_id=vm_id)
+        self.beginning = Beginning(self.exposure, self.consistency, attempt=attempt)
 
     @property
     def target(self) -> Target:
@@ -117,6 +126,7 @@ class BackupSteps:
             "point_id": point_id(created, self.job_id),
             "tracked": plan.from_checkpoint is not None,
             "incremental": plan.mode is Mode.INCREMENTAL,
+            "unfrozen_before": last is not None and last.consistency is Reached.CRASH,
         }
 
     def prepare(self, state: State) -> State:
@@ -131,11 +141,10 @@ class BackupSteps:
         return {}
 
     def start(self, state: State) -> State:
-        """Have the Manager start the backup, under an id that was written down before."""
+        """Have the Manager start the backup."""
         self.phase("starting")
         self.watch.check()
         plan = _PLAN.validate_python(state["plan"])
-        self.exposure.note(HeldKind.BACKUP, self.backup_id)
         request = BackupRequest(
             id=self.backup_id,
             vm_id=self.vm_id,
@@ -143,8 +152,12 @@ class BackupSteps:
             from_checkpoint=plan.from_checkpoint,
             description=self.ports.mark(self.job_id),
         )
-        self.watch.persist(lambda: self.ports.engine.start_backup(request), seconds=self.ports.patience.retry)
-        return {}
+        unfrozen = _WISH.validate_python(state["wish"]).unfrozen
+        return self.beginning.begin(request, unfrozen=unfrozen, unfrozen_before=state.get("unfrozen_before", False))
+
+    def look_at_agent(self, _state: State) -> State:
+        """Find out whether a backup failed because its guest could not be frozen."""
+        return self.beginning.look_at_agent()
 
     def ready(self, state: State) -> State:
         """Wait until the disks can be read, and learn which of them the Manager gives changes for."""
@@ -234,7 +247,7 @@ class BackupSteps:
     def _has_moved(self, vm: Vm) -> bool:
         """Whether the VM needs slots that it has not, because it is elsewhere now; then it waits for them."""
         host = self.ports.movers.at(vm.host_id).host if vm.host_id else ""
-        needs = backup_needs(self.target.name, Place.of(host, vm.disks), workload_id=self.limited)
+        needs = backup_needs(self.target.name, Place.of(host, vm.disks), more=self.more)
         if set(needs) <= self.ports.store.admission.slots(self.job_id, self.vm_id):
             return False
         self.ports.store.admission.wait_again(self.job_id, self.vm_id, needs)
@@ -283,8 +296,9 @@ class BackupSteps:
         )
 
     def _point(self, state: State, draft: Draft) -> RestorePoint:
-        return make_point(
-            _PLAN.validate_python(state["plan"]),
+        plan = _PLAN.validate_python(state["plan"])
+        point = make_point(
+            plan,
             _RESULTS.validate_python(state["results"]),
             point_id=state["point_id"],
             workload_id=self.workload_id,
@@ -293,6 +307,8 @@ class BackupSteps:
             checkpoint_id=_SESSION.validate_python(state["session"]).checkpoint_id,
             file=draft.image_name,
         )
+        reached = self.beginning.reached(state, _SESSION.validate_python(state["session"]), plan.vm)
+        return replace(point, consistency=reached, consistency_wanted=self.consistency.wanted)
 
     def _drop_old_checkpoints(self, exposure: Exposure, own: str | None) -> None:
         """Best effort: what stays now is deleted after the next backup."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -44,10 +45,13 @@ def body(ports: Ports, job_id: str, vm_id: str, asked: dict[str, Any]) -> State:
     while True:
         steps = BackupSteps(ports, job_id, vm_id, asked=asked, attempt=attempt)
         state = _run(steps, {"wish": _WISH.dump_python(wish)})
+        state = {**state, **_look(steps, state)}
         cure = _cure(state, wish)
         if cure is None:
             break
-        Durable.step("go-on", steps.say_instead, {"error": state["error"], "code": state["code"], "full": cure.full})
+        if not state.get("unfrozen"):  # that is told already
+            told = {"error": state["error"], "code": state["code"], "full": cure.full}
+            Durable.step("go-on", steps.say_instead, told)
         attempt, wish = attempt + 1, cure
     after = AfterBackup(steps)
     if "committed" in state and "open" not in state and steps.terms.verify:
@@ -58,6 +62,15 @@ def body(ports: Ports, job_id: str, vm_id: str, asked: dict[str, Any]) -> State:
         Durable.step("merge", after.merge, state)
     closed: State = Durable.step("close", steps.close, state)
     return closed
+
+
+def _look(steps: BackupSteps, state: State) -> State:
+    """What the guest says, after the failure of a backup that was to begin with a frozen guest."""
+    never_began = state.get("code") == BackupFailed.code and "session" not in state and "open" not in state
+    if not never_began or not state.get("frozen"):
+        return {}
+    seen: State = Durable.step("agent", steps.safely(steps.look_at_agent), state)
+    return seen
 
 
 def _may_expire(state: State) -> bool:
@@ -71,10 +84,12 @@ def _cure(state: State, wish: Wish) -> Wish | None:
     code = state.get("code", "")
     if "open" in state:
         return None
+    if code == BackupFailed.code and state.get("unfrozen"):
+        return replace(wish, unfrozen=state["unfrozen"])
     if code in _CURED_BY_COMPARING and state.get("tracked"):
-        return Wish(full=wish.full, untracked=_CURED_BY_COMPARING[code])
+        return replace(wish, untracked=_CURED_BY_COMPARING[code])
     if code in _CURED_BY_FULL and state.get("incremental"):
-        return Wish(full=True)
+        return replace(wish, full=True, untracked="")
     return None
 
 

@@ -21,6 +21,7 @@ from overkeep.engine.ovirt.backups import Backups
 from overkeep.engine.ovirt.disks import Disks
 from overkeep.engine.ovirt.document import Configurations
 from overkeep.engine.ovirt.events import Events
+from overkeep.engine.ovirt.guests import Guests
 from overkeep.engine.ovirt.inventory import Inventory
 from overkeep.engine.ovirt.session import Session
 from overkeep.engine.ovirt.transfers import Transfers
@@ -45,6 +46,7 @@ class OvirtEngine(Engine):
         self._transfers = Transfers(self._session)
         self._disks = Disks(self._session, patience=patience)
         self._vms = Vms(self._session, self._inventory, patience=patience)
+        self._guests = Guests(self._session)
         self._events = Events(self._session)
 
     def __enter__(self) -> OvirtEngine:
@@ -87,6 +89,12 @@ class OvirtEngine(Engine):
 
     def delete_checkpoint(self, vm_id: str, checkpoint_id: str) -> None:
         self._backups.delete_checkpoint(vm_id, checkpoint_id)
+
+    def freeze(self, vm_id: str) -> None:
+        self._guests.freeze(vm_id)
+
+    def thaw(self, vm_id: str) -> None:
+        self._guests.thaw(vm_id)
 
     def start_backup(self, request: BackupRequest) -> None:
         self._backups.start(request)
