@@ -28,6 +28,8 @@ from overkeep.engine.errors import (
     DiskInUse,
     EngineRefused,
     EventNumberTaken,
+    GuestNotFrozen,
+    GuestNotThawed,
     NameInUse,
     NoSuchVm,
     NotFoundInEngine,
@@ -51,6 +53,8 @@ class World:
     down: str
     describe: Callable[[str], None]
     """Give a VM the tag `child` below `parent`, and the custom property `lab` with the value `yes`."""
+    mute: Callable[[], None]
+    """Take the guest's agent away from the VM that is up; it has one."""
 
 
 class EngineContract:
@@ -143,6 +147,50 @@ class EngineContract:
         assert [(nic["name"], nic["mac"], nic["network"]["name"]) for nic in nics] == [
             (nic.name, nic.mac, nic.network) for nic in vm.nics
         ]
+
+    # guests
+
+    def test_a_guest_is_frozen_and_thawed(self, world: World) -> None:
+        world.engine.freeze(world.up)
+        for _ in range(2):
+            world.engine.thaw(world.up)
+
+    def test_a_guest_without_an_agent_is_not_frozen(self, world: World) -> None:
+        world.mute()
+        with pytest.raises(GuestNotFrozen, match="Guest agent non responsive"):
+            world.engine.freeze(world.up)
+        with pytest.raises(GuestNotThawed, match=world.up) as caught:
+            world.engine.thaw(world.up)
+        assert caught.value.retry
+
+    def test_a_vm_that_is_down_or_unknown_holds_nothing_still(self, world: World) -> None:
+        for vm_id in (world.down, NOBODY):
+            world.engine.thaw(vm_id)
+            with pytest.raises(EngineRefused) as caught:
+                world.engine.freeze(vm_id)
+            assert not isinstance(caught.value, GuestNotFrozen), "it says nothing about the guest"
+
+    def test_a_guest_is_frozen_before_its_backup_and_thawed_while_it_is(self, world: World) -> None:
+        world.engine.freeze(world.up)
+        with backed_up(world, new_id()):
+            world.engine.thaw(world.up)
+
+    def test_a_backup_that_must_freeze_its_guest_and_cannot_fails(self, world: World) -> None:
+        engine, backup_id = world.engine, new_id()
+        world.mute()
+        disks = tuple(disk.id for disk in engine.vm(world.up).disks)
+        request = BackupRequest(
+            id=backup_id,
+            vm_id=world.up,
+            disk_ids=disks,
+            from_checkpoint=None,
+            description="x",
+            require_consistency=True,
+        )
+        engine.start_backup(request)
+        wait_until(lambda: engine.backup(world.up, backup_id).phase == "failed")
+        assert engine.checkpoints(world.up) == ()
+        assert not any(disk.locked for disk in engine.vm(world.up).disks)
 
     # backups
 

@@ -8,7 +8,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
@@ -40,6 +40,7 @@ ENVIRONMENT = Environment(
         Vm(
             name="web",
             host="host2",
+            agent=True,
             disks=(
                 Disk(name="web_Disk1", size=GIB, bootable=True, backup="incremental"),
                 Disk(name="web_Disk2", size=GIB, format="raw"),
@@ -60,6 +61,7 @@ class Lab:
     engine: LabEngine
     url: str
     loop: asyncio.AbstractEventLoop
+    hosts: list[MemoryHost]
 
     def drop_tokens(self) -> None:
         self.loop.call_soon_threadsafe(self.engine.sessions.end_all)
@@ -81,7 +83,7 @@ def _serve(directory: Path, listener: socket.socket, ready: list[Lab], started: 
         engine = create_engine(ENVIRONMENT, hosts, directory, base_url=url, ca_pem="")
         await engine.start()
         server = _Server(uvicorn.Config(engine.asgi, lifespan="off", log_config=None))
-        ready.append(Lab(engine, f"{url}/ovirt-engine/api", asyncio.get_running_loop()))
+        ready.append(Lab(engine, f"{url}/ovirt-engine/api", asyncio.get_running_loop(), hosts))
         ready.append(server)  # type: ignore[arg-type]
         try:
             started.set()
@@ -136,7 +138,13 @@ def world(adapter: OvirtEngine, lab: Lab) -> World:
             client.put(f"/vms/{vm_id}", json={"custom_properties": properties}).raise_for_status()
 
     up, down = (lab.engine.find_vm(name)[0] for name in ("web", "db"))
-    return World(engine=adapter, up=up, down=down, describe=describe)
+
+    def mute() -> None:
+        for host in lab.hosts:
+            for machine in host.machines.values():
+                machine.definition = replace(machine.definition, agent=False)
+
+    return World(engine=adapter, up=up, down=down, describe=describe, mute=mute)
 
 
 class TestOvirtEngine(EngineContract):

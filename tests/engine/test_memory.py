@@ -68,7 +68,7 @@ def world(memory: MemoryEngine) -> World:
     def describe(vm_id: str) -> None:
         memory.describe(vm_id, tags=("child", "parent"), lab="yes")
 
-    return World(engine=memory, up="vm-up", down="vm-down", describe=describe)
+    return World(engine=memory, up="vm-up", down="vm-down", describe=describe, mute=lambda: memory.mute.add("vm-up"))
 
 
 class TestMemoryEngine(EngineContract):

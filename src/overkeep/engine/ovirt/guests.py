@@ -11,7 +11,8 @@ from overkeep.engine.ovirt.session import Session
 from overkeep.logs import fields
 
 _log = logging.getLogger(__name__)
-_STILL = ("down", "image_locked")  # a guest that is not there holds nothing
+_GONE = "gone"
+_STILL = ("down", "image_locked", _GONE)  # a guest that is not there holds nothing
 
 
 class Guests:
@@ -27,7 +28,7 @@ class Guests:
             with self._session.system(act, what=f"VM {vm_id}") as system:
                 system.vms_service().vm_service(vm_id).freeze_filesystems()
         except EngineRefused as error:
-            if type(error) is EngineRefused:  # not one of the causes that have nothing to do with the guest
+            if type(error) is EngineRefused and self._status(vm_id) == "up":  # else it says nothing about the guest
                 raise GuestNotFrozen(act=act, words=error.fields["words"]) from error
             raise
         _log.info("guest frozen %s", fields(vm=vm_id))
@@ -41,14 +42,14 @@ class Guests:
         except NotFoundInEngine:
             return
         except EngineRefused as error:
-            if self._is_still(vm_id):
+            if self._status(vm_id) in _STILL:
                 return
             raise GuestNotThawed(act=act, vm_id=vm_id, words=error.fields["words"]) from error
         _log.info("guest thawed %s", fields(vm=vm_id))
 
-    def _is_still(self, vm_id: str) -> bool:
+    def _status(self, vm_id: str) -> str:
         try:
             with self._session.system(f"show VM {vm_id}", what=f"VM {vm_id}") as system:
-                return values.word(system.vms_service().vm_service(vm_id).get().status) in _STILL
+                return values.word(system.vms_service().vm_service(vm_id).get().status)
         except NotFoundInEngine:
-            return True
+            return _GONE
