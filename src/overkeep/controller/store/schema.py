@@ -491,12 +491,12 @@ def _add_parallel(connection: sa.Connection) -> None:
 
 
 def _add_verifications(connection: sa.Connection) -> None:
-    """Step 12: how the last check of each point went."""
+    """Step 13: how the last check of each point went."""
     connection.exec_driver_sql("ALTER TABLE point ADD COLUMN verification TEXT NOT NULL DEFAULT ''")
 
 
 def _add_consistency(connection: sa.Connection) -> None:
-    """Step 13: how consistent points are to be, guests that are frozen, and VMs that begin together."""
+    """Step 14: how consistent points are to be, guests that are frozen, and VMs that begin together."""
     for statement in (
         "ALTER TABLE workload ADD COLUMN consistency TEXT NOT NULL DEFAULT '{}'",
         "CREATE INDEX held_frozen ON held (ref) WHERE kind = 'freeze' AND released IS NULL",
