@@ -82,7 +82,7 @@ def _follow(child: subprocess.Popen[str], show: IO[str]) -> str:
     return "".join(lines)
 
 
-def wait_until(condition: Any, *, what: str, seconds: float = 30) -> Any:
+def wait_until(condition: Any, *, what: str, seconds: float = 90) -> Any:
     """Call `condition` until it gives something true, and return that; raise `TimeoutError` after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):

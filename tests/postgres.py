@@ -79,7 +79,7 @@ def serving(folder: Path) -> Iterator[Postgres]:
         yield found
     finally:
         server.send_signal(signal.SIGQUIT)  # at once: nobody wants its data
-        server.wait(30)
+        server.wait(90)
 
 
 def _await(found: Postgres, server: subprocess.Popen[bytes], log: Path) -> None:

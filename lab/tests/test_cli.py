@@ -75,7 +75,7 @@ def test_a_lab_works_and_goes_without_a_trace(running: Path, environment: Path):
 
     trusting = ssl.create_default_context(cafile=document["ca_file"])
     health = document["engine_url"].replace("/api", "/services/health")
-    with urllib.request.urlopen(health, timeout=10, context=trusting) as answer:
+    with urllib.request.urlopen(health, timeout=90, context=trusting) as answer:
         assert answer.status == 200
 
     said = lab("status", "--dir", running).stdout
@@ -120,7 +120,7 @@ def test_down_cleans_up_after_a_supervisor_that_was_killed(running: Path):
     place.mkdir()
     command = [*document["target"]["mount_command"], "-o", document["target"]["options"]]
     subprocess.run(
-        ["ip", "netns", "exec", netns, *command, document["target"]["source"], place], check=True, timeout=30
+        ["ip", "netns", "exec", netns, *command, document["target"]["source"], place], check=True, timeout=90
     )
     # a file that is open keeps the mount busy; its close fails when the mount is gone
     with suppress(OSError), (Path(document["target"]["mounts"]["controller"]) / "open").open("w") as file:

@@ -33,7 +33,7 @@ def mounter(needs_isolation: None) -> Iterator[Mounter]:
     """Mount one of the exports `small` (24 MiB in all), `fixed` (read-only) and `squashed` (root is nobody)."""
     with ExitStack() as stack:
         directory = Path(tempfile.mkdtemp(prefix="ovl-"))
-        stack.callback(subprocess.run, ["rm", "-rf", "--one-file-system", directory], check=True, timeout=20)
+        stack.callback(subprocess.run, ["rm", "-rf", "--one-file-system", directory], check=True, timeout=90)
         stack.callback(teardown.tear_down, directory)
         ledger = Ledger(directory)
         stack.callback(net.remove, ledger.lab_id)
@@ -63,9 +63,9 @@ def _small_file_system(directory: Path, stack: ExitStack) -> Path:
     with image.open("wb") as file:
         file.truncate(SMALL)
     place.mkdir()
-    subprocess.run(["mkfs.ext4", "-q", "-O", "^has_journal", image], check=True, timeout=20)
-    subprocess.run(["mount", "-o", "loop", image, place], check=True, timeout=20)
-    stack.callback(subprocess.run, ["umount", place], check=True, timeout=20)
+    subprocess.run(["mkfs.ext4", "-q", "-O", "^has_journal", image], check=True, timeout=90)
+    subprocess.run(["mount", "-o", "loop", image, place], check=True, timeout=90)
+    stack.callback(subprocess.run, ["umount", place], check=True, timeout=90)
     return place
 
 

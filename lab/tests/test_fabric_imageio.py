@@ -17,7 +17,7 @@ pytestmark = pytest.mark.lab
 
 
 def tickets(daemon: Imageio, method: str, ticket: dict[str, object]) -> int:
-    connection = UnixConnection(daemon.control_socket, timeout=10)
+    connection = UnixConnection(daemon.control_socket, timeout=90)
     try:
         body = json.dumps(ticket) if method == "PUT" else None
         connection.request(method, f"/tickets/{ticket['uuid']}", body=body)
@@ -33,7 +33,7 @@ def ticket(name: str) -> dict[str, object]:
 def test_each_host_answers_over_tls_with_its_own_certificate(fabric: Fabric):
     context = ssl.create_default_context(cafile=fabric.authority.certificate)
     for daemon in fabric.imageio.values():
-        connection = http.client.HTTPSConnection(daemon.address, daemon.port, context=context, timeout=10)
+        connection = http.client.HTTPSConnection(daemon.address, daemon.port, context=context, timeout=90)
         connection.request("GET", "/images/none")
         assert connection.getresponse().status == 403
         connection.close()

@@ -86,7 +86,7 @@ def test_direct_and_scattered_writes(target: Target, folder: Path):
         "    os.pwrite(fd, page, number << 20)\n"
         "os.fsync(fd)\n"
     )
-    assert subprocess.run([sys.executable, "-c", script, path], timeout=30, check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", script, path], timeout=90, check=False).returncode == 0
     expected = bytearray(8 * MIB)
     for number in (7, 0, 3):
         expected[number * MIB : (number + 1) * MIB] = bytes([65 + number]) * MIB
@@ -150,11 +150,11 @@ def test_files_belong_to_the_one_who_wrote_them(target: Target, folder: Path):
     os.chown(folder, 36, 36)
     write = "import sys; open(sys.argv[1] + '/mine', 'x').write('x')"
     as_vdsm = ["setpriv", "--reuid", "36", "--regid", "36", "--clear-groups"]
-    assert subprocess.run([*as_vdsm, "/usr/bin/python3", "-c", write, folder], timeout=30, check=False).returncode == 0
+    assert subprocess.run([*as_vdsm, "/usr/bin/python3", "-c", write, folder], timeout=90, check=False).returncode == 0
     assert ((folder / "mine").stat().st_uid, (folder / "mine").stat().st_gid) == (36, 36)
     folder.chmod(0o700)
     as_other = ["setpriv", "--reuid", "1234", "--regid", "1234", "--clear-groups"]
-    refused = subprocess.run([*as_other, "cat", folder / "mine"], capture_output=True, timeout=30, check=False)
+    refused = subprocess.run([*as_other, "cat", folder / "mine"], capture_output=True, timeout=90, check=False)
     assert b"Permission denied" in refused.stderr
 
 

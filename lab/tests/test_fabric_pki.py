@@ -37,7 +37,7 @@ def handshake(ca: Authority, server: Identity, client: Identity, name: str) -> s
             return str(dict(item[0] for item in connection.getpeercert()["subject"])["commonName"])  # type: ignore[index]
     finally:
         near.close()
-        thread.join(5)
+        thread.join(90)
 
 
 def test_a_certificate_is_good_by_name_and_by_address(tmp_path: Path):

@@ -74,9 +74,9 @@ def program(facts: dict[str, Any], tmp_path: Path) -> Program:
 def image(tmp_path: Path) -> Path:
     """A qcow2 image with data, zeros and holes."""
     path = tmp_path / "image.qcow2"
-    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", path, "64M"], check=True, timeout=30)
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", path, "64M"], check=True, timeout=90)
     orders = [word for order in DATA for word in ("-c", order)]
-    subprocess.run(["qemu-io", "-f", "qcow2", *orders, path], check=True, timeout=30, stdout=subprocess.DEVNULL)
+    subprocess.run(["qemu-io", "-f", "qcow2", *orders, path], check=True, timeout=90, stdout=subprocess.DEVNULL)
     return path
 
 
@@ -92,7 +92,7 @@ def test_what_is_uploaded_is_downloaded(program: Program, image: Path, stored: s
     uploaded = image
     if source == "raw":
         uploaded = image.with_suffix(".raw")
-        subprocess.run(["qemu-img", "convert", "-O", "raw", image, uploaded], check=True, timeout=30)
+        subprocess.run(["qemu-img", "convert", "-O", "raw", image, uploaded], check=True, timeout=90)
     name = f"{source}-as-{stored}"
     wanted = str(uuid.uuid4())
     chosen = ("--storage-domain", "data", "--format", stored, "--name", name, "--disk-id", wanted)
@@ -105,5 +105,5 @@ def test_what_is_uploaded_is_downloaded(program: Program, image: Path, stored: s
         back = program.folder / f"back.{form}"
         program.run("download-disk", "--format", form, disk.id, back)
         assert equal(uploaded, back)
-        said = subprocess.run(["qemu-img", "info", "--output=json", back], check=True, capture_output=True, timeout=30)
+        said = subprocess.run(["qemu-img", "info", "--output=json", back], check=True, capture_output=True, timeout=90)
         assert json.loads(said.stdout)["format"] == form

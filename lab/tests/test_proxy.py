@@ -22,7 +22,7 @@ from .conftest import nothing_left, short_directory
 
 pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("needs_isolation")]
 SIZE = 8 << 20
-DEADLINE = 30.0
+DEADLINE = 90.0
 ENVIRONMENT = """
 hosts: [{name: h1}, {name: h2}]
 vms: [{name: idle, running: false, disks: [{size: 8 MiB}]}]

@@ -257,7 +257,7 @@ def test_of_two_at_once_one_is_done(root: TestClient, world: World, monkeypatch:
 
     def slowly(*args: Any, **kwargs: Any) -> Any:
         entered.set()
-        assert go_on.wait(20)
+        assert go_on.wait(90)
         return members(*args, **kwargs)
 
     monkeypatch.setattr(world.controller, "members", slowly)
@@ -267,11 +267,11 @@ def test_of_two_at_once_one_is_done(root: TestClient, world: World, monkeypatch:
         target=lambda: answers.append(root.post("/api/v1/workloads", json=body, headers=KEY).status_code)
     )
     first.start()
-    assert entered.wait(20)
+    assert entered.wait(90)
     second = TestClient(root.app, headers=root.headers)
     problem(second.post("/api/v1/workloads", json=body, headers=KEY), 409, "idempotency-key-in-use")
     go_on.set()
-    first.join(20)
+    first.join(90)
     assert answers == [201]
     assert second.post("/api/v1/workloads", json=body, headers=KEY).status_code == 201
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import pytest
 
-DEADLINE = 20.0
+DEADLINE = 90.0
 
 
 def run(*command: str | Path) -> str:

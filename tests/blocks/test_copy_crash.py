@@ -32,7 +32,7 @@ from tests.mover.shelf import FORMS, Shelf, Watching, scribble
 
 FORK = multiprocessing.get_context("forkserver")
 FORK.set_forkserver_preload([__name__])
-DEADLINE = 30.0
+DEADLINE = 90.0
 OLD, NEW, TARGET = "p1.qcow2", "p2.qcow2", "disk.raw"
 
 

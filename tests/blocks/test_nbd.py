@@ -95,7 +95,7 @@ def test_changed_blocks_are_rounded_out_and_zeroes_stay_zeroes(
     with closing(NbdSource(url)) as source, closing(ImageSink(tmp_path, "p0.qcow2", size=source.size)) as sink:
         copy(source, sink, source.extents(dirty=False))
     servers[-1].kill()
-    servers[-1].wait(10)
+    servers[-1].wait(90)
     qemu("qemu-img", "bitmap", "--add", "--enable", "-g", "65536", disk, "b0")
     rng = random.Random(5)
     writes = sorted(rng.sample(range(256), 20))
@@ -164,7 +164,7 @@ def test_a_server_that_is_no_nbd_server(tmp_path: Path) -> None:
         thread.start()
         with pytest.raises(DiskUnreachable):
             NbdSource(f"nbd:unix:{path}")
-        thread.join(10)
+        thread.join(90)
 
 
 def test_the_connection_too_many_ends_in_time(tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,5 +132,5 @@ def test_waiting_for_bandwidth_ends_when_told_to_stop(disk: MemoryDisk) -> None:
     reader = threading.Thread(target=read)
     reader.start()
     stop.set()
-    reader.join(30)
+    reader.join(90)
     assert len(caught) == 1

@@ -212,7 +212,7 @@ sink = ImageSink(Path(sys.argv[1]), "a.qcow2", size=1 << 20)
 sink.write(0, memoryview(os.urandom(1 << 20)))
 os.kill(os.getpid(), 9)
 """
-    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], timeout=30, check=False)
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], timeout=90, check=False)
     assert done.returncode == -9
     assert {path.name for path in tmp_path.iterdir()} == {"a.qcow2.partial", "a.sums.partial"}
     sink = ImageSink(tmp_path, "a.qcow2", size=MIB)
@@ -267,19 +267,19 @@ except expected as error:
 
 
 def test_a_limit_on_file_sizes_says_there_is_no_room(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path), "limit"], timeout=30, check=False)
+    done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path), "limit"], timeout=90, check=False)
     assert done.returncode == 42
 
 
 @pytest.mark.parametrize(("how", "option"), [("full", "size=4m"), ("read-only", "ro")])
 def test_a_full_and_a_read_only_target(tmp_path: Path, how: str, option: str) -> None:
     mount = f'mount -t tmpfs -o {option} tmpfs "$1"'
-    probe = subprocess.run(["unshare", "--mount", "sh", "-c", mount, "sh", str(tmp_path)], check=False, timeout=30)
+    probe = subprocess.run(["unshare", "--mount", "sh", "-c", mount, "sh", str(tmp_path)], check=False, timeout=90)
     if probe.returncode:
         pytest.skip("mounting in a name space of its own needs root")
     command = [sys.executable, "-c", FULL, str(tmp_path), how]
     script = f'{mount} && shift && exec "$@"'
     done = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", script, "sh", str(tmp_path), *command], check=False, timeout=30
+        ["unshare", "--mount", "sh", "-c", script, "sh", str(tmp_path), *command], check=False, timeout=90
     )
     assert done.returncode == 42

@@ -179,7 +179,7 @@ def test_ctrl_c_cancels_and_waits(demo) -> None:
     with _started("backup", "demo") as child:
         demo.world.until(lambda: len(demo.world.mover.received) == 2)
         child.send_signal(signal.SIGINT)
-        out, err = child.communicate(timeout=30)
+        out, err = child.communicate(timeout=90)
     assert child.returncode == exits.INTERRUPTED, (out, err)
     assert "Traceback" not in err
     assert "nothing of it is open any more" in err
@@ -196,7 +196,7 @@ def test_a_second_ctrl_c_leaves_it_to_the_controller(demo) -> None:
         assert "Cancelling" in child.stderr.readline()
         world.until(lambda: any(job.cancel_requested for job in world.store.jobs.all()))
         child.send_signal(signal.SIGINT)
-        _, err = child.communicate(timeout=30)
+        _, err = child.communicate(timeout=90)
     assert child.returncode == exits.INTERRUPTED
     assert "The controller goes on cancelling" in err
     world.mover.let_cancels()
@@ -284,7 +284,7 @@ def test_events_are_followed_until_ctrl_c(demo) -> None:
         demo.world.store.events.add(Draft(kind=Kind.JOB_NOTE, text="after"))
         assert json.loads(child.stdout.readline())["text"] == "after"
         child.send_signal(signal.SIGINT)
-        _, err = child.communicate(timeout=30)
+        _, err = child.communicate(timeout=90)
     assert child.returncode == exits.INTERRUPTED
     assert "Traceback" not in err
 

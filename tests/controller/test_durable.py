@@ -102,7 +102,7 @@ def test_a_second_controller_is_refused(tmp_path: Path) -> None:
         pass
 
 
-def _until(probe, seconds: float = 30) -> None:
+def _until(probe, seconds: float = 90) -> None:
     deadline = time.monotonic() + seconds
     while not probe():
         assert time.monotonic() < deadline

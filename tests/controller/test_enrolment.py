@@ -66,5 +66,5 @@ def _handshake(cert: Path, key: Path, ca: Path, name: str) -> bool:
         client.wrap_socket(right, server_hostname=name).close()
     finally:
         right.close()
-        thread.join(10)
+        thread.join(90)
     return True

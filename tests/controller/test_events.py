@@ -85,7 +85,7 @@ def test_steps_that_are_repeated_tell_once(world: World) -> None:
     world.add(vm("web", disk("root")))
     world.engine.arm(world_calls(world), after=True)
     job = world.start_backup()
-    assert world.engine.died.wait(20)
+    assert world.engine.died.wait(90)
     world.restart()
     job = world.finish(job)
     told = kinds(world.store.events.of_job(job.id))

@@ -147,11 +147,11 @@ def site(tmp_path: Path, postgres: Postgres) -> Iterator[Site]:
 
 def check(site: Site, job: Job, *, points: int) -> None:
     """Everything of a job is there once, and nothing else."""
-    ended = site.finish(job, seconds=60)
+    ended = site.finish(job, seconds=90)
     assert succeeded(ended), ended.failure
     found = site.repository.points()
     assert sorted(point.vm_id for point in found) == sorted(["a-vm", "b-vm", "c-vm"] * points)
-    site.until(lambda: site.memory.open_backups() == () and site.store.held.orphans() == (), seconds=30)
+    site.until(lambda: site.memory.open_backups() == () and site.store.held.orphans() == (), seconds=90)
     site.assert_nothing_open()
     site.assert_checkpoints_sound()
     assert site.store.admission.used() == {}
@@ -181,7 +181,7 @@ def test_a_controller_that_sleeps_past_its_lease_ends_when_it_wakes(site: Site) 
     site.mover.release()
     check(site, job, points=1)
     first.send_signal(signal.SIGCONT)
-    assert first.wait(30) == DECLARED_DEAD
+    assert first.wait(90) == DECLARED_DEAD
     again = site.start_backup()
     check(site, again, points=2)
 
@@ -226,7 +226,7 @@ def test_steps_outlast_an_outage_of_the_data_base(tmp_path: Path, monkeypatch: p
     durable.start()
     try:
         durable.submit("body", "a", queue="q")
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 90
         while not found:
             assert time.monotonic() < deadline
             time.sleep(0.02)

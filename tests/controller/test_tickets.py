@@ -63,7 +63,7 @@ def assert_second_attempt_did_it(world: World) -> None:
 def test_a_download_whose_loss_is_noticed_late(world: World) -> None:
     tried = lose_first_ticket(world)
     job = world.start_backup()
-    assert tried.wait(20)
+    assert tried.wait(90)
     notice(world, "finished_failure")
     job = world.finish(job)
     assert succeeded(job), job.failure
@@ -84,7 +84,7 @@ def test_an_upload_that_the_manager_pauses_is_resumed(world: World) -> None:
     world.mover.received.clear()
     tried = lose_first_ticket(world)
     job = world.start_restore(world.repository.points()[-1].id, "copy")
-    assert tried.wait(20)
+    assert tried.wait(90)
     notice(world, "paused_system")
     job = world.finish(job)
     assert succeeded(job), job.failure
@@ -108,7 +108,7 @@ def test_a_cancel_does_not_wait_for_the_manager(tmp_path: Path) -> None:
         world.add(vm("web", disk("root")))
         tried = lose_first_ticket(world)
         job = world.start_backup()
-        assert tried.wait(20)
+        assert tried.wait(90)
         world.until(lambda: "is copied again" in world.texts(job))
         asked = time.monotonic()
         world.controller.cancel(world.controller.job(job.id))

@@ -159,7 +159,7 @@ class World:
             path = self.root(order.sink.target) / order.sink.folder / order.sink.name
             backing = ["-b", order.sink.backing, "-F", "qcow2"] if order.sink.backing else []
             options = ["-f", "qcow2", "-o", "compat=1.1", *backing]
-            subprocess.run(["qemu-img", "create", "-q", *options, path, str(SIZE)], check=True, timeout=30)
+            subprocess.run(["qemu-img", "create", "-q", *options, path, str(SIZE)], check=True, timeout=90)
         covered = 1 << 20 if order.dirty else SIZE
         return CopyResult(virtual_size=SIZE, covered=covered, moved=1 << 20, stored=1 << 18, seconds=0.1)
 
@@ -266,14 +266,14 @@ class World:
         targets = decide_targets(dataclasses.replace(self.ports, engine=self.memory), point, request)
         return self.controller.start_restore(point, request, targets=targets, caller="admin")
 
-    def finish(self, job: Job, *, seconds: float = 30) -> Job:
+    def finish(self, job: Job, *, seconds: float = 90) -> Job:
         return self.until(lambda: self._if_over(job.id), seconds=seconds)
 
     def _if_over(self, job_id: str) -> Job | None:
         job = self.store.jobs.get(job_id)
         return job if job.state.over else None
 
-    def until(self, probe: Any, *, seconds: float = 20) -> Any:
+    def until(self, probe: Any, *, seconds: float = 90) -> Any:
         deadline = time.monotonic() + seconds
         while not (found := probe()):
             assert time.monotonic() < deadline, "it did not happen in time"

@@ -41,7 +41,7 @@ from overkeep.model.points import Mode
 from overkeep.units import MIB
 
 NOBODY = "11111111-2222-3333-4444-555555555555"
-_DEADLINE = 30.0
+_DEADLINE = 90.0
 
 
 @dataclass(frozen=True, kw_only=True)

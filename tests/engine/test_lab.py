@@ -104,11 +104,11 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
     started = threading.Event()
     thread = threading.Thread(target=_serve, args=(tmp_path / "lab", listener, ready, started))
     thread.start()
-    assert started.wait(20)
+    assert started.wait(90)
     served, server = ready
     yield served
     server.should_exit = True  # type: ignore[attr-defined]
-    thread.join(20)
+    thread.join(90)
     listener.close()
     assert not thread.is_alive()
 

@@ -58,7 +58,7 @@ def test_one_login_serves_many_calls_and_ends_with_close(engine: OvirtEngine, re
 
 
 def test_an_expired_token_is_renewed_once_for_all_threads(engine: OvirtEngine, recorded: Recorded) -> None:
-    gate = threading.Barrier(4, timeout=10)
+    gate = threading.Barrier(4, timeout=90)
 
     def slow(_: Request) -> Answer:
         time.sleep(0.05)
@@ -70,14 +70,14 @@ def test_an_expired_token_is_renewed_once_for_all_threads(engine: OvirtEngine, r
 
     recorded.answers["GET "] = slow
     with ThreadPoolExecutor(4) as pool:
-        assert [f.result(timeout=20) for f in [pool.submit(call) for _ in range(4)]] == ["4.5.7"] * 4
+        assert [f.result(timeout=90) for f in [pool.submit(call) for _ in range(4)]] == ["4.5.7"] * 4
         recorded.tokens.clear()
-        assert [f.result(timeout=20) for f in [pool.submit(call) for _ in range(4)]] == ["4.5.7"] * 4
+        assert [f.result(timeout=90) for f in [pool.submit(call) for _ in range(4)]] == ["4.5.7"] * 4
     assert recorded.logins == 2
 
 
 def test_threads_do_not_wait_for_each_other(engine: OvirtEngine, recorded: Recorded) -> None:
-    both = threading.Barrier(2, timeout=10)
+    both = threading.Barrier(2, timeout=90)
 
     def meet(_: Request) -> Answer:
         both.wait()  # breaks unless two requests are under way at once
@@ -85,7 +85,7 @@ def test_threads_do_not_wait_for_each_other(engine: OvirtEngine, recorded: Recor
 
     recorded.answers["GET "] = meet
     with ThreadPoolExecutor(2) as pool:
-        assert [f.result(timeout=20) for f in [pool.submit(engine.test) for _ in range(2)]] == ["4.5.7"] * 2
+        assert [f.result(timeout=90) for f in [pool.submit(engine.test) for _ in range(2)]] == ["4.5.7"] * 2
 
 
 def test_a_token_that_is_refused_twice(engine: OvirtEngine, recorded: Recorded) -> None:

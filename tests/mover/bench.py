@@ -14,7 +14,7 @@ from overkeep.mover.client import MoverClient
 from overkeep.mover.orders import Access, CopyOrder, Image, Order, OrderState, OrderStatus
 from overkeep.units import MIB
 
-DEADLINE = 30.0
+DEADLINE = 90.0
 FOLDER = "workloads/w/vms/v/disks/d"
 SIZE = 64 * MIB
 SPEED = 8 * MIB  # bytes a second of a throttled source

@@ -31,7 +31,7 @@ from tests.mover.bench import SIZE, Bench, settings_for, tool, write
 from tests.mover.pki import Pki, make_pki
 
 HOST = "host1"
-DEADLINE = 20.0
+DEADLINE = 90.0
 
 
 @pytest.fixture(scope="session")

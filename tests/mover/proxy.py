@@ -43,7 +43,7 @@ class NbdProxy:
         for sock in (self._listener, *self._sockets):
             _end(sock)
         for thread in self._threads:
-            thread.join(20)
+            thread.join(90)
         for sock in (self._listener, *self._sockets):
             sock.close()
 
@@ -71,7 +71,7 @@ class NbdProxy:
     def _serve(self, client: socket.socket, server: socket.socket) -> None:
         requests = self._start(self._pass_on, client, server, True)
         self._pass_on(server, client, False)
-        requests.join(20)
+        requests.join(90)
         with self._lock:
             self._open -= 1
 

@@ -25,7 +25,7 @@ from overkeep.mover.imageio import (
     TicketUnknown,
 )
 
-DEADLINE = 20.0
+DEADLINE = 90.0
 
 
 @pytest.fixture

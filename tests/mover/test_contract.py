@@ -27,7 +27,7 @@ from overkeep.mover.orders import ORDER, Access, CopyOrder, CopyResult, Image, O
 from overkeep.testing.mover import MemoryMover
 
 HOST = "host1"
-DEADLINE = 20.0
+DEADLINE = 90.0
 IMAGE = Image(target="nfs1", repository="r1", folder="workloads/w/vms/v/disks/d", name="p1.qcow2")
 
 

@@ -21,7 +21,7 @@ from overkeep.mover.errors import MoverUnreachable
 from overkeep.mover.orders import Access, CopyOrder, Image, OrderState, OrderStatus
 from overkeep.units import MIB
 
-DEADLINE = 30.0
+DEADLINE = 90.0
 FOLDER = "workloads/w/vms/v/disks/d"
 COMMAND = (sys.executable, "-c", "from overkeep.daemons.mover import run; run()")
 

@@ -239,7 +239,7 @@ def rotten(tmp_path: Path, processes: Callable[..., Any]) -> Iterator[Callable[[
         with (tmp_path / "log").open("wb") as errors:
             server = processes(sys.executable, script, below, mountpoint, suffix, offset, stderr=errors)
         mounted.append(mountpoint)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 90
         while not mountpoint.is_mount():
             assert server.poll() is None, (tmp_path / "log").read_text()
             assert time.monotonic() < deadline
@@ -248,7 +248,7 @@ def rotten(tmp_path: Path, processes: Callable[..., Any]) -> Iterator[Callable[[
 
     yield mount
     for mountpoint in mounted:
-        subprocess.run(["umount", "--lazy", mountpoint], check=False, timeout=20)
+        subprocess.run(["umount", "--lazy", mountpoint], check=False, timeout=90)
 
 
 ROT = {

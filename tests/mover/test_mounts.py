@@ -123,7 +123,7 @@ def test_a_target_is_mounted_once_when_needed(make_target: Any) -> None:
     known = Mounts((target,))
     known.ensure("nfs1")
     assert sum(mount.mountpoint == target.mountpoint for mount in parse_mountinfo(mounts._MOUNTINFO.read_text())) == 1
-    mounts.proc.run(["umount", str(target.mountpoint)], timeout=20)
+    mounts.proc.run(["umount", str(target.mountpoint)], timeout=90)
     assert find_mount(target.mountpoint) is None
     assert known.ensure("nfs1") == target.mountpoint  # the fixture unmounts it
     found = find_mount(target.mountpoint)
@@ -134,7 +134,7 @@ def test_a_target_is_mounted_once_when_needed(make_target: Any) -> None:
 def test_a_read_only_mount(make_target: Any) -> None:
     target = make_target()
     require_writable(target.root)
-    mounts.proc.run(["mount", "-o", "remount,ro", str(target.root)], timeout=20)
+    mounts.proc.run(["mount", "-o", "remount,ro", str(target.root)], timeout=90)
     with pytest.raises(TargetReadOnly, match="read-only"):
         require_writable(target.root)
 

@@ -17,7 +17,7 @@ from overkeep.mover.queue import Limits, OrderQueue
 from overkeep.mover.table import OrderTable
 from overkeep.mover.work import Work
 
-DEADLINE = 20.0
+DEADLINE = 90.0
 RESULT = CopyResult(virtual_size=4, covered=3, moved=2, stored=1, seconds=0.5)
 
 

@@ -78,7 +78,7 @@ def test_of_two_jobs_that_begin_at_once_one_wins(repository: Repository) -> None
     barrier = threading.Barrier(4)
 
     def begin(number: int) -> bool:
-        barrier.wait(10)
+        barrier.wait(90)
         try:
             repository.begin("w1", "vm1", point_id="p1", job_id=f"job{number}")
         except Conflict:
@@ -223,7 +223,7 @@ def test_a_document_is_old_or_new_wherever_its_writer_dies(tmp_path: Path) -> No
     seen = []
     for count in range(1, 20):
         documents.write(path, old)
-        done = subprocess.run([sys.executable, "-c", CRASH, str(count), str(path)], timeout=30, check=False)
+        done = subprocess.run([sys.executable, "-c", CRASH, str(count), str(path)], timeout=90, check=False)
         found = documents.read(path, "draft")
         assert found is not None
         seen.append(found["job_id"])

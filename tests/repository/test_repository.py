@@ -237,7 +237,7 @@ def test_qemu_img_alone_restores_from_a_copy_of_the_tree(
     image = copied / repository.folder(second, "disk1") / second.images[0].file
     raw = tmp_path / "disk.raw"
     for command in (["info", "--backing-chain", image], ["check", "-q", image], ["convert", "-O", "raw", image, raw]):
-        subprocess.run(["qemu-img", *map(str, command)], check=True, timeout=30, capture_output=True)
+        subprocess.run(["qemu-img", *map(str, command)], check=True, timeout=90, capture_output=True)
     reader = ChainReader(image.parent, image.name)
     content = bytearray(reader.size)
     reader.read_into(0, memoryview(content))

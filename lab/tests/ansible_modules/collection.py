@@ -96,7 +96,7 @@ def driver(facts: Mapping[str, Any], folder: Path) -> Iterator[Modules]:
             process.wait(LIMIT)
         finally:
             process.kill()
-            process.wait(10)
+            process.wait(90)
 
 
 def program(name: str, folder: Path, *arguments: str | Path) -> str:

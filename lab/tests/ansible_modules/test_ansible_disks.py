@@ -55,16 +55,16 @@ def test_a_disk_of_a_running_vm(modules: Modules) -> None:
 @pytest.mark.parametrize("form", ["cow", "raw"])
 def test_a_disk_is_uploaded_and_downloaded(modules: Modules, tmp_path: Path, form: str) -> None:
     image, back = tmp_path / "image.qcow2", tmp_path / "back"
-    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", image, "8M"], check=True, timeout=30)
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", image, "8M"], check=True, timeout=90)
     argv = ["qemu-io", "-f", "qcow2", "-c", "write -P 7 1M 2M", image]
-    subprocess.run(argv, check=True, timeout=30, stdout=subprocess.DEVNULL)
+    subprocess.run(argv, check=True, timeout=90, stdout=subprocess.DEVNULL)
     disk = {"name": f"up-{form}", "storage_domain": "data", "format": form}
     modules.once("disk", upload_image_path=str(image), **disk)
     argv = ["qemu-io", "-f", "qcow2", "-c", "write -P 8 2M 1M", image]
-    subprocess.run(argv, check=True, timeout=30, stdout=subprocess.DEVNULL)
+    subprocess.run(argv, check=True, timeout=90, stdout=subprocess.DEVNULL)
     modules.run("disk", upload_image_path=str(image), force=True, **disk)
     modules.run("disk", download_image_path=str(back), **disk)
-    subprocess.run(["qemu-img", "compare", "-q", image, back], check=True, timeout=30)
+    subprocess.run(["qemu-img", "compare", "-q", image, back], check=True, timeout=90)
     modules.changes("disk", name=f"up-{form}", state="absent")
 
 

@@ -74,7 +74,7 @@ T = TypeVar("T")
 
 MIB = 1 << 20
 SCALE = 20
-DEADLINE = 20.0
+DEADLINE = 90.0
 ADMIN = "fdfc627c-d875-11e0-90f0-83df133b58cc"
 MODULES = (
     attachments, backups, clones, disk_actions, disk_snapshots, disks, events, inventory, jobs, new_vms, snapshots,
@@ -137,7 +137,7 @@ def running_daemon(folder: Path) -> Iterator[Daemon]:
         yield Daemon(port, folder / "sock", ca)
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(90)
 
 
 def write_certificates(folder: Path) -> tuple[Path, Path, Path]:
@@ -324,14 +324,14 @@ class World:
 
         self.call(stop)
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(10)
+        self._thread.join(90)
         self.loop.close()
         shutil.rmtree(self.run)
 
     def call(self, work: Callable[..., Coroutine[Any, Any, T]], *args: Any, **kwargs: Any) -> T:
         """Run a coroutine in the engine's loop."""
         future: Future[T] = asyncio.run_coroutine_threadsafe(work(*args, **kwargs), self.loop)
-        return future.result(60)
+        return future.result(90)
 
     def log_in(self, user: str) -> sdk.Connection:
         return sdk.Connection(f"{self.url}/ovirt-engine/api", user, "secret", insecure=True)

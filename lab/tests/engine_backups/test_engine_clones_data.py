@@ -19,7 +19,7 @@ UP = pytest.mark.parametrize("up", [True, False], ids=["up", "down"])
 
 
 def content(path: Path, tmp: Path) -> bytes:
-    subprocess.run(["qemu-img", "convert", "-U", "-O", "raw", path, tmp], check=True, timeout=30)
+    subprocess.run(["qemu-img", "convert", "-U", "-O", "raw", path, tmp], check=True, timeout=90)
     return tmp.read_bytes()[: 4 * MIB]
 
 

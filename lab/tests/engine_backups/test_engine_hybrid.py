@@ -35,7 +35,7 @@ def filled(*pieces: tuple[int, int]) -> bytes:
 
 
 def content(path: Path, tmp: Path) -> bytes:
-    subprocess.run(["qemu-img", "convert", "-U", "-O", "raw", path, tmp], check=True, timeout=30)
+    subprocess.run(["qemu-img", "convert", "-U", "-O", "raw", path, tmp], check=True, timeout=90)
     return tmp.read_bytes()
 
 

@@ -44,7 +44,7 @@ def remove(world: Any, vm: Vm, snapshot: types.Snapshot) -> None:
 
 
 def content(path: Path, tmp: Path) -> bytes:
-    subprocess.run(["qemu-img", "convert", "-U", "-O", "raw", path, tmp], check=True, timeout=30)
+    subprocess.run(["qemu-img", "convert", "-U", "-O", "raw", path, tmp], check=True, timeout=90)
     return tmp.read_bytes()[: 4 * MIB]
 
 

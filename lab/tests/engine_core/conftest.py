@@ -48,7 +48,7 @@ vms:
       - {name: db_system, size: 16 MiB, backup: incremental}
 """
 CA = "-----BEGIN CERTIFICATE-----\nbGFi\n-----END CERTIFICATE-----\n"
-DEADLINE = 15.0
+DEADLINE = 90.0
 
 
 class Hold:

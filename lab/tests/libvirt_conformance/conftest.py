@@ -41,7 +41,7 @@ class Both:
         for side in (self.libvirt, self.ours):
             for target, form in disks:
                 argv = ["qemu-img", "create", "-q", "-f", form, str(side.directory / f"{target}.{form}"), SIZE]
-                subprocess.run(argv, check=True, timeout=30)
+                subprocess.run(argv, check=True, timeout=90)
         self.restart(*disks)
 
     def restart(self, *disks: tuple[str, str]) -> None:

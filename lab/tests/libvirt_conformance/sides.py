@@ -82,7 +82,7 @@ class Libvirt:
             assert end is not None
             end.close()
         try:
-            self._process.wait(20)
+            self._process.wait(90)
         finally:
             self._process.kill()
             self._process.wait()
@@ -265,7 +265,7 @@ def _socket_left_out(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
 def _make_scratch(directory: Path, name: str, plan: Plan) -> None:
     for target, _, _ in plan:
         argv = ["qemu-img", "create", "-q", "-f", "qcow2", str(directory / f"{name}-{target}.scratch"), SIZE]
-        subprocess.run(argv, check=True, timeout=30)
+        subprocess.run(argv, check=True, timeout=90)
 
 
 def _as_libvirt_likes_it(directory: Path) -> list[str]:

@@ -30,7 +30,7 @@ def since(checkpoint: str, *targets: str) -> Plan:
 def exports(socket: Path) -> list[str]:
     """What an NBD client is offered: names, sizes and metadata contexts of all exports."""
     listed = subprocess.run(
-        ["qemu-nbd", "--list", "-k", socket], check=True, capture_output=True, text=True, timeout=30
+        ["qemu-nbd", "--list", "-k", socket], check=True, capture_output=True, text=True, timeout=90
     )
     return [line.strip() for line in listed.stdout.splitlines()]
 
@@ -40,13 +40,13 @@ def dirty(socket: Path, target: str) -> list[tuple[int, int]]:
     image = f"driver=nbd,export={target},server.type=unix,server.path={socket}"
     image += f",x-dirty-bitmap=qemu:dirty-bitmap:backup-{target}"
     argv = ["qemu-img", "map", "--output=json", "--image-opts", image]
-    mapped = json.loads(subprocess.run(argv, check=True, capture_output=True, timeout=30).stdout)
+    mapped = json.loads(subprocess.run(argv, check=True, capture_output=True, timeout=90).stdout)
     return [(extent["start"], extent["length"]) for extent in mapped if not extent["data"]]
 
 
 def stored(disk: Path) -> dict[str, list[str]]:
     """The bitmaps in a disk that no VM uses."""
-    said = subprocess.run(["qemu-img", "info", "--output=json", disk], check=True, capture_output=True, timeout=30)
+    said = subprocess.run(["qemu-img", "info", "--output=json", disk], check=True, capture_output=True, timeout=90)
     found = json.loads(said.stdout)["format-specific"]["data"].get("bitmaps", [])
     return {bitmap["name"]: sorted(bitmap["flags"]) for bitmap in found}
 

@@ -19,7 +19,7 @@ from ovirtlab.engine.entities.networks import Network, VnicProfile
 from ovirtlab.engine.entities.people import User
 from ovirtlab.environment import parse
 
-DEADLINE = 30.0
+DEADLINE = 90.0
 ENVIRONMENT = """
 hosts: [{name: myhost}, {name: otherhost}]
 storage_domains: [{name: mydata}, {name: bs-scsi-012}]

@@ -17,14 +17,14 @@ BLOCK = 65536
 
 def content(path: Path, tmp: Path) -> bytes:
     """What a guest would see of a chain."""
-    subprocess.run(["qemu-img", "convert", "-U", "-O", "raw", path, tmp], check=True, timeout=30)
+    subprocess.run(["qemu-img", "convert", "-U", "-O", "raw", path, tmp], check=True, timeout=90)
     return tmp.read_bytes()
 
 
 def exported(url: str, sink: Path) -> bytes:
     socket = url.removeprefix("nbd:unix:")
     command = ["qemu-img", "convert", "-f", "raw", "-O", "raw", f"nbd+unix:///?socket={socket}", sink]
-    subprocess.run(command, check=True, timeout=30)
+    subprocess.run(command, check=True, timeout=90)
     return sink.read_bytes()
 
 
@@ -33,7 +33,7 @@ def dirty(url: str, context: str) -> list[tuple[int, int]]:
     socket, _, name = url.removeprefix("nbd:unix:").partition(":exportname=")
     image = f"driver=nbd,export={name},server.type=unix,server.path={socket},x-dirty-bitmap=qemu:dirty-bitmap:{context}"
     command = ["qemu-img", "map", "--output=json", "--image-opts", image]
-    mapped = json.loads(subprocess.run(command, check=True, timeout=30, capture_output=True).stdout)
+    mapped = json.loads(subprocess.run(command, check=True, timeout=90, capture_output=True).stdout)
     return [(extent["start"], extent["length"]) for extent in mapped if not extent["data"]]
 
 

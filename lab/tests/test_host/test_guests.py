@@ -36,13 +36,13 @@ async def shell(host, command: str, vm_id: str = "vm1") -> str:
 def convert(url: str, sink: Path) -> None:
     socket, name = url.removeprefix("nbd:unix:").split(":exportname=")
     source = f"nbd+unix:///{name}?socket={socket}"
-    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", source, sink], check=True, timeout=30)
+    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", source, sink], check=True, timeout=90)
 
 
 def journal_needs_recovery(image: Path) -> bool:
     raw = image.with_suffix(".check")
-    subprocess.run(["qemu-img", "convert", "-O", "raw", image, raw], check=True, timeout=30)
-    shown = subprocess.run(["dumpe2fs", "-h", raw], check=True, timeout=30, capture_output=True, text=True).stdout
+    subprocess.run(["qemu-img", "convert", "-O", "raw", image, raw], check=True, timeout=90)
+    shown = subprocess.run(["dumpe2fs", "-h", raw], check=True, timeout=90, capture_output=True, text=True).stdout
     return "needs_recovery" in shown
 
 
@@ -260,11 +260,11 @@ def small_mount(bench):
         pytest.skip("mounting needs root")
     folder = bench.path("small")
     folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], check=True, timeout=20)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], check=True, timeout=90)
     try:
         yield folder
     finally:
-        subprocess.run(["umount", folder], check=True, timeout=20)
+        subprocess.run(["umount", folder], check=True, timeout=90)
 
 
 def test_a_full_scratch_disk_pauses_the_vm(bench, run, small_mount):

@@ -17,7 +17,7 @@ def exported(url: str, sink: Path) -> bytes:
     """All bytes of an export, read by another NBD client."""
     socket, name = url.removeprefix("nbd:unix:").split(":exportname=")
     command = ["qemu-img", "convert", "-f", "raw", "-O", "raw", f"nbd+unix:///{name}?socket={socket}", sink]
-    subprocess.run(command, check=True, timeout=30)
+    subprocess.run(command, check=True, timeout=90)
     return sink.read_bytes()
 
 
@@ -26,7 +26,7 @@ def dirty(url: str, context: str) -> list[tuple[int, int]]:
     socket, name = url.removeprefix("nbd:unix:").split(":exportname=")
     image = f"driver=nbd,export={name},server.type=unix,server.path={socket},x-dirty-bitmap={context}"
     command = ["qemu-img", "map", "--output=json", "--image-opts", image]
-    mapped = json.loads(subprocess.run(command, check=True, timeout=30, capture_output=True).stdout)
+    mapped = json.loads(subprocess.run(command, check=True, timeout=90, capture_output=True).stdout)
     return [(extent["start"], extent["length"]) for extent in mapped if not extent["data"]]
 
 

@@ -50,7 +50,7 @@ def imageio(bench):
     with bench.path("imageio.log").open("wb") as log:
         daemon = subprocess.Popen([Path(sys.executable).parent / "ovirt-imageio", "-c", run_dir], stderr=log)
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 90
         while not all(accepts(path) for path in (bench.control_socket, run_dir / "local")):
             assert daemon.poll() is None, bench.path("imageio.log").read_text()
             assert time.monotonic() < deadline

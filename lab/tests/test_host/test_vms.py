@@ -131,7 +131,7 @@ def test_nothing_outlives_a_lab_that_is_killed(bench):
             assert sum("qemu-" in line for line in bench.processes()) == 2
         finally:
             lab.kill()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 90
     while bench.processes():
         assert time.monotonic() < deadline, bench.processes()
         time.sleep(0.02)
@@ -148,10 +148,10 @@ def test_a_host_runs_in_its_network_namespace(bench, run):
             pid = (bench.directory / "host1/vms/vm1/pid").read_text().strip()
             assert Path(f"/proc/{pid}/ns/net").stat().st_ino == Path(f"/run/netns/{name}").stat().st_ino
 
-    added = subprocess.run(["ip", "netns", "add", name], check=False, capture_output=True, timeout=20)
+    added = subprocess.run(["ip", "netns", "add", name], check=False, capture_output=True, timeout=90)
     if added.returncode:
         pytest.skip(f"no network namespaces here: {added.stderr!r}")
     try:
         run(scenario())
     finally:
-        subprocess.run(["ip", "netns", "delete", name], check=True, timeout=20)
+        subprocess.run(["ip", "netns", "delete", name], check=True, timeout=90)

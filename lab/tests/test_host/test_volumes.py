@@ -12,7 +12,7 @@ MIB = 1 << 20
 
 
 def qemu_img(*words) -> str:
-    return subprocess.run(["qemu-img", *map(str, words)], check=True, timeout=30, capture_output=True, text=True).stdout
+    return subprocess.run(["qemu-img", *map(str, words)], check=True, timeout=90, capture_output=True, text=True).stdout
 
 
 def test_volumes_are_made_copied_grown_and_removed(bench, run):

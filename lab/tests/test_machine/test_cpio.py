@@ -8,7 +8,7 @@ from ovirtlab.machine.cpio import archive
 
 def test_another_program_unpacks_it(tmp_path):
     files = {"init": b"#!/bin/sh\n", "lib/modules/a.ko": b"\x00" * 4097, "lib/empty": b""}
-    subprocess.run(["busybox", "cpio", "-id"], input=archive(files), cwd=tmp_path, check=True, timeout=20)
+    subprocess.run(["busybox", "cpio", "-id"], input=archive(files), cwd=tmp_path, check=True, timeout=90)
     assert {name: (tmp_path / name).read_bytes() for name in files} == files
     assert (tmp_path / "init").stat().st_mode & 0o777 == 0o755
 

@@ -28,7 +28,7 @@ from tests.blocks.merge.world import World, random_world
 FORK = multiprocessing.get_context("forkserver")
 FORK.set_forkserver_preload([__name__])
 SMALL_BATCH = 128 * KIB
-DEADLINE = 30.0
+DEADLINE = 90.0
 
 
 @pytest.fixture(autouse=True)
