@@ -21,7 +21,7 @@ from ovirtlab.fabric.mount import mount
 from ovirtlab.fabric.nfs import Export, NfsServer
 from ovirtlab.ledger import Ledger
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("fabric_exports")]
 MIB = 1 << 20
 SMALL = 24 * MIB
 

@@ -13,7 +13,7 @@ from ovirtlab.fabric.assembly import Fabric
 from ovirtlab.fabric.imageio import Imageio
 from ovirtlab.fabric.unixhttp import UnixConnection
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("fabric")]
 
 
 def tickets(daemon: Imageio, method: str, ticket: dict[str, object]) -> int:

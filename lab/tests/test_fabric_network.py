@@ -13,7 +13,7 @@ from ovirtlab.fabric.assembly import Fabric
 from ovirtlab.fabric.processes import in_netns
 from ovirtlab.ledger import Ledger
 
-pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("needs_isolation")]
+pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("needs_isolation"), pytest.mark.xdist_group("fabric")]
 
 
 def reaches(netns: str | None, address: str) -> bool:

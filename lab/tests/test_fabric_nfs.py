@@ -20,7 +20,7 @@ from ovirtlab.fabric import bridges, mounts
 from ovirtlab.fabric.assembly import Fabric, Target, mount_command, unmount
 from ovirtlab.fabric.mount import main as mount_main
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("fabric")]
 MIB = 1 << 20
 
 

@@ -19,7 +19,7 @@ from ovirtlab.remote import LabError
 
 from .running_lab import DEADLINE, Lab, running_lab, wait
 
-pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("needs_isolation")]
+pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("needs_isolation"), pytest.mark.xdist_group("faults")]
 OVIRTLAB = Path(sys.executable).with_name("ovirtlab")
 ENVIRONMENT = """
 hosts: [{name: alpha}, {name: beta}]

@@ -17,6 +17,7 @@ pytestmark = [
     pytest.mark.guest,
     pytest.mark.timeout(400),
     pytest.mark.usefixtures("needs_isolation"),
+    pytest.mark.xdist_group("faults_guest"),
 ]
 ENVIRONMENT = """
 hosts: [{name: alpha}]

@@ -13,7 +13,7 @@ from ovirtlab.faults.active import FAULTS
 
 from .running_lab import Lab, running_lab, wait
 
-pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("needs_isolation")]
+pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("needs_isolation"), pytest.mark.xdist_group("faults_mended")]
 ENVIRONMENT = """
 hosts: [{name: alpha}, {name: beta}]
 time_scale: 20

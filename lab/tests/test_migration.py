@@ -20,6 +20,7 @@ pytestmark = [
     pytest.mark.guest,
     pytest.mark.timeout(400),
     pytest.mark.usefixtures("needs_isolation"),
+    pytest.mark.xdist_group("migration"),
 ]
 ENVIRONMENT = """
 hosts: [{name: alpha}, {name: beta}]

@@ -19,7 +19,7 @@ from lab.tests.conftest import nothing_left, short_directory
 from ovirtlab import teardown
 from ovirtlab.starting import Wanted, start
 
-pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("needs_isolation")]
+pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("needs_isolation"), pytest.mark.xdist_group("ovirt_img")]
 OVIRT_IMG = Path(sys.executable).with_name("ovirt-img")
 ENVIRONMENT = "hosts: [{name: alpha}]\nvms: []\n"
 DATA = ("write -P 0x11 1M 3M", "write -P 0x22 40M 1M", "write -z 41M 1M", "write -P 0x33 63M 1M")
