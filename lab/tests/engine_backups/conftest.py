@@ -30,6 +30,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from lab.tests.engine_core.conftest import close_server, open_server
 from ovirtsdk4 import types
 from starlette.applications import Starlette
 from starlette.routing import Route
@@ -267,8 +268,8 @@ class World:
 
     async def _start(self) -> None:
         self.background = Background(self.clock)
-        with closing(socket.create_server(("127.0.0.1", 0))) as probe:
-            self.url = f"http://127.0.0.1:{probe.getsockname()[1]}"
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         self.context = Context(
             state=self.state,
             hosts={self.host.id: self.host},
@@ -287,13 +288,9 @@ class World:
         routes = Login(sessions, self.state, self.clock).routes()
         methods = ["GET", "POST", "PUT", "DELETE"]
         routes.append(Route("/ovirt-engine/api/{path:path}", api.answer, methods=methods))
-        port = int(self.url.rpartition(":")[2])
-        config = uvicorn.Config(Starlette(routes=routes), host="127.0.0.1", port=port, log_level="warning")
-        self._server = uvicorn.Server(config)
-        self._serving = asyncio.create_task(self._server.serve())
+        self._server = uvicorn.Server(uvicorn.Config(Starlette(routes=routes), log_level="warning", lifespan="off"))
+        await open_server(self._server, [listener])
         upkeep.begin(self.context)
-        while not self._server.started:
-            await asyncio.sleep(0.01)
 
     @contextmanager
     def halted(self, verb: str, *, when: str) -> Iterator[Halt]:
@@ -317,8 +314,7 @@ class World:
         self.connection.close()
 
         async def stop() -> None:
-            self._server.should_exit = True
-            await self._serving
+            await close_server(self._server)
             await self.background.stop()
             await self.host.close()
 

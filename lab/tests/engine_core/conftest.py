@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -131,20 +132,20 @@ def serve(directory: Path, environment: Environment | None = None) -> Iterator[L
     )
     server = uvicorn.Server(uvicorn.Config(_nothing, port=0, log_level="warning", lifespan="off"))
     ready = threading.Event()
+    over = asyncio.Event()
     made: dict[str, Any] = {}
 
     async def main() -> None:
+        made["loop"] = asyncio.get_running_loop()
         engine = create_engine(environment, hosts, directory, base_url="http://127.0.0.1", ca_pem=CA)
-        made.update(engine=engine, loop=asyncio.get_running_loop())
-        server.config.app = engine.asgi
-        server.config.load()
-        server.lifespan = server.config.lifespan_class(server.config)
+        made["engine"] = engine
         await engine.start()
-        await server.startup()
+        server.config.app = engine.asgi
+        await open_server(server)
         made["port"] = server.servers[0].sockets[0].getsockname()[1]
         ready.set()
-        await server.main_loop()
-        await server.shutdown()
+        await over.wait()
+        await close_server(server)
         await engine.stop()
 
     thread = threading.Thread(target=asyncio.run, args=(main(),))
@@ -154,8 +155,27 @@ def serve(directory: Path, environment: Environment | None = None) -> Iterator[L
             raise TimeoutError("the engine did not start")
         yield Lab(made["engine"], (hosts[0], hosts[1]), f"http://127.0.0.1:{made['port']}", made["loop"])
     finally:
-        server.should_exit = True
+        with suppress(RuntimeError):  # the loop has ended already, with an error
+            made["loop"].call_soon_threadsafe(over.set)
         thread.join(DEADLINE)
+
+
+async def open_server(server: uvicorn.Server, sockets: list[socket.socket] | None = None) -> None:
+    """Let it listen; it serves for as long as the event loop runs."""
+    server.config.load()
+    server.lifespan = server.config.lifespan_class(server.config)
+    await server.startup(sockets=sockets)
+    await server.on_tick(0)
+
+
+async def close_server(server: uvicorn.Server) -> None:
+    """What `Server.main_loop` and `Server.shutdown` do at the end, without their sleeps: hundreds of tests do it."""
+    for listener in server.servers:
+        listener.close()
+    for connection in list(server.server_state.connections):
+        connection.shutdown()
+    while server.server_state.connections or server.server_state.tasks:
+        await asyncio.sleep(0.001)
 
 
 @pytest.fixture
