@@ -175,7 +175,7 @@ class World:
         return MergeResult(moved=done.moved, freed=done.freed, removed=done.removed, seconds=done.seconds)
 
     def start(self) -> None:
-        self.durable = Durable(self.folder, queues=QUEUES)
+        self.durable = Durable(self.folder, queues=QUEUES, poll=0.05)
         self.ports = Ports(
             engine=self.engine,
             targets=Targets(self.target_settings, self.store, patience=5),

@@ -46,16 +46,26 @@ class Stopping(BaseException):
 class Durable:
     """Runs named workflows; one instance a process, because the engine below has one.
 
-    `queues` maps the name of each queue to how many of its workflows run at once (0: no limit). Register workflows
-    with `workflow`, then `start`. At the start everything that a dead controller left unfinished is taken up again,
-    from the last finished step; when the data base is `shared` with other controllers, `take_up` does it.
+    `queues` maps the name of each queue to how many of its workflows run at once (0: no limit); they are looked at
+    every `poll` seconds. Register workflows with `workflow`, then `start`. At the start everything that a dead
+    controller left unfinished is taken up again, from the last finished step; when the data base is `shared` with other
+    controllers, `take_up` does it.
     """
 
-    def __init__(self, state_dir: Path, *, queues: dict[str, int], url: str = "", shared: bool = False) -> None:
+    def __init__(
+        self,
+        state_dir: Path,
+        *,
+        queues: dict[str, int],
+        url: str = "",
+        shared: bool = False,
+        poll: float = QUEUE_POLL,
+    ) -> None:
         self._path = state_dir / "jobs.sqlite"
         self._url = url or f"sqlite:///{self._path}"
         self._shared = shared
         self._queues = dict(queues)
+        self._poll = poll
         self._bodies: dict[str, Body] = {}
         self._registered: dict[str, Body] = {}
         self._idle = threading.Condition()
@@ -83,7 +93,7 @@ class Durable:
             "serializer": DBOSPortableJSONSerializer(),
             "log_level": "WARNING",
             "enable_otlp": False,
-            "notification_listener_polling_interval_sec": QUEUE_POLL,
+            "notification_listener_polling_interval_sec": self._poll,
         }
         DBOS(config=config)
         for name, body in self._bodies.items():
@@ -93,7 +103,7 @@ class Durable:
             DBOS.register_queue(
                 queue,
                 worker_concurrency=at_once or None,
-                polling_interval_sec=QUEUE_POLL,
+                polling_interval_sec=self._poll,
                 on_conflict="always_update",
             )
         if not self._shared:
