@@ -2,7 +2,8 @@
 # Two commands do all the set-up they need: `make demo` and `make test`. `make help` lists the rest.
 
 BIN := .venv/bin
-WORKERS ?= 2
+# For two cores: tests wait for most of their time.
+WORKERS ?= 4
 
 .PHONY: help demo test test-full lint bench bench-controller setup lock clean
 
