@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 
 import httpx
@@ -48,10 +49,12 @@ def test_it_is_up_at_once_and_speaks_with_the_sdk():
 
 def test_calls_on_one_connection_are_not_held_up_by_acknowledgements():
     with served() as lab, httpx.Client(base_url=f"{lab.url}/", auth=(lab.username, lab.password)) as client:
-        begin = time.monotonic()
+        seconds = []
         for _ in range(50):
+            begin = time.monotonic()
             assert client.get("datacenters").status_code == 200
-        assert time.monotonic() - begin < 1.5  # at 40 ms each it would be 2 s
+            seconds.append(time.monotonic() - begin)
+        assert statistics.median(seconds) < 0.03  # each would take 40 ms; a busy machine holds up some
 
 
 def test_faults_of_hosts_are_refused_where_there_are_none():

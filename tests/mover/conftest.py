@@ -27,6 +27,7 @@ from overkeep.mover.client import MoverClient
 from overkeep.mover.orders import CopyResult
 from overkeep.mover.service import MoverService
 from overkeep.mover.work import Work
+from tests.blocks.conftest import listens
 from tests.mover.bench import SIZE, Bench, settings_for, tool, write
 from tests.mover.pki import Pki, make_pki
 
@@ -282,7 +283,7 @@ class Nbd:
         path = self._folder / f"nbd-{uuid.uuid4().hex[:8]}"
         command = ["qemu-nbd", "--persistent", "--shared=8", "--export-name=", "-k", str(path), *what]
         self._servers.append(subprocess.Popen(command, stderr=subprocess.PIPE))
-        wait_for(path.exists)
+        wait_for(lambda: listens(path))
         return f"nbd:unix:{path}"
 
     @property

@@ -291,9 +291,9 @@ def test_silence_ends_an_order(rig: Rig) -> None:
 
 def test_contact_keeps_an_order(rig: Rig) -> None:
     rig.hold()
-    rig.mover.put("j:d:1", order(lease=0.8))
-    for _ in range(4):
-        rig.pass_time(0.3)
+    rig.mover.put("j:d:1", order(lease=2.5))
+    for _ in range(6):
+        rig.pass_time(0.5)
         assert not rig.mover.wait("j:d:1", after=0, timeout=0).state.terminal
     rig.release()
     assert follow(rig.mover, "j:d:1").state is OrderState.DONE
