@@ -11,6 +11,10 @@ from overkeep.api.asked import Backend
 from overkeep.model.findings import Finding, Verdict
 from overkeep.testing.access import MemoryAccess
 from tests.controller.world import World, disk, vm
+from tests.in_memory import tmp_path
+
+__all__ = ["tmp_path"]
+
 
 FOUND = Finding(area="target", subject="nfs1", verdict=Verdict.WARNING, text="Nearly full.")
 

@@ -17,6 +17,9 @@ from overkeep.controller import enrolment
 from overkeep.model.findings import Finding
 from overkeep.testing.access import MemoryAccess
 from tests.controller.world import World, disk, vm
+from tests.in_memory import tmp_path
+
+__all__ = ["tmp_path"]
 
 
 @dataclass

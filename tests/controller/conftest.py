@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.controller.world import World
+from tests.in_memory import tmp_path
 from tests.postgres import Postgres, driver, serving
+
+__all__ = ["tmp_path"]
 
 
 @pytest.fixture
