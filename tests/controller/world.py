@@ -36,7 +36,7 @@ from overkeep.repository.repository import Repository
 from overkeep.testing.engine import MemoryEngine
 from overkeep.testing.mover import SIZE, MemoryMover, sound
 
-HASTE = Patience(poll=0.02, ready=5.0, retry=0.2, release=3.0, mover=0.3, lease=0.2, attempts=3, ticket=0.5)
+HASTE = Patience(poll=0.02, ready=5.0, retry=1.0, release=3.0, mover=1.0, lease=0.2, attempts=3, ticket=1.0)
 
 
 def disk(name: str, *, raw: bool = False, bootable: bool = False) -> Disk:
@@ -135,7 +135,11 @@ class World:
         self.repository = Repository(folder / "target").create()
         self.target_settings = (WatchedTarget(name="nfs1", kind="path", mountpoint=folder / "target"),)
         self.mover = MemoryMover(
-            "host1", targets=frozenset({"nfs1", "nfs2"}), outcome=self.write_image, bookkeeping=self.merge_images
+            "host1",
+            targets=frozenset({"nfs1", "nfs2"}),
+            outcome=self.write_image,
+            bookkeeping=self.merge_images,
+            clock=lambda: 0.0,  # a busy machine may hold a controller up for longer than a lease of tests
         )
         self.mortal_mover = Mortal(self.mover)
         self.store = Store(f"sqlite:///{folder / 'controller.sqlite'}")
