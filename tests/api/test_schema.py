@@ -91,7 +91,7 @@ def test_calls_about_what_is_there(case: Case, api: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(2400)
 @schema.parametrize()
 @LONG
 def test_many_calls_with_anything(case: Case) -> None:
@@ -99,7 +99,7 @@ def test_many_calls_with_anything(case: Case) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(2400)
 @schema.include(path_regex="{").parametrize()
 @LONG
 def test_many_calls_about_what_is_there(case: Case, api: Any) -> None:

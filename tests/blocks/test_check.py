@@ -79,7 +79,7 @@ def test_damage_is_found_as_qemu_finds_it(folder: Path, seed: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_much_damage(tmp_path: Path) -> None:
     for seed in range(1000, 1150):
         (folder := tmp_path / str(seed) / "disk").mkdir(parents=True)

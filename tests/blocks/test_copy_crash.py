@@ -207,7 +207,7 @@ def test_killed_at_random(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("kind", "times"), [(kind, 300 // len(k)) for k in (BACKUPS, RESTORES) for kind in k])
 def test_killed_at_many_random_instants(tmp_path: Path, kind: str, times: int) -> None:
     """300 of backups, 300 of restores."""
@@ -235,7 +235,7 @@ def test_an_effect_fails(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("number", ERRORS[:3], ids=errno.errorcode.get)
 def test_every_effect_fails(tmp_path: Path, kind: str, number: int) -> None:

@@ -95,7 +95,7 @@ def test_a_chain_of_images_of_any_shapes(folder: Path, seed: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_many_chains(tmp_path: Path) -> None:
     for seed in range(1000, 1150):
         (folder := tmp_path / str(seed) / "disk").mkdir(parents=True)

@@ -287,6 +287,6 @@ def test_the_block_plane_at_random() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_the_block_plane_at_random_for_longer() -> None:
     run_state_machine_as_test(Machine, settings=settings(max_examples=200, stateful_step_count=40, **QUIET))

@@ -43,7 +43,7 @@ def work(name: str, folder: Path, step: int) -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("step", [64 * MIB, MIB])
 def test_a_copy_of_a_large_disk_fits(tmp_path: Path, step: int) -> None:
     assert work("make", tmp_path, step) == CHAIN

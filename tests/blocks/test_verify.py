@@ -175,7 +175,7 @@ def test_bits_that_turn_over_are_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", range(2, 10))
 def test_a_thousand_bits_that_turn_over_are_found(tmp_path: Path, seed: int) -> None:
     flips(tmp_path, 125, seed)

@@ -45,6 +45,6 @@ class Site(World):
     def __exit__(self, *_: object) -> None:
         for child in self.children:
             child.kill()
-            child.wait(30)
+            child.wait(90)
         self._end()
         super().__exit__()

@@ -42,7 +42,7 @@ def die_and_go_on(world: World, port: str, at: int, *, after: bool, start) -> Jo
 
 
 # Each fifth point of death here, all of them in the slow suite.
-SOME = [pytest.param(5, id="some"), pytest.param(1, id="all", marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
+SOME = [pytest.param(5, id="some"), pytest.param(1, id="all", marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
 
 
 @pytest.mark.parametrize("every", SOME)

@@ -134,7 +134,7 @@ def test_power_fails_around_the_switch(scenes: Callable[[int], Scene], seed: int
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", [0, 4, 5, 7, 8, 10, 16])
 def test_power_fails_at_every_instant(scenes: Callable[[int], Scene], seed: int) -> None:
     power = record(scenes(seed))
@@ -170,7 +170,7 @@ def test_killed_at_some_effects(scenes: Callable[[int], Scene], seed: int) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", [11, 16, 17])
 def test_killed_at_every_effect(scenes: Callable[[int], Scene], seed: int) -> None:
     scene = scenes(seed)
@@ -207,7 +207,7 @@ def test_killed_at_random(scenes: Callable[[int], Scene]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", range(8, 14))
 def test_killed_at_many_random_instants(scenes: Callable[[int], Scene], seed: int) -> None:
     """300 in all."""
@@ -236,7 +236,7 @@ def test_an_effect_fails(scenes: Callable[[int], Scene], seed: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", range(4, 7))
 @pytest.mark.parametrize("lasting", [False, True])
 def test_every_effect_fails(scenes: Callable[[int], Scene], seed: int, lasting: bool) -> None:
