@@ -28,6 +28,7 @@ from ovirtlab.fabric import net, nfs
 from ovirtlab.fabric.assembly import mount_command, unmount
 from ovirtlab.ledger import Ledger
 
+pytestmark = pytest.mark.xdist_group("addresses")  # two NFS servers for all of them
 SOURCES = tuple(f"10.0.0.{number}:/backup" for number in range(1, 5))
 HOSTS = [f"host{number}" for number in range(200)]
 
@@ -110,7 +111,7 @@ def both() -> Iterator[tuple[Path, tuple[nfs.NfsServer, nfs.NfsServer]]]:
         pytest.skip(missing or "network namespaces cannot be made here")
     with ExitStack() as stack:
         directory = Path(tempfile.mkdtemp(prefix="ovk-"))
-        stack.callback(subprocess.run, ["rm", "-rf", "--one-file-system", directory], check=True, timeout=20)
+        stack.callback(subprocess.run, ["rm", "-rf", "--one-file-system", directory], check=True, timeout=90)
         servers = []
         for name in ("one", "two"):
             place = directory / name
