@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 from fastapi.testclient import TestClient
 
 from overkeep.units import MIB
@@ -10,6 +13,12 @@ from tests.api.test_api import problem
 from tests.controller.world import World
 
 PATH = "/api/v1/targets/nfs1/probe"
+
+
+@pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder on a disk: in memory a sync takes no time."""
+    return tmp_path_factory.mktemp("target")
 
 
 def test_a_probe_is_answered_and_shown(root: TestClient, ann: TestClient) -> None:
