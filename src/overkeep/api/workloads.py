@@ -47,12 +47,13 @@ router = APIRouter(prefix="/api/v1/workloads", tags=["workloads"], route_class=R
 def list_workloads(controller: TheController, caller: TheCaller, asked: ThePaging) -> Response:
     """Workloads with at least one VM that the caller may back up, by name."""
     shown = caller.shown()
+    ids = None if shown is None else controller.ports.store.workloads.of_vms(shown).keys()
 
     def key(workload: Workload) -> tuple[str, str]:
         return workload.name, workload.id
 
     def read(after: list[Any] | None, count: int) -> Sequence[Workload]:
-        return controller.workload_page(None if after is None else (str(after[0]), str(after[1])), count, of=shown)
+        return controller.workload_page(None if after is None else (str(after[0]), str(after[1])), count, ids=ids)
 
     listing = Listing(read=read, key=key, sees=lambda workload: sees_workload(workload, caller))
     return listed_out(asked.response, _PAGE, [workload_out(workload) for workload in listing.page(asked)])

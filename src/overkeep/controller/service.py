@@ -148,10 +148,10 @@ class Controller:
         return self._store.workloads.all()
 
     def workload_page(
-        self, after: tuple[str, str] | None, limit: int, *, of: Collection[str] | None = None
+        self, after: tuple[str, str] | None, limit: int, *, ids: Collection[str] | None = None
     ) -> tuple[Workload, ...]:
-        """The first workloads by name and id, or those after one; `of`: only those of some VMs."""
-        return self._store.workloads.page(after, limit=limit, of=of)
+        """The first workloads by name and id, or those after one; `ids`: only these."""
+        return self._store.workloads.page(after, limit=limit, ids=ids)
 
     # jobs
 

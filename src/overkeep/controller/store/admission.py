@@ -49,12 +49,13 @@ class Admission:
 
     def __init__(self, engine: sa.Engine, *, defaults: Mapping[ResourceKind, int]) -> None:
         self._engine = engine
+        self._reader = t.reading(engine)
         self._defaults = dict(defaults)
         self.news = threading.Event()
 
     def limits(self) -> Limits:
         """What is in force now."""
-        with self._engine.connect() as connection:
+        with self._reader.connect() as connection:
             return self._limits(connection)
 
     def wait(self, job_id: str, needs: Mapping[str, Sequence[str]], *, ranks: Mapping[str, str]) -> None:
@@ -85,12 +86,12 @@ class Admission:
 
     def stage(self, job_id: str, vm_id: str) -> Stage:
         """How far a VM is on the way to its turn."""
-        with self._engine.connect() as connection:
+        with self._reader.connect() as connection:
             return Stage(connection.scalar(sa.select(t.job_vm.c.stage).where(*_vm(job_id, vm_id))) or "")
 
     def slots(self, job_id: str, vm_id: str) -> frozenset[str]:
         """The resources of which a VM has a slot."""
-        with self._engine.connect() as connection:
+        with self._reader.connect() as connection:
             found = connection.scalars(sa.select(t.slot.c.resource).where(*_slot_of(job_id, vm_id)))
             return frozenset(found)
 
@@ -113,19 +114,19 @@ class Admission:
 
     def lines(self) -> tuple[Line, ...]:
         """What waits, by what it waits for."""
-        with self._engine.connect() as connection:
+        with self._reader.connect() as connection:
             return _lines(connection)
 
     def used(self) -> dict[str, int]:
         """How many slots of each resource are taken."""
-        with self._engine.connect() as connection:
+        with self._reader.connect() as connection:
             return _used(connection)
 
     def needs_of(self, job_ids: Sequence[str]) -> dict[tuple[str, str], tuple[str, ...]]:
         """What waiting VMs of jobs need, by job and VM."""
         columns = (t.job_vm.c.job_id, t.job_vm.c.vm_id, t.job_vm.c.needs)
         found: dict[tuple[str, str], tuple[str, ...]] = {}
-        with self._engine.connect() as connection:
+        with self._reader.connect() as connection:
             for start in range(0, len(job_ids), _CHUNK):
                 some = t.job_vm.c.job_id.in_(job_ids[start : start + _CHUNK])
                 rows = connection.execute(sa.select(*columns).where(_WAITING, some))
@@ -142,7 +143,7 @@ class Admission:
             .order_by(t.job_vm.c.vm_name, t.job_vm.c.job_id)
         )
         found: dict[str, list[Holder]] = {resource: [] for resource in resources}
-        with self._engine.connect() as connection:
+        with self._reader.connect() as connection:
             for row in connection.execute(query):
                 found[row.resource].append(Holder(job_id=row.job_id, vm_id=row.vm_id, vm_name=row.vm_name))
         return {resource: tuple(holders) for resource, holders in found.items()}

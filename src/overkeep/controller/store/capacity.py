@@ -18,6 +18,7 @@ class CapacityRows:
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
+        self._reader = t.reading(engine)
 
     def add(self, target: str, time: dt.datetime, space: Space) -> None:
         """Keep the space of a target for the hour of `time`, in place of what that hour had; old hours go."""
@@ -33,7 +34,7 @@ class CapacityRows:
         """The samples of a target from `time` on, oldest first."""
         wanted = (t.target_space.c.target == target, t.target_space.c.hour >= _hour(time))
         query = sa.select(t.target_space).where(*wanted).order_by(t.target_space.c.hour)
-        with self._engine.connect() as connection:
+        with self._reader.connect() as connection:
             rows = connection.execute(query).all()
         return tuple(
             Sample(time=dt.datetime.fromisoformat(row.hour), space=Space(size=row.size, used=row.used, free=row.free))
@@ -42,7 +43,7 @@ class CapacityRows:
 
     def fill(self, target: str) -> Fill:
         """The mark that a target passed last."""
-        with self._engine.connect() as connection:
+        with self._reader.connect() as connection:
             found = connection.scalar(sa.select(t.target_fill.c.fill).where(t.target_fill.c.target == target))
         return Fill(found) if found else Fill.OK
 

@@ -31,6 +31,7 @@ class Events:
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
+        self._reader = t.reading(engine)
         self._news = threading.Condition()
         self._changes = 0
 
@@ -44,12 +45,17 @@ class Events:
 
     def insert(self, connection: sa.Connection, *drafts: Draft) -> None:
         """Write events within a transaction, as its last act."""
-        if drafts:
-            t.alone(connection, "events")
+        if not drafts:
+            return
+        t.alone(connection, "events")
+        rows, keys = [], set()
         for draft in drafts:
-            if draft.key and connection.scalar(sa.select(t.event.c.seq).where(t.event.c.key == draft.key)) is not None:
+            if draft.key and (draft.key in keys or _is_there(connection, draft)):
                 continue
-            connection.execute(sa.insert(t.event).values(_row(_completed(connection, draft))))
+            keys.add(draft.key)
+            rows.append(_row(_completed(connection, draft)))
+        if rows:
+            connection.execute(sa.insert(t.event), rows)
 
     def tell(self) -> None:
         """Wake who waits for news: of events, or of how far a job is."""
@@ -66,7 +72,7 @@ class Events:
 
     def latest(self) -> int:
         """The number of the newest event; 0 when there is none."""
-        with self._engine.connect() as connection:
+        with self._reader.connect() as connection:
             return int(connection.scalar(sa.select(sa.func.max(t.event.c.seq))) or 0)
 
     def after(self, seq: int, wanted: Filter | None = None, *, limit: int = PAGE) -> tuple[Event, ...]:
@@ -110,7 +116,7 @@ class Events:
     def forget(self, *, before: dt.datetime, keep: int) -> int:
         """Remove events older than `before`, and the oldest of more than `keep`; return how many."""
         stamp = before.astimezone(dt.UTC).isoformat(timespec="milliseconds")
-        with self._engine.connect() as connection:
+        with self._reader.connect() as connection:
             newest_old = connection.scalar(sa.select(sa.func.max(t.event.c.seq)).where(t.event.c.time < stamp)) or 0
             beyond = sa.select(t.event.c.seq).order_by(t.event.c.seq.desc()).offset(keep).limit(1)
             last = max(newest_old, connection.scalar(beyond) or 0)
@@ -126,14 +132,19 @@ class Events:
             return connection.execute(sa.delete(t.event).where(t.event.c.seq.in_(batch))).rowcount
 
     def _read(self, query: sa.Select[Any]) -> tuple[Event, ...]:
-        with self._engine.connect() as connection:
+        with self._reader.connect() as connection:
             return tuple(_value(row) for row in connection.execute(query).all())
+
+
+def _is_there(connection: sa.Connection, draft: Draft) -> bool:
+    """Whether an event with the key of a draft was written before."""
+    return connection.scalar(sa.select(t.event.c.seq).where(t.event.c.key == draft.key)) is not None
 
 
 def _completed(connection: sa.Connection, draft: Draft) -> Draft:
     """The draft with what the rows of its job tell."""
     about = draft.about
-    if not about.job_id:
+    if not about.job_id or (about.workload_id and draft.caller and (about.vm_name or not about.vm_id)):
         return draft
     job = connection.execute(sa.select(t.job.c.workload_id, t.job.c.caller).where(t.job.c.id == about.job_id)).first()
     name = ""

@@ -19,6 +19,7 @@ class Holdings:
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
+        self._reader = t.reading(engine)
 
     def add(self, item: Held) -> None:
         """Record something that is about to be opened; one that is known stays as it is."""
@@ -95,7 +96,7 @@ class Holdings:
         )
 
     def _select(self, query: sa.Select[tuple[str, ...]]) -> tuple[Held, ...]:
-        with self._engine.connect() as connection:
+        with self._reader.connect() as connection:
             rows = connection.execute(query.order_by(t.held.c.opened, t.held.c.ref)).all()
         return tuple(
             Held(

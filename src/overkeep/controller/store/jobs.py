@@ -33,6 +33,7 @@ class Jobs:
 
     def __init__(self, engine: sa.Engine, events: Events, *, freed: Callable[[], None] = lambda: None) -> None:
         self._engine = engine
+        self._reader = t.reading(engine)
         self._events = events
         self._freed = freed  # called when there is something new to do, or slots were given back
 
@@ -78,7 +79,7 @@ class Jobs:
 
     def get(self, job_id: str) -> Job:
         """One job with its VMs and disks; raise `NotFound`."""
-        with self._engine.connect() as connection:
+        with self._reader.connect() as connection:
             row = connection.execute(sa.select(t.job).where(t.job.c.id == job_id)).first()
             if row is None:
                 raise NotFound(kind="job", name=job_id, how="overkeep job list")
@@ -94,13 +95,13 @@ class Jobs:
     def live(self, kind: JobKind) -> tuple[Job, ...]:
         """All jobs of a kind that are not over, without their VMs: there may be many."""
         query = sa.select(t.job).where(t.job_lives, t.job.c.kind == kind).order_by(t.job.c.created)
-        with self._engine.connect() as connection:
+        with self._reader.connect() as connection:
             return tuple(job_value(row, ()) for row in connection.execute(query))
 
     def live_of(self, workload_id: str) -> str | None:
         """The id of a job that works on a workload."""
         query = sa.select(t.job.c.id).where(t.job_lives, t.job.c.workload_id == workload_id).limit(1)
-        with self._engine.connect() as connection:
+        with self._reader.connect() as connection:
             return connection.scalar(query)
 
     def page(self, wanted: JobFilter, *, before: tuple[str, str] | None = None, limit: int = 100) -> tuple[Job, ...]:
@@ -113,7 +114,7 @@ class Jobs:
     def newest(self, workload_id: str, kind: JobKind) -> Job | None:
         """The newest job of a kind that works on a workload."""
         mine = (t.job.c.workload_id == workload_id, t.job.c.kind == kind)
-        with self._engine.connect() as connection:
+        with self._reader.connect() as connection:
             row = connection.execute(sa.select(t.job).where(*mine).order_by(t.job.c.created.desc()).limit(1)).first()
             return None if row is None else job_value(row, vms_of(connection, row.id))
 
@@ -172,7 +173,7 @@ class Jobs:
 
     def cancel_requested(self, job_id: str) -> bool:
         """Whether somebody asked the job to end."""
-        with self._engine.connect() as connection:
+        with self._reader.connect() as connection:
             return bool(connection.scalar(sa.select(t.job.c.cancel_requested).where(t.job.c.id == job_id)))
 
     def set_vm(self, job_id: str, vm_id: str, **values: Any) -> None:
@@ -180,14 +181,13 @@ class Jobs:
         where = (t.job_vm.c.job_id == job_id, t.job_vm.c.vm_id == vm_id)
         over = "state" in values and JobState(values["state"]).over
         with self._engine.begin() as connection:
-            before = connection.execute(sa.select(t.job_vm).where(*where)).first()
             if over:  # its slots go in the transaction that says so: nothing can come in between
                 values = {**values, "stage": Stage.GIVEN}
                 connection.execute(sa.delete(t.slot).where(t.slot.c.job_id == job_id, t.slot.c.vm_id == vm_id))
-            connection.execute(sa.update(t.job_vm).where(*where).values(**values))
-            after = connection.execute(sa.select(t.job_vm).where(*where)).first()
-            if before is not None and after is not None:
-                self._events.insert(connection, *telling.went_on(_head(connection, job_id), before, after))
+            before = connection.execute(_AS_TOLD.where(*where)).first()
+            if before is not None:
+                connection.execute(sa.update(t.job_vm).where(*where).values(**values))
+                self._events.insert(connection, *telling.went_on(before, {**before._mapping, **values}))
         self._events.tell()
         if over:
             self._freed()
@@ -203,7 +203,7 @@ class Jobs:
         self._events.tell()
 
     def _with_vms(self, query: sa.Select[Any]) -> tuple[Job, ...]:
-        with self._engine.connect() as connection:
+        with self._reader.connect() as connection:
             rows = connection.execute(query).all()
             vms = vms_of_all(connection, [row.id for row in rows])
         return tuple(job_value(row, vms[row.id]) for row in rows)
@@ -250,6 +250,15 @@ class Jobs:
             connection.execute(sa.insert(t.job_vm), rows)
         self._events.insert(connection, telling.queued(job, vms=len(members)))
         self._events.insert(connection, *(telling.left_alone(job, row) for row in rows if row["error_code"]))
+
+
+# What a change of a VM's row is told with: the row as it was, and what there is to say of its job.
+_AS_TOLD = sa.select(
+    *(t.job_vm.c[name] for name in ("job_id", "vm_id", "vm_name", "state", "phase", "error_code", "error")),
+    t.job.c.kind,
+    t.job.c.workload_id,
+    t.job.c.caller,
+).where(t.job.c.id == t.job_vm.c.job_id)
 
 
 def _conditions(wanted: JobFilter) -> Iterator[sa.ColumnElement[bool]]:

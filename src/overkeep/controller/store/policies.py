@@ -26,6 +26,7 @@ class Policies:
 
     def __init__(self, engine: sa.Engine, events: Events) -> None:
         self._engine = engine
+        self._reader = t.reading(engine)
         self._events = events
 
     def create(self, policy: Policy, *, caller: str = "") -> StoredPolicy:
@@ -69,13 +70,13 @@ class Policies:
 
     def all(self) -> tuple[StoredPolicy, ...]:
         """All policies, by name."""
-        with self._engine.connect() as connection:
+        with self._reader.connect() as connection:
             return tuple(_value(row) for row in connection.execute(sa.select(t.policy).order_by(t.policy.c.name)))
 
     def get(self, name_or_id: str) -> StoredPolicy:
         """One policy; raise `NotFound` when there is none of this id or name."""
         named = (t.policy.c.id == name_or_id) | (t.policy.c.name == name_or_id)
-        with self._engine.connect() as connection:
+        with self._reader.connect() as connection:
             row = connection.execute(sa.select(t.policy).where(named)).first()
         if row is None:
             raise NotFound(kind="policy", name=name_or_id, how="overkeep policy list")

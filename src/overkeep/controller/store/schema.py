@@ -591,7 +591,13 @@ def _prepare_sqlite(connection: object, _record: object) -> None:
 
 
 def reading(engine: sa.Engine) -> sa.Engine:
-    """The same data base for transactions that only read: on SQLite they wait for no writer, and none for them."""
+    """The same data base for single reads: on SQLite they wait for no writer, and none for them.
+
+    On PostgreSQL each statement is a transaction of its own, which it is in effect anyway (READ COMMITTED): nothing
+    but the statement goes to the server.
+    """
+    if engine.dialect.name == "postgresql":
+        return engine.execution_options(isolation_level="AUTOCOMMIT")
     return engine.execution_options(**{_READS: True})
 
 

@@ -14,10 +14,11 @@ class TargetRows:
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
+        self._reader = t.reading(engine)
 
     def repository(self, name: str) -> str | None:
         """The id of the repository that target `name` had when it was first used, or that was accepted since."""
-        with self._engine.connect() as connection:
+        with self._reader.connect() as connection:
             return connection.scalar(sa.select(t.target.c.repository).where(t.target.c.name == name))
 
     def remember(self, name: str, repository: str) -> str:
@@ -41,7 +42,7 @@ class TargetRows:
     @property
     def home(self) -> str | None:
         """The repository by which this installation marks what is its own in the Manager."""
-        with self._engine.connect() as connection:
+        with self._reader.connect() as connection:
             return connection.scalar(sa.select(t.installation.c.home))
 
     def settle(self, repository: str) -> str:

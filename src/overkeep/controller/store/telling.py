@@ -58,19 +58,25 @@ def ended(job: Job) -> Draft:
     )
 
 
-def went_on(row: Any, before: Any, after: Any) -> Iterator[Draft]:
-    """What a change of the row of a VM in a job means: it began, reached another phase, or is over."""
-    about = About(job_id=row.id, workload_id=row.workload_id, vm_id=after.vm_id, vm_name=after.vm_name)
-    work = f"{row.kind.capitalize()} of VM {after.vm_name!r}"
-    was, state = JobState(before.state), JobState(after.state)
+def went_on(before: Any, after: Mapping[str, Any]) -> Iterator[Draft]:
+    """What a change of the row of a VM in a job means: it began, reached another phase, or is over.
+
+    Both have the columns of the VM, and `kind`, `workload_id` and `caller` of its job.
+    """
+    about = About(job_id=before.job_id, workload_id=before.workload_id, vm_id=before.vm_id, vm_name=after["vm_name"])
+    work = f"{before.kind.capitalize()} of VM {after['vm_name']!r}"
+    was, state = JobState(before.state), JobState(after["state"])
+
+    def told(kind: Kind, text: str, **fields: Any) -> Draft:
+        return Draft(kind=kind, text=f"{work}{text}", about=about, caller=before.caller, fields=fields)
+
     if was is JobState.QUEUED and state is JobState.RUNNING:
-        yield Draft(kind=Kind.VM_STARTED, text=f"{work} began", about=about)
-    if after.phase and after.phase != before.phase:
-        yield Draft(kind=Kind.VM_PHASE, text=f"{work}: {after.phase}", about=about, fields={"phase": after.phase})
+        yield told(Kind.VM_STARTED, " began")
+    if after["phase"] and after["phase"] != before.phase:
+        yield told(Kind.VM_PHASE, f": {after['phase']}", phase=after["phase"])
     if state.over and state is not was:
-        told = f": {after.error}" if after.error else ""
-        fields = {"code": after.error_code, "job_kind": row.kind}
-        yield Draft(kind=_VM_ENDS[state], text=f"{work} {_word(state)}{told}", about=about, fields=fields)
+        why = f": {after['error']}" if after["error"] else ""
+        yield told(_VM_ENDS[state], f" {_word(state)}{why}", code=after["error_code"], job_kind=before.kind)
 
 
 def left_alone(job: Job, row: Mapping[str, Any]) -> Draft:

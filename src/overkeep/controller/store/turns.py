@@ -30,6 +30,7 @@ class Turns:
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
+        self._reader = t.reading(engine)
 
     def agree(self, job_id: str, agreed: Mapping[str, Any]) -> None:
         """Write down what was settled when a backup was opened."""
@@ -40,7 +41,7 @@ class Turns:
         """Backups that were not given to be opened, the oldest first."""
         wanted = (t.job_lives, t.job.c.state == JobState.QUEUED, t.job.c.kind == JobKind.BACKUP, ~t.job.c.given)
         query = sa.select(t.job.c.id).where(*wanted).order_by(t.job.c.created, t.job.c.id).limit(limit)
-        with self._engine.connect() as connection:
+        with self._reader.connect() as connection:
             return tuple(connection.scalars(query))
 
     def opened(self, job_ids: Iterable[str]) -> None:
@@ -58,7 +59,7 @@ class Turns:
             .order_by(t.job_vm.c.rank)
             .limit(limit)
         )
-        with self._engine.connect() as connection:
+        with self._reader.connect() as connection:
             return tuple(_turn(row) for row in connection.execute(query))
 
     def given(self, turns: Iterable[Turn]) -> None:
@@ -72,7 +73,7 @@ class Turns:
         """VMs that were given and have not ended."""
         columns = (t.job_vm.c.job_id, t.job_vm.c.vm_id, t.job.c.kind, t.job.c.request, t.job.c.agreed)
         joined = sa.select(*columns).join(t.job, t.job.c.id == t.job_vm.c.job_id)
-        with self._engine.connect() as connection:
+        with self._reader.connect() as connection:
             rows = connection.execute(joined.where(t.job_vm_lives, t.job_vm.c.stage == Stage.GIVEN))
             return tuple(_turn(row) for row in rows)
 
@@ -80,14 +81,14 @@ class Turns:
         """Backups that were given to be opened and have VMs that do not wait yet."""
         vms = sa.exists().where(t.job_vm.c.job_id == t.job.c.id, t.job_vm_lives, t.job_vm.c.stage == Stage.UNOPENED)
         query = sa.select(t.job.c.id).where(t.job_lives, t.job.c.kind == JobKind.BACKUP, t.job.c.given, vms)
-        with self._engine.connect() as connection:
+        with self._reader.connect() as connection:
             return tuple(connection.scalars(query))
 
     def done(self) -> tuple[str, ...]:
         """Backups that run although all their VMs have ended."""
         vms = sa.exists().where(t.job_vm.c.job_id == t.job.c.id, t.job_vm_lives)
         running = (t.job_lives, t.job.c.state == JobState.RUNNING, t.job.c.kind == JobKind.BACKUP)
-        with self._engine.connect() as connection:
+        with self._reader.connect() as connection:
             return tuple(connection.scalars(sa.select(t.job.c.id).where(*running, ~vms)))
 
     def untold(self, *, limit: int) -> dict[str, int]:
@@ -100,7 +101,7 @@ class Turns:
             .group_by(t.job.c.id)
             .limit(limit)
         )
-        with self._engine.connect() as connection:
+        with self._reader.connect() as connection:
             return {row.id: row.vms for row in connection.execute(query)}
 
     def told(self, job_ids: Iterable[str]) -> None:

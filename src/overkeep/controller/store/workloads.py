@@ -30,6 +30,7 @@ class Workloads:
 
     def __init__(self, engine: sa.Engine, events: Events) -> None:
         self._engine = engine
+        self._reader = t.reading(engine)
         self._events = events
 
     def create(
@@ -80,7 +81,7 @@ class Workloads:
     def targets(self, workload_id: str) -> tuple[str, ...]:
         """All targets that a workload was ever given, by name."""
         mine = sa.select(t.workload_target.c.target).where(t.workload_target.c.workload_id == workload_id)
-        with self._engine.connect() as connection:
+        with self._reader.connect() as connection:
             return tuple(connection.scalars(mine.order_by(t.workload_target.c.target)))
 
     def settle_targets(self, target: str) -> None:
@@ -114,7 +115,7 @@ class Workloads:
 
     def all(self) -> tuple[Workload, ...]:
         """All workloads, by name."""
-        with self._engine.connect() as connection:
+        with self._reader.connect() as connection:
             rows = connection.execute(sa.select(t.workload).order_by(t.workload.c.name)).all()
             members: dict[str, list[Member]] = {row.id: [] for row in rows}
             for m in connection.execute(sa.select(t.workload_vm).order_by(t.workload_vm.c.position)):
@@ -122,16 +123,16 @@ class Workloads:
         return tuple(_value(row, members[row.id]) for row in rows)
 
     def page(
-        self, after: tuple[str, str] | None, *, limit: int, of: Collection[str] | None = None
+        self, after: tuple[str, str] | None, *, limit: int, ids: Collection[str] | None = None
     ) -> tuple[Workload, ...]:
-        """The first workloads by name and id, or those after one; with their members. `of`: only those of some VMs."""
+        """The first workloads by name and id, or those after one; with their members. `ids`: only these."""
         columns = t.workload.c
         query = sa.select(t.workload).order_by(columns.name, columns.id).limit(limit)
         if after is not None:
             query = query.where(sa.tuple_(columns.name, columns.id) > sa.tuple_(*map(sa.literal, after)))
-        if of is not None:
-            query = query.where(columns.id.in_(sorted(self.of_vms(of))))
-        with t.reading(self._engine).connect() as connection:
+        if ids is not None:
+            query = query.where(columns.id.in_(sorted(ids)))
+        with self._reader.connect() as connection:
             rows = connection.execute(query).all()
             members: dict[str, list[Member]] = {row.id: [] for row in rows}
             mine = sa.select(t.workload_vm).where(t.workload_vm.c.workload_id.in_(members))
@@ -143,7 +144,7 @@ class Workloads:
         """The workloads that have some of these VMs, by id, with those that they have."""
         found: dict[str, set[str]] = {}
         known = sorted(vm_ids)
-        with t.reading(self._engine).connect() as connection:
+        with self._reader.connect() as connection:
             for start in range(0, len(known), _CHUNK):
                 columns = t.workload_vm.c
                 some = sa.select(columns.workload_id, columns.vm_id).where(
@@ -156,7 +157,7 @@ class Workloads:
     def get(self, name_or_id: str) -> Workload:
         """One workload; raise `NotFound` when there is none of this id or name."""
         named = (t.workload.c.id == name_or_id) | (t.workload.c.name == name_or_id)
-        with self._engine.connect() as connection:
+        with self._reader.connect() as connection:
             row = connection.execute(sa.select(t.workload).where(named)).first()
             if row is None:
                 raise NotFound(kind="workload", name=name_or_id, how="overkeep workload list")
