@@ -41,6 +41,15 @@ Overdue = Callable[[Sequence[Line], Limits], frozenset[str]]
 """Of the lines that wait, the ranks of those first ones that others passed by for too long."""
 
 
+# Statements that each step makes are put together once: that costs more than to run them.
+_STAGE = sa.select(t.job_vm.c.stage).where(
+    t.job_vm.c.job_id == sa.bindparam("job"), t.job_vm.c.vm_id == sa.bindparam("vm")
+)
+_SLOTS = sa.select(t.slot.c.resource).where(
+    t.slot.c.job_id == sa.bindparam("job"), t.slot.c.vm_id == sa.bindparam("vm")
+)
+
+
 class Admission:
     """The tables of slots and of what waits for them. `news` is set when a round may find something to admit.
 
@@ -87,12 +96,12 @@ class Admission:
     def stage(self, job_id: str, vm_id: str) -> Stage:
         """How far a VM is on the way to its turn."""
         with self._reader.connect() as connection:
-            return Stage(connection.scalar(sa.select(t.job_vm.c.stage).where(*_vm(job_id, vm_id))) or "")
+            return Stage(connection.scalar(_STAGE, {"job": job_id, "vm": vm_id}) or "")
 
     def slots(self, job_id: str, vm_id: str) -> frozenset[str]:
         """The resources of which a VM has a slot."""
         with self._reader.connect() as connection:
-            found = connection.scalars(sa.select(t.slot.c.resource).where(*_slot_of(job_id, vm_id)))
+            found = connection.scalars(_SLOTS, {"job": job_id, "vm": vm_id})
             return frozenset(found)
 
     def round(self, overdue: Overdue) -> tuple[Waiting, ...]:

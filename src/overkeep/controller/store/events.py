@@ -19,6 +19,13 @@ from overkeep.units import utc_now
 
 PAGE = 500  # events that are read at once, where nothing else is asked for
 _FORGET_BATCH = 5000
+# Statements that each event makes are put together once: that costs more than to run them.
+_INSERT = sa.insert(t.event)
+_OF_KEY = sa.select(t.event.c.seq).where(t.event.c.key == sa.bindparam("key"))
+_JOB = sa.select(t.job.c.workload_id, t.job.c.caller).where(t.job.c.id == sa.bindparam("job"))
+_VM_NAME = sa.select(t.job_vm.c.vm_name).where(
+    t.job_vm.c.job_id == sa.bindparam("job"), t.job_vm.c.vm_id == sa.bindparam("vm")
+)
 
 
 class Events:
@@ -55,7 +62,7 @@ class Events:
             keys.add(draft.key)
             rows.append(_row(_completed(connection, draft)))
         if rows:
-            connection.execute(sa.insert(t.event), rows)
+            connection.execute(_INSERT, rows)
 
     def tell(self) -> None:
         """Wake who waits for news: of events, or of how far a job is."""
@@ -138,7 +145,7 @@ class Events:
 
 def _is_there(connection: sa.Connection, draft: Draft) -> bool:
     """Whether an event with the key of a draft was written before."""
-    return connection.scalar(sa.select(t.event.c.seq).where(t.event.c.key == draft.key)) is not None
+    return connection.scalar(_OF_KEY, {"key": draft.key}) is not None
 
 
 def _completed(connection: sa.Connection, draft: Draft) -> Draft:
@@ -146,11 +153,10 @@ def _completed(connection: sa.Connection, draft: Draft) -> Draft:
     about = draft.about
     if not about.job_id or (about.workload_id and draft.caller and (about.vm_name or not about.vm_id)):
         return draft
-    job = connection.execute(sa.select(t.job.c.workload_id, t.job.c.caller).where(t.job.c.id == about.job_id)).first()
+    job = connection.execute(_JOB, {"job": about.job_id}).first()
     name = ""
     if about.vm_id and not about.vm_name:
-        of = (t.job_vm.c.job_id == about.job_id, t.job_vm.c.vm_id == about.vm_id)
-        name = connection.scalar(sa.select(t.job_vm.c.vm_name).where(*of)) or ""
+        name = connection.scalar(_VM_NAME, {"job": about.job_id, "vm": about.vm_id}) or ""
     about = replace(
         about,
         workload_id=about.workload_id or (job.workload_id if job else ""),

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
@@ -12,6 +15,13 @@ from overkeep.units import utc_now
 
 _LIVE = (JobState.QUEUED, JobState.RUNNING)
 _NOT_OPEN = (HeldKind.CHECKPOINT, HeldKind.POINT)
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+_ALL = sa.select(t.held).order_by(t.held.c.opened, t.held.c.ref)
+# Statements that each step makes are put together once: that costs more than to run them.
+_OF_VM = _ALL.where(
+    t.held.c.job_id == sa.bindparam("job"), t.held.c.vm_id == sa.bindparam("vm"), t.held.c.released.is_(None)
+)
+_OF_KIND = _OF_VM.where(t.held.c.kind == sa.bindparam("kind"))
 
 
 class Holdings:
@@ -59,25 +69,23 @@ class Holdings:
 
     def find(self, kind: HeldKind, ref: str) -> Held | None:
         """What was once written down under this id of the Manager, closed or not."""
-        found = self._select(sa.select(t.held).where(t.held.c.kind == kind, t.held.c.ref == ref))
+        found = self._select(_ALL.where(t.held.c.kind == kind, t.held.c.ref == ref))
         return found[0] if found else None
 
     def of(self, job_id: str, vm_id: str, *, kind: HeldKind | None = None) -> tuple[Held, ...]:
         """What a job holds still for a VM, of all kinds or of one, in the order it was opened."""
-        wanted = [t.held.c.job_id == job_id, t.held.c.vm_id == vm_id, t.held.c.released.is_(None)]
-        if kind:
-            wanted.append(t.held.c.kind == kind)
-        return self._select(sa.select(t.held).where(*wanted))
+        given = {"job": job_id, "vm": vm_id, **({"kind": kind} if kind else {})}
+        return self._select(_OF_KIND if kind else _OF_VM, given)
 
     def orders(self, job_id: str, disk_id: str) -> tuple[Held, ...]:
         """All orders that a job gave for a disk, also those that have ended."""
         wanted = (t.held.c.kind == HeldKind.ORDER, t.held.c.job_id == job_id, t.held.c.disk_id == disk_id)
-        return self._select(sa.select(t.held).where(*wanted))
+        return self._select(_ALL.where(*wanted))
 
     def checkpoints(self, vm_id: str) -> tuple[Held, ...]:
         """The checkpoints that jobs made for a VM and that were not removed yet."""
         wanted = (t.held.c.kind == HeldKind.CHECKPOINT, t.held.c.vm_id == vm_id, t.held.c.released.is_(None))
-        return self._select(sa.select(t.held).where(*wanted))
+        return self._select(_ALL.where(*wanted))
 
     def frozen_until(self, time: str) -> tuple[Held, ...]:
         """Freezes that were to end before a time (ISO 8601, UTC, in milliseconds) and are not written down as ended."""
@@ -90,14 +98,12 @@ class Holdings:
         """
         live = sa.select(t.job.c.id).where(t.job.c.state.in_(_LIVE))
         return self._select(
-            sa.select(t.held).where(
-                t.held.c.released.is_(None), t.held.c.kind.not_in(_NOT_OPEN), t.held.c.job_id.not_in(live)
-            )
+            _ALL.where(t.held.c.released.is_(None), t.held.c.kind.not_in(_NOT_OPEN), t.held.c.job_id.not_in(live))
         )
 
-    def _select(self, query: sa.Select[tuple[str, ...]]) -> tuple[Held, ...]:
+    def _select(self, query: sa.Select[tuple[str, ...]], given: Mapping[str, str] = _NOTHING) -> tuple[Held, ...]:
         with self._reader.connect() as connection:
-            rows = connection.execute(query.order_by(t.held.c.opened, t.held.c.ref)).all()
+            rows = connection.execute(query, dict(given)).all()
         return tuple(
             Held(
                 job_id=row.job_id,

@@ -174,7 +174,7 @@ class Jobs:
     def cancel_requested(self, job_id: str) -> bool:
         """Whether somebody asked the job to end."""
         with self._reader.connect() as connection:
-            return bool(connection.scalar(sa.select(t.job.c.cancel_requested).where(t.job.c.id == job_id)))
+            return bool(connection.scalar(_CANCEL_REQUESTED, {"job": job_id}))
 
     def set_vm(self, job_id: str, vm_id: str, **values: Any) -> None:
         """Write columns of the row of a VM in a job (`state`, `phase`, `point_id`, `error_code`, `error`, `busy`)."""
@@ -184,7 +184,7 @@ class Jobs:
             if over:  # its slots go in the transaction that says so: nothing can come in between
                 values = {**values, "stage": Stage.GIVEN}
                 connection.execute(sa.delete(t.slot).where(t.slot.c.job_id == job_id, t.slot.c.vm_id == vm_id))
-            before = connection.execute(_AS_TOLD.where(*where)).first()
+            before = connection.execute(_AS_TOLD, {"job": job_id, "vm": vm_id}).first()
             if before is not None:
                 connection.execute(sa.update(t.job_vm).where(*where).values(**values))
                 self._events.insert(connection, *telling.went_on(before, {**before._mapping, **values}))
@@ -252,13 +252,19 @@ class Jobs:
         self._events.insert(connection, *(telling.left_alone(job, row) for row in rows if row["error_code"]))
 
 
+# Statements that each step makes are put together once: that costs more than to run them.
 # What a change of a VM's row is told with: the row as it was, and what there is to say of its job.
 _AS_TOLD = sa.select(
     *(t.job_vm.c[name] for name in ("job_id", "vm_id", "vm_name", "state", "phase", "error_code", "error")),
     t.job.c.kind,
     t.job.c.workload_id,
     t.job.c.caller,
-).where(t.job.c.id == t.job_vm.c.job_id)
+).where(
+    t.job.c.id == t.job_vm.c.job_id,
+    t.job_vm.c.job_id == sa.bindparam("job"),
+    t.job_vm.c.vm_id == sa.bindparam("vm"),
+)
+_CANCEL_REQUESTED = sa.select(t.job.c.cancel_requested).where(t.job.c.id == sa.bindparam("job"))
 
 
 def _conditions(wanted: JobFilter) -> Iterator[sa.ColumnElement[bool]]:

@@ -8,6 +8,10 @@ import sqlalchemy as sa
 from overkeep.controller.store import schema as t
 from overkeep.units import utc_now
 
+_REPOSITORY = sa.select(t.target.c.repository).where(
+    t.target.c.name == sa.bindparam("target")
+)  # asked for all the time
+
 
 class TargetRows:
     """The tables of targets. Of several controllers that write the same row at once, the first one wins."""
@@ -19,7 +23,7 @@ class TargetRows:
     def repository(self, name: str) -> str | None:
         """The id of the repository that target `name` had when it was first used, or that was accepted since."""
         with self._reader.connect() as connection:
-            return connection.scalar(sa.select(t.target.c.repository).where(t.target.c.name == name))
+            return connection.scalar(_REPOSITORY, {"target": name})
 
     def remember(self, name: str, repository: str) -> str:
         """Write down the repository of a target unless one is known; return the one that is known then."""
