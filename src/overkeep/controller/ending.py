@@ -27,7 +27,7 @@ class Ending:
         """Tell the points that an earlier run of this job ended and did not tell any more; return their ids."""
         told = set()
         for item in self.exposure.held(HeldKind.POINT):
-            target, _, point_id = item.ref.partition("/")
+            target, _, point_id = item.ref.split("/")  # one run gives the points of its VMs the same id
             if not self._is_there(target, point_id):
                 self._tell(target, point_id)
                 told.add(point_id)
@@ -44,7 +44,7 @@ class Ending:
 
     def end_named(self, target: Target, point_id: str) -> None:
         """End a point and tell it; one that is gone is told as well. Raises `PointPinned` and errors of the target."""
-        item = self.exposure.note(HeldKind.POINT, f"{target.name}/{point_id}")
+        item = self.exposure.note(HeldKind.POINT, f"{target.name}/{self.exposure.vm_id}/{point_id}")
         self.exposure.ports.store.held.reopen(item)  # an earlier run may have found that it stays
         target.ready()
         try:

@@ -63,7 +63,7 @@ class HeldKind(StrEnum):
     VM = "vm"
     VM_NAME = "vm-name"  # of a VM about to be made: the Manager gives its id afterwards
     ORDER = "order"
-    POINT = "point"  # that is about to end, as TARGET/ID: nothing in the Manager, but it must be told
+    POINT = "point"  # that is about to end, as TARGET/VM/ID: nothing in the Manager, but it must be told
     FREEZE = "freeze"  # of the guest's file systems; the id is until when it lasts at most (ISO 8601, UTC), and the VM
 
 
