@@ -24,6 +24,8 @@ class NbdProxy:
         self.most = self.opened = self.sent = self.received = self.broken = 0
         self._open = 0
         self._break_at: int | None = None
+        self._armed_at: int | None = None
+        self._count_of_break = 0
         self._server = server
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
@@ -33,10 +35,11 @@ class NbdProxy:
         self._listener.listen(32)
         self._start(self._accept)
 
-    def break_after(self, count: int) -> None:
-        """Break one connection when `count` more bytes were answered."""
+    def break_after(self, count: int, *, sent: int = 0) -> None:
+        """Break one connection when `count` more bytes were answered, counted once clients sent `sent` more."""
         with self._lock:
-            self._break_at = self.received + count
+            self._break_at = None if sent else self.received + count
+            self._armed_at, self._count_of_break = (self.sent + sent, count) if sent else (None, 0)
 
     def close(self) -> None:
         """End everything."""
@@ -89,6 +92,8 @@ class NbdProxy:
         with self._lock:
             if request:
                 self.sent += count
+                if self._armed_at is not None and self.sent >= self._armed_at:
+                    self._armed_at, self._break_at = None, self.received + self._count_of_break
                 return False
             self.received += count
             if self._break_at is None or self.received < self._break_at:
