@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from overkeep.controller.events import About, Draft, Kind
 from overkeep.controller.records import Failure, Held, HeldKind, Job, JobKind, JobState, Member
 from overkeep.controller.store import Store, schema
+from overkeep.controller.store.database import SchemaTooNew
 from overkeep.errors import Conflict, NotFound
 
 WEB = Member(vm_id="1", vm_name="web")
@@ -128,5 +129,5 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     Store(f"sqlite:///{path}").close()
     with sa.create_engine(f"sqlite:///{path}").begin() as connection:
         connection.execute(sa.text("UPDATE schema_version SET version = 99"))
-    with pytest.raises(schema.SchemaTooNew, match="schema 99"):
+    with pytest.raises(SchemaTooNew, match="schema 99"):
         Store(f"sqlite:///{path}")

@@ -10,6 +10,7 @@ from overkeep.controller.store.answers import Answers
 from overkeep.controller.store.assignments import Assignments
 from overkeep.controller.store.capacity import CapacityRows
 from overkeep.controller.store.controllers import Controllers
+from overkeep.controller.store.database import open_database
 from overkeep.controller.store.events import Events
 from overkeep.controller.store.gatherings import Gatherings
 from overkeep.controller.store.held import Holdings
@@ -20,7 +21,6 @@ from overkeep.controller.store.points import PointRows
 from overkeep.controller.store.policies import Policies
 from overkeep.controller.store.probes import ProbeRows
 from overkeep.controller.store.relays import Relays
-from overkeep.controller.store.schema import open_database
 from overkeep.controller.store.targets import TargetRows
 from overkeep.controller.store.turns import Turns
 from overkeep.controller.store.workloads import Workloads

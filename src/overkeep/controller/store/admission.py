@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from overkeep.controller.records import JobKind, JobState, Stage
 from overkeep.controller.store import schema as t
+from overkeep.controller.store.database import alone, reading
 from overkeep.controller.store.limits import settings_in
 from overkeep.model.admission import Limits, ResourceKind, Setting, Waiting, admit, in_order, is_group, room, workload
 
@@ -58,7 +59,7 @@ class Admission:
 
     def __init__(self, engine: sa.Engine, *, defaults: Mapping[ResourceKind, int]) -> None:
         self._engine = engine
-        self._reader = t.reading(engine)
+        self._reader = reading(engine)
         self._defaults = dict(defaults)
         self.news = threading.Event()
 
@@ -110,7 +111,7 @@ class Admission:
         What waits is looked at line by line, not VM by VM: there may be ten thousand.
         """
         with self._engine.begin() as connection:
-            t.alone(connection, "admission")
+            alone(connection, "admission")
             lines = _lines(connection)
             if not lines:
                 return ()
@@ -166,7 +167,7 @@ class Admission:
         asked = sa.select(t.job.c.id).where(t.job.c.cancel_requested, t.job.c.kind == JobKind.BACKUP, t.job_lives)
         query = sa.select(t.job_vm.c.job_id, t.job_vm.c.vm_id).where(_WAITING, t.job_vm.c.job_id.in_(asked))
         with self._engine.begin() as connection:
-            t.alone(connection, "admission")
+            alone(connection, "admission")
             taken = [(row.job_id, row.vm_id) for row in connection.execute(query.limit(limit))]
             _move(connection, taken, Stage.GIVEN)
         return tuple(taken)

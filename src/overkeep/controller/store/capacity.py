@@ -8,6 +8,7 @@ import datetime as dt
 import sqlalchemy as sa
 
 from overkeep.controller.store import schema as t
+from overkeep.controller.store.database import reading
 from overkeep.model.capacity import Fill, Sample, Space
 
 KEPT = dt.timedelta(days=90)
@@ -18,7 +19,7 @@ class CapacityRows:
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
-        self._reader = t.reading(engine)
+        self._reader = reading(engine)
 
     def add(self, target: str, time: dt.datetime, space: Space) -> None:
         """Keep the space of a target for the hour of `time`, in place of what that hour had; old hours go."""

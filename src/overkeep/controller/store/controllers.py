@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from overkeep.controller.store import schema as t
+from overkeep.controller.store.database import is_alone
 
 
 class Controllers:
@@ -51,7 +52,7 @@ class Controllers:
         not waited for, as it may sleep, and nobody is found living: the caller has nothing to do.
         """
         with self._engine.begin() as connection:
-            if not t.is_alone(connection, "take up"):
+            if not is_alone(connection, "take up"):
                 yield frozenset(), ()
                 return
             late = sa.and_(t.controller.c.beat < self._now() - ttl, t.controller.c.executor_id != executor_id)

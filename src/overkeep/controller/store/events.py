@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from overkeep.controller.events import About, Draft, Event, Filter, Level
 from overkeep.controller.store import schema as t
+from overkeep.controller.store.database import alone, reading
 from overkeep.units import utc_now
 
 PAGE = 500  # events that are read at once, where nothing else is asked for
@@ -38,7 +39,7 @@ class Events:
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
-        self._reader = t.reading(engine)
+        self._reader = reading(engine)
         self._news = threading.Condition()
         self._changes = 0
 
@@ -54,7 +55,7 @@ class Events:
         """Write events within a transaction, as its last act."""
         if not drafts:
             return
-        t.alone(connection, "events")
+        alone(connection, "events")
         rows, keys = [], set()
         for draft in drafts:
             if draft.key and (draft.key in keys or _is_there(connection, draft)):

@@ -10,6 +10,7 @@ from enum import StrEnum
 import sqlalchemy as sa
 
 from overkeep.controller.store import schema as t
+from overkeep.controller.store.database import alone
 
 
 class Stage(StrEnum):
@@ -43,7 +44,7 @@ class Gatherings:
     def open(self, job_id: str, vm_ids: Collection[str], *, why: str) -> None:
         """Let these VMs gather; with `why` it is over before it begins. One that is there stays as it is."""
         with self._engine.begin() as connection:
-            t.alone(connection, "gathering")
+            alone(connection, "gathering")
             if _row(connection, job_id) is not None:
                 return
             stage = Stage.OVER if why else Stage.GATHERING
@@ -74,7 +75,7 @@ class Gatherings:
         """Begin, led by a VM, if all are ready and none leads; whether it is so."""
         missing = sa.select(t.gathered.c.vm_id).where(t.gathered.c.job_id == job_id, t.gathered.c.request == "")
         with self._engine.begin() as connection:
-            t.alone(connection, "gathering")
+            alone(connection, "gathering")
             if connection.scalar(missing.limit(1)) is not None:
                 return False
             here = (t.gathering.c.job_id == job_id, t.gathering.c.stage == Stage.GATHERING)

@@ -11,6 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from overkeep.controller.records import Held, HeldKind, JobState
 from overkeep.controller.store import schema as t
+from overkeep.controller.store.database import reading
 from overkeep.units import utc_now
 
 _LIVE = (JobState.QUEUED, JobState.RUNNING)
@@ -29,7 +30,7 @@ class Holdings:
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
-        self._reader = t.reading(engine)
+        self._reader = reading(engine)
 
     def add(self, item: Held) -> None:
         """Record something that is about to be opened; one that is known stays as it is."""

@@ -15,6 +15,7 @@ from overkeep.controller.store import schema as t
 from overkeep.controller.store import telling
 from overkeep.controller.store.admission import needs_text
 from overkeep.controller.store.busy import busy_elsewhere, busy_with, left_alone
+from overkeep.controller.store.database import reading
 from overkeep.controller.store.events import Events
 from overkeep.controller.store.rows import disk_row, job_row, job_value, vm_row, vms_of, vms_of_all
 from overkeep.errors import NotFound
@@ -33,7 +34,7 @@ class Jobs:
 
     def __init__(self, engine: sa.Engine, events: Events, *, freed: Callable[[], None] = lambda: None) -> None:
         self._engine = engine
-        self._reader = t.reading(engine)
+        self._reader = reading(engine)
         self._events = events
         self._freed = freed  # called when there is something new to do, or slots were given back
 

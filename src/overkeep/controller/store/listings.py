@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from overkeep.controller.store import schema as t
+from overkeep.controller.store.database import alone, reading
 
 DEAD = dt.timedelta(minutes=10)  # without a sign of life after which a listing is begun by another controller
 
@@ -50,7 +51,7 @@ class ListingRows:
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
-        self._reader = t.reading(engine)
+        self._reader = reading(engine)
         self.news = threading.Condition()  # notified when somebody of this process asks for a listing
 
     def all(self) -> Mapping[str, Listed]:
@@ -114,7 +115,7 @@ class ListingRows:
     def _change(self, target: str, change: Callable[[Listed], Listed]) -> None:
         mine = t.listing.c.target == target
         with self._engine.begin() as connection:
-            t.alone(connection, f"listing {target}")
+            alone(connection, f"listing {target}")
             row = connection.execute(sa.select(t.listing).where(mine)).first()
             known = Listed() if row is None else _value(row)
             values = _row(change(known))

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 from sqlalchemy.dialects import postgresql, sqlite
 
 from overkeep.controller.store import schema as t
+from overkeep.controller.store.database import reading
 from overkeep.model.points import Mode, Pin, RestorePoint
 from overkeep.model.retention import Candidate
 from overkeep.repository.verification import Verification
@@ -109,7 +110,7 @@ class PointRows:
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
-        self._reader = t.reading(engine)
+        self._reader = reading(engine)
         self._insert = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
 
     # lists

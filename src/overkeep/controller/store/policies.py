@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from overkeep.controller.events import Draft, Kind
 from overkeep.controller.records import StoredPolicy
 from overkeep.controller.store import schema as t
+from overkeep.controller.store.database import reading
 from overkeep.controller.store.events import Events
 from overkeep.errors import ChangedMeanwhile, Conflict, NotFound
 from overkeep.model.policy import Policy, Terms
@@ -26,7 +27,7 @@ class Policies:
 
     def __init__(self, engine: sa.Engine, events: Events) -> None:
         self._engine = engine
-        self._reader = t.reading(engine)
+        self._reader = reading(engine)
         self._events = events
 
     def create(self, policy: Policy, *, caller: str = "") -> StoredPolicy:

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 
 from overkeep.controller.records import Failure, ProbeResult
 from overkeep.controller.store import schema as t
+from overkeep.controller.store.database import alone
 from overkeep.model.probes import Probe
 
 _PROBE = TypeAdapter(Probe)
@@ -34,7 +35,7 @@ class ProbeRows:
             "found": found,
         }
         with self._engine.begin() as connection:
-            t.alone(connection, "probes")
+            alone(connection, "probes")
             connection.execute(
                 sa.delete(t.target_probe).where(columns.target == result.target, columns.host == result.host)
             )

@@ -6,6 +6,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from overkeep.controller.store import schema as t
+from overkeep.controller.store.database import reading
 from overkeep.units import utc_now
 
 _REPOSITORY = sa.select(t.target.c.repository).where(
@@ -18,7 +19,7 @@ class TargetRows:
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
-        self._reader = t.reading(engine)
+        self._reader = reading(engine)
 
     def repository(self, name: str) -> str | None:
         """The id of the repository that target `name` had when it was first used, or that was accepted since."""

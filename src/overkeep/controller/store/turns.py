@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from overkeep.controller.records import JobKind, JobState, Stage
 from overkeep.controller.store import schema as t
+from overkeep.controller.store.database import reading
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,7 @@ class Turns:
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
-        self._reader = t.reading(engine)
+        self._reader = reading(engine)
 
     def agree(self, job_id: str, agreed: Mapping[str, Any]) -> None:
         """Write down what was settled when a backup was opened."""

@@ -14,6 +14,7 @@ from overkeep.controller.events import About, Draft, Kind
 from overkeep.controller.records import Member, Workload
 from overkeep.controller.store import schema as t
 from overkeep.controller.store.consistency import consistency_document, consistency_value
+from overkeep.controller.store.database import reading
 from overkeep.controller.store.events import Events
 from overkeep.errors import ChangedMeanwhile, Conflict, NotFound
 from overkeep.model.conduct import Conduct
@@ -30,7 +31,7 @@ class Workloads:
 
     def __init__(self, engine: sa.Engine, events: Events) -> None:
         self._engine = engine
-        self._reader = t.reading(engine)
+        self._reader = reading(engine)
         self._events = events
 
     def create(

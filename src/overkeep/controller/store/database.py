@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Opening the data base, SQLite or PostgreSQL, and what differs between the two: reads, and doing something alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from overkeep.controller.store.schema import metadata, version
+from overkeep.controller.store.upgrades import UPGRADES, VERSION
+from overkeep.errors import OverkeepError
+
+IDLE_IN_TRANSACTION = 15  # seconds after which PostgreSQL ends a transaction in which nothing happens
+
+_READS = "overkeep_reads"
+
+
+class SchemaTooNew(OverkeepError):
+    """The data base was written by a later version."""
+
+    code = "schema-too-new"
+    template = "The data base has schema {found}, this controller knows up to {known}; install the newer controller."
+
+
+def open_database(url: str) -> sa.Engine:
+    """Connect to `url` and bring its schema up to date; raise `SchemaTooNew` when it is ahead of this program."""
+    engine = sa.create_engine(url, **_pool(url))
+    if engine.dialect.name == "sqlite":
+        sa.event.listen(engine, "connect", _prepare_sqlite)
+        sa.event.listen(engine, "begin", _begin_immediate)
+    with engine.begin() as connection:
+        alone(connection, "schema")
+        version.create(connection, checkfirst=True)
+        found = connection.scalar(sa.select(version.c.version))
+        if found is None:
+            metadata.create_all(connection)
+        elif found > VERSION:
+            raise SchemaTooNew(found=found, known=VERSION)
+        else:
+            for upgrade in UPGRADES[found - 1 :]:
+                upgrade(connection)
+        connection.execute(sa.delete(version))
+        connection.execute(sa.insert(version).values(version=VERSION))
+    if engine.url.database and engine.dialect.name == "sqlite":
+        Path(engine.url.database).chmod(0o600)
+    return engine
+
+
+def _pool(url: str) -> dict[str, Any]:
+    """Of a server: few connections, for two controllers share a hundred, and dead ones are noticed before use.
+
+    A controller that is stopped in the midst of a transaction must not hold its locks for as long as it sleeps.
+    """
+    if sa.make_url(url).get_backend_name() == "sqlite":
+        return {}
+    options = {"options": f"-c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION}s"}
+    return {"pool_size": 10, "max_overflow": 10, "pool_pre_ping": True, "connect_args": options}
+
+
+def alone(connection: sa.Connection, act: str) -> None:
+    """Let one transaction at a time, of all controllers, do an act. Those of SQLite are always alone."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_lock(act))))
+
+
+def is_alone(connection: sa.Connection, act: str) -> bool:
+    """As `alone`, but without waiting: False while another transaction does the act."""
+    if connection.dialect.name != "postgresql":
+        return True
+    return bool(connection.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(_lock(act)))))
+
+
+def _lock(act: str) -> sa.ColumnElement[int]:
+    return sa.func.hashtext(f"overkeep {act}")
+
+
+def _prepare_sqlite(connection: object, _record: object) -> None:
+    # Transactions are begun by hand: the driver would begin them only at the first write, too late for the lock.
+    connection.isolation_level = None  # type: ignore[attr-defined]
+    cursor = connection.cursor()  # type: ignore[attr-defined]
+    cursor.execute("PRAGMA busy_timeout=30000")
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.close()
+
+
+def reading(engine: sa.Engine) -> sa.Engine:
+    """The same data base for single reads: on SQLite they wait for no writer, and none for them.
+
+    On PostgreSQL each statement is a transaction of its own, which it is in effect anyway (READ COMMITTED): nothing
+    but the statement goes to the server.
+    """
+    if engine.dialect.name == "postgresql":
+        return engine.execution_options(isolation_level="AUTOCOMMIT")
+    return engine.execution_options(**{_READS: True})
+
+
+def _begin_immediate(connection: sa.Connection) -> None:
+    reads = connection.get_execution_options().get(_READS, False)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
