@@ -176,7 +176,7 @@ def test_only_health_is_open(served: tuple[Any, httpx.Client]) -> None:
     _, client = served
     health = client.get("/v1/health")
     assert health.status_code == 200
-    assert set(health.json()) == {"version", "host", "time"}
+    assert set(health.json()) == {"version", "host", "time", "load"}
     for method, path in (
         ("GET", "/v1/check"),
         ("POST", "/v1/targets/nfs1/probe"),

@@ -66,7 +66,7 @@ def test_a_target_that_is_another_or_away_is_told(site: Deployment) -> None:
         with pytest.raises(CommandError, match="target-differs"):
             site.overkeep("targets")
         shown = site.overkeep("points", expect=1)
-        assert "Points on target nfs1 are not shown" in shown.errors
+        assert "Target nfs1 cannot be read now: its points are shown as they were last seen" in shown.errors
         assert "nfs2" in shown.text
         site.overkeep("target", "accept", "nfs1", "--yes")
         assert "00000000" in site.overkeep("target", "show", "nfs1").text

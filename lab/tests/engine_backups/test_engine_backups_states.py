@@ -135,8 +135,10 @@ def held_until(event: threading.Event, step: phases.Step) -> phases.Step:
 @pytest.mark.parametrize(("up", "status"), [(True, "up"), (False, "down")], ids=["live", "cold"])
 def test_the_statuses_from_the_beginning_to_the_end(world: Any, monkeypatch: Any, *, up: bool, status: str) -> None:
     """Disks that are backed up are locked all the time, others and the VM are as they were."""
-    released = threading.Event()
-    monkeypatch.setitem(phases._STEPS, "finalizing", held_until(released, phases._STEPS["finalizing"]))
+    begun, released = threading.Event(), threading.Event()
+    first = "creating_scratch_disks" if up else "adding_bitmaps"
+    for event, step in ((begun, first), (released, "finalizing")):
+        monkeypatch.setitem(phases._STEPS, step, held_until(event, phases._STEPS[step]))
     disk, other = world.add_disk(), world.add_disk()
     vm = world.add_vm(disk, other, up=up)
     service = world.backups(vm)
@@ -150,6 +152,7 @@ def test_the_statuses_from_the_beginning_to_the_end(world: Any, monkeypatch: Any
 
     backup = add(world, vm, disk)
     assert seen(backup.id) == ("initializing", status, "locked", "ok")
+    begun.set()
     world.wait_backup(vm, backup.id, "ready")
     assert seen(backup.id) == ("ready", status, "locked", "ok")
     service.backup_service(backup.id).finalize()

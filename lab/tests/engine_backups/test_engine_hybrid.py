@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
 import subprocess
+import threading
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from ovirtsdk4 import types
 
 from ovirtlab.engine.entities.disks import Disk
 from ovirtlab.engine.entities.vms import Vm
+from ovirtlab.engine.snapshots import creating
 
 MIB = 1 << 20
 
@@ -173,11 +176,18 @@ def test_a_snapshot_that_fails_or_is_refused_fails_the_backup(hybrid: Any) -> No
     assert [backup.phase.value for backup in hybrid.backups(vm).list()] == ["failed", "failed"]
 
 
-def test_a_backup_is_stopped_and_goes_on_from_there(hybrid: Any) -> None:
+def test_a_backup_is_stopped_and_goes_on_from_there(hybrid: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Finalizing only marks it, also before it is ready; once more is an error. What happens is told in this order."""
+    make_snapshot, stopped = creating.run, threading.Event()
+
+    async def make_snapshot_then(*args: Any) -> Any:
+        while not stopped.is_set():
+            await asyncio.sleep(0.01)
+        return await make_snapshot(*args)
+
+    monkeypatch.setattr(creating, "run", make_snapshot_then)
     disk = hybrid.add_disk()
     vm = hybrid.add_vm(disk)
-    hybrid.state.settings.poll_first = hybrid.state.settings.poll_longest = 10
     backup = hybrid.backups(vm).add(types.Backup(disks=[types.Disk(id=disk.id)]))
     assert backup.phase.value == "starting"
     assert (backup.host, backup.snapshot is None) == (None, False)
@@ -188,6 +198,7 @@ def test_a_backup_is_stopped_and_goes_on_from_there(hybrid: Any) -> None:
     with pytest.raises(sdk.Error, match="is already stopped, no need to stop the backup again") as caught:
         service.finalize()
     assert caught.value.code == 400
+    stopped.set()
     hybrid.wait_backup(vm, backup.id, "succeeded")
     assert [item.id for item in hybrid.checkpoints(vm).list()] == [service.get().to_checkpoint_id]
     assert hybrid.codes() == [45, 10790, 10796, 68, 342, 356, 10793]
