@@ -26,7 +26,7 @@ from tests.controller.twins import Remote
 from tests.controller.world import HASTE, OneMover
 from tests.postgres import driver
 
-TTL = 2.0
+TTL = 6.0  # seconds: on a busy machine a controller that lives may be silent for two
 PATIENCE = dataclasses.replace(HASTE, ready=20.0, retry=5.0, release=20.0, lease=30.0)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from overkeep.controller.store import Store
 from tests.controller.twins import serve
@@ -29,9 +30,19 @@ class Site(World):
     def start(self) -> None:
         """Ask for jobs here, but work on none."""
         super().start()
-        self.dispatcher.stop()
-        self.durable.stop(1)
-        self.running = False
+        self.stop()
+
+    def until(self, probe: Any, *, seconds: float = 90) -> Any:
+        """As of any world; what the controllers logged last is told when it does not happen."""
+        try:
+            return super().until(probe, seconds=seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.logs()}") from error
+
+    def logs(self) -> str:
+        """What each controller logged last."""
+        names = (f"controller-{number}.log" for number in range(len(self.children)))
+        return "\n----\n".join((self.folder / name).read_text()[-6000:] for name in names)
 
     def begin_controller(self) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "tests.controller.peer", str(self.folder), self.url]

@@ -19,6 +19,8 @@ from tests.controller.site import Site
 from tests.controller.world import disk, succeeded, vm
 from tests.postgres import Postgres, driver
 
+pytestmark = pytest.mark.xdist_group("controllers")  # a pulse is a matter of time: not two of them at once
+
 
 @pytest.fixture
 def store(database: str) -> Iterator[Store]:
@@ -148,7 +150,7 @@ def site(tmp_path: Path, postgres: Postgres) -> Iterator[Site]:
 def check(site: Site, job: Job, *, points: int) -> None:
     """Everything of a job is there once, and nothing else."""
     ended = site.finish(job, seconds=90)
-    assert succeeded(ended), ended.failure
+    assert succeeded(ended), f"{ended.failure}\n{site.logs()}"
     found = site.repository.points()
     assert sorted(point.vm_id for point in found) == sorted(["a-vm", "b-vm", "c-vm"] * points)
     site.until(lambda: site.memory.open_backups() == () and site.store.held.orphans() == (), seconds=90)

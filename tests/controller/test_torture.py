@@ -12,6 +12,8 @@ from tests.controller.site import Site
 from tests.controller.torture import torture
 from tests.postgres import Postgres
 
+pytestmark = pytest.mark.xdist_group("controllers")
+
 KILLS = int(os.environ.get("OVERKEEP_KILLS", "200"))
 
 FEW = pytest.param(6, id="few", marks=pytest.mark.timeout(600))
