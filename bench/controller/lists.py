@@ -6,7 +6,7 @@ from __future__ import annotations
 import datetime as dt
 import gc
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,9 +86,13 @@ def run(folder: Path, *, store_url: str, size: Size, points_each: int, calls: in
         access.add(name, user_id=name)
         for number in _vms_of(count, size):
             access.allow(name, f"vm-{number}", "backup_disk")
-    no_findings: Callable[[], tuple[()]] = lambda: ()  # noqa: E731
-    # no janitor and no findings: no call that is made here asks for them
-    app = create_app(Backend(controller=Controller(ports), access=access, janitor=None, inspect=no_findings))  # type: ignore[arg-type]
+    backend = Backend(
+        controller=Controller(ports),
+        access=access,
+        janitor=None,  # type: ignore[arg-type] # no call that is made here asks for it
+        inspect=tuple,
+    )
+    app = create_app(backend)
     gc.freeze()  # as the service does
     try:
         return list(_measured(TestClient(app), store_url, workloads, size, calls))

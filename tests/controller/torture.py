@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 from overkeep.controller.events import Kind as Told
@@ -59,11 +60,11 @@ class Child:
         self.process.join(30)
 
 
-def _work(folder: Path, url: str, log: Path, ready: object) -> None:
+def _work(folder: Path, url: str, log: Path, ready: Event) -> None:
     with log.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    peer.main(folder, url, ready=ready.set)  # type: ignore[attr-defined]
+    peer.main(folder, url, ready=ready.set)
 
 
 class Torture:

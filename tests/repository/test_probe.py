@@ -47,7 +47,7 @@ def test_it_ends_in_time_on_a_slow_target(tmp_path: Path, monkeypatch: pytest.Mo
 
     def slowly(*args: object) -> int:
         time.sleep(0.05)
-        return write(*args) if len(args) == 3 and isinstance(args[1], memoryview) else read(*args)  # type: ignore[arg-type]
+        return write(*args) if len(args) == 3 and isinstance(args[1], memoryview) else read(*args)  # type: ignore[arg-type] # told apart by what they are given
 
     monkeypatch.setattr(os, "pwrite", slowly)
     monkeypatch.setattr(os, "preadv", slowly)
@@ -169,6 +169,6 @@ GOOD = Probe(
     ],
 )
 def test_what_a_probe_says(changes: dict[str, object], verdict: Verdict, words: str) -> None:
-    found = finding("nfs1", Probe(**{**vars(GOOD), **changes}))  # type: ignore[arg-type]
+    found = finding("nfs1", Probe(**{**vars(GOOD), **changes}))  # type: ignore[arg-type] # fields of any kind
     assert found.verdict is verdict
     assert words in found.text
