@@ -1,21 +1,63 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Jobs as a caller sees them: with what their VMs wait for, and no name of a VM that he may not see."""
+"""The documents about jobs and how far they are."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import datetime as dt
+from collections.abc import Callable
+from typing import Any
 
-from overkeep.api.documents import JobOut, job_out
-from overkeep.controller.records import Job
-from overkeep.controller.rights import Caller
-from overkeep.controller.service import Controller
+from overkeep.api.documents import Document, FailureOut
+from overkeep.controller.records import Job, JobKind, JobState
 
 
-def as_seen(jobs: Sequence[Job], controller: Controller, caller: Caller) -> list[JobOut]:
-    """The documents of jobs that a caller may see."""
-    reasons = controller.waits(jobs)
+class DiskProgressOut(Document):
+    """How far one disk of a job is; sizes in bytes."""
 
-    def document(job: Job) -> JobOut:
-        return job_out(job, lambda vm_id: reasons.why(job.id, vm_id, lambda seen: caller.may_see((seen,))))
+    disk_id: str
+    name: str
+    mode: str
+    reason: str
+    state: str
+    done: int
+    total: int
+    moved: int
 
-    return [document(job) for job in jobs]
+
+class VmProgressOut(Document):
+    """How far one VM of a job is; `waiting` says for what it waits while it does."""
+
+    vm_id: str
+    vm_name: str
+    state: JobState
+    phase: str
+    point_id: str
+    failure: FailureOut
+    disks: tuple[DiskProgressOut, ...]
+    waiting: str = ""
+
+
+class JobOut(Document):
+    """A job."""
+
+    id: str
+    kind: JobKind
+    state: JobState
+    workload_id: str
+    subject: str
+    caller: str
+    request: dict[str, Any]
+    created: dt.datetime
+    started: dt.datetime | None
+    ended: dt.datetime | None
+    failure: FailureOut
+    result: dict[str, Any]
+    cancel_requested: bool
+    vms: tuple[VmProgressOut, ...]
+
+
+def job_out(job: Job, why: Callable[[str], str] = lambda _vm_id: "") -> JobOut:
+    """The document of a job; `why` says for what a VM waits."""
+    out = JobOut.model_validate(job)
+    told = tuple(vm.model_copy(update={"waiting": text}) if (text := why(vm.vm_id)) else vm for vm in out.vms)
+    return out.model_copy(update={"vms": told})

@@ -11,10 +11,11 @@ from fastapi.responses import StreamingResponse
 
 from overkeep.api import streams
 from overkeep.api.asked import TheCaller, TheController
-from overkeep.api.documents import EventOut, JobOut, event_out, job_out
-from overkeep.api.job_documents import as_seen
+from overkeep.api.documents import EventOut, event_out
+from overkeep.api.job_documents import JobOut, job_out
 from overkeep.api.paging import Listing, Since, ThePaging, Until, stamp
 from overkeep.api.repeatable import Repeatable
+from overkeep.api.seen_jobs import as_seen
 from overkeep.api.sight import Sight
 from overkeep.api.streams import LARGEST_NUMBER, JobSource, LastEventId
 from overkeep.api.workloads import find_workload

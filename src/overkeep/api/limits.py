@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from overkeep.api.asked import TheCaller, TheController
-from overkeep.api.documents import LimitIn, LimitOut, limit_out
+from overkeep.api.limit_documents import LimitIn, LimitOut, limit_out
 from overkeep.api.paging import Listing, ThePaging
 from overkeep.api.repeatable import Repeatable
 from overkeep.api.versions import TheTag, content_tag, require_tag

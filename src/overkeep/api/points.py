@@ -10,8 +10,9 @@ from fastapi import APIRouter, Depends, Query, Response
 from pydantic import TypeAdapter
 
 from overkeep.api.asked import TheCaller, TheController
-from overkeep.api.documents import JobOut, PinIn, PointOut, RestoreIn, job_out, point_out
+from overkeep.api.job_documents import JobOut, job_out
 from overkeep.api.paging import Listing, Since, ThePaging, Until, listed_out
+from overkeep.api.point_documents import PinIn, PointOut, RestoreIn, point_out
 from overkeep.api.repeatable import Repeatable
 from overkeep.api.versions import TheTag, content_tag, require_tag
 from overkeep.controller.points import Wanted

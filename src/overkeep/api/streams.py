@@ -19,8 +19,9 @@ from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from overkeep.api.asked import backend
-from overkeep.api.documents import EventOut, JobOut, event_out
-from overkeep.api.job_documents import as_seen
+from overkeep.api.documents import EventOut, event_out
+from overkeep.api.job_documents import JobOut
+from overkeep.api.seen_jobs import as_seen
 from overkeep.api.sight import Sight
 from overkeep.controller.events import Event, Filter
 from overkeep.controller.rights import Caller, identify

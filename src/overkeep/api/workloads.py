@@ -11,26 +11,25 @@ from fastapi import APIRouter, Response
 from pydantic import TypeAdapter
 
 from overkeep.api.asked import TheCaller, TheController
-from overkeep.api.documents import (
+from overkeep.api.documents import away_out
+from overkeep.api.job_documents import JobOut, job_out
+from overkeep.api.paging import Listing, ThePaging, listed_out
+from overkeep.api.repeatable import Repeatable
+from overkeep.api.versions import TheVersion, tag
+from overkeep.api.workload_documents import (
     ChoiceOut,
     GivenTargetIn,
-    JobOut,
     MovedOut,
     SelectionIn,
     SnapshotIn,
     StayOut,
     WorkloadIn,
     WorkloadOut,
-    away_out,
     choice_out,
     conduct_value,
-    job_out,
     rules_value,
     workload_out,
 )
-from overkeep.api.paging import Listing, ThePaging, listed_out
-from overkeep.api.repeatable import Repeatable
-from overkeep.api.versions import TheVersion, tag
 from overkeep.controller.records import Member, Workload
 from overkeep.controller.rights import BACKUP, Caller
 from overkeep.controller.service import Controller

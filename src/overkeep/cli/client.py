@@ -12,7 +12,9 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from overkeep.api.documents import JobOut, PointOut, ProblemOut
+from overkeep.api.documents import ProblemOut
+from overkeep.api.job_documents import JobOut
+from overkeep.api.point_documents import PointOut
 from overkeep.api.policy_documents import VmMarksOut
 from overkeep.cli import session, sse
 from overkeep.cli.exits import ControllerUnreachable, Problem

@@ -13,7 +13,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from overkeep.api.documents import EventOut, JobOut
+from overkeep.api.documents import EventOut
+from overkeep.api.job_documents import JobOut
 from overkeep.cli import exits, output
 from overkeep.cli.client import Client
 from overkeep.cli.exits import ControllerUnreachable

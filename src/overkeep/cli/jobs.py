@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from overkeep.api.documents import EventOut, JobOut
+from overkeep.api.documents import EventOut
+from overkeep.api.job_documents import JobOut
 from overkeep.cli import exits, output
 from overkeep.cli.client import Client
 from overkeep.cli.follow import follow

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import typer
 
-from overkeep.api.documents import LimitIn, LimitOut
+from overkeep.api.limit_documents import LimitIn, LimitOut
 from overkeep.cli import output
 from overkeep.cli.client import Client
 from overkeep.cli.output import AsJson

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from overkeep.api.documents import DiskProgressOut, JobOut
+from overkeep.api.job_documents import DiskProgressOut, JobOut
 from overkeep.api.policy_documents import PlannedOut
 from overkeep.units import human_size
 

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from overkeep.api.documents import JobOut, PinIn, PointOut, RestoreIn, VerificationOut
+from overkeep.api.job_documents import JobOut
+from overkeep.api.point_documents import PinIn, PointOut, RestoreIn, VerificationOut
 from overkeep.cli import exits, output
 from overkeep.cli.client import Client
 from overkeep.cli.follow import follow

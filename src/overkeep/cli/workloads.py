@@ -10,11 +10,12 @@ from urllib.parse import quote
 
 import typer
 
-from overkeep.api.documents import (
+from overkeep.api.job_documents import JobOut
+from overkeep.api.policy_documents import GivenPolicyIn, PlannedOut
+from overkeep.api.workload_documents import (
     ChoiceOut,
     ConsistencyDoc,
     GivenTargetIn,
-    JobOut,
     MovedOut,
     RulesDoc,
     SelectionIn,
@@ -22,7 +23,6 @@ from overkeep.api.documents import (
     WorkloadIn,
     WorkloadOut,
 )
-from overkeep.api.policy_documents import GivenPolicyIn, PlannedOut
 from overkeep.cli import output
 from overkeep.cli.client import Client
 from overkeep.cli.follow import follow
