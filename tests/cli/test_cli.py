@@ -106,7 +106,7 @@ def test_a_backup_that_fails_is_one_sentence_and_status_1(demo) -> None:
     status, _, err = demo("backup", "demo")
     assert status == exits.FAILED
     [line] = err.strip().splitlines()
-    assert "2 of 2 VMs were not backed up" in line
+    assert "2 of 2 VMs have no sound restore point of this run" in line
 
 
 def test_movers(site) -> None:

@@ -60,6 +60,20 @@ def test_damage_is_told_for_every_point_that_suffers(repository: Repository, bac
     assert results[third.id].sound
 
 
+def test_only_a_check_that_reads_everything_takes_damage_back(repository: Repository, backup: Backup) -> None:
+    point = backup(0)
+
+    def checked(*, read: int, damaged: int = 0) -> Verification:
+        found = Findings(image=point.images[0].file, held=MIB, checked=read, damaged=damaged)
+        return Verifier(repository, lambda *_: found).verify(point, ALL)
+
+    bad = checked(read=MIB, damaged=1)
+    sampled = checked(read=MIB // 2)
+    assert (bad.sound, sampled.sound, sampled.findings, sampled.share) == (False, False, bad.findings, 0.5)
+    assert last_verification(repository, point) == sampled
+    assert checked(read=MIB).sound
+
+
 def test_an_image_of_several_points_is_read_once(repository: Repository, backup: Backup) -> None:
     first = backup(0)
     second = backup(1, backing=first.images[0].file)

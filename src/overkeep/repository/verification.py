@@ -126,7 +126,8 @@ class Verifier:
 def judge(repository: Repository, point: RestorePoint, look: Look) -> Verification:
     """Conclude from what is found in the images of a point's chains how the point is, and record it there.
 
-    The configuration and the headers of the chains are looked at here.
+    The configuration and the headers of the chains are looked at here. What an earlier check found wrong stays until a
+    check finds nothing and has read everything: a sample may have missed it.
     """
     sentences = list(_configuration(repository, point))
     held = checked = 0
@@ -141,6 +142,8 @@ def judge(repository: Repository, point: RestorePoint, look: Look) -> Verificati
             found = look(folder, name)
             held, checked = held + found.held, checked + found.checked
             sentences.extend(f"Disk {image.name!r}: {sentence}" for sentence in said(found))
+    if checked < held and not sentences:
+        sentences.extend(_not_refuted(repository, point))
     result = Verification(
         checked_at=utc_now(),
         share=round(checked / held, 4) if held else 1.0,
@@ -150,6 +153,11 @@ def judge(repository: Repository, point: RestorePoint, look: Look) -> Verificati
     record(repository, point, result)
     log.info("point verified %s", fields(point=point.id, sound=result.sound, checked=checked, held=held))
     return result
+
+
+def _not_refuted(repository: Repository, point: RestorePoint) -> Iterable[str]:
+    last = last_verification(repository, point)
+    return last.findings if last and not last.sound else ()
 
 
 def said(found: Found) -> Iterable[str]:

@@ -174,5 +174,5 @@ def verdict(vms: Sequence[VmProgress]) -> tuple[JobState, Failure]:
     if good and state is JobState.FAILED:
         state = JobState.PARTIAL
     told = " ".join(f"{vm.vm_name}: {vm.failure.text}" for vm in bad)
-    text = f"{len(bad)} of {len(vms)} VMs were not backed up (succeeded: {good or 'none'}). {told}"
+    text = f"{len(bad)} of {len(vms)} VMs have no sound restore point of this run (succeeded: {good or 'none'}). {told}"
     return state, Failure(code=first.failure.code, text=text)
