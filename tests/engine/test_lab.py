@@ -237,6 +237,7 @@ class TestAccess:
         assert found.name.startswith("admin@internal")
         assert {"backup_disk", "create_vm", "create_disk"} <= access.permits(token, world.up)
         assert access.permits(token, new_id()) == frozenset()
+        assert access.vms(token) >= {world.up, world.down}
         logout(lab.url, tmp_path / "ca.pem", token=token)
         with pytest.raises(Unauthorized):
             OvirtAccess(lab.url, tmp_path / "ca.pem").authenticate(token)
@@ -253,6 +254,7 @@ class TestAccess:
         assert (found.user_id, found.admin) == (tenant, False)
         assert "backup_disk" in access.permits(token, world.up)
         assert access.permits(token, world.down) == frozenset()
+        assert access.vms(token) == {world.up}
 
     def test_tenant_who_may_restore(self, lab: Lab, access: OvirtAccess, world: World, tmp_path: Path) -> None:
         """Permits on a data center count on the clusters and storage domains in it."""
