@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,21 @@ MEMORY = Path("/dev/shm")
 ENOUGH = 1 << 30  # bytes
 
 
-@pytest.fixture
-def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder of the test's own, on a disk where there is no memory for files."""
+@contextmanager
+def folder_in_memory(elsewhere: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder of one's own, on a disk where there is no memory for files."""
     if not (os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= ENOUGH):
-        yield tmp_path_factory.mktemp("test")
+        yield elsewhere.mktemp("test")
         return
     folder = Path(tempfile.mkdtemp(prefix="overkeep-test-", dir=MEMORY))
-    yield folder
-    shutil.rmtree(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder of the test's own."""
+    with folder_in_memory(tmp_path_factory) as folder:
+        yield folder

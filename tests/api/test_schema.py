@@ -18,6 +18,7 @@ from overkeep.api.openapi import document
 from overkeep.testing.access import MemoryAccess
 from tests.api.test_api import back_up, make
 from tests.controller.world import World, disk, vm
+from tests.in_memory import folder_in_memory
 
 TOKEN = {"Authorization": "Bearer root-token"}
 CHECKS = [
@@ -35,8 +36,8 @@ LONG = settings(QUICK, max_examples=250, derandomize=False)
 
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The schema of an application that has one of everything."""
-    with World(tmp_path_factory.mktemp("world")) as world:
+    """The schema of an application that has one of everything; its job engine leaves the processor to the calls."""
+    with folder_in_memory(tmp_path_factory) as folder, World(folder, poll=0.5) as world:
         for name in ("web", "db", "idle"):
             world.memory.add_vm(vm(name, disk(name)))
         access = MemoryAccess()

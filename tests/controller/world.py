@@ -124,11 +124,15 @@ class OneMover:
 
 
 class World:
-    """Everything a job touches. `restart` is what `kill -9` and a new start leave and find."""
+    """Everything a job touches. `restart` is what `kill -9` and a new start leave and find.
 
-    def __init__(self, folder: Path, *, patience: Patience = HASTE) -> None:
+    The job engine looks for work every `poll` seconds.
+    """
+
+    def __init__(self, folder: Path, *, patience: Patience = HASTE, poll: float = 0.05) -> None:
         self.folder = folder
         self.patience = patience
+        self.poll = poll
         self.memory = MemoryEngine()
         self.engine = Mortal(self.memory)
         (folder / "target").mkdir(parents=True)
@@ -179,7 +183,7 @@ class World:
         return MergeResult(moved=done.moved, freed=done.freed, removed=done.removed, seconds=done.seconds)
 
     def start(self) -> None:
-        self.durable = Durable(self.folder, queues=QUEUES, poll=0.05)
+        self.durable = Durable(self.folder, queues=QUEUES, poll=self.poll)
         self.ports = Ports(
             engine=self.engine,
             targets=Targets(self.target_settings, self.store, patience=5),
