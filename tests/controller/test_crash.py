@@ -110,6 +110,24 @@ def test_a_cancel_that_meets_a_death_leaves_nothing(world: World, every: int) ->
         world.assert_checkpoints_sound()
 
 
+def test_a_checkpoint_goes_whose_backup_was_being_ended_when_its_controller_died(world: World) -> None:
+    """The Manager tells of a checkpoint only while its backup is ready."""
+    world.add(vm("web", disk("root")))
+    assert succeeded(world.back_up())
+    world.memory.slow.add("web-vm")
+    world.engine.arm_at("finalize_backup", after=True)
+    job = world.start_backup()
+    world.until(lambda: world.memory.open_backups())
+    world.store.jobs.request_cancel(job.id)
+    world.until(lambda: world.phase(job, "releasing"))
+    world.memory.slow.clear()
+    world.until(world.engine.died.is_set)
+    world.restart()
+    assert world.finish(job).state is JobState.CANCELLED
+    world.assert_nothing_open()
+    world.assert_checkpoints_sound()
+
+
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_vm_that_was_begun_when_its_maker_died_goes_with_a_cancel(world: World, after: bool) -> None:
     """The Manager has the VM, without disks or with them, and nobody was told its id."""

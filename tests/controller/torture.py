@@ -76,6 +76,7 @@ class Torture:
         self.rng = random.Random(seed)
         self.deaths = self.sleeps = self.restores = self.begun = 0
         self.children: list[Child] = []
+        self._logs: list[Path] = []  # of all controllers since everything was well
         self._acts: tuple[Callable[[], object], ...] = (
             self._back_up,
             self._back_up,
@@ -111,6 +112,7 @@ class Torture:
         while len(self.children) < (2 if self.shared else 1):
             self.begun += 1
             self.children.append(Child(self.site.folder, self.site.url, self.begun))
+            self._logs.append(self.children[-1].log)
 
     def act(self) -> None:
         """Ask for something that may be refused: what is done at the time is a matter of chance."""
@@ -150,6 +152,12 @@ class Torture:
             self.site.controller.start_backup(self.site.controller.workload(name), caller="admin", full=False)
         self.until_quiet()
         ledger.assert_all_well(self.site)
+        self._logs = [child.log for child in self.children]
+
+    def story(self) -> str:
+        """How far it came, and what the controllers logged since everything was well."""
+        logs = "\n".join(f"---- {log.name}\n{log.read_text()}" for log in self._logs)
+        return f"{self.deaths} deaths, {self.sleeps} sleeps, {self.restores} restores\n{logs}"
 
     def until_quiet(self) -> None:
         deadline = time.monotonic() + SETTLED
@@ -227,6 +235,9 @@ def torture(site: Site) -> Iterator[Torture]:
     made.prepare()
     try:
         yield made
+    except BaseException:
+        print(made.story())
+        raise
     finally:
         for child in made.children:
             child.end()

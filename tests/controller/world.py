@@ -307,7 +307,7 @@ class World:
         """Each VM has at most one checkpoint, that of its newest point."""
         for vm_id, checkpoints in self.memory.checkpoints_made().items():
             newest = self.repository.points(vm_id=vm_id)[-1:]
-            assert checkpoints == tuple(point.checkpoint_id for point in newest)
+            assert checkpoints == tuple(point.checkpoint_id for point in newest), vm_id
 
 
 def succeeded(job: Job) -> bool:

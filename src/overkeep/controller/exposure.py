@@ -145,8 +145,11 @@ class Exposure:
             return ()
         return tuple(t for t in engine.transfers() if t.disk_id == disk_id and not t.over)
 
-    def end_backup(self, item: Held) -> BackupSession:
-        """Finalise a backup and wait until it is over; return how the Manager saw it before."""
+    def end_backup(self, item: Held) -> None:
+        """Finalise a backup and wait until it is over, with its checkpoint written down.
+
+        The Manager tells of that only while the backup is ready, and who ends it may die right after.
+        """
         engine = self.ports.engine
         # The Manager fails a backup that is finalised before it is ready, and takes longer over it.
         seen = self.watch.until(
@@ -155,6 +158,8 @@ class Exposure:
             act="get the backup ready, so that it can be ended",
             what=item.ref,
         )
+        if seen.checkpoint_id:
+            self.note(HeldKind.CHECKPOINT, seen.checkpoint_id)
         if seen.phase not in BACKUP_OVER:
             if seen.phase == "ready":
                 self._finalize(seen)
@@ -165,7 +170,6 @@ class Exposure:
                 what=item.ref,
             )
         self.ports.store.held.release(item)
-        return seen
 
     def _finalize(self, seen: BackupSession) -> None:
         """Ask the Manager to end a backup; an access that nobody knows of is closed first when it stands in the way.

@@ -56,9 +56,7 @@ def release_backup(exposure: Exposure, *, success: bool) -> None:
     exposure.end_orders()
     exposure.end_transfers(success=success, backup_id=backups[-1].ref if backups else None)
     for item in backups:
-        seen = exposure.end_backup(item)
-        if seen.checkpoint_id:
-            exposure.note(HeldKind.CHECKPOINT, seen.checkpoint_id)
+        exposure.end_backup(item)
     if not success:
         for item in exposure.held(HeldKind.CHECKPOINT):
             _drop_checkpoint(exposure, item)
