@@ -12,6 +12,8 @@ from overkeep.controller.ports import backup_id
 from overkeep.controller.records import Held, HeldKind, Job, JobState
 from overkeep.engine.api import BackupRequest, TransferRequest
 from overkeep.engine.errors import EngineRefused
+from overkeep.model.points import RestorePoint
+from overkeep.repository.repository import Draft
 from tests.controller.world import World, disk, succeeded, vm
 
 
@@ -124,6 +126,35 @@ def test_a_checkpoint_goes_whose_backup_was_being_ended_when_its_controller_died
     world.until(world.engine.died.is_set)
     world.restart()
     assert world.finish(job).state is JobState.CANCELLED
+    world.assert_nothing_open()
+    world.assert_checkpoints_sound()
+
+
+def test_a_point_that_was_made_when_its_controller_died_is_told_although_a_cancel_came(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest is there, and nothing of the rest was written: a cancel that comes then is too late."""
+    world.add(vm("web", disk("root")))
+    died = threading.Event()
+    commit = Draft.commit
+
+    def dying(draft: Draft, point: RestorePoint) -> RestorePoint:
+        commit(draft, point)
+        died.set()
+        raise Stopping
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Draft, "commit", dying)
+        job = world.start_backup()
+        world.until(died.is_set)
+        world.stop()
+    world.store.jobs.request_cancel(job.id)
+    world.restart()
+    ended = world.finish(job)
+    assert succeeded(ended), ended.failure
+    [point] = world.repository.points()
+    assert ended.vms[0].point_id == point.id
+    assert point.id in world.texts(job)
     world.assert_nothing_open()
     world.assert_checkpoints_sound()
 

@@ -180,10 +180,10 @@ class BackupSteps:
     def commit(self, state: State) -> State:
         """Make the restore point appear, unless the Manager ended the backup while it was copied."""
         self.phase("committing")
-        self.watch.check()
         draft = self._draft(state)
         point = self._point(state, draft)
         if not draft.committed:  # a repeat after a crash finds it there, whatever became of the backup since
+            self.watch.check()  # from here on there is no way back: a cancel that comes later is too late
             self._require_open(point.vm_name)
             _commit(draft, point)
         self.ports.store.points.put(self.target.name, point)
