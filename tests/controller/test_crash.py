@@ -303,6 +303,25 @@ def test_an_access_that_came_after_the_janitor_looked_is_closed(world: World, kn
     assert world.memory.checkpoints_made() == {}
 
 
+def test_an_access_that_was_only_written_down_late_takes_none_from_another_job(world: World) -> None:
+    """Its controller slept just before it wrote it down, and woke when all of its job had been closed."""
+    world.add(vm("web", disk("root")))
+    world.memory.fail("start_backup", EngineRefused(act="start", words="No."))
+    ended = world.back_up()
+    late = Held(job_id=ended.id, kind=HeldKind.ACCESS, ref="root-disk", vm_id="web-vm", disk_id="root-disk")
+    world.store.held.add(late)
+    world.mover.held = True
+    job = world.start_backup()
+    world.until(lambda: world.mover.running())
+    [transfer] = world.memory.open_transfers()
+    world.janitor.close_leftovers()
+    assert world.memory.open_transfers() == (transfer,)
+    assert world.store.held.orphans() == ()
+    world.mover.release()
+    assert succeeded(world.finish(job))
+    assert len(world.mover.received) == 1
+
+
 def start_marked(world: World, vm_id: str, disk_id: str, mark: str) -> str:
     """Start a backup that the data base does not know, and read its disk."""
     backup, memory = str(uuid.uuid4()), world.memory

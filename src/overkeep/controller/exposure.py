@@ -104,7 +104,11 @@ class Exposure:
         self.ports.store.held.release(item)
 
     def end_transfers(self, *, success: bool, backup_id: str | None) -> tuple[Transfer, ...]:
-        """Close access to all disks and wait until the Manager has closed it; return the last states."""
+        """Close access to all disks and wait until the Manager has closed it; return the last states.
+
+        `backup_id` is the backup that they were opened in, empty when none of this job is open, and None for disks that
+        the job made.
+        """
         intended = self.held(HeldKind.ACCESS)
         for item in intended:
             for transfer in self._unknown_transfers(item.disk_id, backup_id):
@@ -141,7 +145,7 @@ class Exposure:
     def _unknown_transfers(self, disk_id: str, backup_id: str | None) -> tuple[Transfer, ...]:
         """Transfers that were opened just before a crash. Once our backup is over, any on its disks is another's."""
         engine = self.ports.engine
-        if backup_id and engine.backup(self.vm_id, backup_id).phase in BACKUP_OVER:
+        if backup_id is not None and (not backup_id or engine.backup(self.vm_id, backup_id).phase in BACKUP_OVER):
             return ()
         return tuple(t for t in engine.transfers() if t.disk_id == disk_id and not t.over)
 

@@ -54,7 +54,7 @@ def release_backup(exposure: Exposure, *, success: bool) -> None:
     frozen = _thaw(exposure)
     backups = exposure.held(HeldKind.BACKUP)
     exposure.end_orders()
-    exposure.end_transfers(success=success, backup_id=backups[-1].ref if backups else None)
+    exposure.end_transfers(success=success, backup_id=backups[-1].ref if backups else "")
     for item in backups:
         exposure.end_backup(item)
     if not success:
