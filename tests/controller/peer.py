@@ -4,17 +4,19 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 from overkeep import logs
 from overkeep.config import WatchedTarget
 from overkeep.controller.dispatcher import QUEUES, Dispatcher
 from overkeep.controller.durable import Durable
+from overkeep.controller.fence import fenced
 from overkeep.controller.guard import Guard
 from overkeep.controller.janitor import Janitor
 from overkeep.controller.peers import Peers
@@ -35,22 +37,35 @@ def main(folder: Path, url: str, *, ready: Callable[[], None], ttl: float = TTL)
     logs.setup("INFO")
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    shared = url.startswith("postgresql")
-    guard: AbstractContextManager[object] = Guard(folder)
-    if shared:
+    if url.startswith("postgresql"):
         store = Store(driver(url))
         durable = Durable(folder, queues=QUEUES, url=url, shared=True)
-        guard = Peers(store.controllers, durable.executor_id, take_up=durable.take_up, ttl=ttl)
-    with guard:
-        if not shared:
+        take_up, stopping = durable.take_up, durable.stopping
+        peers = Faint(store.controllers, durable.executor_id, take_up=take_up, stopping=stopping, ttl=ttl)
+        peers.silent = folder / f"silent-{os.getpid()}"
+        with peers:
+            _work(fenced(_ports(folder, store, durable), peers.fence), durable, stop, ready)
+    else:
+        with Guard(folder):
             store = Store(url)
             durable = Durable(folder, queues=QUEUES)
-        _work(folder, store, durable, stop, ready)
+            _work(_ports(folder, store, durable), durable, stop, ready)
     store.close()
 
 
-def _work(folder: Path, store: Store, durable: Durable, stop: threading.Event, ready: Callable[[], None]) -> None:
-    ports = Ports(
+class Faint(Peers):
+    """One whose beats do not come through while there is a file `silent`: it lives, and nobody hears of it."""
+
+    silent = Path("/nonexistent")
+
+    def beat(self) -> None:
+        while self.silent.exists():
+            time.sleep(0.05)
+        super().beat()
+
+
+def _ports(folder: Path, store: Store, durable: Durable) -> Ports:
+    return Ports(
         engine=Remote(folder / "twins", "engine"),
         targets=Targets((WatchedTarget(name="nfs1", kind="path", mountpoint=folder / "target"),), store, patience=5),
         movers=OneMover({"host-1": Remote(folder / "twins", "mover", values=("host",))}),
@@ -58,6 +73,9 @@ def _work(folder: Path, store: Store, durable: Durable, stop: threading.Event, r
         patience=PATIENCE,
         stopping=durable.stopping,
     )
+
+
+def _work(ports: Ports, durable: Durable, stop: threading.Event, ready: Callable[[], None]) -> None:
     make_durable(ports, durable)
     durable.start()
     dispatcher, janitor = Dispatcher(ports, durable), Janitor(Controller(ports), durable, every=2.0)

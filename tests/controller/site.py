@@ -41,8 +41,11 @@ class Site(World):
 
     def logs(self) -> str:
         """What each controller logged last."""
-        names = (f"controller-{number}.log" for number in range(len(self.children)))
-        return "\n----\n".join((self.folder / name).read_text()[-6000:] for name in names)
+        return "\n----\n".join(self.log(number)[-6000:] for number in range(len(self.children)))
+
+    def log(self, number: int) -> str:
+        """What a controller logged; the first one is 0."""
+        return (self.folder / f"controller-{number}.log").read_text()
 
     def begin_controller(self) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "tests.controller.peer", str(self.folder), self.url]

@@ -13,6 +13,9 @@ import httpx
 import pytest
 
 from overkeep.controller import enrolment
+from overkeep.controller.peers import DECLARED_DEAD
+from overkeep.controller.store import Store
+from tests.postgres import Postgres, driver
 
 CONTROLLER = [sys.executable, "-c", "from overkeep.daemons.controller import run; run()", "--config"]
 
@@ -70,6 +73,33 @@ def test_it_serves_although_everything_else_is_down_and_stops_cleanly(
     assert "Traceback" not in log
     assert "secret" not in log
     assert "target unavailable" in log
+
+
+@pytest.mark.parametrize("dead", [False, True], ids=["stopped", "declared dead"])
+def test_it_joins_the_others_on_a_data_base_that_they_share_and_ends(
+    config: Path, postgres: Postgres, dead: bool
+) -> None:
+    url = postgres.new_database()
+    config.write_text(f'database = "{url}"\n{config.read_text()}')
+    trust = ssl.create_default_context(cafile=str(config.parent / "pki/ca.pem"))
+    with subprocess.Popen([*CONTROLLER, str(config)], stderr=subprocess.PIPE, text=True) as child:
+        try:
+            with httpx.Client(verify=trust, base_url=_url(config)) as http:
+                assert _answer(http, "/api/v1/health").json()["status"] == "ok"
+            store = Store(driver(url))
+            [place] = store.controllers.living()
+            if dead:
+                store.controllers.leave(place)
+            else:
+                child.send_signal(signal.SIGTERM)
+            _, log = child.communicate(timeout=90)
+        finally:
+            child.kill()
+    assert store.controllers.living() == frozenset()
+    store.close()
+    assert child.returncode == (DECLARED_DEAD if dead else 0)
+    assert ("declared dead by another" in log) is dead
+    assert "Traceback" not in log
 
 
 def test_bad_settings_are_one_sentence(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,7 +74,13 @@ class Pulse:
         self.taken: list[frozenset[str]] = []
         self.lost = 0
         self.peers = Peers(
-            store.controllers, "a", take_up=self.taken.append, ttl=30, lost=self._lose, clock=lambda: self.now
+            store.controllers,
+            "a",
+            take_up=self.taken.append,
+            stopping=threading.Event(),
+            ttl=30,
+            lost=self._lose,
+            clock=lambda: self.now,
         )
         store.controllers.join("a", "here:1")
 
@@ -186,6 +193,30 @@ def test_a_controller_that_sleeps_past_its_lease_ends_when_it_wakes(site: Site) 
     assert first.wait(90) == DECLARED_DEAD
     again = site.start_backup()
     check(site, again, points=2)
+
+
+@pytest.mark.timeout(180)
+def test_one_that_was_declared_dead_although_it_lives_holds_still_until_it_learns_of_it(site: Site) -> None:
+    """Nobody hears its beats. The other one sleeps as soon as it has the work, so that only this one could do it."""
+    first = site.begin_controller()
+    site.mover.held = True
+    job = site.start_backup()
+    site.until(lambda: len(site.mover.running()) == 3)
+    second = site.begin_controller()
+    silent = site.folder / f"silent-{first.pid}"
+    silent.touch()
+    site.until(lambda: "taking up 3 unfinished" in site.log(1))
+    site.until(lambda: "it begins nothing before the next" in site.log(0))
+    second.send_signal(signal.SIGSTOP)
+    site.mover.release()
+    time.sleep(3)  # twice as long as a look at an order lasts
+    assert site.repository.points() == ()
+    assert "finalize_transfer" not in site.memory.calls
+    second.send_signal(signal.SIGCONT)
+    check(site, job, points=1)
+    assert first.poll() is None
+    silent.unlink()
+    assert first.wait(90) == DECLARED_DEAD
 
 
 @pytest.mark.timeout(300)

@@ -7,12 +7,12 @@ import logging
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable
 from types import TracebackType
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from overkeep.controller.fence import Fence, seconds_awake_or_not
 from overkeep.controller.store.controllers import Controllers
 from overkeep.logs import fields
 
@@ -35,7 +35,7 @@ class Peers:
 
     `take_up` is given the controllers that live, and takes up what belongs to none of them. Nobody is declared dead
     while this controller's own beats came late: after an outage of the data base, or a pause of this process, all have
-    a TTL to be heard again.
+    a TTL to be heard again. What this one does goes through its `fence`, which holds it while its beats are late.
     """
 
     def __init__(
@@ -44,9 +44,10 @@ class Peers:
         executor_id: str,
         *,
         take_up: Callable[[frozenset[str]], None],
+        stopping: threading.Event,
         ttl: float = TTL,
         lost: Callable[[], None] = die,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = seconds_awake_or_not,
     ) -> None:
         self._controllers = controllers
         self._executor_id = executor_id
@@ -54,12 +55,15 @@ class Peers:
         self._ttl = ttl
         self._lost = lost
         self._clock = clock
+        self.fence = Fence(ttl, stopping=stopping, clock=clock)
         self._steady_since = self._last = clock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
 
     def __enter__(self) -> Peers:
+        asked = self._clock()
         self._controllers.join(self._executor_id, f"{socket.gethostname()}:{os.getpid()}")
+        self.fence.heard(asked)
         self._steady_since = self._last = self._clock()
         self._thread.start()
         return self
@@ -76,9 +80,11 @@ class Peers:
 
     def beat(self) -> None:
         """Say that this controller lives; look after the others when its beats were in time for a while."""
+        asked = self._clock()
         if not self._controllers.beat(self._executor_id):
             self._lost()
             return
+        self.fence.heard(asked)
         now = self._clock()
         if now - self._last > self._ttl / 2:
             self._steady_since = now

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -41,6 +42,7 @@ class Ports:
     store: Store
     patience: Patience = field(default_factory=Patience)
     stopping: threading.Event = field(default_factory=threading.Event)
+    hold: Callable[[], None] = lambda: None  # waits while this controller may be taken for dead; may raise `Stopping`
 
     @cached_property
     def spread(self) -> Spread:

@@ -43,9 +43,13 @@ class Watch:
     heeds_cancel: bool = True
 
     def check(self) -> None:
-        """Raise `Stopping` when the controller stops, `JobCancelled` when the job is to end."""
+        """Raise `Stopping` when the controller stops, `JobCancelled` when the job is to end.
+
+        Waits while the controller may have been declared dead: others go on with the job then.
+        """
         if self.ports.stopping.is_set():
             raise Stopping
+        self.ports.hold()
         if self.heeds_cancel and self.ports.store.jobs.cancel_requested(self.job_id):
             raise JobCancelled(what=f"Job {self.job_id}")
 

@@ -26,6 +26,7 @@ from overkeep.controller.dispatcher import QUEUES, Dispatcher
 from overkeep.controller.durable import Durable
 from overkeep.controller.enrolment import Pki
 from overkeep.controller.events import Draft, Kind
+from overkeep.controller.fence import fenced
 from overkeep.controller.freezing import Thawer
 from overkeep.controller.guard import Guard
 from overkeep.controller.inspection import Inspection, Surroundings, account_login
@@ -92,8 +93,6 @@ def serving(settings: ControllerConfig) -> Iterator[ApiServer]:
         access = OvirtAccess(settings.engine.url, settings.engine.ca_file)
         stack.callback(access.close)
         durable = Durable(settings.state_dir, queues=QUEUES, url=databases.jobs, shared=databases.shared)
-        if databases.shared:
-            stack.enter_context(Peers(store.controllers, durable.executor_id, take_up=durable.take_up))
         ports = Ports(
             engine=engine,
             targets=Targets(settings.target, store),
@@ -102,6 +101,8 @@ def serving(settings: ControllerConfig) -> Iterator[ApiServer]:
             patience=Patience(lease=settings.order_lease),
             stopping=durable.stopping,
         )
+        if databases.shared:
+            ports = _among_peers(ports, durable, stack)
         thawer = Thawer(ports, alone=not databases.shared)
         thawer.start()
         stack.callback(thawer.stop)
@@ -137,6 +138,14 @@ def serving(settings: ControllerConfig) -> Iterator[ApiServer]:
         gc.freeze()  # what is there by now stays: a look for garbage need not go through all of it again and again
         stack.callback(durable.stopping.set)  # first of all: it also ends the calls that wait for news
         yield server
+
+
+def _among_peers(ports: Ports, durable: Durable, stack: ExitStack) -> Ports:
+    """Join the other controllers on the data base; return the world behind this one's fence."""
+    controllers = ports.store.controllers
+    peers = Peers(controllers, durable.executor_id, take_up=durable.take_up, stopping=durable.stopping)
+    stack.enter_context(peers)
+    return fenced(ports, peers.fence)
 
 
 def _tell_of_service(store: Store, stack: ExitStack) -> None:
