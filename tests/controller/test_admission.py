@@ -4,10 +4,12 @@ import dataclasses
 
 import pytest
 
+from overkeep.controller import dispatcher
 from overkeep.controller.dispatcher import PASSED_BY, Dispatcher
 from overkeep.controller.durable import Stopping
 from overkeep.controller.events import Kind
 from overkeep.controller.records import Job, JobState, Stage
+from overkeep.controller.steps import JobCancelled
 from overkeep.controller.waits import waits
 from overkeep.controller.workflows import backup_vm
 from overkeep.errors import BadRequest, NotFound
@@ -132,6 +134,24 @@ def test_waiting_vms_of_a_cancelled_backup_end_without_having_begun(world: World
     assert ended.failure.code == "cancelled"
     assert "start_backup" not in world.memory.calls
     assert world.store.admission.lines() == ()
+
+
+def test_what_is_being_ended_in_its_line_is_nobodys_to_begin(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The janitor gives the job engine whatever is out of its line, not ended, and unknown there."""
+    seen = []
+
+    def error(what: str) -> JobCancelled:
+        seen.append(world.store.turns.working())
+        return JobCancelled(what=what)
+
+    monkeypatch.setattr(dispatcher, "JobCancelled", error)
+    world.controller.limits.pause("total")
+    world.add(vm("web", disk("root")), vm("db", disk("pg")))
+    job = world.start_backup()
+    waits_for(world, job, "db-vm")
+    world.controller.cancel(job)
+    assert world.finish(job).state is JobState.CANCELLED
+    assert seen == [(), ()]
 
 
 def test_a_waiting_restore_is_cancelled_at_once(world: World) -> None:

@@ -48,6 +48,20 @@ def test_workloads(store: Store) -> None:
         store.workloads.get("demo")
 
 
+def test_a_vm_that_is_over_is_not_begun_again(store: Store) -> None:
+    """A step that runs twice, for one of two controllers was taken for dead, may write its phase when all is over."""
+    store.jobs.create(job("a"), [WEB], exclusive=True)
+    store.jobs.set_vm("a", "1", state=JobState.RUNNING, phase="releasing")
+    store.jobs.set_vm("a", "1", state=JobState.SUCCEEDED, phase="", busy=False)
+    told = store.events.latest()
+    store.jobs.set_vm("a", "1", state=JobState.RUNNING, phase="releasing")
+    [web] = store.jobs.get("a").vms
+    assert (web.state, web.phase) == (JobState.SUCCEEDED, "")
+    assert store.events.latest() == told
+    store.jobs.set_vm("a", "1", point_id="p")
+    assert store.jobs.get("a").vms[0].point_id == "p"
+
+
 def test_a_vm_is_busy_until_its_job_is_over(store: Store) -> None:
     store.jobs.create(job("a"), [WEB, DB], exclusive=True)
     with pytest.raises(Conflict, match="Job a works on VM 'web'"):

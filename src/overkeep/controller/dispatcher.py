@@ -12,7 +12,7 @@ from typing import Any
 from overkeep.controller.durable import Durable, Stopping
 from overkeep.controller.events import About, Draft, Kind
 from overkeep.controller.ports import Ports
-from overkeep.controller.records import JobKind, JobState
+from overkeep.controller.records import JobKind
 from overkeep.controller.steps import JobCancelled
 from overkeep.controller.store.admission import Line
 from overkeep.controller.store.turns import Turn
@@ -81,12 +81,8 @@ class Dispatcher:
 
     def _end_cancelled(self) -> None:
         self._store.admission.free_cancelled()
-        ended = self._store.admission.take_cancelled(limit=_BATCH)
-        for job_id, vm_id in ended:
-            why = JobCancelled(what=f"Job {job_id}")
-            told = {"error_code": why.code, "error": why.message}
-            self._store.jobs.set_vm(job_id, vm_id, state=JobState.CANCELLED, phase="", busy=False, **told)
-        self._go_on_if(len(ended) == _BATCH)
+        ended = self._store.jobs.end_waiting(lambda job_id: JobCancelled(what=f"Job {job_id}"), limit=_BATCH)
+        self._go_on_if(ended == _BATCH)
 
     def _give_turns(self) -> None:
         turns = self._store.turns.admitted(limit=_BATCH)

@@ -16,7 +16,7 @@ from overkeep.controller.store.database import alone, reading
 from overkeep.controller.store.limits import settings_in
 from overkeep.model.admission import Limits, ResourceKind, Setting, Waiting, admit, in_order, is_group, room, workload
 
-_WAITING = sa.text("job_vm.stage = 'waiting'")  # spelt out, as SQLite uses a partial index only for its own words
+WAITING = sa.text("job_vm.stage = 'waiting'")  # spelt out, as SQLite uses a partial index only for its own words
 _CHUNK = 500  # values in one IN
 
 
@@ -139,7 +139,7 @@ class Admission:
         with self._reader.connect() as connection:
             for start in range(0, len(job_ids), _CHUNK):
                 some = t.job_vm.c.job_id.in_(job_ids[start : start + _CHUNK])
-                rows = connection.execute(sa.select(*columns).where(_WAITING, some))
+                rows = connection.execute(sa.select(*columns).where(WAITING, some))
                 found |= {(row.job_id, row.vm_id): needs_value(row.needs) for row in rows}
         return found
 
@@ -158,25 +158,11 @@ class Admission:
                 found[row.resource].append(Holder(job_id=row.job_id, vm_id=row.vm_id, vm_name=row.vm_name))
         return {resource: tuple(holders) for resource, holders in found.items()}
 
-    def take_cancelled(self, *, limit: int) -> tuple[tuple[str, str], ...]:
-        """Take waiting VMs of backups that are to end out of their lines, and return them by job and VM.
-
-        Nothing of theirs has begun, so they may be ended at once. Those that a crash keeps from being ended are begun
-        after all, and end at their first look.
-        """
-        asked = sa.select(t.job.c.id).where(t.job.c.cancel_requested, t.job.c.kind == JobKind.BACKUP, t.job_lives)
-        query = sa.select(t.job_vm.c.job_id, t.job_vm.c.vm_id).where(_WAITING, t.job_vm.c.job_id.in_(asked))
-        with self._engine.begin() as connection:
-            alone(connection, "admission")
-            taken = [(row.job_id, row.vm_id) for row in connection.execute(query.limit(limit))]
-            _move(connection, taken, Stage.GIVEN)
-        return tuple(taken)
-
     def free_cancelled(self) -> int:
         """Let waiting restores and removals that are to end begin without slots: they end at their first look."""
         asked = sa.select(t.job.c.id).where(t.job.c.cancel_requested, t.job.c.kind != JobKind.BACKUP, t.job_lives)
         with self._engine.begin() as connection:
-            update = sa.update(t.job_vm).where(_WAITING, t.job_vm.c.job_id.in_(asked)).values(stage=Stage.ADMITTED)
+            update = sa.update(t.job_vm).where(WAITING, t.job_vm.c.job_id.in_(asked)).values(stage=Stage.ADMITTED)
             return connection.execute(update).rowcount
 
     def sweep(self) -> int:
@@ -218,7 +204,7 @@ def _slot_of(job_id: str, vm_id: str) -> tuple[sa.ColumnElement[bool], ...]:
 
 def _lines(connection: sa.Connection) -> tuple[Line, ...]:
     columns = (t.job_vm.c.needs, sa.func.min(t.job_vm.c.rank), sa.func.count())
-    rows = connection.execute(sa.select(*columns).where(_WAITING).group_by(t.job_vm.c.needs)).all()
+    rows = connection.execute(sa.select(*columns).where(WAITING).group_by(t.job_vm.c.needs)).all()
     return tuple(Line(needs=needs_value(needs), first=first, length=length) for needs, first, length in rows)
 
 
@@ -249,7 +235,7 @@ def _candidates(
 def _firsts(connection: sa.Connection, keys: Sequence[str], *, most: int, late: frozenset[str]) -> list[Waiting]:
     place = sa.func.row_number().over(partition_by=t.job_vm.c.needs, order_by=t.job_vm.c.rank).label("place")
     columns = (t.job_vm.c.job_id, t.job_vm.c.vm_id, t.job_vm.c.rank, t.job_vm.c.needs, place)
-    inner = sa.select(*columns).where(_WAITING, t.job_vm.c.needs.in_(keys)).subquery()
+    inner = sa.select(*columns).where(WAITING, t.job_vm.c.needs.in_(keys)).subquery()
     rows = connection.execute(sa.select(inner).where(inner.c.place <= most)).all()
     return [
         Waiting(

@@ -10,15 +10,16 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
+from overkeep.controller.events import Draft
 from overkeep.controller.records import DiskProgress, Failure, InLine, Job, JobFilter, JobKind, JobState, Member, Stage
 from overkeep.controller.store import schema as t
 from overkeep.controller.store import telling
-from overkeep.controller.store.admission import needs_text
+from overkeep.controller.store.admission import WAITING, needs_text
 from overkeep.controller.store.busy import busy_elsewhere, busy_with, left_alone
-from overkeep.controller.store.database import reading
+from overkeep.controller.store.database import alone, reading
 from overkeep.controller.store.events import Events
 from overkeep.controller.store.rows import disk_row, job_row, job_value, vm_row, vms_of, vms_of_all
-from overkeep.errors import NotFound
+from overkeep.errors import NotFound, OverkeepError
 from overkeep.model.admission import rank
 from overkeep.units import utc_now
 
@@ -178,20 +179,39 @@ class Jobs:
             return bool(connection.scalar(_CANCEL_REQUESTED, {"job": job_id}))
 
     def set_vm(self, job_id: str, vm_id: str, **values: Any) -> None:
-        """Write columns of the row of a VM in a job (`state`, `phase`, `point_id`, `error_code`, `error`, `busy`)."""
-        where = (t.job_vm.c.job_id == job_id, t.job_vm.c.vm_id == vm_id)
+        """Write columns of the row of a VM in a job (`state`, `phase`, `point_id`, `error_code`, `error`, `busy`).
+
+        One that is over stays so: a step that is run twice may still be at work when the other run has ended it.
+        """
         over = "state" in values and JobState(values["state"]).over
         with self._engine.begin() as connection:
-            if over:  # its slots go in the transaction that says so: nothing can come in between
-                values = {**values, "stage": Stage.GIVEN}
-                connection.execute(sa.delete(t.slot).where(t.slot.c.job_id == job_id, t.slot.c.vm_id == vm_id))
-            before = connection.execute(_AS_TOLD, {"job": job_id, "vm": vm_id}).first()
-            if before is not None:
-                connection.execute(sa.update(t.job_vm).where(*where).values(**values))
-                self._events.insert(connection, *telling.went_on(before, {**before._mapping, **values}))
+            self._events.insert(connection, *_set_vm(connection, job_id, vm_id, values))
         self._events.tell()
         if over:
             self._freed()
+
+    def end_waiting(self, why: Callable[[str], OverkeepError], *, limit: int) -> int:
+        """End VMs of backups that are to end and wait for their turns, `why` by job; return how many.
+
+        Nothing of theirs has begun, so they may be ended at once: in the transaction that takes them out of their
+        lines, as who finds them taken out and not ended gives them to the job engine.
+        """
+        asked = sa.select(t.job.c.id).where(t.job.c.cancel_requested, t.job.c.kind == JobKind.BACKUP, t.job_lives)
+        query = sa.select(t.job_vm.c.job_id, t.job_vm.c.vm_id).where(WAITING, t.job_vm.c.job_id.in_(asked))
+        told: list[Draft] = []
+        with self._engine.begin() as connection:
+            alone(connection, "admission")
+            waiting = connection.execute(query.limit(limit)).all()
+            for row in waiting:
+                error = why(row.job_id)
+                ended = {"state": JobState.CANCELLED, "phase": "", "busy": False}
+                values = {**ended, "error_code": error.code, "error": error.message}
+                told += _set_vm(connection, row.job_id, row.vm_id, values)
+            self._events.insert(connection, *told)
+        if waiting:
+            self._events.tell()
+            self._freed()
+        return len(waiting)
 
     def set_disk(self, job_id: str, vm_id: str, disk: DiskProgress) -> None:
         """Write how far a disk is."""
@@ -266,6 +286,22 @@ _AS_TOLD = sa.select(
     t.job_vm.c.vm_id == sa.bindparam("vm"),
 )
 _CANCEL_REQUESTED = sa.select(t.job.c.cancel_requested).where(t.job.c.id == sa.bindparam("job"))
+
+
+def _set_vm(connection: sa.Connection, job_id: str, vm_id: str, values: Mapping[str, Any]) -> tuple[Draft, ...]:
+    """Change the row of a VM; what there is to tell. Its slots go in the transaction that says that it is over."""
+    where: list[sa.ColumnElement[bool] | sa.TextClause]
+    where = [t.job_vm.c.job_id == job_id, t.job_vm.c.vm_id == vm_id]
+    if "state" in values:
+        if JobState(values["state"]).over:
+            values = {**values, "stage": Stage.GIVEN}
+            connection.execute(sa.delete(t.slot).where(t.slot.c.job_id == job_id, t.slot.c.vm_id == vm_id))
+        else:
+            where.append(t.job_vm_lives)
+    before = connection.execute(_AS_TOLD, {"job": job_id, "vm": vm_id}).first()
+    if before is None or connection.execute(sa.update(t.job_vm).where(*where).values(**values)).rowcount == 0:
+        return ()
+    return tuple(telling.went_on(before, {**before._mapping, **values}))
 
 
 def _conditions(wanted: JobFilter) -> Iterator[sa.ColumnElement[bool]]:
