@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from overkeep.controller.events import About, Draft, Kind
-from overkeep.controller.records import Failure, Held, HeldKind, Job, JobKind, JobState, Member
+from overkeep.controller.records import DiskProgress, Failure, Held, HeldKind, Job, JobKind, JobState, Member
 from overkeep.controller.store import Store, schema
 from overkeep.controller.store.database import SchemaTooNew
 from overkeep.errors import Conflict, NotFound
@@ -46,6 +47,20 @@ def test_workloads(store: Store) -> None:
     assert store.workloads.get("other").members == other.members == (WEB,)
     with pytest.raises(NotFound):
         store.workloads.get("demo")
+
+
+def test_two_runs_of_a_step_may_both_be_the_first_to_write_of_a_disk(store: Store) -> None:
+    store.jobs.create(job("a"), [WEB], exclusive=True)
+    values = {"name": "root", "mode": "full", "reason": "r", "state": "planned", "done": 0, "total": 9, "moved": 0}
+    root = DiskProgress(disk_id="d", name="root", mode="full", reason="r", state="running", done=3, total=9)
+    with ThreadPoolExecutor() as pool:
+        with store._engine.begin() as connection:  # the other run, which has not committed yet
+            connection.execute(sa.insert(schema.job_disk).values(job_id="a", vm_id="1", disk_id="d", **values))
+            written = pool.submit(store.jobs.set_disk, "a", "1", root)
+            with pytest.raises(TimeoutError):
+                written.result(0.5)
+        written.result(30)
+    assert store.jobs.get("a").vms[0].disks == (root,)
 
 
 def test_a_vm_that_is_over_is_not_begun_again(store: Store) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
 from overkeep.controller.events import Draft
 from overkeep.controller.records import DiskProgress, Failure, InLine, Job, JobFilter, JobKind, JobState, Member, Stage
@@ -217,10 +218,10 @@ class Jobs:
         """Write how far a disk is."""
         key = {"job_id": job_id, "vm_id": vm_id, "disk_id": disk.disk_id}
         values = disk_row(disk)
-        where = [t.job_disk.c[name] == value for name, value in key.items()]
-        with self._engine.begin() as connection:
-            if connection.execute(sa.update(t.job_disk).where(*where).values(values)).rowcount == 0:
-                connection.execute(sa.insert(t.job_disk).values({**key, **values}))
+        insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
+        write = insert(t.job_disk).values({**key, **values})
+        with self._engine.begin() as connection:  # a step may run twice at the same time
+            connection.execute(write.on_conflict_do_update(index_elements=list(key), set_=values))
         self._events.tell()
 
     def _with_vms(self, query: sa.Select[Any]) -> tuple[Job, ...]:
