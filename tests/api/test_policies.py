@@ -57,6 +57,7 @@ def test_a_change_names_the_version_it_changes(root: TestClient) -> None:
         ({"retention": {"daily": -1}}, "bad-request", "daily"),
         ({"copying": {"level": 20}}, "bad-request", "level"),
         ({"verify": 1.5}, "bad-request", "verify"),
+        ({"backup_kind": "cold"}, "bad-request", "backup_kind"),
         ({"full_every": -1}, "bad-request", "full_every"),
         ({"name": ""}, "bad-request", "name"),
     ],

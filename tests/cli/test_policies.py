@@ -10,12 +10,14 @@ def test_a_policy_from_its_making_to_its_end(site: Site) -> None:
         *("policy", "create", "nightly", "--schedule", "daily at 22:00", "--schedule", "monthly on last at 04:00"),
         *("--zone", "Europe/Berlin", "--blackout", "sat 00:00-24:00", "--keep-daily", "7", "--keep-weekly", "4"),
         *("--full-every", "30", "--compression", "zstd", "--level", "5", "--start", "2026-01-01", "--retries", "2"),
+        *("--kind", "hybrid"),
     )
     assert made == (0, "Policy nightly is made.\n", "")
     _, out, _ = site("policy", "list")
     assert "7 daily, 4 weekly" in out
     _, out, _ = site("policy", "show", "nightly")
-    for told in ("daily at 22:00 (Europe/Berlin); from 2026-01-01; not sat 00:00-24:00", "after 30 incrementals"):
+    runs = "daily at 22:00 (Europe/Berlin); from 2026-01-01; not sat 00:00-24:00"
+    for told in (runs, "after 30 incrementals", "hybrid"):
         assert told in out
     assert site("workload", "create", "shop", "--vm", "web")[0] == 0
     _, out, _ = site("workload", "set-policy", "shop", "nightly")
@@ -43,6 +45,12 @@ def test_what_is_not_given_stays(site: Site) -> None:
         ("every 4 hours", "Asia/Kolkata", [])
     ]
     assert (changed["full_every"], changed["copying"]["read_back"]) == (0, 0.5)
+    assert changed["backup_kind"] == "legacy", "nothing changes for those who do not ask"
+    _, out, _ = site("policy", "edit", "q", "--kind", "hybrid", "--json")
+    assert json.loads(out)["backup_kind"] == "hybrid"
+    _, out, _ = site("policy", "edit", "q", "--keep-last", "6", "--json")
+    assert json.loads(out)["backup_kind"] == "hybrid"
+    assert site("policy", "edit", "q", "--kind", "cold")[0] == 2
     _, out, _ = site("policy", "edit", "q", "--window", "mon 01:00-02:00", "--full-every", "never", "--json")
     assert json.loads(out)["schedules"][0]["windows"] == ["mon 01:00-02:00"]
     assert json.loads(out)["full_every"] is None

@@ -301,6 +301,7 @@ class World:
         assert self.store.held.orphans() == ()
         assert self.mover.running() == ()
         assert self.memory.floating_disks() == ()
+        assert self.memory.snapshots_left() == ()
         assert self.memory.frozen == set()
 
     def assert_checkpoints_sound(self) -> None:

@@ -37,7 +37,7 @@ from overkeep.engine.errors import (
 )
 from overkeep.engine.ovf import BadOvf
 from overkeep.model.inventory import DiskFormat, Place, VmStatus
-from overkeep.model.points import Mode
+from overkeep.model.points import BackupKind, Mode
 from overkeep.units import MIB
 
 NOBODY = "11111111-2222-3333-4444-555555555555"
@@ -55,6 +55,8 @@ class World:
     """Give a VM the tag `child` below `parent`, and the custom property `lab` with the value `yes`."""
     mute: Callable[[], None]
     """Take the guest's agent away from the VM that is up; it has one."""
+    refuse_merges: Callable[[], Callable[[], None]]
+    """Let no snapshot of the VM that is up be merged, until what is returned is called."""
 
 
 class EngineContract:
@@ -263,6 +265,78 @@ class EngineContract:
                 world.engine.start_vm(world.down)
         assert world.engine.checkpoints(world.down) == (ready.checkpoint_id,)
 
+    # hybrid backups
+
+    def test_a_hybrid_backup_reads_a_snapshot_and_leaves_the_vm_free(self, world: World) -> None:
+        engine, backup_id = world.engine, new_id()
+        vm = engine.vm(world.up)
+        with backed_up(world, backup_id, kind=BackupKind.HYBRID) as ready:
+            assert ready.kind is BackupKind.HYBRID
+            assert ready.snapshot_id
+            assert ready.checkpoint_id
+            assert (ready.host_id, ready.modes) == (None, {disk.id: Mode.FULL for disk in vm.disks})
+            assert engine.snapshot_status(world.up, ready.snapshot_id) == "ok"
+            assert not any(disk.locked for disk in engine.vm(world.up).disks)
+            with pytest.raises(VmLocked):
+                start(world, new_id())
+            with pytest.raises(VmLocked):
+                engine.delete_checkpoint(world.up, ready.checkpoint_id)
+        assert engine.backup(world.up, backup_id).snapshot_id in (ready.snapshot_id, None)
+        assert engine.snapshot_status(world.up, ready.snapshot_id) is None
+        assert engine.checkpoints(world.up) == (ready.checkpoint_id,)
+        assert [disk.format for disk in engine.vm(world.up).disks] == [disk.format for disk in vm.disks]
+
+    def test_a_legacy_backup_has_no_snapshot(self, world: World) -> None:
+        with backed_up(world, new_id()) as ready:
+            assert (ready.kind, ready.snapshot_id) == (BackupKind.LEGACY, None)
+
+    def test_backups_of_both_kinds_follow_upon_each_other(self, world: World) -> None:
+        told = {DiskFormat.COW: Mode.INCREMENTAL, DiskFormat.RAW: Mode.FULL}
+        modes = {disk.id: told[disk.format] for disk in world.engine.vm(world.up).disks}
+        base = None
+        for kind in (BackupKind.LEGACY, BackupKind.HYBRID, BackupKind.HYBRID, BackupKind.LEGACY):
+            with backed_up(world, new_id(), base=base, kind=kind) as ready:
+                assert ready.kind is kind
+                assert base is None or ready.modes == modes
+            base = ready.checkpoint_id
+
+    def test_a_hybrid_backup_opens_its_disks(self, world: World) -> None:
+        engine = world.engine
+        with backed_up(world, new_id(), kind=BackupKind.HYBRID) as ready:
+            disk_id = next(iter(ready.modes))
+            transfer_id = engine.start_transfer(TransferRequest(disk_id=disk_id, upload=False, backup_id=ready.id))
+            open_ = transferring(engine, transfer_id)
+            assert (open_.host_id, bool(open_.ticket)) == (engine.vm(world.up).host_id, True)
+            engine.finalize_transfer(transfer_id)
+            assert ended_transfer(engine, transfer_id).phase == "finished_success"
+
+    def test_a_vm_may_be_started_during_its_hybrid_backup(self, world: World) -> None:
+        with backed_up(world, new_id(), vm_id=world.down, kind=BackupKind.HYBRID) as ready:
+            world.engine.start_vm(world.down)
+            wait_until(lambda: world.engine.vm(world.down).status is VmStatus.UP)
+        assert ready.snapshot_id
+        assert world.engine.snapshot_status(world.down, ready.snapshot_id) is None
+
+    def test_a_snapshot_that_could_not_be_merged_stays_until_it_is_removed(self, world: World) -> None:
+        engine, allow = world.engine, world.refuse_merges()
+        with backed_up(world, new_id(), kind=BackupKind.HYBRID) as ready:
+            assert ready.snapshot_id
+        snapshot_id = ready.snapshot_id
+        assert engine.backup(world.up, ready.id).phase == "succeeded", "the Manager calls it a success"
+        assert engine.snapshot_status(world.up, snapshot_id) == "ok"
+        engine.delete_snapshot(world.up, snapshot_id)
+        wait_until(lambda: engine.snapshot_status(world.up, snapshot_id) != "locked")
+        assert engine.snapshot_status(world.up, snapshot_id) == "ok"
+        allow()
+        for _ in range(2):
+            engine.delete_snapshot(world.up, snapshot_id)
+            wait_until(lambda: engine.snapshot_status(world.up, snapshot_id) is None)
+
+    def test_unknown_snapshot(self, world: World) -> None:
+        for vm_id in (world.up, NOBODY):
+            assert world.engine.snapshot_status(vm_id, NOBODY) is None
+            world.engine.delete_snapshot(vm_id, NOBODY)
+
     # transfers
 
     def test_download(self, world: World) -> None:
@@ -441,7 +515,14 @@ def wait_until(look: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def start(world: World, backup_id: str, *, base: str | None = None, vm_id: str | None = None) -> None:
+def start(
+    world: World,
+    backup_id: str,
+    *,
+    base: str | None = None,
+    vm_id: str | None = None,
+    kind: BackupKind = BackupKind.LEGACY,
+) -> None:
     vm = world.engine.vm(vm_id or world.up)
     world.engine.start_backup(
         BackupRequest(
@@ -450,17 +531,23 @@ def start(world: World, backup_id: str, *, base: str | None = None, vm_id: str |
             disk_ids=tuple(disk.id for disk in vm.disks),
             from_checkpoint=base,
             description="Overkeep job 1",
+            kind=kind,
         )
     )
 
 
 @contextmanager
 def backed_up(
-    world: World, backup_id: str, *, base: str | None = None, vm_id: str | None = None
+    world: World,
+    backup_id: str,
+    *,
+    base: str | None = None,
+    vm_id: str | None = None,
+    kind: BackupKind = BackupKind.LEGACY,
 ) -> Iterator[BackupSession]:
     """Start a backup, yield it when it is ready, and end it."""
     vm_id = vm_id or world.up
-    start(world, backup_id, base=base, vm_id=vm_id)
+    start(world, backup_id, base=base, vm_id=vm_id, kind=kind)
     phases = []
 
     def reached(*wanted: str) -> bool:

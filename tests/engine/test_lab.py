@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from overkeep.units import GIB
 from ovirtlab.engine.app import Engine as LabEngine
 from ovirtlab.engine.app import create_engine
 from ovirtlab.engine.entities.people import User
+from ovirtlab.engine.hooks import Refusal
 from ovirtlab.environment import Disk, Environment, Host, StorageDomain, Vm
 from ovirtlab.host.memory import MemoryHost, Storage
 from ovirtlab.machine.errors import HostError
@@ -144,7 +145,10 @@ def world(adapter: OvirtEngine, lab: Lab) -> World:
             for machine in host.machines.values():
                 machine.definition = replace(machine.definition, agent=False)
 
-    return World(engine=adapter, up=up, down=down, describe=describe, mute=mute)
+    def refuse_merges() -> Callable[[], None]:
+        return lab.engine.context.faults.refuse(Refusal(act="merge", text="told to", about=up))
+
+    return World(engine=adapter, up=up, down=down, describe=describe, mute=mute, refuse_merges=refuse_merges)
 
 
 class TestOvirtEngine(EngineContract):

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from overkeep.engine.api import ObjectKind, TransferRequest
@@ -68,7 +70,18 @@ def world(memory: MemoryEngine) -> World:
     def describe(vm_id: str) -> None:
         memory.describe(vm_id, tags=("child", "parent"), lab="yes")
 
-    return World(engine=memory, up="vm-up", down="vm-down", describe=describe, mute=lambda: memory.mute.add("vm-up"))
+    def refuse_merges() -> Callable[[], None]:
+        memory.failing_merges["vm-up"] = 99
+        return memory.failing_merges.clear
+
+    return World(
+        engine=memory,
+        up="vm-up",
+        down="vm-down",
+        describe=describe,
+        mute=lambda: memory.mute.add("vm-up"),
+        refuse_merges=refuse_merges,
+    )
 
 
 class TestMemoryEngine(EngineContract):

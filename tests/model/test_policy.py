@@ -7,6 +7,7 @@ import datetime as dt
 
 import pytest
 
+from overkeep.model.points import BackupKind
 from overkeep.model.policy import Copying, Policy, Terms
 from overkeep.model.retention import Retention
 
@@ -43,9 +44,18 @@ def test_tries_wait_twice_as_long_each_time() -> None:
 
 def test_terms_are_those_of_the_policy() -> None:
     policy = Policy(
-        name="p", retention=Retention(last=3), full_every=7, longest_chain=9, copying=Copying(compression="zstd")
+        name="p",
+        retention=Retention(last=3),
+        backup_kind=BackupKind.HYBRID,
+        full_every=7,
+        longest_chain=9,
+        copying=Copying(compression="zstd"),
     )
     assert policy.terms == Terms(
-        retention=Retention(last=3), full_every=7, longest_chain=9, copying=Copying(compression="zstd")
+        retention=Retention(last=3),
+        backup_kind=BackupKind.HYBRID,
+        full_every=7,
+        longest_chain=9,
+        copying=Copying(compression="zstd"),
     )
     assert Policy(name="p").terms == Terms()

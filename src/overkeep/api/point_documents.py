@@ -11,7 +11,7 @@ from pydantic import Field
 from overkeep.api.documents import Document, Name
 from overkeep.model.consistency import Reached, Wanted
 from overkeep.model.inventory import DiskFormat
-from overkeep.model.points import Changes, Mode, RestorePoint
+from overkeep.model.points import BackupKind, Changes, Mode, RestorePoint
 
 if TYPE_CHECKING:  # the command line reads these documents too, and should not wait for the whole controller
     from overkeep.controller.store.points import Marks
@@ -82,7 +82,7 @@ class PointOut(Document):
 
     `listed`: when all of the target was last read, null for never. `away`: it cannot be read now; the point is shown as
     it was last seen. `verification` is null for a point that was never checked. `consistency` is what
-    was reached, and null when the point does not tell.
+    was reached, and `backup_kind` what the Manager made; they are null when the point does not tell.
     """
 
     id: str
@@ -97,6 +97,7 @@ class PointOut(Document):
     images: tuple[DiskImageOut, ...]
     consistency: Reached | None = None
     consistency_wanted: Wanted | None = None
+    backup_kind: BackupKind | None = None
     pin: PinOut | None = None
     listed: dt.datetime | None = None
     away: bool = False

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from overkeep.api.documents import Document, Name
 from overkeep.controller.records import StoredPolicy
-from overkeep.model.points import LONGEST_CHAIN
+from overkeep.model.points import LONGEST_CHAIN, BackupKind
 from overkeep.model.policy import Compression, Copying, Policy
 from overkeep.model.retention import Retention
 from overkeep.model.schedule import Schedule
@@ -64,6 +64,8 @@ class CopyingDoc(Document):
 class PolicyIn(Document):
     """A policy to be made or changed.
 
+    `backup_kind`: with `legacy` the Manager locks the VM until the backup ends, and nothing of it stays; with `hybrid`
+    it reads a snapshot, which it merges away at the end, and the VM may be migrated, started and shut down meanwhile.
     `full_every`: a full backup after so many incrementals; null for never, 0 for always. `retry_wait` is in minutes and
     doubles with each try. `verify` is the share of the data of each new point, with all that it is built upon, that is
     read and compared once it is made: 0 for none, 1 for all.
@@ -73,6 +75,7 @@ class PolicyIn(Document):
     description: str = Field(default="", max_length=4000)
     schedules: tuple[ScheduleDoc, ...] = Field(default=(), max_length=20)
     retention: RetentionDoc = RetentionDoc()
+    backup_kind: BackupKind = BackupKind.LEGACY
     full_every: int | None = Field(default=None, ge=0, le=999)
     longest_chain: int = Field(default=LONGEST_CHAIN, ge=1, le=LONGEST_CHAIN)
     retries: int = Field(default=0, ge=0, le=10)

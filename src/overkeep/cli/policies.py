@@ -167,6 +167,7 @@ def _rows(policy: PolicyOut) -> list[tuple[str, str]]:
     return [
         *(("runs", _schedule(schedule)) for schedule in policy.schedules),
         ("keeps", f"{_keeps(policy.retention)} ({policy.retention.zone})"),
+        ("kind", policy.backup_kind),
         ("full backups", f"{full}; chains of at most {policy.longest_chain} images"),
         ("retries", retries),
         ("compression", f"{copying.compression}{level}"),

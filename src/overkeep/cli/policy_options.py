@@ -14,6 +14,7 @@ import typer
 
 from overkeep.api.policy_documents import CopyingDoc, PolicyIn, RetentionDoc, ScheduleDoc
 from overkeep.errors import BadRequest
+from overkeep.model.points import BackupKind
 
 _VERIFY = {"none": 0.0, "full": 1.0}
 _PERCENT = 100
@@ -46,6 +47,13 @@ class PolicyOptions:
     keep_weekly: Annotated[int | None, typer.Option(help="Keep the newest point of so many weeks.")] = None
     keep_monthly: Annotated[int | None, typer.Option(help="Keep the newest point of so many months.")] = None
     keep_yearly: Annotated[int | None, typer.Option(help="Keep the newest point of so many years.")] = None
+    kind: Annotated[
+        BackupKind | None,
+        typer.Option(
+            help="Of backups in the Manager: `legacy` locks the VM and leaves nothing, `hybrid` reads a snapshot and "
+            "leaves the VM unlocked."
+        ),
+    ] = None
     full_every: Annotated[
         str | None, typer.Option(help="A full backup after so many incrementals, `never` or `always`.")
     ] = None
@@ -64,6 +72,8 @@ class PolicyOptions:
     def applied(self, before: PolicyIn) -> PolicyIn:
         """The policy with what was given in place of what was."""
         simple = _given(self, "description", "longest_chain", "retries", "retry_wait")
+        if self.kind is not None:
+            simple["backup_kind"] = self.kind
         if self.full_every is not None:
             simple["full_every"] = _full_every(self.full_every)
         if self.verify is not None:

@@ -58,6 +58,8 @@ class Kind(StrEnum):
     GUEST_THAWED = "guest.thawed"
     CONSISTENCY_LOWER = "consistency.lower"
     CHECKPOINT_STAYS = "checkpoint.stays"
+    SNAPSHOT_STAYS = "snapshot.stays"
+    SNAPSHOT_REMOVED = "snapshot.removed"
     POINT_MADE = "point.made"
     POINT_REMOVED = "point.removed"
     POINT_MERGED = "point.merged"
@@ -128,6 +130,8 @@ MEANINGS: Mapping[Kind, str] = {
     Kind.GUEST_THAWED: "A guest was frozen for longer than it may be, and was thawed by whoever saw it",
     Kind.CONSISTENCY_LOWER: "A restore point is less consistent than the workload wants; the sentence says why",
     Kind.CHECKPOINT_STAYS: "An old checkpoint could not be deleted in the Manager",
+    Kind.SNAPSHOT_STAYS: "The snapshot of a hybrid backup could not be merged away; it is tried again every hour",
+    Kind.SNAPSHOT_REMOVED: "The Manager had left the snapshot of a hybrid backup, which is merged away now",
     Kind.POINT_MADE: "A restore point was committed",
     Kind.POINT_REMOVED: "A restore point ended; `reason` says whether a policy or a person wanted it",
     Kind.POINT_MERGED: "Images of removed points were merged away; `freed` are the bytes",
@@ -182,6 +186,8 @@ _LEVELS: Mapping[Kind, Level] = {
             Kind.GUEST_THAWED,
             Kind.CONSISTENCY_LOWER,
             Kind.CHECKPOINT_STAYS,
+            Kind.SNAPSHOT_STAYS,
+            Kind.SNAPSHOT_REMOVED,
             Kind.POINT_STAYS,
             Kind.POINT_UNVERIFIED,
             Kind.RUN_LEFT_OUT,

@@ -150,9 +150,10 @@ class Exposure:
         return tuple(t for t in engine.transfers() if t.disk_id == disk_id and not t.over)
 
     def end_backup(self, item: Held) -> None:
-        """Finalise a backup and wait until it is over, with its checkpoint written down.
+        """Finalise a backup and wait until it is over, with its checkpoint and its snapshot written down.
 
-        The Manager tells of that only while the backup is ready, and who ends it may die right after.
+        The Manager tells of the checkpoint only while the backup is ready, and who ends it may die right after; and it
+        calls the backup a success also when it could not merge the snapshot.
         """
         engine = self.ports.engine
         # The Manager fails a backup that is finalised before it is ready, and takes longer over it.
@@ -164,12 +165,15 @@ class Exposure:
         )
         if seen.checkpoint_id:
             self.note(HeldKind.CHECKPOINT, seen.checkpoint_id)
+        if seen.snapshot_id:
+            self.note(HeldKind.SNAPSHOT, seen.snapshot_id)
         if seen.phase not in BACKUP_OVER:
             if seen.phase == "ready":
                 self._finalize(seen)
+            patience = self.ports.patience
             self.watch.until(
                 lambda: engine.backup(self.vm_id, item.ref).phase in BACKUP_OVER or None,
-                seconds=self.ports.patience.ready,
+                seconds=patience.ready if seen.snapshot_id is None else patience.merge,
                 act="end the backup",
                 what=item.ref,
             )

@@ -6,6 +6,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -18,6 +19,7 @@ from overkeep.controller.ports import Ports
 from overkeep.controller.records import Failure, Held, HeldKind, Job, JobKind, JobState
 from overkeep.controller.release import release_backup, release_restore, watch_release
 from overkeep.controller.service import Controller
+from overkeep.controller.snapshots import remove_snapshots
 from overkeep.controller.target import Target
 from overkeep.controller.workflows import backup
 from overkeep.engine.api import BackupSession
@@ -27,6 +29,7 @@ from overkeep.units import utc_now
 
 EVERY = 300.0  # seconds between two rounds
 GRACE = dt.timedelta(minutes=15)  # before a draft without a living job is taken for garbage
+MERGE_AGAIN = 3600.0  # seconds before a snapshot that the Manager could not merge is tried again
 FORGET = dt.timedelta(days=30)  # after that the engine's own record of an ended workflow goes; the job row stays
 
 _log = logging.getLogger(__name__)
@@ -47,13 +50,21 @@ class Janitor:
     """Runs at the start and then periodically, in a thread of its own."""
 
     def __init__(
-        self, controller: Controller, durable: Durable, *, every: float = EVERY, kept: EventsConfig | None = None
+        self,
+        controller: Controller,
+        durable: Durable,
+        *,
+        every: float = EVERY,
+        kept: EventsConfig | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._controller = controller
         self._ports: Ports = controller.ports
         self._durable = durable
         self._every = every
+        self._clock = clock
         self._kept = kept or EventsConfig()
+        self._not_before: dict[tuple[str, str], float] = {}  # jobs and VMs whose snapshots are left alone until then
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="janitor", daemon=True)
 
@@ -117,7 +128,7 @@ class Janitor:
         """Close and remove what ended jobs left open in the Manager."""
         for late in self._late_backups():
             self._take_on(late)
-        orphans = self._ports.store.held.orphans()
+        orphans = [item for item in self._ports.store.held.orphans() if not self._rests(item)]
         for item in orphans:
             text = f"The {item.kind} {item.ref} of VM {item.vm_id} is open in the Manager without a living job"
             key = f"{Kind.LEFTOVER_FOUND}/{item.job_id}/{item.kind}/{item.ref}"
@@ -125,6 +136,11 @@ class Janitor:
         owners = {(item.job_id, item.vm_id) for item in orphans}
         for job_id, vm_id in sorted(owners):
             self._close(job_id, vm_id)
+
+    def _rests(self, item: Held) -> bool:
+        """Whether it is a snapshot that could not be merged a short while ago: each try is work for a host."""
+        until = self._not_before.get((item.job_id, item.vm_id), 0.0)
+        return item.kind is HeldKind.SNAPSHOT and self._clock() < until
 
     def sweep_drafts(self) -> None:
         """Abandon drafts of jobs that do not live."""
@@ -163,9 +179,12 @@ class Janitor:
                 release_restore(exposure)
             else:
                 release_backup(exposure, success=self._committed(job_id, vm_id))
+                self._not_before[job_id, vm_id] = self._clock() + MERGE_AGAIN
+                remove_snapshots(exposure)
         except OverkeepError as error:
             _log.warning("janitor: job %s still holds something of VM %s: %s", job_id, vm_id, error)
             return
+        self._not_before.pop((job_id, vm_id), None)
         text = f"What the job had left open for VM {vm_id} in the Manager was closed"
         self._tell(Kind.LEFTOVER_CLOSED, text, About(job_id=job_id, vm_id=vm_id))
 

@@ -26,6 +26,7 @@ class Patience:
     ready: float = 900.0  # a backup or a transfer becomes usable
     retry: float = 30.0  # the Manager does not answer, before anything is open
     release: float = 4 * 3600.0  # the Manager does not close what is open
+    merge: float = 6 * 3600.0  # it merges the snapshot of a backup into the disks
     mover: float = 120.0  # a mover does not answer during a copy
     ticket: float = 30.0  # the Manager notices that a host lost a ticket; it looks every 1 to 10 s
     lease: float = 60.0  # a mover hears nothing and stops

@@ -64,6 +64,7 @@ class HeldKind(StrEnum):
     VM_NAME = "vm-name"  # of a VM about to be made: the Manager gives its id afterwards
     ORDER = "order"
     POINT = "point"  # that is about to end, as TARGET/VM/ID: nothing in the Manager, but it must be told
+    SNAPSHOT = "snapshot"  # of a backup, which merges it away at its end
     FREEZE = "freeze"  # of the guest's file systems; the id is until when it lasts at most (ISO 8601, UTC), and the VM
 
 

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from overkeep.model.inventory import DiskFormat, Host, Place, Vm
-from overkeep.model.points import Mode
+from overkeep.model.points import BackupKind, Mode
 from overkeep.model.selection import Candidate
 
 
@@ -23,9 +23,10 @@ class VmConfiguration:
 
 @dataclass(frozen=True, kw_only=True)
 class BackupRequest:
-    """A live or cold backup to be started; `id` is chosen by the caller, so that starting twice starts one.
+    """A backup to be started; `id` is chosen by the caller, so that starting twice starts one.
 
-    With `require_consistency` a live backup fails unless its host could freeze the guest for the moment of its start.
+    With `require_consistency` a legacy backup of a running VM fails unless its host could freeze the guest for the
+    moment of its start; a hybrid one does not look at it. Managers that do not have hybrid backups make legacy ones.
     """
 
     id: str
@@ -34,13 +35,15 @@ class BackupRequest:
     from_checkpoint: str | None
     description: str
     require_consistency: bool = False
+    kind: BackupKind = BackupKind.LEGACY
 
 
 @dataclass(frozen=True, kw_only=True)
 class BackupSession:
     """A backup as the Manager sees it; `phase` is the Manager's word, `gone` when it knows the id no longer.
 
-    `description` is that of the request. `host_id` is there while a live backup is; a cold one has none.
+    `description` is that of the request. `host_id` is that of a legacy backup of a running VM; `snapshot_id` that of a
+    hybrid backup, also when it has ended.
     """
 
     id: str
@@ -48,7 +51,13 @@ class BackupSession:
     description: str = ""
     checkpoint_id: str | None = None
     host_id: str | None = None
+    snapshot_id: str | None = None
     modes: Mapping[str, Mode] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> BackupKind:
+        """What the Manager makes of it, whatever it was asked for."""
+        return BackupKind.LEGACY if self.snapshot_id is None else BackupKind.HYBRID
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +189,12 @@ class Engine(Protocol):
     def backups(self, vm_id: str) -> tuple[BackupSession, ...]: ...
     def finalize_backup(self, vm_id: str, backup_id: str) -> None:
         """End a backup; one that has ended or is gone is success. Does not wait."""
+
+    def snapshot_status(self, vm_id: str, snapshot_id: str) -> str | None:
+        """`ok`, `locked` while it is made or merged away, or None when there is no such snapshot."""
+
+    def delete_snapshot(self, vm_id: str, snapshot_id: str) -> None:
+        """Have a snapshot merged away; a missing one is success. Does not wait: look at its status."""
 
     def start_transfer(self, request: TransferRequest) -> str:
         """Start a transfer and return its id; an unfinished one on the same disk made by us is taken up again.

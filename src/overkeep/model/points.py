@@ -21,6 +21,17 @@ class Mode(StrEnum):
     INCREMENTAL = "incremental"
 
 
+class BackupKind(StrEnum):
+    """How the Manager lets the disks of a VM be read; the words are those of its API.
+
+    `legacy`: as they are in one moment, from the VM itself when it runs; the VM is locked until the backup ends, and
+    nothing of it stays. `hybrid`: from a snapshot, which is merged into the disks at the end; the VM is not locked.
+    """
+
+    LEGACY = "legacy"
+    HYBRID = "hybrid"
+
+
 class Changes(StrEnum):
     """How it was found out what to copy of a disk: all of it was, the Manager tracks changes, or it was compared.
 
@@ -67,8 +78,8 @@ class DiskImage:
 class RestorePoint:
     """One VM at one time.
 
-    `consistency` is what was reached and `consistency_wanted` what was wanted; None when the point's writer did not
-    tell.
+    `consistency` is what was reached and `consistency_wanted` what was wanted; `backup_kind` is that of the backup that
+    made it. They are None when the point's writer did not tell.
     """
 
     id: str
@@ -82,6 +93,7 @@ class RestorePoint:
     images: tuple[DiskImage, ...]
     consistency: Reached | None = None
     consistency_wanted: Wanted | None = None
+    backup_kind: BackupKind | None = None
 
     def image(self, disk_id: str) -> DiskImage | None:
         """The image of a disk, or None when the point does not hold it."""

@@ -7,7 +7,7 @@ import datetime as dt
 from dataclasses import dataclass, field
 from typing import Literal
 
-from overkeep.model.points import LONGEST_CHAIN
+from overkeep.model.points import LONGEST_CHAIN, BackupKind
 from overkeep.model.retention import Retention
 from overkeep.model.schedule import Schedule
 
@@ -32,6 +32,7 @@ class Copying:
 class Terms:
     """What of a policy a backup carries out; these are those of a workload that has none."""
 
+    backup_kind: BackupKind = BackupKind.LEGACY
     copying: Copying = field(default_factory=Copying)
     full_every: int | None = None
     longest_chain: int = LONGEST_CHAIN
@@ -70,6 +71,7 @@ class Policy:
     description: str = ""
     schedules: tuple[Schedule, ...] = ()
     retention: Retention = field(default_factory=Retention)
+    backup_kind: BackupKind = BackupKind.LEGACY
     full_every: int | None = None
     longest_chain: int = LONGEST_CHAIN
     retries: int = 0
@@ -81,6 +83,7 @@ class Policy:
     def terms(self) -> Terms:
         """What a backup carries out."""
         return Terms(
+            backup_kind=self.backup_kind,
             copying=self.copying,
             full_every=self.full_every,
             longest_chain=self.longest_chain,

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from overkeep.model.consistency import Reached, Wanted
-from overkeep.model.points import RestorePoint
+from overkeep.model.points import BackupKind, RestorePoint
 from overkeep.repository.documents import Document, envelope
 from overkeep.repository.errors import DocumentDamaged
 
@@ -49,7 +49,7 @@ def point_document(point: RestorePoint, previous: Mapping[str, Any] = _NOTHING) 
 def point_value(document: Mapping[str, Any], path: Path) -> RestorePoint:
     """Read a point from a document that was checked; `path` is its manifest's, whose folders must name the point."""
     try:
-        point = _POINT.validate_python({**document, **_levels(document)})
+        point = _POINT.validate_python({**document, **_words(document)})
     except ValidationError as error:
         raise DocumentDamaged(path=path, reason=str(error).replace("\n", " ")) from error
     if point.created.tzinfo is None:
@@ -60,10 +60,10 @@ def point_value(document: Mapping[str, Any], path: Path) -> RestorePoint:
     return point
 
 
-def _levels(document: Mapping[str, Any]) -> dict[str, str | None]:
-    """What the document tells of consistency; a word that is not known here is of a later writer, and tells nothing."""
-    known = {"consistency": set(map(str, Reached)), "consistency_wanted": set(map(str, Wanted))}
-    return {name: word if (word := document.get(name)) in words else None for name, words in known.items()}
+def _words(document: Mapping[str, Any]) -> dict[str, str | None]:
+    """What the document tells of the backup; a word that is not known here is of a later writer, and tells nothing."""
+    known = {"consistency": Reached, "consistency_wanted": Wanted, "backup_kind": BackupKind}
+    return {name: word if (word := document.get(name)) in set(map(str, kind)) else None for name, kind in known.items()}
 
 
 def workload_document(workload: WorkloadRecord, previous: Mapping[str, Any] = _NOTHING) -> Document:

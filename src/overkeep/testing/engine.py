@@ -38,7 +38,7 @@ from overkeep.engine.errors import (
 )
 from overkeep.errors import OverkeepError
 from overkeep.model.inventory import Disk, DiskFormat, Host, Place, Vm, VmStatus
-from overkeep.model.points import Mode
+from overkeep.model.points import BackupKind, Mode
 from overkeep.model.selection import Candidate
 from overkeep.testing.engine_world import EngineWorld, MemoryBackup, MemoryTransfer
 
@@ -140,6 +140,8 @@ class MemoryEngine(EngineWorld, Engine):
         if checkpoint_id in self._checkpoints.get(vm_id, ()):
             self._refuse_if_locked(vm_id, f"delete checkpoint {checkpoint_id}")
             del self._checkpoints[vm_id][checkpoint_id]
+            if checkpoint_id in self._useless and self._vms[vm_id].status is VmStatus.UP:
+                self._checkpoints[vm_id].clear()  # its host cannot be told of it, and the Manager gives all of them up
 
     @_call
     def freeze(self, vm_id: str) -> None:
@@ -181,10 +183,13 @@ class MemoryEngine(EngineWorld, Engine):
             raise CheckpointInvalid(act=act, words=f"Checkpoint ID {request.from_checkpoint} doesn't exist.")
         tracked = frozenset(disk.id for disk in disks.values() if disk.format is DiskFormat.COW)
         modes = {disk_id: Mode.INCREMENTAL if disk_id in base & tracked else Mode.FULL for disk_id in request.disk_ids}
-        checkpoint = str(uuid.uuid4()) if tracked else None
+        hybrid = request.kind is BackupKind.HYBRID and self.makes_hybrid
+        checkpoint = str(uuid.uuid4()) if tracked or hybrid else None
         if checkpoint:
             known[checkpoint] = tracked
-        self._backups[request.id] = MemoryBackup(request, checkpoint, modes)
+        backup = self._backups[request.id] = MemoryBackup(request, checkpoint, modes)
+        if hybrid:
+            backup.snapshot_id = self.take_snapshot(vm.id)
 
     @_call
     def backup(self, vm_id: str, backup_id: str) -> BackupSession:
@@ -197,6 +202,8 @@ class MemoryEngine(EngineWorld, Engine):
         was, backup.phase = backup.phase, _NEXT_BACKUP.get(backup.phase, backup.phase)
         if was == "starting":
             self._begin(backup)
+        elif was == "finalizing" and backup.snapshot_id is not None:
+            self._merge(backup.snapshot_id)
         return shown
 
     @_call
@@ -214,6 +221,22 @@ class MemoryEngine(EngineWorld, Engine):
         if any(transfer.open and transfer.request.backup_id == backup_id for transfer in self._transfers.values()):
             raise Busy(act=act, words="There is an active image transfer for VM backup.")
         backup.phase = "finalizing"
+
+    @_call
+    def snapshot_status(self, vm_id: str, snapshot_id: str) -> str | None:
+        snapshot = self._snapshots.get(snapshot_id)
+        if snapshot is None or vm_id not in self._vms:
+            return None
+        shown = snapshot.status
+        if shown == "locked":
+            self._merge(snapshot_id)
+        return shown
+
+    @_call
+    def delete_snapshot(self, vm_id: str, snapshot_id: str) -> None:
+        if vm_id in self._vms and snapshot_id in self._snapshots:
+            self._refuse_if_locked(vm_id, f"remove snapshot {snapshot_id}")
+            self._snapshots[snapshot_id].status = "locked"
 
     @_call
     def start_transfer(self, request: TransferRequest) -> str:
@@ -339,7 +362,8 @@ class MemoryEngine(EngineWorld, Engine):
     def start_vm(self, vm_id: str) -> None:
         vm = self._vm(vm_id)
         if vm.status is not VmStatus.UP:
-            self._refuse_if_locked(vm_id, f"start VM {vm_id}")
+            if any(backup.locks for backup in self._active(vm_id)) or vm_id in self._held:
+                self._refuse_if_locked(vm_id, f"start VM {vm_id}")
             self._vms[vm_id] = dataclasses.replace(vm, status=VmStatus.UP, host_id=self.known_hosts[0].id)
 
     @_call

@@ -30,11 +30,25 @@ class MemoryBackup:
     checkpoint_id: str | None
     modes: dict[str, Mode]
     phase: str = "initializing"
+    snapshot_id: str | None = None
 
     @property
     def active(self) -> bool:
         """Whether it holds its disks."""
         return self.phase not in ("succeeded", "failed")
+
+    @property
+    def locks(self) -> bool:
+        """Whether its disks are locked: not those of one that reads a snapshot."""
+        return self.active and self.snapshot_id is None
+
+
+@dataclass
+class MemorySnapshot:
+    """What a backup froze of a VM."""
+
+    vm_id: str
+    status: str = "ok"
 
 
 def _new_id() -> str:
@@ -88,6 +102,8 @@ class EngineWorld:
         self.known_profiles = {"ovirtmgmt/ovirtmgmt": "profile-1"}
         self.mute: set[str] = set()  # VMs whose guests have no agent
         self.slow: set[str] = set()  # VMs whose backups stay in their beginning
+        self.makes_hybrid = True  # newer Managers do
+        self.failing_merges: dict[str, int] = {}  # VM -> how many merges of its snapshots fail
         self.frozen: set[str] = set()  # VMs whose guests hold still
         self.guest_log: list[tuple[str, str]] = []  # `freeze`, `thaw` and `begin` of a backup, with the VM
         self._lock = threading.RLock()
@@ -100,9 +116,11 @@ class EngineWorld:
         self._floating: dict[str, Disk] = {}
         self._illegal: set[str] = set()
         self._broken: set[str] = set()  # disks whose bitmaps are of no use
+        self._useless: set[str] = set()  # checkpoints that rely on such bitmaps
         self._held: dict[str, str] = {}  # VM locked by somebody else -> words
         self._checkpoints: dict[str, dict[str, frozenset[str]]] = {}
         self._backups: dict[str, MemoryBackup] = {}
+        self._snapshots: dict[str, MemorySnapshot] = {}
         self._transfers: dict[str, MemoryTransfer] = {}
         self._macs = (f"56:6f:00:00:{number >> 8:02x}:{number & 255:02x}" for number in itertools.count())
 
@@ -142,6 +160,12 @@ class EngineWorld:
     def break_bitmaps(self, disk_id: str) -> None:
         """Let the bitmaps of a disk be of no use, as a crash does: it cannot be opened with changes any more."""
         self._broken.add(disk_id)
+        for checkpoints in self._checkpoints.values():
+            self._useless |= {checkpoint_id for checkpoint_id, disks in checkpoints.items() if disk_id in disks}
+
+    def mend_bitmaps(self) -> None:
+        """Let bitmaps made from now on be good again."""
+        self._broken.clear()
 
     def set_phase(self, thing_id: str, phase: str) -> None:
         """Put a backup or transfer into a phase: `failed`, `paused_system`, `finished_failure`, ..."""
@@ -173,6 +197,12 @@ class EngineWorld:
         """Forget all faults that have not happened yet."""
         self._faults.clear()
 
+    def take_snapshot(self, vm_id: str) -> str:
+        """Freeze what a VM holds, as a backup or somebody else does; return the id."""
+        snapshot_id = _new_id()
+        self._snapshots[snapshot_id] = MemorySnapshot(vm_id)
+        return snapshot_id
+
     # what tests look at; none of it counts as a call
 
     def open_backups(self) -> tuple[BackupRequest, ...]:
@@ -182,6 +212,10 @@ class EngineWorld:
     def open_transfers(self) -> tuple[str, ...]:
         """The ids of transfers that have not been ended."""
         return tuple(transfer_id for transfer_id, transfer in self._transfers.items() if transfer.open)
+
+    def snapshots_left(self) -> tuple[str, ...]:
+        """The VMs that snapshots of backups hang on."""
+        return tuple(snapshot.vm_id for snapshot in self._snapshots.values())
 
     def floating_disks(self) -> tuple[str, ...]:
         """The ids of disks that belong to no VM."""
@@ -225,7 +259,7 @@ class EngineWorld:
 
     def _seen(self, vm_id: str) -> Vm:
         vm = self._vm(vm_id)
-        locked = {disk_id for backup in self._active(vm_id) for disk_id in backup.request.disk_ids}
+        locked = {disk_id for backup in self._active(vm_id) if backup.locks for disk_id in backup.request.disk_ids}
         locked |= {transfer.request.disk_id for transfer in self._transfers.values() if transfer.open}
         disks = (dataclasses.replace(disk, locked=disk.locked or disk.id in locked) for disk in vm.disks)
         return dataclasses.replace(vm, disks=tuple(disks))
@@ -236,7 +270,8 @@ class EngineWorld:
             return None
         if any(transfer.open and transfer.request.disk_id == disk_id for transfer in self._transfers.values()):
             return "locked"
-        if owner is not None and any(disk_id in backup.request.disk_ids for backup in self._active(owner.id)):
+        backups = self._active(owner.id) if owner is not None else []
+        if any(backup.locks and disk_id in backup.request.disk_ids for backup in backups):
             return "locked"
         return "illegal" if disk_id in self._illegal else "ok"
 
@@ -256,7 +291,7 @@ class EngineWorld:
         if vm is None or vm.status is not VmStatus.UP:
             return
         cannot = vm_id in self.mute or vm_id in self.frozen
-        if cannot and backup.request.require_consistency:
+        if cannot and backup.request.require_consistency and backup.snapshot_id is None:
             backup.phase = "failed"
             if backup.checkpoint_id:
                 self._checkpoints[vm_id].pop(backup.checkpoint_id, None)
@@ -267,16 +302,27 @@ class EngineWorld:
             self.guest_log.append(("thaw", vm_id))
 
     def _session(self, backup: MemoryBackup) -> BackupSession:
-        ready = backup.phase == "ready"
+        ready, legacy = backup.phase == "ready", backup.snapshot_id is None
         vm = self._vms.get(backup.request.vm_id)
         return BackupSession(
             id=backup.request.id,
             phase=backup.phase,
             description=backup.request.description,
             checkpoint_id=backup.checkpoint_id if ready else None,
-            host_id=(vm.host_id or None) if vm and vm.status is VmStatus.UP else None,
+            host_id=(vm.host_id or None) if legacy and vm and vm.status is VmStatus.UP else None,
+            snapshot_id=backup.snapshot_id,
             modes=dict(backup.modes) if ready else {},
         )
+
+    def _merge(self, snapshot_id: str) -> None:
+        """Merge a snapshot away, unless it cannot be."""
+        snapshot = self._snapshots.get(snapshot_id)
+        if snapshot is None:
+            return
+        if left := self.failing_merges.get(snapshot.vm_id):
+            self.failing_merges[snapshot.vm_id], snapshot.status = left - 1, "ok"
+        else:
+            del self._snapshots[snapshot_id]
 
     def _host_for(self, request: TransferRequest) -> str:
         owner = next((vm for vm in self._vms.values() if any(d.id == request.disk_id for d in vm.disks)), None)

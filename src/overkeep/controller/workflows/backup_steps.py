@@ -20,6 +20,7 @@ from overkeep.controller.needs import backup_needs
 from overkeep.controller.ports import Ports, backup_id
 from overkeep.controller.records import HeldKind, JobState, Stage
 from overkeep.controller.release import drop_old_checkpoints, patiently, release_backup, watch_release
+from overkeep.controller.snapshots import try_to_remove_snapshots
 from overkeep.controller.steps import PASSING, State, Watch, cancelled, failed, outcome
 from overkeep.controller.store.consistency import consistency_value
 from overkeep.controller.store.policies import terms_value
@@ -55,10 +56,12 @@ class Wish:
     """What is asked of an attempt.
 
     A full backup; one that does not rely on tracked changes, and why not; one whose guest is not frozen, and why not.
+    `lost`: the checkpoint of the last restore point turned out to be of no use.
     """
 
     full: bool
     untracked: str = ""
+    lost: bool = False
     unfrozen: str = ""
 
 
@@ -108,6 +111,8 @@ class BackupSteps:
         )
         if self._has_moved(vm):
             return self.plan(state)
+        if wish.lost and last and last.checkpoint_id in checkpoints:
+            self._drop_lost(last.checkpoint_id)
         soundness = Soundness(self.target.repository, points)
         spoilt = self._why_spoilt(last, soundness) if last and not wish.full else {}
         basis = Basis(last=last, checkpoints=checkpoints, spoilt=spoilt, untracked=wish.untracked)
@@ -151,6 +156,7 @@ class BackupSteps:
             disk_ids=tuple(item.disk.id for item in plan.disks),
             from_checkpoint=plan.from_checkpoint,
             description=self.ports.mark(self.job_id),
+            kind=self.terms.backup_kind,
         )
         unfrozen = _WISH.validate_python(state["wish"]).unfrozen
         return self.beginning.begin(request, unfrozen=unfrozen, unfrozen_before=state.get("unfrozen_before", False))
@@ -165,9 +171,12 @@ class BackupSteps:
         session = self.exposure.await_ready(self.backup_id, vm_name=plan.vm.name)
         if session.checkpoint_id:
             self.exposure.note(HeldKind.CHECKPOINT, session.checkpoint_id)
+        if session.snapshot_id:
+            self.exposure.note(HeldKind.SNAPSHOT, session.snapshot_id)
         plan = as_given(plan, session)
         self._show(plan, "ready")
-        return {"plan": _PLAN.dump_python(plan, mode="json"), "session": _SESSION.dump_python(session, mode="json")}
+        found = {"plan": _PLAN.dump_python(plan, mode="json"), "session": _SESSION.dump_python(session, mode="json")}
+        return {**found, **self.beginning.look_whether_started(session, plan.vm)}
 
     def copy(self, state: State) -> State:
         """Have the movers copy all disks."""
@@ -214,6 +223,8 @@ class BackupSteps:
                 draft.abandon()
 
         left = patiently(exposure, act)
+        if not left:
+            try_to_remove_snapshots(exposure)
         if "committed" in state and not left:
             self._drop_old_checkpoints(exposure, state["checkpoint"])
         return left
@@ -307,8 +318,21 @@ class BackupSteps:
             checkpoint_id=_SESSION.validate_python(state["session"]).checkpoint_id,
             file=draft.image_name,
         )
-        reached = self.beginning.reached(state, _SESSION.validate_python(state["session"]), plan.vm)
-        return replace(point, consistency=reached, consistency_wanted=self.consistency.wanted)
+        session = _SESSION.validate_python(state["session"])
+        reached = self.beginning.reached(state, session, plan.vm)
+        return replace(point, consistency=reached, consistency_wanted=self.consistency.wanted, backup_kind=session.kind)
+
+    def _drop_lost(self, checkpoint_id: str) -> None:
+        """Delete a checkpoint that is of no use before there is a new one: the Manager may drop all others with it.
+
+        Best effort: what stays goes after the backup.
+        """
+
+        def act() -> State:
+            self.ports.engine.delete_checkpoint(self.vm_id, checkpoint_id)
+            return {}
+
+        outcome(act, job_id=self.job_id)
 
     def _drop_old_checkpoints(self, exposure: Exposure, own: str | None) -> None:
         """Best effort: what stays now is deleted after the next backup."""

@@ -26,6 +26,7 @@ _CURED_BY_COMPARING = {
     TransferFailed.code: "a disk could not be opened with the changes that the Manager tracked",
     NO_CHANGED_BLOCKS: "a disk did not tell what changed",
 }
+_CHECKPOINT_LOST = (CheckpointInvalid.code, TransferFailed.code, NO_CHANGED_BLOCKS)
 _CURED_BY_FULL = (BACKING_MISSING,)
 
 _WISH = TypeAdapter(Wish)
@@ -87,7 +88,7 @@ def _cure(state: State, wish: Wish) -> Wish | None:
     if code == BackupFailed.code and state.get("unfrozen"):
         return replace(wish, unfrozen=state["unfrozen"])
     if code in _CURED_BY_COMPARING and state.get("tracked"):
-        return replace(wish, untracked=_CURED_BY_COMPARING[code])
+        return replace(wish, untracked=_CURED_BY_COMPARING[code], lost=code in _CHECKPOINT_LOST)
     if code in _CURED_BY_FULL and state.get("incremental"):
         return replace(wish, full=True, untracked="")
     return None

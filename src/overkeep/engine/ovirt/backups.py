@@ -9,12 +9,12 @@ from typing import Any
 from ovirtsdk4 import types
 
 from overkeep.engine.api import BackupRequest, BackupSession
-from overkeep.engine.errors import Busy, EngineRefused, NotFoundInEngine
+from overkeep.engine.errors import BackupFailed, Busy, EngineRefused, NotFoundInEngine
 from overkeep.engine.ovirt import values
 from overkeep.engine.ovirt.session import Session
 from overkeep.engine.ovirt.waits import Patience
 from overkeep.logs import fields
-from overkeep.model.points import Mode
+from overkeep.model.points import BackupKind, Mode
 
 _log = logging.getLogger(__name__)
 _BEGINNING = ("initializing", "starting")
@@ -33,8 +33,9 @@ class Backups:
     def start(self, request: BackupRequest) -> None:
         """Start a backup unless the Manager knows its id already.
 
-        `legacy` asks for a pull backup of the running VM (or of a VM that is down), which leaves no snapshot to be
-        merged; without it Managers of compatibility level 4.7 and later take a snapshot.
+        `legacy` in the query asks for a pull backup of the running VM (or of a VM that is down), which leaves no
+        snapshot to be merged; without it Managers take a snapshot, at compatibility level 4.7 and later. One that
+        cannot be taken leaves a backup of this id that has failed: then `BackupFailed` has the Manager's reason.
         """
         if self.show(request.vm_id, request.id).phase != "gone":
             return
@@ -50,11 +51,15 @@ class Backups:
                     backup,
                     require_consistency=request.require_consistency,
                     headers={"Correlation-Id": request.id},
-                    query={"legacy": "true"},
+                    query={"legacy": "true"} if request.kind is BackupKind.LEGACY else {},
                 )
-        except EngineRefused:
-            if self.show(request.vm_id, request.id).phase == "gone":
+        except EngineRefused as error:
+            phase = self.show(request.vm_id, request.id).phase
+            if phase == "gone":
                 raise  # otherwise a request of ours that was cut off had arrived after all
+            if phase == "failed" and request.kind is BackupKind.HYBRID:
+                words = error.fields["words"]
+                raise BackupFailed(backup_id=request.id, vm=request.vm_id, words=words) from error
         _log.info("backup started %s", fields(backup=request.id, vm=request.vm_id, disks=len(request.disk_ids)))
 
     def show(self, vm_id: str, backup_id: str) -> BackupSession:
@@ -71,6 +76,7 @@ class Backups:
                     description=session.description,
                     checkpoint_id=session.checkpoint_id,
                     host_id=session.host_id,
+                    snapshot_id=session.snapshot_id,
                     modes={disk.id: _mode(disk) for disk in service.disks_service().list()},
                 )
         except NotFoundInEngine:
@@ -143,6 +149,7 @@ def _session(found: Any) -> BackupSession:
         # given earlier it may name a checkpoint that never comes to be
         checkpoint_id=(found.to_checkpoint_id or None) if phase == "ready" else None,
         host_id=values.link_id(found.host) or None,
+        snapshot_id=values.link_id(found.snapshot) or None,
     )
 
 

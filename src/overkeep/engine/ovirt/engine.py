@@ -24,6 +24,7 @@ from overkeep.engine.ovirt.events import Events
 from overkeep.engine.ovirt.guests import Guests
 from overkeep.engine.ovirt.inventory import Inventory
 from overkeep.engine.ovirt.session import Session
+from overkeep.engine.ovirt.snapshots import Snapshots
 from overkeep.engine.ovirt.transfers import Transfers
 from overkeep.engine.ovirt.vms import Vms
 from overkeep.engine.ovirt.waits import Patience
@@ -43,6 +44,7 @@ class OvirtEngine(Engine):
         self._inventory = Inventory(self._session)
         self._configurations = Configurations(self._session, patience=patience)
         self._backups = Backups(self._session, patience=patience)
+        self._snapshots = Snapshots(self._session)
         self._transfers = Transfers(self._session)
         self._disks = Disks(self._session, patience=patience)
         self._vms = Vms(self._session, self._inventory, patience=patience)
@@ -107,6 +109,12 @@ class OvirtEngine(Engine):
 
     def finalize_backup(self, vm_id: str, backup_id: str) -> None:
         self._backups.finalize(vm_id, backup_id)
+
+    def snapshot_status(self, vm_id: str, snapshot_id: str) -> str | None:
+        return self._snapshots.status(vm_id, snapshot_id)
+
+    def delete_snapshot(self, vm_id: str, snapshot_id: str) -> None:
+        self._snapshots.delete(vm_id, snapshot_id)
 
     def start_transfer(self, request: TransferRequest) -> str:
         return self._transfers.start(request)
