@@ -35,6 +35,7 @@ ENGINE_LOOKS = frozenset(
         "backups",
         "transfer",
         "transfers",
+        "snapshot_status",
         "disk_status",
         "find_marked_vm",
         "storage_domains",

@@ -28,6 +28,7 @@ _LOOK = 0.1  # seconds between two looks at whether there was a beat
 ENGINE_ACTS = frozenset(
     {
         "delete_checkpoint",
+        "delete_snapshot",
         "freeze",
         "start_backup",
         "finalize_backup",
