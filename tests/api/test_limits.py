@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import datetime as dt
+from typing import Any
+
+import pytest
 from fastapi.testclient import TestClient
 
 from tests.api.test_api import make, problem
@@ -15,6 +19,11 @@ def test_limits(root: TestClient) -> None:
         "paused": False,
         "used": 0,
         "waiting": 0,
+        "usual": 32,
+        "windows": [],
+        "zone": "UTC",
+        "until": None,
+        "then": None,
     }
     assert list(found) == ["host", "domain", "target", "total"]
     changed = root.put("/api/v1/limits/host:host1", json={"capacity": 2}).json()
@@ -22,6 +31,44 @@ def test_limits(root: TestClient) -> None:
     assert root.put("/api/v1/limits/host:host1", json={}).json()["by_default"]
     assert root.post("/api/v1/limits/target:nfs1/pause").json()["paused"]
     assert not root.post("/api/v1/limits/target:nfs1/resume").json()["paused"]
+
+
+WINDOWS = {"capacity": 4, "windows": [{"when": "mon-fri 08:00-18:00", "capacity": 1}], "zone": "Europe/Berlin"}
+
+
+def test_a_limit_has_windows(root: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, now = "/api/v1/limits/host", dt.datetime(2026, 11, 27, 9, 0, tzinfo=dt.UTC)
+    monkeypatch.setattr("overkeep.controller.store.admission.utc_now", lambda: now)
+    answer = root.put(path, json=WINDOWS)
+    limit = answer.json()
+    assert (limit["capacity"], limit["usual"], limit["until"], limit["then"]) == (1, 4, "2026-11-27T17:00:00Z", 4)
+    assert (limit["windows"], limit["zone"], limit["by_default"]) == (WINDOWS["windows"], "Europe/Berlin", False)
+    one = root.get("/api/v1/limits/host:host1").json()
+    assert (one["capacity"], one["then"], one["windows"], one["by_default"]) == (1, 4, [], True)
+    now = dt.datetime(2026, 11, 27, 17, 0, tzinfo=dt.UTC)
+    later = root.get(path)
+    assert (later.json()["capacity"], later.json()["then"]) == (4, 1)
+    assert later.headers["ETag"] == answer.headers["ETag"], "nobody changed it"
+    told = root.get("/api/v1/events", params={"kind": "limit.set"}).json()[-1]
+    assert told["text"] == "The limit of host is now 4; 1 mon-fri 08:00-18:00 (Europe/Berlin)"
+    assert root.put(path, json={"capacity": 4}).json()["windows"] == []
+    assert root.put(path, json={}).json()["by_default"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"windows": [{"when": "by day", "capacity": 1}]}, "bad-schedule"),
+        ({"windows": [{"when": "08:00-18:00", "capacity": -1}]}, "bad-request"),
+        ({"windows": [{"when": "08:00-18:00"}]}, "bad-request"),
+        ({"windows": [{"when": "08:00-18:00", "capacity": 1}] * 51}, "bad-request"),
+        ({"zone": "Mars/Olympus"}, "bad-schedule"),
+        ({"windows": [], "zone": "Mars/Olympus"}, "bad-schedule"),
+    ],
+)
+def test_windows_that_cannot_be(root: TestClient, changes: dict[str, Any], code: str) -> None:
+    problem(root.put("/api/v1/limits/host", json={**WINDOWS, **changes}), 400, code)
+    assert root.get("/api/v1/limits/host").json()["by_default"]
 
 
 def test_nobody_overwrites_a_limit_that_he_has_not_seen(root: TestClient, ann: TestClient) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 
 import pytest
 
@@ -13,6 +14,7 @@ from overkeep.controller.steps import JobCancelled
 from overkeep.controller.waits import waits
 from overkeep.controller.workflows import backup_vm
 from overkeep.errors import BadRequest, NotFound
+from overkeep.model.admission import SlotsWindow
 from overkeep.model.conduct import Conduct
 from overkeep.model.inventory import Host
 from overkeep.testing.mover import MemoryMover
@@ -284,6 +286,70 @@ def test_a_kind_cannot_be_paused_and_no_limit_is_zero(world: World) -> None:
         world.controller.limits.pause("host")
     with pytest.raises(BadRequest, match="or pause the resource"):
         world.controller.limits.set("total", 0)
+
+
+BY_DAY = SlotsWindow(when="mon-fri 08:00-18:00", capacity=1)
+
+
+@pytest.fixture
+def day(monkeypatch: pytest.MonkeyPatch) -> list[dt.datetime]:
+    """What time it is for limits: a Friday morning in Berlin, until a test changes it."""
+    now = [dt.datetime(2026, 11, 27, 9, 0, tzinfo=dt.UTC)]
+    monkeypatch.setattr("overkeep.controller.store.admission.utc_now", lambda: now[-1])
+    return now
+
+
+def test_few_begin_by_day_and_the_others_when_the_window_is_over(world: World, day: list[dt.datetime]) -> None:
+    world.controller.limits.set("host", 3, windows=[BY_DAY], zone="Europe/Berlin")
+    world.add(*(vm(name, disk(f"{name}-root")) for name in ("a", "b", "c")))
+    world.mover.held = True
+    job = world.start_backup()
+    world.until(lambda: world.mover.running())
+    [first] = working(world, job)
+    waiting = next(f"{name}-vm" for name in ("a", "b", "c") if f"{name}-vm" != first)
+    told = f"waiting for host host1: 1 of 1 slots until fri 18:00 (Europe/Berlin) in use by {first.removesuffix('-vm')}"
+    assert waits_for(world, job, waiting) == told
+    day.append(dt.datetime(2026, 11, 27, 17, 0, tzinfo=dt.UTC))
+    world.until(lambda: len(working(world, job)) == 3)
+    world.mover.release()
+    assert succeeded(world.finish(job))
+
+
+def test_a_window_that_opens_ends_nothing(world: World, day: list[dt.datetime]) -> None:
+    day.append(dt.datetime(2026, 11, 27, 6, 0, tzinfo=dt.UTC))
+    world.controller.limits.set("host", 2, windows=[BY_DAY], zone="Europe/Berlin")
+    world.add(*(vm(name, disk(f"{name}-root")) for name in ("a", "b", "c")))
+    world.mover.held = True
+    job = world.start_backup()
+    world.until(lambda: len(working(world, job)) == 2)
+    day.append(dt.datetime(2026, 11, 27, 9, 0, tzinfo=dt.UTC))
+    world.dispatcher.round()
+    assert len(working(world, job)) == 2
+    [host] = [usage for usage in world.controller.limits.all() if usage.limit.resource == "host:host1"]
+    assert (host.limit.capacity, host.used, host.waiting, host.usual) == (1, 2, 1, 2)
+    world.mover.release()
+    assert succeeded(world.finish(job))
+
+
+def test_in_a_window_of_none_nothing_begins(world: World, day: list[dt.datetime]) -> None:
+    never = SlotsWindow(when="mon-fri 08:00-18:00", capacity=0)
+    world.controller.limits.set("total", None, windows=[never], zone="Europe/Berlin")
+    world.add(vm("web", disk("root")))
+    job = world.start_backup()
+    told = "waiting for the total, which takes nothing new until fri 18:00 (Europe/Berlin)"
+    assert waits_for(world, job, "web-vm") == told
+    day.append(dt.datetime(2026, 11, 27, 17, 0, tzinfo=dt.UTC))
+    assert succeeded(world.finish(job))
+
+
+def test_windows_outlast_a_restart(world: World, day: list[dt.datetime]) -> None:
+    world.controller.limits.set("host", 3, windows=[BY_DAY], zone="Europe/Berlin")
+    world.controller.limits.pause("host:host1")
+    world.restart()
+    assert world.controller.limits.one("host").limit.capacity == 1
+    world.controller.limits.resume("host:host1")
+    world.controller.limits.set("host", None)
+    assert world.store.resources.all() == {}
 
 
 def test_slots_of_the_dead_are_swept(world: World) -> None:

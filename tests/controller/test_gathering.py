@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 
 import pytest
 
 from overkeep.controller.events import Kind
 from overkeep.controller.records import Job, JobState
 from overkeep.controller.store.gatherings import Stage
+from overkeep.model.admission import SlotsWindow
 from overkeep.model.conduct import Conduct
 from overkeep.model.consistency import Consistency, Otherwise, Reached, Wanted
 from overkeep.model.inventory import VmStatus
@@ -167,6 +169,20 @@ def test_a_limit_that_is_too_low_for_the_group_is_told(world: World, limit: str,
     assert succeeded(job), job.failure
     assert reached(world) == [Reached.FILE_SYSTEM] * 3
     assert why(world, job) == {f"The limit of {words} is lower than the 3 VMs of the group need."}
+
+
+def test_a_group_waits_for_a_window_in_which_it_fits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [dt.datetime(2026, 11, 27, 9, 0, tzinfo=dt.UTC)]
+    monkeypatch.setattr("overkeep.controller.store.admission.utc_now", lambda: now[-1])
+    world.controller.limits.set("total", 3, windows=[SlotsWindow(when="08:00-18:00", capacity=2)])
+    group(world, otherwise=Otherwise.REFUSE)
+    job = world.start_backup()
+    world.until(lambda: world.store.admission.lines())
+    world.dispatcher.round()
+    assert world.store.admission.used() == {}
+    now.append(dt.datetime(2026, 11, 27, 18, 0, tzinfo=dt.UTC))
+    assert succeeded(world.finish(job))
+    assert reached(world) == [Reached.GROUP] * 3
 
 
 def test_a_group_that_is_backed_up_one_by_one_is_none(world: World) -> None:

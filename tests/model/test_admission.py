@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import datetime as dt
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +24,7 @@ from overkeep.model.admission import (
     workload,
 )
 
+NOW = dt.datetime(2026, 5, 1, tzinfo=dt.UTC)
 DEFAULTS = {ResourceKind.TOTAL: 4, ResourceKind.HOST: 2, ResourceKind.TARGET: 3, ResourceKind.DOMAIN: 3}
 
 
@@ -49,13 +52,13 @@ def test_a_limit_is_its_own_or_that_of_its_kind_or_the_default(resource: str, ca
         Setting(resource="host", capacity=5),
         Setting(resource="target:t1", paused=True),
     ]
-    limit = Limits(defaults=DEFAULTS, settings={setting.resource: setting for setting in found}).of(resource)
+    limit = Limits(defaults=DEFAULTS, settings={setting.resource: setting for setting in found}, at=NOW).of(resource)
     assert (limit.capacity, limit.paused) == (capacity, paused)
 
 
 def test_room_is_what_is_left_and_none_where_it_is_paused() -> None:
     settings = {"target:t1": Setting(resource="target:t1", paused=True), "total": Setting(resource="total", capacity=1)}
-    limits = Limits(defaults=DEFAULTS, settings=settings)
+    limits = Limits(defaults=DEFAULTS, settings=settings, at=NOW)
     free = room(limits, {"total": 5, "host:h1": 1}, ["total", "host:h1", "host:h2", "target:t1"])
     assert free == {"total": 0, "host:h1": 1, "host:h2": 2, "target:t1": 0}
 
@@ -132,7 +135,7 @@ def test_who_waits_for_his_own_workload_keeps_nothing_from_others() -> None:
 
 def test_a_workload_has_as_many_slots_as_it_says_and_no_default() -> None:
     settings = {SHOP: Setting(resource=SHOP, capacity=1), "workload:big": Setting(resource="workload:big", capacity=2)}
-    limits = Limits(defaults=DEFAULTS, settings=settings)
+    limits = Limits(defaults=DEFAULTS, settings=settings, at=NOW)
     assert in_order(limits, ["total", SHOP, "workload:big", "workload:free"]) == {SHOP}
     assert room(limits, {}, ["workload:free"])["workload:free"] > 1000
     assert in_words(SHOP) == "its workload"

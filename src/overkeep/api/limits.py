@@ -14,6 +14,7 @@ from overkeep.api.paging import Listing, ThePaging
 from overkeep.api.repeatable import Repeatable
 from overkeep.api.versions import TheTag, content_tag, require_tag
 from overkeep.controller.waits import Usage, place
+from overkeep.model.admission import SlotsWindow
 
 router = APIRouter(prefix="/api/v1/limits", tags=["limits"], route_class=Repeatable)
 
@@ -53,7 +54,9 @@ def set_limit(
     """
     caller.require_admin("set limits of")
     require_tag(version, _tag(controller.limits.one(resource)), kind="limit", name=resource)
-    return _answered(controller.limits.set(resource, asked.capacity, caller=caller.name), response)
+    windows = [SlotsWindow(when=each.when, capacity=each.capacity) for each in asked.windows]
+    changed = controller.limits.set(resource, asked.capacity, windows=windows, zone=asked.zone, caller=caller.name)
+    return _answered(changed, response)
 
 
 @router.post("/{resource}/pause")
@@ -76,5 +79,7 @@ def _answered(usage: Usage, response: Response) -> LimitOut:
 
 
 def _tag(usage: Usage) -> str:
-    """Of what is in force: how much of it is used changes all the time, and nobody overwrites that."""
-    return content_tag(usage.limit.resource, usage.limit.capacity, usage.limit.paused, usage.by_default)
+    """Of what was set: how much of it is used changes all the time, and which window is open, by themselves."""
+    windows = [(each.when, each.capacity) for each in usage.setting.windows]
+    limit = usage.limit
+    return content_tag(limit.resource, usage.usual, limit.paused, usage.by_default, windows, usage.setting.zone)

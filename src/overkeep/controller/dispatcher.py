@@ -116,13 +116,13 @@ class Dispatcher:
             self._closing.add(job_id)
 
     def _overdue(self, lines: Sequence[Line], limits: Limits) -> frozenset[str]:
-        """The ranks of the first ones of lines that have been that for too long, but for what is paused."""
+        """The ranks of the first ones of lines that have been that for too long, but for what is closed."""
         now = self._clock()
         before, self._heads = self._heads, {}
         for line in lines:
             first, since = before.get(line.needs, ("", now))
-            paused = any(limits.of(need).paused for need in line.needs)
-            self._heads[line.needs] = (line.first, since if first == line.first and not paused else now)
+            closed = any(limits.of(need).closed for need in line.needs)
+            self._heads[line.needs] = (line.first, since if first == line.first and not closed else now)
         return frozenset(first for first, since in self._heads.values() if now - since >= PASSED_BY)
 
     def _go_on_if(self, more: bool) -> None:

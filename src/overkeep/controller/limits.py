@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from overkeep.controller.ports import Ports
-from overkeep.controller.waits import Usage, usage
+from overkeep.controller.waits import Usage, usage, usage_of
 from overkeep.errors import BadRequest, NotFound
-from overkeep.model.admission import MOST_SLOTS, TOTAL, ResourceKind, is_general, kind_of
+from overkeep.model.admission import MOST_SLOTS, TOTAL, ResourceKind, Setting, SlotsWindow, is_general, kind_of
 
 
 class LimitDesk:
@@ -27,13 +28,27 @@ class LimitDesk:
         self._require_known(resource)
         return self._of(resource)
 
-    def set(self, resource: str, capacity: int | None, *, caller: str = "") -> Usage:
-        """Let so many VMs use a resource at once; None goes back to the default."""
+    def set(
+        self,
+        resource: str,
+        capacity: int | None,
+        *,
+        windows: Sequence[SlotsWindow] = (),
+        zone: str = "UTC",
+        caller: str = "",
+    ) -> Usage:
+        """Let so many VMs use a resource at once, and other numbers in windows of the week.
+
+        None goes back to the default. Raises `BadRequest`, and `BadSchedule` for a zone that there is not.
+        """
         self._require_known(resource)
-        if capacity is not None and not 1 <= capacity <= MOST_SLOTS:
-            what = f"{capacity} is no limit for {resource}"
-            raise BadRequest(what=what, todo=f"give 1 to {MOST_SLOTS}, or pause the resource")
-        self._store.resources.set_capacity(resource, capacity, caller=caller)
+        for number, least in ((capacity, 1), *((each.capacity, 0) for each in windows)):
+            if number is not None and not least <= number <= MOST_SLOTS:
+                what = f"{number} is no limit for {resource}"
+                todo = f"give 1 to {MOST_SLOTS}, or 0 in a window in which nothing begins, or pause the resource"
+                raise BadRequest(what=what, todo=todo)
+        asked = Setting(resource=resource, capacity=capacity, windows=tuple(windows), zone=zone)
+        self._store.resources.set_slots(asked if windows else replace(asked, zone="UTC"), caller=caller)
         return self._changed(resource)
 
     def pause(self, resource: str, *, caller: str = "") -> Usage:
@@ -62,8 +77,7 @@ class LimitDesk:
         return found.get(resource) or self._unused(resource)
 
     def _unused(self, resource: str) -> Usage:
-        limit = self._store.admission.limits().of(resource)
-        return Usage(limit=limit, used=0, waiting=0, by_default=True)
+        return usage_of(self._store.admission.limits(), resource)
 
     def _require_known(self, resource: str) -> None:
         """Raise `BadRequest` for what is no name of a resource, `NotFound` for one that is not there.

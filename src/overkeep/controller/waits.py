@@ -9,7 +9,18 @@ from dataclasses import dataclass
 from overkeep.controller.records import Job
 from overkeep.controller.store import Store
 from overkeep.controller.store.admission import Holder
-from overkeep.model.admission import TOTAL, Limit, in_words, is_group, is_workload, kind_of
+from overkeep.model.admission import (
+    TOTAL,
+    Change,
+    Limit,
+    Limits,
+    Setting,
+    in_words,
+    is_group,
+    is_workload,
+    kind_of,
+    until_in_words,
+)
 
 Sees = Callable[[str], bool]
 """Whether who asks may see a VM, by its id."""
@@ -19,17 +30,28 @@ _MOST_NAMES = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """A resource with its limit, how many slots are taken, and how many VMs wait that need it."""
+    """A resource with its limit, how many slots are taken, and how many VMs wait that need it.
+
+    `setting` is what was set for it, `usual` the limit outside of all windows, `change` the next one by a window.
+    """
 
     limit: Limit
+    setting: Setting
+    usual: int
     used: int
     waiting: int
-    by_default: bool
+    change: Change | None = None
+
+    @property
+    def by_default(self) -> bool:
+        """Whether nobody set a limit for the very resource."""
+        return self.setting.capacity is None and not self.setting.windows
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Blocked:
     limit: Limit
+    change: Change | None
     used: int
     holders: tuple[Holder, ...]
 
@@ -57,13 +79,16 @@ def waits(store: Store, jobs: Sequence[Job]) -> Waits:
         return Waits({}, {})
     limits, used = store.admission.limits(), store.admission.used()
     found = [limits.of(resource) for resource in {need for all_needs in needs.values() for need in all_needs}]
-    blocking = [limit for limit in found if limit.paused or used.get(limit.resource, 0) >= limit.capacity]
+    blocking = [limit for limit in found if limit.closed or used.get(limit.resource, 0) >= limit.capacity]
     holders = store.admission.holders([limit.resource for limit in blocking])
     return Waits(
         needs,
         {
             limit.resource: _Blocked(
-                limit=limit, used=used.get(limit.resource, 0), holders=holders.get(limit.resource, ())
+                limit=limit,
+                change=limits.change_of(limit.resource),
+                used=used.get(limit.resource, 0),
+                holders=holders.get(limit.resource, ()),
             )
             for limit in blocking
         },
@@ -81,13 +106,19 @@ def usage(store: Store) -> tuple[Usage, ...]:
     idle = {name for name in names if is_workload(name) and name not in used | waiting}
     names -= {*idle, *filter(is_group, names)}
     return tuple(
-        Usage(
-            limit=limits.of(name),
-            used=used.get(name, 0),
-            waiting=waiting.get(name, 0),
-            by_default=name not in limits.settings or limits.settings[name].capacity is None,
-        )
-        for name in _in_order(names)
+        usage_of(limits, name, used=used.get(name, 0), waiting=waiting.get(name, 0)) for name in _in_order(names)
+    )
+
+
+def usage_of(limits: Limits, resource: str, *, used: int = 0, waiting: int = 0) -> Usage:
+    """One resource."""
+    return Usage(
+        limit=limits.of(resource),
+        setting=limits.settings.get(resource, Setting(resource=resource)),
+        usual=limits.usual(resource),
+        used=used,
+        waiting=waiting,
+        change=limits.change_of(resource),
     )
 
 
@@ -95,7 +126,10 @@ def _phrase(blocked: _Blocked, sees: Sees) -> str:
     name = in_words(blocked.limit.resource)
     if blocked.limit.paused:
         return f"{name}, which is paused"
-    slots = f"{name}: {blocked.used} of {blocked.limit.capacity} slots in use"
+    until = f" {until_in_words(blocked.change)}" if blocked.change else ""
+    if blocked.limit.closed:
+        return f"{name}, which takes nothing new{until}"
+    slots = f"{name}: {blocked.used} of {blocked.limit.capacity} slots{until} in use"
     return f"{slots} by {_who(blocked.holders, sees)}" if blocked.holders else slots
 
 

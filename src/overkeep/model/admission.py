@@ -3,15 +3,20 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
 from overkeep.errors import BadRequest
+from overkeep.model.cron import DAYS
+from overkeep.model.schedule import known_zone
+from overkeep.model.windows import edges, window
 
 TOTAL = "total"
 MOST_SLOTS = 10_000
+_MINUTE = dt.timedelta(minutes=1)
 
 
 class ResourceKind(StrEnum):
@@ -45,37 +50,126 @@ class Limit:
     capacity: int
     paused: bool = False
 
+    @property
+    def closed(self) -> bool:
+        """Whether nothing new uses it, however little is used."""
+        return self.paused or self.capacity == 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlotsWindow:
+    """Another number of slots in a window of the week: `mon-fri 08:00-18:00`. Raises `BadSchedule`."""
+
+    when: str
+    capacity: int
+
+    def __post_init__(self) -> None:
+        window(self.when)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What an administrator wrote down for a resource, or, by the bare name of a kind, for all of that kind."""
+    """What an administrator wrote down for a resource, or, by the bare name of a kind, for all of that kind.
+
+    In `windows`, by the clocks of `zone`, other numbers hold than `capacity`; the first that is open counts. Where
+    neither says something, that of the kind, or the default, does. Raises `BadSchedule`.
+    """
 
     resource: str
     capacity: int | None = None
     paused: bool = False
+    windows: tuple[SlotsWindow, ...] = ()
+    zone: str = "UTC"
+
+    def __post_init__(self) -> None:
+        known_zone(self.zone)
+
+    def at(self, instant: dt.datetime) -> int | None:
+        """How many slots it gives at an instant; None when it does not say."""
+        if not self.windows:
+            return self.capacity
+        local = instant.astimezone(known_zone(self.zone))
+        return next((each.capacity for each in self.windows if window(each.when).holds(local)), self.capacity)
+
+    def edges(self, after: dt.datetime) -> Iterator[dt.datetime]:
+        """When that may change within a week (`overkeep.model.windows.edges`)."""
+        return edges([window(each.when) for each in self.windows], known_zone(self.zone), after)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """Another number of slots that comes into force; `zone` is that whose clocks tell so."""
+
+    at: dt.datetime
+    capacity: int
+    zone: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """Settings over defaults: the setting of the very resource, that of its kind, the default of its kind.
 
-    A kind without a default has no limit.
+    They are asked as they hold at the instant `at`. A kind without a default has no limit.
     """
 
     defaults: Mapping[ResourceKind, int]
     settings: Mapping[str, Setting]
+    at: dt.datetime
 
     def of(self, resource: str) -> Limit:
         """The limit of a resource."""
-        kind = kind_of(resource)
-        own, general = self.settings.get(resource), self.settings.get(kind)
-        for setting in (own, general):
-            if setting is not None and setting.capacity is not None:
-                capacity = setting.capacity
-                break
+        own = self.settings.get(resource)
+        return Limit(
+            resource=resource, capacity=self._capacity(resource, self.at), paused=own is not None and own.paused
+        )
+
+    def usual(self, resource: str) -> int:
+        """How many slots there are outside of all windows."""
+        given = (setting.capacity for setting in self._told(resource) if setting.capacity is not None)
+        return next(given, self._default(resource))
+
+    def most(self, resource: str) -> int:
+        """How many slots there are at the best time."""
+        found: list[int] = []
+        for setting in self._told(resource):
+            found += [each.capacity for each in setting.windows]
+            if setting.capacity is not None:
+                return max(setting.capacity, *found, 0)
+        return max(self._default(resource), *found, 0)
+
+    def change_of(self, resource: str) -> Change | None:
+        """When another number of slots comes into force, and which; None when none does within a week."""
+        timed = [setting for setting in self._told(resource) if setting.windows]
+        now, before = self._capacity(resource, self.at), self.at
+        for edge in sorted({edge for setting in timed for edge in setting.edges(self.at)}):
+            if self._capacity(resource, edge) != now:
+                at = _first(lambda instant: self._capacity(resource, instant) != now, before, edge)
+                return Change(at=at, capacity=self._capacity(resource, at), zone=timed[0].zone)
+            before = edge
+        return None
+
+    def _capacity(self, resource: str, at: dt.datetime) -> int:
+        given = (slots for setting in self._told(resource) if (slots := setting.at(at)) is not None)
+        return next(given, self._default(resource))
+
+    def _told(self, resource: str) -> list[Setting]:
+        """What was written down that counts for a resource, its own first."""
+        names = dict.fromkeys((resource, str(kind_of(resource))))
+        return [self.settings[name] for name in names if name in self.settings]
+
+    def _default(self, resource: str) -> int:
+        return self.defaults.get(kind_of(resource), MOST_SLOTS)
+
+
+def _first(holds: Callable[[dt.datetime], bool], before: dt.datetime, at: dt.datetime) -> dt.datetime:
+    """The first minute in which something holds that does not hold `before` and holds `at`, a whole minute."""
+    while at - before > _MINUTE:
+        middle = at - max(1, (at - before) // _MINUTE // 2) * _MINUTE
+        if holds(middle):
+            at = middle
         else:
-            capacity = self.defaults.get(kind, MOST_SLOTS)
-        return Limit(resource=resource, capacity=capacity, paused=own is not None and own.paused)
+            before = middle
+    return at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +241,12 @@ def in_words(resource: str) -> str:
     return f"{words.get(kind, kind)} {name}".rstrip()
 
 
+def until_in_words(change: Change) -> str:
+    """How long what is before a change lasts: `until fri 18:00 (Europe/Berlin)`."""
+    local = change.at.astimezone(known_zone(change.zone))
+    return f"until {DAYS[local.weekday()]} {local:%H:%M} ({change.zone})"
+
+
 def rank(priority: Priority, since: str, position: int) -> str:
     """What orders those that wait: priority, age (ISO 8601, UTC, of one precision), position in the workload."""
     return f"{priority:d}/{since}/{position:06d}"
@@ -156,7 +256,7 @@ def room(limits: Limits, used: Mapping[str, int], resources: Iterable[str]) -> d
     """How many more may use each resource now."""
     found = {resource: limits.of(resource) for resource in resources}
     return {
-        resource: 0 if limit.paused else max(0, limit.capacity - used.get(resource, 0))
+        resource: 0 if limit.closed else max(0, limit.capacity - used.get(resource, 0))
         for resource, limit in found.items()
     }
 

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Windows of the week in which runs may or must not begin: `mon-fri 08:00-18:00`."""
+"""Windows of the week, in which runs may or must not begin, or other limits hold: `mon-fri 08:00-18:00`."""
 
 from __future__ import annotations
 
 import datetime as dt
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -12,6 +13,7 @@ from overkeep.model.cron import BadSchedule, days_of
 
 _FORM = re.compile(r"((?P<days>[a-z, -]+?) )?(?P<begin>\d{1,2}:\d{2}) ?- ?(?P<end>\d{1,2}:\d{2})")
 _ALL_DAYS = tuple(range(7))
+_MINUTE = dt.timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,21 @@ def window(text: str) -> Window:
         raise BadSchedule(when=text, reason="write a window as `mon-fri 08:00-18:00` or `22:00-06:00`")
     days = days_of(match["days"], text) if match["days"] else _ALL_DAYS
     return Window(days, _time(match["begin"], text), _time(match["end"], text))
+
+
+def edges(windows: Iterable[Window], zone: dt.tzinfo, after: dt.datetime) -> Iterator[dt.datetime]:
+    """Yield the instants of the next week at which windows may open or close, in no order, each with the minute before.
+
+    When clocks are changed a window may open or close between two of them: whoever finds that one window is open at one
+    of them and not at the one before has to look for the minute.
+    """
+    today = after.astimezone(zone).date()
+    times = {time for each in windows for time in (each.begin, each.end)}
+    for day in (today + dt.timedelta(days=ahead) for ahead in range(-1, 9)):
+        for time in times:
+            for fold in (0, 1):  # a local time that comes twice
+                edge = dt.datetime.combine(day, time.replace(fold=fold), zone).astimezone(dt.UTC)
+                yield from (one for one in (edge - _MINUTE, edge) if one > after)
 
 
 def _time(text: str, whole: str) -> dt.time:

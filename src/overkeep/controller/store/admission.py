@@ -15,6 +15,7 @@ from overkeep.controller.store import schema as t
 from overkeep.controller.store.database import alone, reading
 from overkeep.controller.store.limits import settings_in
 from overkeep.model.admission import Limits, ResourceKind, Setting, Waiting, admit, in_order, is_group, room, workload
+from overkeep.units import utc_now
 
 WAITING = sa.text("job_vm.stage = 'waiting'")  # spelt out, as SQLite uses a partial index only for its own words
 _CHUNK = 500  # values in one IN
@@ -174,7 +175,7 @@ class Admission:
             return connection.execute(sa.delete(t.slot).where(~lives)).rowcount
 
     def _limits(self, connection: sa.Connection) -> Limits:
-        return Limits(defaults=self._defaults, settings=settings_in(connection) | _workloads(connection))
+        return Limits(defaults=self._defaults, settings=settings_in(connection) | _workloads(connection), at=utc_now())
 
 
 def needs_text(needs: Sequence[str]) -> str:

@@ -6,11 +6,15 @@ from __future__ import annotations
 from typing import Any
 
 import sqlalchemy as sa
+from pydantic import TypeAdapter
 
 from overkeep.controller.events import Draft, Kind
 from overkeep.controller.store import schema as t
 from overkeep.controller.store.events import Events
-from overkeep.model.admission import Setting, in_words
+from overkeep.model.admission import Setting, SlotsWindow, in_words
+
+_WINDOWS = TypeAdapter(tuple[SlotsWindow, ...])
+_NO_WINDOWS = "[]"
 
 
 class ResourceSettings:
@@ -25,12 +29,16 @@ class ResourceSettings:
         with self._engine.connect() as connection:
             return settings_in(connection)
 
-    def set_capacity(self, name: str, capacity: int | None, *, caller: str = "") -> None:
-        """Write down how many use it at once; None goes back to the default."""
-        how = "the default" if capacity is None else str(capacity)
-        text, fields = f"The limit of {in_words(name)} is now {how}", {"resource": name, "capacity": capacity}
+    def set_slots(self, asked: Setting, *, caller: str = "") -> None:
+        """Write down how many use it at once, at which time; whether it is paused stays."""
+        how = "the default" if asked.capacity is None else str(asked.capacity)
+        others = ", ".join(f"{each.capacity} {each.when}" for each in asked.windows)
+        text = f"The limit of {in_words(asked.resource)} is now {how}{f'; {others} ({asked.zone})' if others else ''}"
+        windows = _WINDOWS.dump_python(asked.windows, mode="json")
+        fields = {"resource": asked.resource, "capacity": asked.capacity, "windows": windows, "zone": asked.zone}
         told = Draft(kind=Kind.LIMIT_SET, text=text, caller=caller, fields=fields)
-        self._write(name, {"capacity": capacity}, told)
+        written = _WINDOWS.dump_json(asked.windows).decode()
+        self._write(asked.resource, {"capacity": asked.capacity, "windows": written, "zone": asked.zone}, told)
 
     def pause(self, name: str, *, caller: str = "") -> None:
         """Write down that nothing new uses it."""
@@ -48,12 +56,13 @@ class ResourceSettings:
         mine = t.resource.c.name == name
         with self._engine.begin() as connection:
             found = connection.execute(sa.select(t.resource).where(mine)).first()
-            before = {"name": name, "capacity": None, "paused": False} if found is None else dict(found._mapping)
+            nothing = {"name": name, "capacity": None, "paused": False, "windows": _NO_WINDOWS, "zone": "UTC"}
+            before = nothing if found is None else dict(found._mapping)
             row = {**before, **change}
             if row == before:
                 return
             connection.execute(sa.delete(t.resource).where(mine))
-            if row["capacity"] is not None or row["paused"]:
+            if row != nothing:
                 connection.execute(sa.insert(t.resource).values(row))
             self._events.insert(connection, told)
         self._events.tell()
@@ -62,4 +71,13 @@ class ResourceSettings:
 def settings_in(connection: sa.Connection) -> dict[str, Setting]:
     """All settings, read within a transaction."""
     rows = connection.execute(sa.select(t.resource)).all()
-    return {row.name: Setting(resource=row.name, capacity=row.capacity, paused=row.paused) for row in rows}
+    return {
+        row.name: Setting(
+            resource=row.name,
+            capacity=row.capacity,
+            paused=row.paused,
+            windows=_WINDOWS.validate_json(row.windows),
+            zone=row.zone,
+        )
+        for row in rows
+    }

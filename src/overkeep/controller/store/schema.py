@@ -112,6 +112,8 @@ resource = sa.Table(
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("capacity", sa.Integer),
     sa.Column("paused", sa.Boolean, nullable=False),
+    sa.Column("windows", sa.Text, nullable=False, server_default="[]"),  # JSON of SlotsWindow
+    sa.Column("zone", sa.Text, nullable=False, server_default="UTC"),
 )
 job_disk = sa.Table(
     "job_disk",

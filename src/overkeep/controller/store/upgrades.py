@@ -188,6 +188,15 @@ def _add_consistency(connection: sa.Connection) -> None:
     )
 
 
+def _add_windows(connection: sa.Connection) -> None:
+    """Step 15: other limits in windows of the week."""
+    _do(
+        connection,
+        "ALTER TABLE resource ADD COLUMN windows TEXT NOT NULL DEFAULT '[]'",
+        "ALTER TABLE resource ADD COLUMN zone TEXT NOT NULL DEFAULT 'UTC'",
+    )
+
+
 def _do(connection: sa.Connection, *statements: str) -> None:
     for statement in statements:
         connection.exec_driver_sql(statement)
@@ -210,5 +219,6 @@ UPGRADES: tuple[Callable[[sa.Connection], None], ...] = (
     _add_parallel,
     _add_verifications,
     _add_consistency,
+    _add_windows,
 )
 VERSION = 1 + len(UPGRADES)

@@ -124,7 +124,7 @@ def _gather(ports: Ports, job: Job, workload: Workload, needs: Mapping[str, Sequ
     """Let the VMs of a group begin in one moment; whether they can: they need slots at the same time."""
     limits = ports.store.admission.limits()
     loads = Counter(need for needed in needs.values() for need in needed)
-    low = next((need for need, count in loads.items() if limits.of(need).capacity < count), "")
+    low = next((need for need, count in loads.items() if limits.most(need) < count), "")
     words = f"The limit of {in_words(low)} is lower than the {loads[low]} VMs of the group need." if low else ""
     members = {member.vm_id: member.vm_name for member in workload.members}
     ports.store.gatherings.open(job.id, needs, why=why_not_together(members, set(needs), words))
