@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from overkeep.blocks.image import ChainReader
-from overkeep.errors import NotFound
+from overkeep.errors import NotFound, OverkeepError
 from overkeep.model.points import RestorePoint
 from overkeep.repository import documents, layout
 from overkeep.repository.errors import (
@@ -149,6 +149,43 @@ def test_backing_names_in_a_manifest_must_be_bare(repository: Repository, backup
         path.write_text(json.dumps(document))
         with pytest.raises(DocumentDamaged):
             repository.point("w1", "vm1", point.id)
+
+
+def test_a_manifest_that_is_damaged_after_it_was_read_is_found(
+    repository: Repository, backup: Backup, caplog: pytest.LogCaptureFixture
+) -> None:
+    point = backup()
+    assert repository.points() == repository.points() == (point,)
+    path = manifest(repository, point)
+    sound = path.read_text()
+    path.write_text(sound.replace('"images"', '"pictures"'))
+    with caplog.at_level(logging.WARNING):
+        assert repository.points() == ()
+    assert "point left out" in caplog.text
+    path.write_text(sound)
+    assert repository.points() == (point,)
+
+
+def test_a_document_of_another_kind_is_none_of_this_one(tmp_path: Path) -> None:
+    path = tmp_path / "draft.json"
+    documents.write(path, {**documents.envelope("draft"), "job_id": "j", "created": "2026-01-01T00:00:00+00:00"})
+    assert documents.read(path, "draft") is not None
+    with pytest.raises(DocumentDamaged):
+        documents.read(path, "pin")
+
+
+def test_a_vm_is_looked_for_in_the_workloads_that_have_it(
+    repository: Repository, backup: Backup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point = backup()
+    for number in range(3):
+        repository.put_workload(f"other{number}", name="other", members={})
+    assert list(layout.workloads_with(repository.root, "vm1")) == ["w1"]
+    assert repository.points(vm_id="vm1") == (point,)
+    assert repository.points(vm_id="vm9") == ()
+    monkeypatch.setattr(os, "stat", lambda *_args, **_options: (_ for _ in ()).throw(PermissionError(13, "denied")))
+    with pytest.raises(OverkeepError):
+        list(layout.workloads_with(repository.root, "vm1"))
 
 
 def test_unknown_fields_of_a_manifest_are_kept(repository: Repository, backup: Backup) -> None:

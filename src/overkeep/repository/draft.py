@@ -83,6 +83,11 @@ class Draft:
             raise DraftGone(point=self.point_id)
         return str(document["job_id"])
 
+    @property
+    def configured(self) -> bool:
+        """Whether `write_configuration` has written all."""
+        return documents.read_bytes(self._folder / layout.CONFIGURATION) is not None
+
     def write_configuration(self, ovf: str, document: Mapping[str, Any]) -> None:
         """Write the VM's configuration: its OVF as it is, and what OVF leaves out."""
         self._check_owner()

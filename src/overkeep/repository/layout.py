@@ -117,6 +117,22 @@ def make_folders(root: Path, relative: PurePosixPath) -> Path:
     return located(root, relative)
 
 
+def workloads_with(root: Path, vm_id: str) -> Iterator[str]:
+    """Yield the ids of the workloads that have a folder of a VM's points, sorted.
+
+    Every backup asks, and most of hundreds of workloads have none: here no more is done for these than to ask for it.
+    """
+    above, below = str(root / workloads()), str(points("w", vm_id).relative_to(workload("w")))
+    for name in folder_names(root / workloads()):
+        path = f"{above}/{name}/{below}"
+        with on_target(path):
+            try:
+                os.stat(path, follow_symlinks=False)  # noqa: PTH116 - a Path costs more than the look
+            except FileNotFoundError:
+                continue
+        yield name
+
+
 def folder_names(folder: Path) -> Iterator[str]:
     """Yield the names of the folders in `folder` that may be ids, sorted; nothing when it does not exist.
 

@@ -285,11 +285,16 @@ class Repository:
 
     def _folders(self, workload_id: str | None, vm_id: str | None) -> Iterator[tuple[str, str, str]]:
         """Yield workload, VM and id of every point folder, drafts included."""
-        for workload in _chosen(self.root / layout.workloads(), workload_id):
+        for workload in self._workloads_of(workload_id, vm_id):
             for vm in _chosen(self.root / layout.vms(workload), vm_id):
                 folder = layout.located(self.root, layout.points(workload, vm))
                 for point in layout.folder_names(folder):
                     yield workload, vm, point
+
+    def _workloads_of(self, workload_id: str | None, vm_id: str | None) -> Iterator[str]:
+        if workload_id is None and vm_id is not None:
+            return layout.workloads_with(self.root, vm_id)
+        return _chosen(self.root / layout.workloads(), workload_id)
 
     def _survey(self, workload_id: str | None, vm_id: str | None) -> Iterator[RestorePoint | DamagedPoint]:
         for workload, vm, point in self._folders(workload_id, vm_id):
