@@ -1,21 +1,21 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Pages of lists and previews of retentions over a million restore points, as the API answers them, in one process."""
+"""Pages of lists and previews of retentions over a million points, jobs and events, as the API answers them."""
 
 from __future__ import annotations
 
-import datetime as dt
 import gc
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy as sa
 from fastapi import Response
 from fastapi.testclient import TestClient
 from starlette.requests import Request
 
+from bench.controller.bulk import fill
+from bench.controller.history import TARGETS, History, target_of
 from bench.controller.site import Size
 from overkeep.api.app import create_app
 from overkeep.api.asked import Backend
@@ -27,11 +27,8 @@ from overkeep.controller.ports import Ports
 from overkeep.controller.records import Member
 from overkeep.controller.service import Controller
 from overkeep.controller.store import Store, schema
-from overkeep.controller.store.points import point_row
 from overkeep.controller.targets import Targets
 from overkeep.errors import NotFound
-from overkeep.model.inventory import DiskFormat
-from overkeep.model.points import Changes, DiskImage, Mode, RestorePoint, point_id
 from overkeep.model.policy import Policy
 from overkeep.model.retention import Retention
 from overkeep.model.schedule import Schedule
@@ -40,11 +37,7 @@ from overkeep.repository.identity import create_identity
 from overkeep.testing.access import MemoryAccess
 from overkeep.testing.engine import MemoryEngine
 
-FIRST = dt.datetime(2026, 1, 1, 22, tzinfo=dt.UTC)
-_TARGETS = ("nfs1", "nfs2")
-_FULL_EVERY = 30  # points of a VM
 _PEOPLE = {"a tenant with 20 VMs": 20, "a tenant with 1,000 VMs": 1000, "a tenant with 3,000 VMs": 3000}
-_BATCH = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,17 +62,22 @@ class _NoMovers:
         raise NotFound(kind="host", name=host_id, how="overkeep movers")
 
 
-def run(folder: Path, *, store_url: str, size: Size, points_each: int, calls: int) -> list[Timed]:
-    """Fill the table, and make each call so many times."""
+def run(folder: Path, *, store_url: str, size: Size, each: int, calls: int) -> list[Timed]:
+    """Fill the tables with so many rows for each VM, and make each call so many times."""
     store = Store(store_url)
-    for name in _TARGETS:
+    for name in TARGETS:
         (folder / name).mkdir()
         create_identity(folder / name)
-    settings = tuple(WatchedTarget(name=name, kind="path", mountpoint=folder / name) for name in _TARGETS)
+    settings = tuple(WatchedTarget(name=name, kind="path", mountpoint=folder / name) for name in TARGETS)
     ports = Ports(engine=MemoryEngine(), targets=Targets(settings, store), movers=_NoMovers(), store=store)
     Catalogue(ports).round()  # of targets that are empty still; they are not read again
     workloads = _workloads(ports, size)
-    _fill(store_url, workloads, size, points_each)
+    history = History(size=size, workloads=workloads, each=each)
+    fill(store_url, schema.point, history.points())
+    fill(store_url, schema.job, history.jobs())
+    fill(store_url, schema.job_vm, history.job_vms())
+    fill(store_url, schema.job_disk, history.job_disks())
+    fill(store_url, schema.event, history.events())
     access = MemoryAccess()
     access.add("root", user_id="root", admin=True)
     for name, count in _PEOPLE.items():
@@ -95,7 +93,7 @@ def run(folder: Path, *, store_url: str, size: Size, points_each: int, calls: in
     app = create_app(backend)
     gc.freeze()  # as the service does
     try:
-        return list(_measured(TestClient(app), store_url, workloads, size, calls))
+        return list(_measured(TestClient(app), store_url, history, calls))
     finally:
         store.close()
 
@@ -113,107 +111,23 @@ def _workloads(ports: Ports, size: Size) -> list[str]:
     for number in range(size.workloads):
         numbers = range(number * size.vms_each, (number + 1) * size.vms_each)
         members = [Member(vm_id=f"vm-{n}", vm_name=f"vm{n}") for n in numbers]
-        workload = ports.store.workloads.create(f"workload{number}", members, target=_target(number))
+        workload = ports.store.workloads.create(f"workload{number}", members, target=target_of(number))
         desk.give(workload, nightly)
         made.append(workload.id)
     return made
 
 
-def _target(workload: int) -> str:
-    return _TARGETS[workload % 10 == 0]
-
-
-def _rows(workloads: Sequence[str], size: Size, points_each: int) -> Iterator[dict[str, Any]]:
-    """One point a VM and day, in the order of time."""
-    for day in range(points_each):
-        for number in range(size.vms):
-            workload = number // size.vms_each
-            created = FIRST + dt.timedelta(days=day, seconds=workload)
-            row = point_row(_target(workload), _point(number, workloads[workload], created, day))
-            yield {**row, "pin": ""}
-
-
-def _point(number: int, workload_id: str, created: dt.datetime, day: int) -> RestorePoint:
-    mode = Mode.FULL if (day + number) % _FULL_EVERY == 0 else Mode.INCREMENTAL
-    made = point_id(created, workload_id)
-    image = DiskImage(
-        disk_id=f"6d0c1f3e-0000-4000-8000-{number:012}",
-        name="root",
-        file=f"{made}.qcow2",
-        backing=None if mode is Mode.FULL else "20260101T220000Z-00000000.qcow2",
-        mode=mode,
-        reason="changes are tracked" if mode is Mode.INCREMENTAL else "it is the first backup",
-        virtual_size=100 << 30,
-        stored=1 << 30,
-        covered=1 << 30,
-        moved=1 << 30,
-        format=DiskFormat.COW,
-        interface="virtio_scsi",
-        bootable=True,
-        changes=Changes.TRACKED,
-        since_full=1,
-        tracks_changes=True,
-        storage_domain_id=f"domain-{number % 20}",
-        storage_domain=f"data{number % 20}",
-    )
-    return RestorePoint(
-        id=made,
-        workload_id=workload_id,
-        vm_id=f"vm-{number}",
-        vm_name=f"vm{number}",
-        created=created,
-        job_id=workload_id,
-        mode=mode,
-        checkpoint_id=f"checkpoint-{number}-{day}",
-        images=(image,),
-    )
-
-
-def _fill(url: str, workloads: Sequence[str], size: Size, points_each: int) -> None:
-    """All rows, without the indices at first: what is measured is reading."""
-    engine = sa.create_engine(url)
-    indices = sorted(schema.point.indexes, key=lambda index: str(index.name))
-    with engine.begin() as connection:
-        if connection.dialect.name == "sqlite":
-            connection.exec_driver_sql("PRAGMA cache_size=-400000")
-        for index in indices:
-            index.drop(connection)
-        batch: list[dict[str, Any]] = []
-        for row in _rows(workloads, size, points_each):
-            batch.append(row)
-            if len(batch) == _BATCH:
-                _write(connection, batch)
-                batch = []
-        if batch:
-            _write(connection, batch)
-        for index in indices:
-            index.create(connection)
-    if engine.dialect.name == "postgresql":  # as its autovacuum does by itself a minute later
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.exec_driver_sql("VACUUM ANALYZE point")
-    engine.dispose()
-
-
-def _write(connection: sa.Connection, rows: list[dict[str, Any]]) -> None:
-    if connection.dialect.name == "sqlite":
-        connection.execute(sa.insert(schema.point), rows)
-        return
-    names = list(rows[0])
-    driver: Any = connection.connection.cursor()
-    with driver.copy(f"COPY point ({', '.join(names)}) FROM STDIN") as copy:
-        for row in rows:
-            copy.write_row([str(row[name]) for name in names])
-    driver.close()
-
-
-def _measured(http: TestClient, url: str, workloads: Sequence[str], size: Size, calls: int) -> Iterator[Timed]:
+def _measured(http: TestClient, url: str, history: History, calls: int) -> Iterator[Timed]:
+    workloads, size = history.workloads, history.size
     middle, last = _keys(url)
     for who in ("root", *_PEOPLE):
         name = "an administrator" if who == "root" else who
-        for what, queries in _pages(workloads, middle, last).items():
-            yield _timed(http, who, f"{what}, for {name}", queries, calls)
         seen = _vms_of(_PEOPLE.get(who, size.vms), size)
         mine = sorted({workloads[number // size.vms_each] for number in seen})
+        points = _point_pages(workloads, middle, last)
+        pages = {**points, **_job_pages(history, mine[::7]), **_event_pages(history, mine[::7]), **_OTHERS}
+        for what, queries in pages.items():
+            yield _timed(http, who, f"{what}, for {name}", queries, calls)
         previews = [f"/api/v1/workloads/{workload}/retention" for workload in mine]
         yield _timed(http, who, f"the preview of a workload's retention, for {name}", previews, calls, preview=True)
 
@@ -235,7 +149,7 @@ _C = schema.point.c
 _MIDDLE_DAY = "2026-02-20T00:00:00Z"
 
 
-def _pages(workloads: Sequence[str], middle: tuple[int, int], last: tuple[int, int]) -> dict[str, Sequence[str]]:
+def _point_pages(workloads: Sequence[str], middle: tuple[int, int], last: tuple[int, int]) -> dict[str, Sequence[str]]:
     """What is asked for, by its name; of several addresses one after the other is."""
     points = "/api/v1/points"
     late = f"since={_MIDDLE_DAY}"
@@ -250,12 +164,12 @@ def _pages(workloads: Sequence[str], middle: tuple[int, int], last: tuple[int, i
         "points of a workload, from the middle on": [f"{points}?workload={each}&{late}" for each in workloads],
         "points of a VM by id": [f"{points}?vm=vm-{number}" for number in vms],
         "points of a VM by name": [f"{points}?vm=vm{number}" for number in vms],
-        "points on a target": [f"{points}?target={name}" for name in _TARGETS],
-        "points on a target, from the middle on": [f"{points}?target={name}&{late}" for name in _TARGETS],
+        "points on a target": [f"{points}?target={name}" for name in TARGETS],
+        "points on a target, from the middle on": [f"{points}?target={name}&{late}" for name in TARGETS],
         "points that are full": [f"{points}?mode=full"],
         "points that are incremental": [f"{points}?mode=incremental"],
         "points that are full, on a target, from the middle on": [
-            f"{points}?mode=full&target={name}&{late}" for name in _TARGETS
+            f"{points}?mode=full&target={name}&{late}" for name in TARGETS
         ],
         "points since a time": [f"{points}?{late}"],
         "points between two times": [f"{points}?{late}&until=2026-02-21T00:00:00Z"],
@@ -263,14 +177,85 @@ def _pages(workloads: Sequence[str], middle: tuple[int, int], last: tuple[int, i
             f"{points}?vm=vm{number}&mode=full&target=nfs1&{late}" for number in vms
         ],
         "points of a VM that is not there": [f"{points}?vm=nothing"],
-        "workloads: the first page": ["/api/v1/workloads"],
-        "workloads: all in one page": ["/api/v1/workloads?limit=1000"],
-        "policies": ["/api/v1/policies"],
-        "targets": ["/api/v1/targets"],
     }
 
 
-def _after(path: str, key: tuple[int, int], *, limit: int = 100) -> str:
+_OTHERS: dict[str, Sequence[str]] = {
+    "workloads: the first page": ["/api/v1/workloads"],
+    "workloads: all in one page": ["/api/v1/workloads?limit=1000"],
+    "policies": ["/api/v1/policies"],
+    "targets": ["/api/v1/targets"],
+}
+
+
+def _job_pages(history: History, some: Sequence[str]) -> dict[str, Sequence[str]]:
+    """As `_point_pages`; `some` are workloads that the caller may see."""
+    jobs = "/api/v1/jobs"
+    half = history.middle()
+    middle = (half.created, half.job_id)
+    vms = range(0, history.size.vms, 97)
+    return {
+        "jobs: the first page": [jobs],
+        "jobs: one in the middle": [_after(jobs, middle)],
+        "jobs: of 1,000, the first page": [f"{jobs}?limit=1000"],
+        "jobs: of 1,000, one in the middle": [_after(jobs, middle, limit=1000)],
+        "jobs of a workload": [f"{jobs}?workload={workload}" for workload in some],
+        "jobs of a workload, 1,000": [f"{jobs}?workload={workload}&limit=1000" for workload in some],
+        "jobs of a workload that failed": [f"{jobs}?workload={workload}&state=failed" for workload in some],
+        "jobs of a VM by id": [f"{jobs}?vm=vm-{number}" for number in vms],
+        "jobs of a VM by name": [f"{jobs}?vm=vm{number}" for number in vms],
+        "jobs of a VM, restores": [f"{jobs}?vm=vm{number}&kind=restore" for number in vms],
+        "jobs of a VM that is not there": [f"{jobs}?vm=nothing"],
+        "jobs that are restores": [f"{jobs}?kind=restore"],
+        "jobs that are restores or removals": [f"{jobs}?kind=restore&kind=removal"],
+        "jobs that run": [f"{jobs}?state=running&state=queued"],
+        "jobs that need attention": [f"{jobs}?state=needs_attention"],
+        "jobs that failed, of 1,000": [f"{jobs}?state=failed&state=partial&limit=1000"],
+        "jobs that failed, restores": [f"{jobs}?state=failed&kind=restore"],
+        "jobs until the middle": [f"{jobs}?until={half.time}"],
+        "jobs since the middle, of a workload": [f"{jobs}?since={half.time}&workload={each}" for each in some],
+    }
+
+
+def _event_pages(history: History, some: Sequence[str]) -> dict[str, Sequence[str]]:
+    """As `_job_pages`."""
+    events = "/api/v1/events"
+    half = history.middle()
+    vms = range(0, history.size.vms, 97)
+    return {
+        "events: the first page": [events],
+        "events: one in the middle": [_after(events, (history.rows // 2,))],
+        "events: of 1,000, the first page": [f"{events}?limit=1000"],
+        "events: of 1,000, one in the middle": [_after(events, (history.rows // 2,), limit=1000)],
+        "events: the oldest": [f"{events}?order=oldest"],
+        "events of a workload": [f"{events}?workload={workload}" for workload in some],
+        "events of a workload, 1,000": [f"{events}?workload={workload}&limit=1000" for workload in some],
+        "events of a workload, of a kind": [f"{events}?workload={workload}&kind=vm.failed" for workload in some],
+        "events of a job": [f"{events}?job={half.job_id}"],
+        "events of a VM by id": [f"{events}?vm=vm-{number}" for number in vms],
+        "events of a VM by name": [f"{events}?vm=vm{number}" for number in vms],
+        "events of a VM, of several kinds": [f"{events}?vm=vm{number}&kind=vm" for number in vms],
+        "events of a VM that is not there": [f"{events}?vm=nothing"],
+        "events of a kind": [f"{events}?kind=point.made", f"{events}?kind=vm.phase"],
+        "events of a rare kind": [f"{events}?kind=target.high"],
+        "events of a kind that never happened": [f"{events}?kind=guest.thawed"],
+        "events of several kinds": [f"{events}?kind=job", f"{events}?kind=vm"],
+        "events of several rare kinds, of 1,000": [f"{events}?kind=target&limit=1000"],
+        "events of several kinds, the oldest": [f"{events}?kind=mover&order=oldest"],
+        "events that are errors": [f"{events}?level=error"],
+        "events that are warnings or errors, of 1,000": [f"{events}?level=warning&limit=1000"],
+        "events of a point": [f"{events}?point={half.point_id}"],
+        "events of a target": [f"{events}?target={name}" for name in TARGETS],
+        "events of a host": [f"{events}?host=host7"],
+        "events of a host that is not there": [f"{events}?host=nothing"],
+        "events that somebody caused": [f"{events}?by=person7"],
+        "events until the middle": [f"{events}?until={half.time}"],
+        "events since the middle, the oldest": [f"{events}?since={half.time}&order=oldest"],
+        "events between two times": [f"{events}?since={half.time}&until={half.next_day}"],
+    }
+
+
+def _after(path: str, key: tuple[int | str, ...], *, limit: int = 100) -> str:
     """The address of the page that follows on a key."""
     request = Request({"type": "http", "path": path, "query_string": b"", "headers": []})
     answer = Response()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import resource
 import threading
 import time
@@ -13,6 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from bench.controller.account import Account
 from bench.controller.site import DUE, Size, make_ports, plan_all
 from overkeep.controller.dispatcher import QUEUES, Dispatcher
 from overkeep.controller.durable import Durable
@@ -23,6 +25,7 @@ from overkeep.model.admission import ResourceKind
 
 SLOTS = {ResourceKind.TOTAL: 32, ResourceKind.HOST: 4, ResourceKind.TARGET: 32, ResourceKind.DOMAIN: 8}
 _LONGEST = 3600.0
+_OVER = "state NOT IN ('queued', 'running')"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +41,9 @@ class Night:
     backups: int
     failed: int
     why: str  # the first of those that failed
-    cpu_each: float  # of this process, with the twins in it, a VM that was backed up
+    own_each: float  # of the controller itself, a VM that was backed up
+    twins_each: float  # of the twins of the Manager and the movers
+    looks_each: float  # of the looks at the rows
     looks: int  # at the slots
     exceeded: int  # of them, those that found more slots taken than there are, or VMs at work without slots
 
@@ -61,8 +66,9 @@ class _Timed:
 class _Watch:
     """Looks at the rows again and again: are more slots taken than there are, does anything run without its slots?"""
 
-    def __init__(self, url: str, store: Store) -> None:
+    def __init__(self, url: str, store: Store, account: Account) -> None:
         self.looks = self.exceeded = 0
+        self._account = account
         self._engine = sa.create_engine(url)
         self._store = store
         self._stop = threading.Event()
@@ -83,7 +89,7 @@ class _Watch:
         without = sa.text(f"{at_work} WHERE s.job_id = v.job_id AND s.vm_id = v.vm_id)")
         taken = sa.text("SELECT resource, COUNT(*) FROM slot GROUP BY resource")
         while not self._stop.wait(0.25):
-            with self._engine.connect() as connection:
+            with self._account.charged(), self._engine.connect() as connection:
                 over = any(count > limits.of(name).capacity for name, count in connection.execute(taken))
                 over = over or bool(connection.scalar(without))
             self.looks += 1
@@ -94,7 +100,8 @@ def run(folder: Path, *, store_url: str, jobs_url: str, size: Size, backups: int
     """Let the night pass until so many VMs are backed up."""
     store = Store(store_url, slots=SLOTS)
     durable = Durable(folder, queues=QUEUES, url=jobs_url)
-    ports = make_ports(folder, store, durable, size)
+    twins, looks = Account(), Account()
+    ports = make_ports(folder, store, durable, size, twins)
     plan_all(ports, size)
     make_durable(ports, durable)
     durable.start()
@@ -106,15 +113,18 @@ def run(folder: Path, *, store_url: str, jobs_url: str, size: Size, backups: int
     controller = Controller(ports)
     scheduler = Scheduler(controller, clock=lambda: DUE)
     engine = sa.create_engine(store_url)
-    with _Watch(store_url, store) as watch:
+    gc.freeze()  # as the service does
+    with _Watch(store_url, store, looks) as watch:
         dispatcher.start()
-        began, cpu = time.monotonic(), _cpu()
+        began, cpu, twins_before, looks_before = time.monotonic(), _cpu(), twins.seconds, looks.seconds
         scheduler.tick()
         tick = time.monotonic() - began
-        _until(lambda: _count(engine, "stage <> ''") == size.vms)
-        admission = time.monotonic() - began
-        _until(lambda: _count(engine, "state NOT IN ('queued', 'running')") >= backups)
-        done, spent = _count(engine, "state NOT IN ('queued', 'running')"), _cpu() - cpu
+        with looks.charged():
+            _until(lambda: _count(engine, "stage <> ''") == size.vms)
+            admission = time.monotonic() - began
+            _until(lambda: _count(engine, _OVER) >= backups)
+            done = _count(engine, _OVER)
+        spent, by_twins, by_looks = _cpu() - cpu, twins.seconds - twins_before, looks.seconds - looks_before
         failed = _count(engine, "state NOT IN ('queued', 'running', 'succeeded')")
         why = _first_failure(engine)
         controller.limits.pause("total")
@@ -132,7 +142,9 @@ def run(folder: Path, *, store_url: str, jobs_url: str, size: Size, backups: int
         backups=done,
         failed=failed,
         why=why,
-        cpu_each=spent / done,
+        own_each=(spent - by_twins - by_looks) / done,
+        twins_each=by_twins / done,
+        looks_each=by_looks / done,
         looks=watch.looks,
         exceeded=watch.exceeded,
     )

@@ -9,6 +9,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.controller.account import Account
 from overkeep.config import WatchedTarget
 from overkeep.controller.durable import Durable
 from overkeep.controller.policies import PolicyDesk
@@ -48,7 +49,7 @@ class Size:
 class Movers:
     """The movers of all hosts; each image is one more name of an empty one, for the data are not what is measured."""
 
-    def __init__(self, root: Path, empty: Path) -> None:
+    def __init__(self, root: Path, empty: Path, account: Account) -> None:
         self._root = root
         self._empty = empty
         names = {f"host-{number}": f"host{number}" for number in range(_HOSTS)}
@@ -56,6 +57,8 @@ class Movers:
             host_id: MemoryMover(name, targets=frozenset({TARGET}), outcome=self._copy)
             for host_id, name in names.items()
         }
+        for mover in self._movers.values():
+            account.charge(mover)
 
     def at(self, host_id: str) -> Mover:
         """The mover of a host."""
@@ -69,8 +72,8 @@ class Movers:
         return CopyResult(virtual_size=_SIZE, covered=_SIZE, moved=0, stored=1 << 18, seconds=0.0)
 
 
-def make_ports(folder: Path, store: Store, durable: Durable, size: Size) -> Ports:
-    """The outside world of the controller, with its VMs."""
+def make_ports(folder: Path, store: Store, durable: Durable, size: Size, account: Account) -> Ports:
+    """The outside world of the controller, with its VMs; what the twins in it use is charged to an account."""
     root = folder / "target"
     root.mkdir()
     empty = folder / "empty.qcow2"
@@ -81,10 +84,11 @@ def make_ports(folder: Path, store: Store, durable: Durable, size: Size) -> Port
     ]
     for number in range(size.vms):
         engine.add_vm(_vm(number))
+    account.charge(engine)
     return Ports(
         engine=engine,
         targets=Targets((WatchedTarget(name=TARGET, kind="path", mountpoint=root),), store),
-        movers=Movers(root, empty),
+        movers=Movers(root, empty, account),
         store=store,
         patience=_PATIENCE,
         stopping=durable.stopping,
