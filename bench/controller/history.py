@@ -73,7 +73,8 @@ class History:
         """Runs of whole workloads and jobs of one VM, all ended."""
         made = job_row(_JOB)
         for number in range(self.rows):
-            state, kind = _state(number), _kind(number)
+            run = self._is_run(number)
+            state, kind = _state(number, run=run), JobKind.BACKUP if run else _kind(number)
             time = FIRST + number * _STEP
             yield {
                 **made,
@@ -91,7 +92,8 @@ class History:
         """The VMs of all jobs."""
         for number, vm in self._vms():
             row = vm_row(job_id(number), Member(vm_id=f"vm-{vm}", vm_name=f"vm{vm}"), busy=False)
-            yield {**row, "state": _vm_state(number), "stage": Stage.GIVEN, "needs": "", "rank": ""}
+            state = _vm_state(_state(number, run=self._is_run(number)))
+            yield {**row, "state": state, "stage": Stage.GIVEN, "needs": "", "rank": ""}
 
     def job_disks(self) -> Iterator[Row]:
         """The disks of all VMs of all jobs."""
@@ -124,12 +126,16 @@ class History:
                 "key": None,
             }
 
+    def _is_run(self, number: int) -> bool:
+        """Whether a job is one of a whole workload."""
+        return number // self.size.workloads % _RUN_EVERY == 0
+
     def _vms(self) -> Iterator[tuple[int, int]]:
         """The numbers of each job and of its VMs."""
         each = self.size.vms_each
         for number in range(self.rows):
             first = number % self.size.workloads * each
-            if number % _RUN_EVERY == 0:
+            if self._is_run(number):
                 yield from ((number, first + other) for other in range(each))
             else:
                 yield number, first + number // self.size.workloads % each
@@ -158,21 +164,18 @@ def _disk_id(vm: int) -> str:
 
 
 def _kind(number: int) -> JobKind:
-    if number % _RUN_EVERY == 0:
-        return JobKind.BACKUP
     return {7: JobKind.RESTORE, 11: JobKind.REMOVAL}.get(number % 50, JobKind.BACKUP)
 
 
-def _state(number: int) -> JobState:
+def _state(number: int, *, run: bool) -> JobState:
     if number % 1009 == 1:
         return JobState.NEEDS_ATTENTION
     if number % 31 == 3:
-        return JobState.PARTIAL if number % _RUN_EVERY == 0 else JobState.FAILED
+        return JobState.PARTIAL if run else JobState.FAILED
     return JobState.CANCELLED if number % 127 == 5 else JobState.SUCCEEDED
 
 
-def _vm_state(number: int) -> JobState:
-    state = _state(number)
+def _vm_state(state: JobState) -> JobState:
     return JobState.FAILED if state is JobState.PARTIAL else state
 
 

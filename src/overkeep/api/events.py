@@ -4,23 +4,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import StrEnum
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
+from pydantic import TypeAdapter
 
 from overkeep.api import streams
 from overkeep.api.asked import TheCaller, TheController
 from overkeep.api.documents import EventOut, event_out
-from overkeep.api.paging import Listing, Since, ThePaging, Until, stamp
-from overkeep.api.sight import Sight
+from overkeep.api.paging import Listing, Since, ThePaging, Until, listed_out, stamp
+from overkeep.api.sight import Sight, few
 from overkeep.api.streams import LARGEST_NUMBER, EventSource, LastEventId
 from overkeep.api.workloads import find_workload
 from overkeep.controller.events import Event, Filter, Level
 
 router = APIRouter(prefix="/api/v1/events", tags=["events"])
 
+_PAGE = TypeAdapter(list[EventOut])
 Wanted = Annotated[str, Query(max_length=255)]
 
 
@@ -61,7 +64,7 @@ def about(  # noqa: PLR0913 - the filters of a list
 TheFilter = Annotated[Filter, Depends(about)]
 
 
-@router.get("")
+@router.get("", response_model=list[EventOut])
 def list_events(
     controller: TheController,
     caller: TheCaller,
@@ -70,19 +73,20 @@ def list_events(
     since: Since = None,
     until: Until = None,
     order: Order = Order.NEWEST,
-) -> list[EventOut]:
+) -> Response:
     """Events of VMs that the caller may back up, and of their jobs and workloads; all of them for administrators."""
-    in_time = Filter(**{**vars(wanted), "since": stamp(since), "until": stamp(until)})
-    events = controller.ports.store.events
+    in_time = replace(wanted, since=stamp(since), until=stamp(until), vm_ids=few(caller.shown()))
+    events, sight = controller.ports.store.events, Sight(controller, caller)
 
     def read(after: list[Any] | None, count: int) -> Sequence[Event]:
         seq = int(after[0]) if after else None
-        if order is Order.OLDEST:
-            return events.after(seq or 0, in_time, limit=count)
-        return events.before(seq, in_time, limit=count)
+        oldest = order is Order.OLDEST
+        found = events.after(seq or 0, in_time, limit=count) if oldest else events.before(seq, in_time, limit=count)
+        sight.learn(found)
+        return found
 
-    listing = Listing(read=read, key=lambda event: (event.seq,), sees=Sight(controller, caller).sees)
-    return [event_out(event) for event in listing.page(asked)]
+    listing = Listing(read=read, key=lambda event: (event.seq,), sees=sight.sees)
+    return listed_out(asked.response, _PAGE, [event_out(event) for event in listing.page(asked)])
 
 
 @router.get("/stream", response_class=StreamingResponse, responses={200: {"content": {"text/event-stream": {}}}})

@@ -59,5 +59,7 @@ class JobOut(Document):
 def job_out(job: Job, why: Callable[[str], str] = lambda _vm_id: "") -> JobOut:
     """The document of a job; `why` says for what a VM waits."""
     out = JobOut.model_validate(job)
+    if job.state.over:
+        return out
     told = tuple(vm.model_copy(update={"waiting": text}) if (text := why(vm.vm_id)) else vm for vm in out.vms)
     return out.model_copy(update={"vms": told})

@@ -8,15 +8,16 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
+from pydantic import TypeAdapter
 
 from overkeep.api import streams
 from overkeep.api.asked import TheCaller, TheController
 from overkeep.api.documents import EventOut, event_out
 from overkeep.api.job_documents import JobOut, job_out
-from overkeep.api.paging import Listing, Since, ThePaging, Until, stamp
+from overkeep.api.paging import Listing, Since, ThePaging, Until, listed_out, stamp
 from overkeep.api.repeatable import Repeatable
 from overkeep.api.seen_jobs import as_seen
-from overkeep.api.sight import Sight
+from overkeep.api.sight import Sight, few
 from overkeep.api.streams import LARGEST_NUMBER, JobSource, LastEventId
 from overkeep.api.workloads import find_workload
 from overkeep.controller.records import Job, JobFilter, JobKind, JobState
@@ -27,9 +28,10 @@ from overkeep.errors import NotFound
 router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"], route_class=Repeatable)
 
 _LONGEST_WAIT = 25.0
+_PAGE = TypeAdapter(list[JobOut])
 
 
-@router.get("")
+@router.get("", response_model=list[JobOut])
 def list_jobs(  # noqa: PLR0913 - the filters of a list
     controller: TheController,
     caller: TheCaller,
@@ -40,8 +42,9 @@ def list_jobs(  # noqa: PLR0913 - the filters of a list
     vm: Annotated[str, Query(max_length=255, description="Name or id")] = "",
     since: Since = None,
     until: Until = None,
-) -> list[JobOut]:
+) -> Response:
     """The newest jobs first, those about VMs that the caller may back up; times are those of their creation."""
+    shown = caller.shown()
     wanted = JobFilter(
         states=tuple(state),
         kinds=tuple(kind),
@@ -49,14 +52,18 @@ def list_jobs(  # noqa: PLR0913 - the filters of a list
         vm=vm,
         since=stamp(since),
         until=stamp(until),
+        vm_ids=few(shown),
     )
 
     def read(after: Sequence[Any] | None, count: int) -> Sequence[Job]:
         before = None if after is None else (str(after[0]), str(after[1]))
         return controller.ports.store.jobs.page(wanted, before=before, limit=count)
 
-    listing = Listing(read=read, key=lambda job: (job.created, job.id), sees=lambda job: _visible(job, caller))
-    return as_seen(listing.page(asked), controller, caller)
+    def sees(job: Job) -> bool:
+        return caller.may_see_any((vm.vm_id for vm in job.vms), shown)
+
+    listing = Listing(read=read, key=lambda job: (job.created, job.id), sees=sees)
+    return listed_out(asked.response, _PAGE, as_seen(listing.page(asked), controller, caller))
 
 
 @router.get("/{job_id}")

@@ -23,7 +23,7 @@ Until = Annotated[AwareDatetime | None, Query(description="Before this time")]
 
 LARGEST = 1000
 USUAL = 100
-_BATCH = 250
+_BATCH = LARGEST + 1  # rows that are read at once: the largest page, and whether there is more
 _MOST_READ = 5000  # rows that one call reads for a caller who may see few of them
 _Item = TypeVar("_Item")
 

@@ -14,6 +14,7 @@ from overkeep.api.job_documents import JobOut, job_out
 from overkeep.api.paging import Listing, Since, ThePaging, Until, listed_out
 from overkeep.api.point_documents import PinIn, PointOut, RestoreIn, point_out
 from overkeep.api.repeatable import Repeatable
+from overkeep.api.sight import few
 from overkeep.api.versions import TheTag, content_tag, require_tag
 from overkeep.controller.points import Wanted
 from overkeep.controller.rights import BACKUP, CREATE_VM, Caller
@@ -35,7 +36,6 @@ def _wanted(
 
 
 AWAY = "Overkeep-Away"
-MOST_SHOWN = 1000  # VMs of a caller that are named to the data base; of more, few points are those of others
 NEVER = Listed()
 _PAGE = TypeAdapter(list[PointOut])
 TheWanted = Annotated[Wanted, Depends(_wanted)]
@@ -58,7 +58,6 @@ def list_points(
     points than are listed.
     """
     shown = caller.shown()
-    few = shown if shown is not None and len(shown) <= MOST_SHOWN else None
     rows = PointFilter(
         workload_id=controller.workload(workload).id if workload else None,
         vm=wanted.vm,
@@ -66,7 +65,7 @@ def list_points(
         mode=mode,
         since=since,
         until=until,
-        vm_ids=few,
+        vm_ids=few(shown),
     )
 
     def read(after: list[Any] | None, count: int) -> Sequence[SeenPoint]:

@@ -269,7 +269,8 @@ class Filter:
     """Which events are wanted; what is empty does not matter.
 
     `kind` is a kind or the first words of several (`job` for `job.queued`, `job.started` …), `vm` an id or a name,
-    `since` and `until` times in ISO 8601, UTC; `until` itself no longer counts.
+    `since` and `until` times in ISO 8601, UTC; `until` itself no longer counts. Only events of the VMs `vm_ids`, and of
+    jobs and workloads with one of them, are wanted.
     """
 
     kind: str = ""
@@ -283,6 +284,7 @@ class Filter:
     caller: str = ""
     since: str = ""
     until: str = ""
+    vm_ids: frozenset[str] | None = None
 
 
 def level_of(kind: Kind) -> Level:

@@ -200,7 +200,8 @@ class Job:
 class JobFilter:
     """Which jobs are wanted; what is empty does not matter.
 
-    `vm` is an id or a name; `since` and `until` are times of their creation in ISO 8601, UTC, in milliseconds.
+    `vm` is an id or a name; `since` and `until` are times of their creation in ISO 8601, UTC, in milliseconds. Only
+    jobs with one of the VMs `vm_ids` are wanted.
     """
 
     states: tuple[JobState, ...] = ()
@@ -209,6 +210,7 @@ class JobFilter:
     vm: str = ""
     since: str = ""
     until: str = ""
+    vm_ids: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ import datetime as dt
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from overkeep.controller.events import About, Draft, Event, Filter, Level
 from overkeep.controller.store import schema as t
 from overkeep.controller.store.database import alone, reading
+from overkeep.controller.store.event_pages import page
 from overkeep.units import utc_now
 
 PAGE = 500  # events that are read at once, where nothing else is asked for
@@ -85,15 +86,11 @@ class Events:
 
     def after(self, seq: int, wanted: Filter | None = None, *, limit: int = PAGE) -> tuple[Event, ...]:
         """The events with a higher number than `seq`, oldest first."""
-        query = sa.select(t.event).where(t.event.c.seq > seq, *_conditions(wanted or Filter()))
-        return self._read(query.order_by(t.event.c.seq).limit(limit))
+        return self._read(page(wanted or Filter(), after=seq, newest=False, limit=limit))
 
     def before(self, seq: int | None, wanted: Filter | None = None, *, limit: int = PAGE) -> tuple[Event, ...]:
         """The events with a lower number than `seq`, or all, newest first."""
-        query = sa.select(t.event).where(*_conditions(wanted or Filter()))
-        if seq is not None:
-            query = query.where(t.event.c.seq < seq)
-        return self._read(query.order_by(t.event.c.seq.desc()).limit(limit))
+        return self._read(page(wanted or Filter(), after=seq, newest=True, limit=limit))
 
     def of_job(self, job_id: str, *, after: int = 0) -> tuple[Event, ...]:
         """All events of a job after a number."""
@@ -164,31 +161,6 @@ def _completed(connection: sa.Connection, draft: Draft) -> Draft:
         vm_name=about.vm_name or name,
     )
     return replace(draft, about=about, caller=draft.caller or (job.caller if job else ""))
-
-
-def _conditions(wanted: Filter) -> Iterable[sa.ColumnElement[bool] | sa.TextClause]:
-    columns = t.event.c
-    for column, value in (
-        (columns.job_id, wanted.job_id),
-        (columns.workload_id, wanted.workload_id),
-        (columns.point_id, wanted.point_id),
-        (columns.target, wanted.target),
-        (columns.host, wanted.host),
-        (columns.caller, wanted.caller),
-    ):
-        if value:
-            yield column == value
-    if wanted.kind:
-        yield (columns.kind == wanted.kind) | columns.kind.startswith(f"{wanted.kind}.", autoescape=True)
-    if wanted.level is not Level.INFO:
-        yield t.EVENT_BAD  # for the index
-        yield columns.level.in_(wanted.level.and_worse)
-    if wanted.vm:
-        yield (columns.vm_id == wanted.vm) | (columns.vm_name == wanted.vm)
-    if wanted.since:
-        yield columns.time >= wanted.since
-    if wanted.until:
-        yield columns.time < wanted.until
 
 
 def _row(draft: Draft) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -19,6 +19,7 @@ from overkeep.controller.store.admission import WAITING, needs_text
 from overkeep.controller.store.busy import busy_elsewhere, busy_with, left_alone
 from overkeep.controller.store.database import alone, reading
 from overkeep.controller.store.events import Events
+from overkeep.controller.store.job_pages import page
 from overkeep.controller.store.rows import disk_row, job_row, job_value, vm_row, vms_of, vms_of_all
 from overkeep.errors import NotFound, OverkeepError
 from overkeep.model.admission import rank
@@ -109,10 +110,17 @@ class Jobs:
 
     def page(self, wanted: JobFilter, *, before: tuple[str, str] | None = None, limit: int = 100) -> tuple[Job, ...]:
         """The newest jobs that are wanted first, with their VMs; those before the one of this time and id."""
-        query = sa.select(t.job).where(*_conditions(wanted))
-        if before is not None:
-            query = query.where(sa.tuple_(t.job.c.created, t.job.c.id) < sa.tuple_(*map(sa.literal, before)))
-        return self._with_vms(query.order_by(t.job.c.created.desc(), t.job.c.id.desc()).limit(limit))
+        return self._with_vms(page(wanted, before=before, limit=limit))
+
+    def vm_ids(self, job_ids: Sequence[str]) -> dict[str, list[str]]:
+        """The VMs of jobs, by job; of one that is not there, none."""
+        found: dict[str, list[str]] = {job_id: [] for job_id in job_ids}
+        with self._reader.connect() as connection:
+            for start in range(0, len(job_ids), _CHUNK):
+                some = t.job_vm.c.job_id.in_(job_ids[start : start + _CHUNK])
+                for row in connection.execute(sa.select(t.job_vm.c.job_id, t.job_vm.c.vm_id).where(some)):
+                    found[row.job_id].append(row.vm_id)
+        return found
 
     def newest(self, workload_id: str, kind: JobKind) -> Job | None:
         """The newest job of a kind that works on a workload."""
@@ -303,23 +311,6 @@ def _set_vm(connection: sa.Connection, job_id: str, vm_id: str, values: Mapping[
     if before is None or connection.execute(sa.update(t.job_vm).where(*where).values(**values)).rowcount == 0:
         return ()
     return tuple(telling.went_on(before, {**before._mapping, **values}))
-
-
-def _conditions(wanted: JobFilter) -> Iterator[sa.ColumnElement[bool]]:
-    columns = t.job.c
-    if wanted.states:
-        yield columns.state.in_(wanted.states)
-    if wanted.kinds:
-        yield columns.kind.in_(wanted.kinds)
-    if wanted.workload_id:
-        yield columns.workload_id == wanted.workload_id
-    if wanted.vm:
-        named = (t.job_vm.c.vm_id == wanted.vm) | (t.job_vm.c.vm_name == wanted.vm)
-        yield columns.id.in_(sa.select(t.job_vm.c.job_id).where(named))
-    if wanted.since:
-        yield columns.created >= wanted.since
-    if wanted.until:
-        yield columns.created < wanted.until
 
 
 def _fitting(

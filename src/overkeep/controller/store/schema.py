@@ -97,6 +97,9 @@ _partial("job_vm_admitted", job_vm.c.job_id, where=sa.text("stage = 'admitted'")
 _partial("job_vm_live", job_vm.c.job_id, where=sa.text(_LIVE))
 _partial("job_live", job.c.created, where=sa.text(_LIVE))
 sa.Index("job_newest", job.c.workload_id, job.c.created)
+sa.Index("job_of_kind", job.c.kind, job.c.state, job.c.created, job.c.id)
+sa.Index("job_vm_of_vm", job_vm.c.vm_id, job_vm.c.job_id)
+sa.Index("job_vm_of_name", job_vm.c.vm_name, job_vm.c.job_id)
 # A slot of a resource that a VM of a job has while it is worked on.
 slot = sa.Table(
     "slot",
@@ -152,6 +155,11 @@ event = sa.Table(
 # What went wrong is asked for most, and is little; the condition must stand word for word in the query.
 EVENT_BAD = sa.text("level <> 'info'")
 sa.Index("ix_event_bad", event.c.seq, sqlite_where=EVENT_BAD, postgresql_where=EVENT_BAD)
+# Each kind in the order of the lists; and the few events that say something of these.
+sa.Index("event_of_kind", event.c.kind, event.c.seq)
+EVENT_SAYS = {name: sa.text(f"{name} <> ''") for name in ("point_id", "target", "host", "caller")}
+for _name, _says in EVENT_SAYS.items():
+    _partial(f"event_of_{_name}", event.c[_name], event.c.seq, where=_says)
 # How far the events were sent to each place outside; `mark` makes the numbers that they get there our own.
 relay = sa.Table(
     "relay",

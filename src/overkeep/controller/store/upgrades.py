@@ -197,6 +197,19 @@ def _add_windows(connection: sa.Connection) -> None:
     )
 
 
+def _index_lists(connection: sa.Connection) -> None:
+    """Step 16: of many jobs and events those that a list wants are found at once."""
+    says = ("point_id", "target", "host", "caller")
+    _do(
+        connection,
+        "CREATE INDEX job_of_kind ON job (kind, state, created, id)",
+        "CREATE INDEX job_vm_of_vm ON job_vm (vm_id, job_id)",
+        "CREATE INDEX job_vm_of_name ON job_vm (vm_name, job_id)",
+        "CREATE INDEX event_of_kind ON event (kind, seq)",
+        *(f"CREATE INDEX event_of_{name} ON event ({name}, seq) WHERE {name} <> ''" for name in says),
+    )
+
+
 def _do(connection: sa.Connection, *statements: str) -> None:
     for statement in statements:
         connection.exec_driver_sql(statement)
@@ -220,5 +233,6 @@ UPGRADES: tuple[Callable[[sa.Connection], None], ...] = (
     _add_verifications,
     _add_consistency,
     _add_windows,
+    _index_lists,
 )
 VERSION = 1 + len(UPGRADES)
