@@ -18,6 +18,8 @@ from typing import Any
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SetWorkflowID
 from sqlalchemy.exc import OperationalError
 
+from overkeep.controller.store.idle import tried_when_idle
+
 Body = Callable[..., Any]
 
 # A change of the steps of a shipped workflow goes behind a patch mark, not behind another version: running jobs must
@@ -79,7 +81,7 @@ class Durable:
 
     def start(self) -> None:
         """Open the data base, take up what is unfinished, and accept work."""
-        if self._url.startswith("sqlite"):
+        if sqlite := self._url.startswith("sqlite"):
             _use_wal(self._path)
         # With a handler of its own the engine's logger writes through ours instead of to the terminal.
         logging.getLogger("dbos").addHandler(logging.NullHandler())
@@ -87,6 +89,7 @@ class Durable:
             "name": "overkeep",
             "system_database_url": self._url,
             "sys_db_pool_size": POOL,
+            "db_engine_kwargs": {} if sqlite else {"pool_pre_ping": False, "pool_events": tried_when_idle()},
             "sys_db_idle_transaction_timeout_sec": IDLE_IN_TRANSACTION,
             "application_version": APPLICATION_VERSION,
             "executor_id": self.executor_id,

@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from overkeep.controller.store.idle import tried_when_idle
 from overkeep.controller.store.schema import metadata, version
 from overkeep.controller.store.upgrades import UPGRADES, VERSION
 from overkeep.errors import OverkeepError
@@ -56,7 +57,7 @@ def _pool(url: str) -> dict[str, Any]:
     if sa.make_url(url).get_backend_name() == "sqlite":
         return {}
     options = {"options": f"-c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION}s"}
-    return {"pool_size": 10, "max_overflow": 10, "pool_pre_ping": True, "connect_args": options}
+    return {"pool_size": 10, "max_overflow": 10, "pool_events": tried_when_idle(), "connect_args": options}
 
 
 def alone(connection: sa.Connection, act: str) -> None:
