@@ -115,6 +115,23 @@ def test_a_job_that_is_over_stays_as_it_is(store: Store) -> None:
     assert store.jobs.get("a").state is JobState.SUCCEEDED
 
 
+def test_a_phase_is_told_once_and_never_of_what_has_ended(store: Store) -> None:
+    store.jobs.create(job("a"), [WEB], exclusive=True)
+    store.jobs.set_phase("a", "1", "copying")
+    assert store.jobs.get("a").vms[0].phase == "", "it has not begun"
+    store.jobs.set_vm("a", "1", state=JobState.RUNNING, phase="planning")
+    for _ in range(2):
+        store.jobs.set_phase("a", "1", "copying")
+    assert store.jobs.vm_state("a", "1") is JobState.RUNNING
+    store.jobs.set_vm("a", "1", state=JobState.FAILED, phase="", busy=False)
+    store.jobs.set_phase("a", "1", "releasing")
+    found = store.jobs.get("a").vms[0]
+    assert (found.state, found.phase, store.jobs.vm_state("a", "1")) == (JobState.FAILED, "", JobState.FAILED)
+    told = [event.text for event in store.events.of_job("a") if event.kind == Kind.VM_PHASE]
+    assert told == ["Backup of VM 'web': planning", "Backup of VM 'web': copying"]
+    assert {event.about.vm_name for event in store.events.of_job("a")} == {"", "web"}
+
+
 def test_events_wake_who_waits(store: Store) -> None:
     store.jobs.create(job("a"), [WEB], exclusive=True)
     [queued] = store.events.of_job("a")

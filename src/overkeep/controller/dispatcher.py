@@ -28,7 +28,7 @@ QUEUES = {SHORT_QUEUE: 8, WORK_QUEUE: 0}
 
 PASSED_BY = 300.0  # seconds for which the first of a line is passed by before slots are kept for it
 _IDLE = 1.0  # seconds between two rounds without news: another controller may have some
-_BREATH = 0.1  # and at least, however many news there are
+_BREATH = 0.25  # and at least, however many news there are
 _BATCH = 20  # jobs or VMs that one round gives to the engine: those that wait for it are not to wait long
 
 _log = logging.getLogger(__name__)
@@ -80,6 +80,8 @@ class Dispatcher:
         self._go_on_if(len(jobs) == _BATCH)
 
     def _end_cancelled(self) -> None:
+        if not self._store.admission.is_any_cancelled():
+            return
         self._store.admission.free_cancelled()
         ended = self._store.jobs.end_waiting(lambda job_id: JobCancelled(what=f"Job {job_id}"), limit=_BATCH)
         self._go_on_if(ended == _BATCH)

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from sqlalchemy.exc import OperationalError
@@ -34,6 +35,13 @@ class JobCancelled(Cancelled):
     template = "{what} was cancelled; nothing of it was kept."
 
 
+@dataclass
+class _Asked:
+    """When it was asked last whether a job is to end."""
+
+    at: float = -math.inf
+
+
 @dataclass(frozen=True, kw_only=True)
 class Watch:
     """The clock of a step. `heeds_cancel` is off in what must happen on every exit."""
@@ -41,6 +49,7 @@ class Watch:
     ports: Ports
     job_id: str
     heeds_cancel: bool = True
+    _asked: _Asked = field(default_factory=_Asked, init=False, compare=False, repr=False)
 
     def check(self) -> None:
         """Raise `Stopping` when the controller stops, `JobCancelled` when the job is to end.
@@ -50,15 +59,25 @@ class Watch:
         if self.ports.stopping.is_set():
             raise Stopping
         self.ports.hold()
-        if self.heeds_cancel and self.ports.store.jobs.cancel_requested(self.job_id):
-            raise JobCancelled(what=f"Job {self.job_id}")
+        if self.heeds_cancel:
+            self._asked.at = time.monotonic()
+            if self.ports.store.jobs.cancel_requested(self.job_id):
+                raise JobCancelled(what=f"Job {self.job_id}")
 
     def pause(self, seconds: float) -> None:
         """Wait, at most a second between two checks."""
         deadline = time.monotonic() + seconds
-        self.check()
+        self._check_if_due()
         while (left := deadline - time.monotonic()) > 0:
             self.ports.stopping.wait(min(left, _CANCEL_CHECK))
+            self._check_if_due()
+
+    def _check_if_due(self) -> None:
+        """As `check`, but the data base is asked once a second: of many short pauses few ask."""
+        if self.ports.stopping.is_set():
+            raise Stopping
+        self.ports.hold()
+        if time.monotonic() - self._asked.at >= _CANCEL_CHECK:
             self.check()
 
     def until(self, probe: Callable[[], _Value | None], *, seconds: float, act: str, what: str) -> _Value:

@@ -65,12 +65,14 @@ class Target:
         known = self._known.repository(self.name)  # first, as above
         root = self._mounts.ensure(self.name, repository=known or "")
         found = self.found_at(root)
-        if found is not None or known is not None:
+        if found != known:
             self._require_known(root, found)
         require_writable(root)
         with self._lock:
-            self._known.remember(self.name, self.repository.create().id)
-        self._require_known(root, self.found_at(root))  # of two controllers that begin at once, one made it
+            made = self.repository.create().id
+        if made != known:
+            self._known.remember(self.name, made)
+            self._require_known(root, self.found_at(root))  # of two controllers that begin at once, one made it
 
     def space(self) -> Space:
         """What the file system at its root has; the target must be readable."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from overkeep.controller.events import Draft
 from overkeep.controller.store.admission import Admission
 from overkeep.controller.store.answers import Answers
 from overkeep.controller.store.assignments import Assignments
@@ -25,6 +26,7 @@ from overkeep.controller.store.targets import TargetRows
 from overkeep.controller.store.turns import Turns
 from overkeep.controller.store.workloads import Workloads
 from overkeep.model.admission import ResourceKind
+from overkeep.model.points import RestorePoint
 
 # How many VMs are worked on at once when nobody said otherwise. Movers copy four disks at a time; a target or a storage
 # domain serves several hosts; the total is what a controller of two cores follows with ease.
@@ -54,6 +56,14 @@ class Store:
         self.jobs = Jobs(self._engine, self.events, freed=self.admission.news.set)
         self.held = Holdings(self._engine)
         self.gatherings = Gatherings(self._engine)
+
+    def keep_point(self, target: str, point: RestorePoint, told: Draft) -> None:
+        """Write down that a job made a point, and tell it. All of it is one transaction, and may be repeated."""
+        with self._engine.begin() as connection:
+            self.points.put_in(connection, target, point)
+            self.jobs.note_point(connection, point)
+            self.events.insert(connection, told)
+        self.events.tell()
 
     def close(self) -> None:
         """Close all connections."""

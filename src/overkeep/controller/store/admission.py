@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -44,12 +45,21 @@ Overdue = Callable[[Sequence[Line], Limits], frozenset[str]]
 
 
 # Statements that each step makes are put together once: that costs more than to run them.
-_STAGE = sa.select(t.job_vm.c.stage).where(
-    t.job_vm.c.job_id == sa.bindparam("job"), t.job_vm.c.vm_id == sa.bindparam("vm")
-)
+_MINE = (t.job_vm.c.job_id == sa.bindparam("job"), t.job_vm.c.vm_id == sa.bindparam("vm"))
+_STAGE = sa.select(t.job_vm.c.stage).where(*_MINE)
 _SLOTS = sa.select(t.slot.c.resource).where(
     t.slot.c.job_id == sa.bindparam("job"), t.slot.c.vm_id == sa.bindparam("vm")
 )
+
+
+_MOVE = sa.update(t.job_vm).where(*_MINE).values(stage=sa.bindparam("to"))
+_GIVE_SLOTS = sa.insert(t.slot)
+_LINES = (
+    sa.select(t.job_vm.c.needs, sa.func.min(t.job_vm.c.rank), sa.func.count()).where(WAITING).group_by(t.job_vm.c.needs)
+)
+_USED = sa.select(t.slot.c.resource, sa.func.count()).group_by(t.slot.c.resource)
+_LIMITED = sa.select(t.workload.c.id, t.workload.c.parallel).where(t.workload.c.parallel.is_not(None))
+_ENDING = sa.select(t.job.c.id).where(t.job.c.cancel_requested, t.job_lives)
 
 
 class Admission:
@@ -159,6 +169,11 @@ class Admission:
                 found[row.resource].append(Holder(job_id=row.job_id, vm_id=row.vm_id, vm_name=row.vm_name))
         return {resource: tuple(holders) for resource, holders in found.items()}
 
+    def is_any_cancelled(self) -> bool:
+        """Whether a job that lives is to end: only then `Jobs.end_waiting` and `free_cancelled` find anything."""
+        with self._reader.connect() as connection:
+            return connection.scalar(_ENDING.limit(1)) is not None
+
     def free_cancelled(self) -> int:
         """Let waiting restores and removals that are to end begin without slots: they end at their first look."""
         asked = sa.select(t.job.c.id).where(t.job.c.cancel_requested, t.job.c.kind != JobKind.BACKUP, t.job_lives)
@@ -190,8 +205,7 @@ def needs_value(text: str) -> tuple[str, ...]:
 
 def _workloads(connection: sa.Connection) -> dict[str, Setting]:
     """Of how many VMs at once workloads are backed up, those of all left out."""
-    limited = sa.select(t.workload.c.id, t.workload.c.parallel).where(t.workload.c.parallel.is_not(None))
-    found = (Setting(resource=workload(row.id), capacity=row.parallel) for row in connection.execute(limited))
+    found = (Setting(resource=workload(row.id), capacity=row.parallel) for row in connection.execute(_LIMITED))
     return {setting.resource: setting for setting in found}
 
 
@@ -204,13 +218,12 @@ def _slot_of(job_id: str, vm_id: str) -> tuple[sa.ColumnElement[bool], ...]:
 
 
 def _lines(connection: sa.Connection) -> tuple[Line, ...]:
-    columns = (t.job_vm.c.needs, sa.func.min(t.job_vm.c.rank), sa.func.count())
-    rows = connection.execute(sa.select(*columns).where(WAITING).group_by(t.job_vm.c.needs)).all()
+    rows = connection.execute(_LINES).all()
     return tuple(Line(needs=needs_value(needs), first=first, length=length) for needs, first, length in rows)
 
 
 def _used(connection: sa.Connection) -> dict[str, int]:
-    rows = connection.execute(sa.select(t.slot.c.resource, sa.func.count()).group_by(t.slot.c.resource)).all()
+    rows = connection.execute(_USED).all()
     return {row[0]: row[1] for row in rows}
 
 
@@ -233,11 +246,19 @@ def _candidates(
     return found
 
 
-def _firsts(connection: sa.Connection, keys: Sequence[str], *, most: int, late: frozenset[str]) -> list[Waiting]:
+def _the_firsts() -> sa.Select[Any]:
     place = sa.func.row_number().over(partition_by=t.job_vm.c.needs, order_by=t.job_vm.c.rank).label("place")
     columns = (t.job_vm.c.job_id, t.job_vm.c.vm_id, t.job_vm.c.rank, t.job_vm.c.needs, place)
-    inner = sa.select(*columns).where(WAITING, t.job_vm.c.needs.in_(keys)).subquery()
-    rows = connection.execute(sa.select(inner).where(inner.c.place <= most)).all()
+    among = t.job_vm.c.needs.in_(sa.bindparam("keys", expanding=True))
+    inner = sa.select(*columns).where(WAITING, among).subquery()
+    return sa.select(inner).where(inner.c.place <= sa.bindparam("most"))
+
+
+_FIRSTS = _the_firsts()
+
+
+def _firsts(connection: sa.Connection, keys: Sequence[str], *, most: int, late: frozenset[str]) -> list[Waiting]:
+    rows = connection.execute(_FIRSTS, {"keys": keys, "most": most}).all()
     return [
         Waiting(
             job_id=row.job_id,
@@ -254,12 +275,10 @@ def _give_slots(connection: sa.Connection, begun: Sequence[Waiting]) -> None:
     if not begun:
         return
     slots = [{"job_id": one.job_id, "vm_id": one.vm_id, "resource": need} for one in begun for need in one.needs]
-    connection.execute(sa.insert(t.slot), slots)
+    connection.execute(_GIVE_SLOTS, slots)
     _move(connection, [(one.job_id, one.vm_id) for one in begun], Stage.ADMITTED)
 
 
 def _move(connection: sa.Connection, vms: Sequence[tuple[str, str]], stage: Stage) -> None:
-    mine = (t.job_vm.c.job_id == sa.bindparam("job"), t.job_vm.c.vm_id == sa.bindparam("vm"))
     if vms:
-        move = sa.update(t.job_vm).where(*mine).values(stage=stage)
-        connection.execute(move, [{"job": job_id, "vm": vm_id} for job_id, vm_id in vms])
+        connection.execute(_MOVE, [{"job": job_id, "vm": vm_id, "to": stage} for job_id, vm_id in vms])

@@ -16,6 +16,8 @@ from overkeep.errors import OverkeepError
 IDLE_IN_TRANSACTION = 15  # seconds after which PostgreSQL ends a transaction in which nothing happens
 
 _READS = "overkeep_reads"
+_ALONE = sa.text("SELECT pg_advisory_xact_lock(hashtext(:act))")
+_IS_ALONE = sa.text("SELECT pg_try_advisory_xact_lock(hashtext(:act))")
 
 
 class SchemaTooNew(OverkeepError):
@@ -63,18 +65,19 @@ def _pool(url: str) -> dict[str, Any]:
 def alone(connection: sa.Connection, act: str) -> None:
     """Let one transaction at a time, of all controllers, do an act. Those of SQLite are always alone."""
     if connection.dialect.name == "postgresql":
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_lock(act))))
+        connection.execute(_ALONE, {"act": f"overkeep {act}"})
+
+
+def as_alone(act: str) -> sa.ColumnElement[Any]:
+    """As `alone`, for the statement of PostgreSQL that does the act."""
+    return sa.func.pg_advisory_xact_lock(sa.func.hashtext(f"overkeep {act}")).label("alone")
 
 
 def is_alone(connection: sa.Connection, act: str) -> bool:
     """As `alone`, but without waiting: False while another transaction does the act."""
     if connection.dialect.name != "postgresql":
         return True
-    return bool(connection.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(_lock(act)))))
-
-
-def _lock(act: str) -> sa.ColumnElement[int]:
-    return sa.func.hashtext(f"overkeep {act}")
+    return bool(connection.scalar(_IS_ALONE, {"act": f"overkeep {act}"}))
 
 
 def _prepare_sqlite(connection: object, _record: object) -> None:
@@ -95,6 +98,14 @@ def reading(engine: sa.Engine) -> sa.Engine:
     if engine.dialect.name == "postgresql":
         return engine.execution_options(isolation_level="AUTOCOMMIT")
     return engine.execution_options(**{_READS: True})
+
+
+def single(engine: sa.Engine) -> sa.Engine:
+    """The same data base for single writes: on PostgreSQL only the statement goes to the server, as in `reading`.
+
+    On SQLite they wait for other writers as all do.
+    """
+    return reading(engine) if engine.dialect.name == "postgresql" else engine
 
 
 def _begin_immediate(connection: sa.Connection) -> None:

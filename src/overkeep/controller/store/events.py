@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from overkeep.controller.events import About, Draft, Event, Filter, Level
 from overkeep.controller.store import schema as t
-from overkeep.controller.store.database import alone, reading
+from overkeep.controller.store.database import alone, as_alone, reading
 from overkeep.controller.store.event_pages import page
 from overkeep.units import utc_now
 
@@ -23,6 +23,18 @@ PAGE = 500  # events that are read at once, where nothing else is asked for
 _FORGET_BATCH = 5000
 # Statements that each event makes are put together once: that costs more than to run them.
 _INSERT = sa.insert(t.event)
+_ACT = "events"
+
+
+def _insert_alone() -> sa.Insert:
+    """One event, in the same way to the server as the lock: the row, and with it its number, is made under the lock."""
+    columns = [column for column in t.event.c if column is not t.event.c.seq]
+    turn = sa.select(as_alone(_ACT)).subquery("turn")
+    row = sa.select(*(sa.bindparam(column.name, type_=column.type) for column in columns)).select_from(turn)
+    return sa.insert(t.event).from_select([column.name for column in columns], row)
+
+
+_INSERT_ALONE = _insert_alone()
 _OF_KEY = sa.select(t.event.c.seq).where(t.event.c.key == sa.bindparam("key"))
 _JOB = sa.select(t.job.c.workload_id, t.job.c.caller).where(t.job.c.id == sa.bindparam("job"))
 _VM_NAME = sa.select(t.job_vm.c.vm_name).where(
@@ -56,7 +68,10 @@ class Events:
         """Write events within a transaction, as its last act."""
         if not drafts:
             return
-        alone(connection, "events")
+        if len(drafts) == 1 and not drafts[0].key and connection.dialect.name == "postgresql":
+            connection.execute(_INSERT_ALONE, _row(_completed(connection, drafts[0])))
+            return
+        alone(connection, _ACT)
         rows, keys = [], set()
         for draft in drafts:
             if draft.key and (draft.key in keys or _is_there(connection, draft)):

@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from overkeep.controller.records import Held, HeldKind, JobState
 from overkeep.controller.store import schema as t
-from overkeep.controller.store.database import reading
+from overkeep.controller.store.database import reading, single
 from overkeep.units import utc_now
 
 _LIVE = (JobState.QUEUED, JobState.RUNNING)
@@ -23,6 +23,16 @@ _OF_VM = _ALL.where(
     t.held.c.job_id == sa.bindparam("job"), t.held.c.vm_id == sa.bindparam("vm"), t.held.c.released.is_(None)
 )
 _OF_KIND = _OF_VM.where(t.held.c.kind == sa.bindparam("kind"))
+_ADD = {  # a step may run twice at the same time
+    "postgresql": postgresql.insert(t.held).on_conflict_do_nothing(),
+    "sqlite": sqlite.insert(t.held).on_conflict_do_nothing(),
+}
+_RELEASE = (
+    sa.update(t.held)
+    .where(*(t.held.c[name] == sa.bindparam(f"the_{name}") for name in ("job_id", "kind", "ref")))
+    .where(t.held.c.released.is_(None))
+    .values(released=sa.bindparam("now"))
+)
 
 
 class Holdings:
@@ -31,6 +41,8 @@ class Holdings:
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
         self._reader = reading(engine)
+        self._writer = single(engine)
+        self._add = _ADD[engine.dialect.name]
 
     def add(self, item: Held) -> None:
         """Record something that is about to be opened; one that is known stays as it is."""
@@ -44,18 +56,14 @@ class Holdings:
             "opened": utc_now().isoformat(timespec="seconds"),
             "released": None,
         }
-        insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
-        with self._engine.begin() as connection:  # a step may run twice at the same time
-            connection.execute(insert(t.held).values(row).on_conflict_do_nothing())
+        with self._writer.begin() as connection:
+            connection.execute(self._add, row)
 
     def release(self, item: Held) -> None:
         """Record that it is closed, removed, or now belongs to what the job made."""
-        with self._engine.begin() as connection:
-            connection.execute(
-                sa.update(t.held)
-                .where(*_key(item), t.held.c.released.is_(None))
-                .values(released=utc_now().isoformat(timespec="seconds"))
-            )
+        key = {"the_job_id": item.job_id, "the_kind": item.kind, "the_ref": item.ref}
+        with self._writer.begin() as connection:
+            connection.execute(_RELEASE, {**key, "now": utc_now().isoformat(timespec="seconds")})
 
     def is_released(self, item: Held) -> bool:
         """Whether it was written down by its job and is closed by now."""

@@ -6,10 +6,10 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from overkeep.controller.events import Draft
 from overkeep.controller.records import DiskProgress, Failure, InLine, Job, JobFilter, JobKind, JobState, Member, Stage
@@ -17,15 +17,18 @@ from overkeep.controller.store import schema as t
 from overkeep.controller.store import telling
 from overkeep.controller.store.admission import WAITING, needs_text
 from overkeep.controller.store.busy import busy_elsewhere, busy_with, left_alone
-from overkeep.controller.store.database import alone, reading
+from overkeep.controller.store.database import alone, reading, single
 from overkeep.controller.store.events import Events
 from overkeep.controller.store.job_pages import page
+from overkeep.controller.store.job_statements import AS_TOLD, CANCEL_REQUESTED, FREE, PUT_DISK, SET_PHASE, written
 from overkeep.controller.store.rows import disk_row, job_row, job_value, vm_row, vms_of, vms_of_all
 from overkeep.errors import NotFound, OverkeepError
 from overkeep.model.admission import rank
+from overkeep.model.points import RestorePoint
 from overkeep.units import utc_now
 
 _CHUNK = 500  # values in one IN
+_NAMED = 1000  # VMs at work of which something is remembered
 _RACES = 3  # with other controllers, after which the error of the data base counts
 
 _Made = TypeVar("_Made")
@@ -38,6 +41,9 @@ class Jobs:
     def __init__(self, engine: sa.Engine, events: Events, *, freed: Callable[[], None] = lambda: None) -> None:
         self._engine = engine
         self._reader = reading(engine)
+        self._writer = single(engine)
+        self._put_disk = PUT_DISK[engine.dialect.name]
+        self._named = lru_cache(_NAMED)(self._read_named)
         self._events = events
         self._freed = freed  # called when there is something new to do, or slots were given back
 
@@ -185,7 +191,12 @@ class Jobs:
     def cancel_requested(self, job_id: str) -> bool:
         """Whether somebody asked the job to end."""
         with self._reader.connect() as connection:
-            return bool(connection.scalar(_CANCEL_REQUESTED, {"job": job_id}))
+            return bool(connection.scalar(CANCEL_REQUESTED, {"job": job_id}))
+
+    def vm_state(self, job_id: str, vm_id: str) -> JobState:
+        """The state of a VM in a job."""
+        with self._reader.connect() as connection:
+            return JobState(connection.execute(AS_TOLD, {"job": job_id, "vm": vm_id}).one().state)
 
     def set_vm(self, job_id: str, vm_id: str, **values: Any) -> None:
         """Write columns of the row of a VM in a job (`state`, `phase`, `point_id`, `error_code`, `error`, `busy`).
@@ -222,14 +233,30 @@ class Jobs:
             self._freed()
         return len(waiting)
 
+    def set_phase(self, job_id: str, vm_id: str, phase: str) -> None:
+        """Let the work on a VM, which goes on, go on to a phase; one that it is in already is not told again."""
+        job = self._named(job_id, vm_id)
+        with self._engine.begin() as connection:
+            new = {"job": job_id, "vm": vm_id, "new_phase": phase}
+            if job is None or connection.execute(SET_PHASE, new).rowcount == 0:
+                return
+            self._events.insert(connection, telling.phase(job, phase))
+        self._events.tell()
+
+    def _read_named(self, job_id: str, vm_id: str) -> Any:
+        """What is told of a VM in a job and never changes."""
+        with self._reader.connect() as connection:
+            return connection.execute(AS_TOLD, {"job": job_id, "vm": vm_id}).first()
+
+    def note_point(self, connection: sa.Connection, point: RestorePoint) -> None:
+        """Write the point of a VM into its job, within a transaction."""
+        connection.execute(written(("point_id",)), {"job": point.job_id, "vm": point.vm_id, "new_point_id": point.id})
+
     def set_disk(self, job_id: str, vm_id: str, disk: DiskProgress) -> None:
         """Write how far a disk is."""
-        key = {"job_id": job_id, "vm_id": vm_id, "disk_id": disk.disk_id}
-        values = disk_row(disk)
-        insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
-        write = insert(t.job_disk).values({**key, **values})
-        with self._engine.begin() as connection:  # a step may run twice at the same time
-            connection.execute(write.on_conflict_do_update(index_elements=list(key), set_=values))
+        row = {"job_id": job_id, "vm_id": vm_id, "disk_id": disk.disk_id, **disk_row(disk)}
+        with self._writer.begin() as connection:
+            connection.execute(self._put_disk, row)
         self._events.tell()
 
     def _with_vms(self, query: sa.Select[Any]) -> tuple[Job, ...]:
@@ -282,33 +309,19 @@ class Jobs:
         self._events.insert(connection, *(telling.left_alone(job, row) for row in rows if row["error_code"]))
 
 
-# Statements that each step makes are put together once: that costs more than to run them.
-# What a change of a VM's row is told with: the row as it was, and what there is to say of its job.
-_AS_TOLD = sa.select(
-    *(t.job_vm.c[name] for name in ("job_id", "vm_id", "vm_name", "state", "phase", "error_code", "error")),
-    t.job.c.kind,
-    t.job.c.workload_id,
-    t.job.c.caller,
-).where(
-    t.job.c.id == t.job_vm.c.job_id,
-    t.job_vm.c.job_id == sa.bindparam("job"),
-    t.job_vm.c.vm_id == sa.bindparam("vm"),
-)
-_CANCEL_REQUESTED = sa.select(t.job.c.cancel_requested).where(t.job.c.id == sa.bindparam("job"))
-
-
 def _set_vm(connection: sa.Connection, job_id: str, vm_id: str, values: Mapping[str, Any]) -> tuple[Draft, ...]:
     """Change the row of a VM; what there is to tell. Its slots go in the transaction that says that it is over."""
-    where: list[sa.ColumnElement[bool] | sa.TextClause]
-    where = [t.job_vm.c.job_id == job_id, t.job_vm.c.vm_id == vm_id]
+    key = {"job": job_id, "vm": vm_id}
+    further: tuple[sa.TextClause, ...] = ()
     if "state" in values:
         if JobState(values["state"]).over:
             values = {**values, "stage": Stage.GIVEN}
-            connection.execute(sa.delete(t.slot).where(t.slot.c.job_id == job_id, t.slot.c.vm_id == vm_id))
+            connection.execute(FREE, key)
         else:
-            where.append(t.job_vm_lives)
-    before = connection.execute(_AS_TOLD, {"job": job_id, "vm": vm_id}).first()
-    if before is None or connection.execute(sa.update(t.job_vm).where(*where).values(**values)).rowcount == 0:
+            further = (t.job_vm_lives,)
+    before = connection.execute(AS_TOLD, key).first()
+    new: dict[str, Any] = {**key, **{f"new_{name}": value for name, value in values.items()}}
+    if before is None or connection.execute(written(tuple(values), *further), new).rowcount == 0:
         return ()
     return tuple(telling.went_on(before, {**before._mapping, **values}))
 

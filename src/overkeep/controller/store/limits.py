@@ -16,6 +16,8 @@ from overkeep.model.admission import Setting, SlotsWindow, in_words
 _WINDOWS = TypeAdapter(tuple[SlotsWindow, ...])
 _NO_WINDOWS = "[]"
 
+_ALL = sa.select(t.resource)  # asked for all the time
+
 
 class ResourceSettings:
     """The table of resources. One that has no row has the defaults."""
@@ -70,7 +72,7 @@ class ResourceSettings:
 
 def settings_in(connection: sa.Connection) -> dict[str, Setting]:
     """All settings, read within a transaction."""
-    rows = connection.execute(sa.select(t.resource)).all()
+    rows = connection.execute(_ALL).all()
     return {
         row.name: Setting(
             resource=row.name,

@@ -112,6 +112,9 @@ class PointRows:
         self._engine = engine
         self._reader = reading(engine)
         self._insert = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
+        insert = self._insert(t.point)
+        new = {name: insert.excluded[name] for name in ("created", "vm_name", "mode", "document")}
+        self._put = insert.on_conflict_do_update(index_elements=_PLACE, set_=new)
 
     # lists
 
@@ -176,11 +179,12 @@ class PointRows:
 
     def put(self, target: str, point: RestorePoint) -> None:
         """Keep a point that was published on a target; a pin that it has stays."""
-        row = {**point_row(target, point), "pin": ""}
-        insert = self._insert(t.point).values(row)
-        new = {name: insert.excluded[name] for name in ("created", "vm_name", "mode", "document")}
         with self._engine.begin() as connection:
-            connection.execute(insert.on_conflict_do_update(index_elements=_PLACE, set_=new))
+            self.put_in(connection, target, point)
+
+    def put_in(self, connection: sa.Connection, target: str, point: RestorePoint) -> None:
+        """As `put`, within a transaction."""
+        connection.execute(self._put, {**point_row(target, point), "pin": ""})
 
     def remove(self, target: str, point: RestorePoint | Place) -> None:
         """Drop a point that has ended."""

@@ -63,8 +63,7 @@ def went_on(before: Any, after: Mapping[str, Any]) -> Iterator[Draft]:
 
     Both have the columns of the VM, and `kind`, `workload_id` and `caller` of its job.
     """
-    about = About(job_id=before.job_id, workload_id=before.workload_id, vm_id=before.vm_id, vm_name=after["vm_name"])
-    work = f"{before.kind.capitalize()} of VM {after['vm_name']!r}"
+    about, work = _about_vm(before), _work_on(before)
     was, state = JobState(before.state), JobState(after["state"])
 
     def told(kind: Kind, text: str, **fields: Any) -> Draft:
@@ -73,10 +72,16 @@ def went_on(before: Any, after: Mapping[str, Any]) -> Iterator[Draft]:
     if was is JobState.QUEUED and state is JobState.RUNNING:
         yield told(Kind.VM_STARTED, " began")
     if after["phase"] and after["phase"] != before.phase:
-        yield told(Kind.VM_PHASE, f": {after['phase']}", phase=after["phase"])
+        yield phase(before, after["phase"])
     if state.over and state is not was:
         why = f": {after['error']}" if after["error"] else ""
         yield told(_VM_ENDS[state], f" {_word(state)}{why}", code=after["error_code"], job_kind=before.kind)
+
+
+def phase(row: Any, phase: str) -> Draft:
+    """The work on a VM, whose row is as that of `went_on`, is in a phase that it was not in."""
+    text, about = f"{_work_on(row)}: {phase}", _about_vm(row)
+    return Draft(kind=Kind.VM_PHASE, text=text, about=about, caller=row.caller, fields={"phase": phase})
 
 
 def left_alone(job: Job, row: Mapping[str, Any]) -> Draft:
@@ -87,6 +92,14 @@ def left_alone(job: Job, row: Mapping[str, Any]) -> Draft:
 
 def _about(row: Any) -> About:
     return About(job_id=row.id, workload_id=row.workload_id)
+
+
+def _about_vm(row: Any) -> About:
+    return About(job_id=row.job_id, workload_id=row.workload_id, vm_id=row.vm_id, vm_name=row.vm_name)
+
+
+def _work_on(row: Any) -> str:
+    return f"{row.kind.capitalize()} of VM {row.vm_name!r}"
 
 
 def _work(job: Any) -> str:

@@ -40,42 +40,28 @@ class Turns:
 
     def unopened(self, *, limit: int) -> tuple[str, ...]:
         """Backups that were not given to be opened, the oldest first."""
-        wanted = (t.job_lives, t.job.c.state == JobState.QUEUED, t.job.c.kind == JobKind.BACKUP, ~t.job.c.given)
-        query = sa.select(t.job.c.id).where(*wanted).order_by(t.job.c.created, t.job.c.id).limit(limit)
         with self._reader.connect() as connection:
-            return tuple(connection.scalars(query))
+            return tuple(connection.scalars(_UNOPENED, {"most": limit}))
 
     def opened(self, job_ids: Iterable[str]) -> None:
         """Mark backups as given to be opened."""
         rows = [{"job": job_id} for job_id in job_ids]
-        self._mark(sa.update(t.job).where(t.job.c.id == sa.bindparam("job")).values(given=True), rows)
+        self._mark(_OPENED, rows)
 
     def admitted(self, *, limit: int) -> tuple[Turn, ...]:
         """VMs that have their slots and were not given yet."""
-        columns = (t.job_vm.c.job_id, t.job_vm.c.vm_id, t.job.c.kind, t.job.c.request, t.job.c.agreed)
-        query = (
-            sa.select(*columns)
-            .join(t.job, t.job.c.id == t.job_vm.c.job_id)
-            .where(sa.text("job_vm.stage = 'admitted'"))
-            .order_by(t.job_vm.c.rank)
-            .limit(limit)
-        )
         with self._reader.connect() as connection:
-            return tuple(_turn(row) for row in connection.execute(query))
+            return tuple(_turn(row) for row in connection.execute(_ADMITTED, {"most": limit}))
 
     def given(self, turns: Iterable[Turn]) -> None:
         """Mark VMs as given; one that went back into its line meanwhile stays there."""
         rows = [{"job": turn.job_id, "vm": turn.vm_id} for turn in turns]
-        mine = (t.job_vm.c.job_id == sa.bindparam("job"), t.job_vm.c.vm_id == sa.bindparam("vm"))
-        update = sa.update(t.job_vm).where(*mine, t.job_vm.c.stage == Stage.ADMITTED)
-        self._mark(update.values(stage=Stage.GIVEN), rows)
+        self._mark(_GIVEN, rows)
 
     def working(self) -> tuple[Turn, ...]:
         """VMs that were given and have not ended."""
-        columns = (t.job_vm.c.job_id, t.job_vm.c.vm_id, t.job.c.kind, t.job.c.request, t.job.c.agreed)
-        joined = sa.select(*columns).join(t.job, t.job.c.id == t.job_vm.c.job_id)
         with self._reader.connect() as connection:
-            rows = connection.execute(joined.where(t.job_vm_lives, t.job_vm.c.stage == Stage.GIVEN))
+            rows = connection.execute(_TURNS.where(t.job_vm_lives, t.job_vm.c.stage == Stage.GIVEN))
             return tuple(_turn(row) for row in rows)
 
     def opening(self) -> tuple[str, ...]:
@@ -87,33 +73,58 @@ class Turns:
 
     def done(self) -> tuple[str, ...]:
         """Backups that run although all their VMs have ended."""
-        vms = sa.exists().where(t.job_vm.c.job_id == t.job.c.id, t.job_vm_lives)
-        running = (t.job_lives, t.job.c.state == JobState.RUNNING, t.job.c.kind == JobKind.BACKUP)
         with self._reader.connect() as connection:
-            return tuple(connection.scalars(sa.select(t.job.c.id).where(*running, ~vms)))
+            return tuple(connection.scalars(_DONE))
 
     def untold(self, *, limit: int) -> dict[str, int]:
         """Jobs with VMs that wait, which nobody was told yet, and how many VMs these are."""
-        vms = sa.func.count().label("vms")
-        query = (
-            sa.select(t.job.c.id, vms)
-            .join(t.job_vm, t.job_vm.c.job_id == t.job.c.id)
-            .where(t.job_lives, ~t.job.c.wait_told, sa.text("job_vm.stage = 'waiting'"))
-            .group_by(t.job.c.id)
-            .limit(limit)
-        )
         with self._reader.connect() as connection:
-            return {row.id: row.vms for row in connection.execute(query)}
+            return {row.id: row.vms for row in connection.execute(_UNTOLD, {"most": limit})}
 
     def told(self, job_ids: Iterable[str]) -> None:
         """Mark jobs whose waiting was told."""
         rows = [{"job": job_id} for job_id in job_ids]
-        self._mark(sa.update(t.job).where(t.job.c.id == sa.bindparam("job")).values(wait_told=True), rows)
+        self._mark(_TOLD, rows)
 
     def _mark(self, update: sa.Update, rows: Sequence[Mapping[str, str]]) -> None:
         if rows:
             with self._engine.begin() as connection:
                 connection.execute(update, list(rows))
+
+
+# Statements that each round makes are put together once: that costs more than to run them.
+_MOST = sa.bindparam("most", type_=sa.Integer)
+_UNOPENED = (
+    sa.select(t.job.c.id)
+    .where(t.job_lives, t.job.c.state == JobState.QUEUED, t.job.c.kind == JobKind.BACKUP, ~t.job.c.given)
+    .order_by(t.job.c.created, t.job.c.id)
+    .limit(_MOST)
+)
+_THE_JOB = sa.update(t.job).where(t.job.c.id == sa.bindparam("job"))
+_OPENED, _TOLD = _THE_JOB.values(given=True), _THE_JOB.values(wait_told=True)
+_TURNS = sa.select(t.job_vm.c.job_id, t.job_vm.c.vm_id, t.job.c.kind, t.job.c.request, t.job.c.agreed).join(
+    t.job, t.job.c.id == t.job_vm.c.job_id
+)
+_ADMITTED = _TURNS.where(sa.text("job_vm.stage = 'admitted'")).order_by(t.job_vm.c.rank).limit(_MOST)
+_GIVEN = (
+    sa.update(t.job_vm)
+    .where(t.job_vm.c.job_id == sa.bindparam("job"), t.job_vm.c.vm_id == sa.bindparam("vm"))
+    .where(t.job_vm.c.stage == Stage.ADMITTED)
+    .values(stage=Stage.GIVEN)
+)
+_DONE = sa.select(t.job.c.id).where(
+    t.job_lives,
+    t.job.c.state == JobState.RUNNING,
+    t.job.c.kind == JobKind.BACKUP,
+    ~sa.exists().where(t.job_vm.c.job_id == t.job.c.id, t.job_vm_lives),
+)
+_UNTOLD = (
+    sa.select(t.job.c.id, sa.func.count().label("vms"))
+    .join(t.job_vm, t.job_vm.c.job_id == t.job.c.id)
+    .where(t.job_lives, ~t.job.c.wait_told, sa.text("job_vm.stage = 'waiting'"))
+    .group_by(t.job.c.id)
+    .limit(_MOST)
+)
 
 
 def _turn(row: Any) -> Turn:
