@@ -9,6 +9,7 @@ import pytest
 
 from overkeep.blocks.errors import ImageDamaged
 from overkeep.controller import expiry
+from overkeep.controller.durable import Stopping
 from overkeep.controller.records import Failure, Job, JobKind, JobState, Member
 from overkeep.errors import OverkeepError
 from overkeep.model.points import RestorePoint
@@ -230,3 +231,27 @@ def test_a_death_around_a_merge_is_gone_on_with(world: World, after: bool) -> No
         assert point_ids(world) == [job.vms[0].point_id], at
         assert_sound(world)
     assert len(merge_orders(world)) >= total
+
+
+def test_a_death_once_the_end_is_written_merges_nothing_more(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By then another job may work on the VM."""
+    world.add(vm("web", disk("root")))
+    give(world, retention=Retention(last=1))
+    assert succeeded(world.back_up())
+    write, died = world.store.jobs.set_vm, []
+
+    def die_after(*args: object, **values: object) -> None:
+        write(*args, **values)
+        if values.get("state") is JobState.SUCCEEDED and not died:
+            died.append(len(world.repository.points()))
+            raise Stopping
+
+    monkeypatch.setattr(world.store.jobs, "set_vm", die_after)
+    job = world.start_backup()
+    world.until(lambda: died)
+    (image,) = images(world)
+    monkeypatch.setattr(expiry, "expire", lambda *_args, **_options: pytest.fail("it is over"))
+    world.restart()
+    assert succeeded(world.finish(job))
+    assert (died, images(world)) == ([1], [image])
+    assert_sound(world)

@@ -74,6 +74,8 @@ def copy_all(exposure: Exposure, tasks: Sequence[Task]) -> Mapping[str, CopyResu
     to the movers are followed, not given again.
     """
     group = _Copying(exposure=exposure)
+    if len(tasks) == 1:  # most VMs have one disk, which needs no thread
+        return {tasks[0].disk_id: _copy(group, tasks[0])}
     with ThreadPoolExecutor(max_workers=len(tasks), thread_name_prefix="copy") as pool:
         running = {pool.submit(_copy, group, task): task for task in tasks}
         done, _ = wait(running, return_when=FIRST_EXCEPTION)

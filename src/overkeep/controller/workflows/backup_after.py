@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from pydantic import TypeAdapter
 
+from overkeep.controller.capacity import TargetAboveMark
 from overkeep.controller.ending import Ending
 from overkeep.controller.events import Kind
 from overkeep.controller.expiry import expire, merge_away, without_failing
-from overkeep.controller.steps import State
+from overkeep.controller.steps import State, failed
 from overkeep.controller.target import Target
 from overkeep.controller.verifying import PointUnsound, Verifying
 from overkeep.controller.workflows.backup_steps import BackupSteps
@@ -58,7 +59,22 @@ class AfterBackup:
         self._steps.exposure.tell(Kind.POINT_STAYS, text, code=error.code)
         return {"code": error.code, "error": error.message}
 
-    def expire(self, state: State) -> State:
+    def close(self, state: State) -> State:
+        """Release what is not released yet, let old points go, and write what became of the VM into the job.
+
+        Once that is written another job may work on the VM: a repeat does nothing any more.
+        """
+        written = self._steps.written
+        if written.over:
+            return {"state": written}
+        if "released" not in state:
+            state = {**state, **self._steps.release(state)}
+        if _may_expire(state):
+            self._expire()
+            self._merge(state)
+        return self._steps.close(state)
+
+    def _expire(self) -> None:
         """End the points that the policy does not keep any more; a failure is told, and the next backup goes on."""
         self._steps.phase("retention")
 
@@ -72,9 +88,8 @@ class AfterBackup:
             expire(ending, retention=self._steps.terms.retention, now=utc_now())
 
         without_failing(self._steps.exposure, act, otherwise="Old restore points stay until the next backup")
-        return {}
 
-    def merge(self, state: State) -> State:
+    def _merge(self, state: State) -> None:
         """Have a mover merge away the images of points that have ended, whenever that was."""
         targets = self._steps.ports.targets
         merge_away(
@@ -83,7 +98,6 @@ class AfterBackup:
             targets=lambda: targets.had_by(self._steps.workload_id),
             host_id=lambda: self._host(state),
         )
-        return {}
 
     def _host(self, state: State) -> str:
         """Where the VM runs, as it was planned or, when nothing was planned, now; nowhere when it is down."""
@@ -93,3 +107,12 @@ class AfterBackup:
             if planned
             else self._steps.ports.engine.vm(self._steps.vm_id).host_id
         )
+
+
+def _may_expire(state: State) -> bool:
+    """Whether old points may go now: there is a new one, and nothing was found to be wrong with it.
+
+    A full target refuses new points, and is the last one where old ones should stay longer than the policy says.
+    """
+    made = "committed" in state and not failed(state)
+    return (made or state.get("code") == TargetAboveMark.code) and "open" not in state

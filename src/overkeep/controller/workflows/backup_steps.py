@@ -14,7 +14,8 @@ from pydantic import TypeAdapter
 
 from overkeep.controller.capacity import require_room
 from overkeep.controller.copying import Task, copy_all
-from overkeep.controller.events import Kind
+from overkeep.controller.events import About, Kind
+from overkeep.controller.events import Draft as Event
 from overkeep.controller.exposure import BACKUP_OVER, Exposure
 from overkeep.controller.needs import backup_needs
 from overkeep.controller.ports import Ports, backup_id
@@ -91,6 +92,11 @@ class BackupSteps:
         """Where the backup goes; raises `NotFound` once it is not in the settings any more."""
         return self.ports.targets.of(self.asked)
 
+    @property
+    def written(self) -> JobState:
+        """What is written of the VM in the job."""
+        return self.ports.store.jobs.vm_state(self.job_id, self.vm_id)
+
     def safely(self, act: Callable[[State], State]) -> Callable[[State], State]:
         """The step with its error as an outcome."""
         return lambda state: outcome(lambda: act(state), job_id=self.job_id)
@@ -98,7 +104,8 @@ class BackupSteps:
     def plan(self, state: State) -> State:
         """Decide what is done with each disk. Nothing is open yet."""
         self._await_turn()
-        self.phase("planning")
+        self._log_phase("planning")
+        self.ports.store.jobs.set_vm(self.job_id, self.vm_id, state=JobState.RUNNING, phase="planning")
         self.watch.check()
         self.target.ready()
         require_room(self.target)
@@ -134,19 +141,9 @@ class BackupSteps:
             "unfrozen_before": last is not None and last.consistency is Reached.CRASH,
         }
 
-    def prepare(self, state: State) -> State:
-        """Begin the draft and write the configuration: the Manager withholds it once the disks are locked."""
-        self.phase("configuration")
-        kept = self.watch.persist(
-            lambda: self.ports.engine.configuration(self.vm_id), seconds=self.ports.patience.retry
-        )
-        draft = self._draft(state)
-        draft.begin()
-        draft.write_configuration(kept.ovf, kept.document)
-        return {}
-
     def start(self, state: State) -> State:
-        """Have the Manager start the backup."""
+        """Begin the draft, and have the Manager start the backup."""
+        self._configure(self._draft(state))
         self.phase("starting")
         self.watch.check()
         plan = _PLAN.validate_python(state["plan"])
@@ -161,11 +158,29 @@ class BackupSteps:
         unfrozen = _WISH.validate_python(state["wish"]).unfrozen
         return self.beginning.begin(request, unfrozen=unfrozen, unfrozen_before=state.get("unfrozen_before", False))
 
+    def _configure(self, draft: Draft) -> None:
+        """Write the configuration of the VM, unless it is there: the Manager withholds it once the disks are locked."""
+        self.phase("configuration")
+        draft.begin()
+        if not draft.configured:
+            kept = self.watch.persist(
+                lambda: self.ports.engine.configuration(self.vm_id), seconds=self.ports.patience.retry
+            )
+            draft.write_configuration(kept.ovf, kept.document)
+
     def look_at_agent(self, _state: State) -> State:
         """Find out whether a backup failed because its guest could not be frozen."""
         return self.beginning.look_at_agent()
 
-    def ready(self, state: State) -> State:
+    def copy(self, state: State) -> State:
+        """Wait until the disks can be read, and have the movers copy them. What was open is told also when that fails.
+
+        After a crash the backup is found as it is, and so are the orders to the movers.
+        """
+        opened = self._opened(state)
+        return {**opened, **outcome(lambda: self._copied({**state, **opened}), job_id=self.job_id)}
+
+    def _opened(self, state: State) -> State:
         """Wait until the disks can be read, and learn which of them the Manager gives changes for."""
         plan = _PLAN.validate_python(state["plan"])
         session = self.exposure.await_ready(self.backup_id, vm_name=plan.vm.name)
@@ -178,8 +193,7 @@ class BackupSteps:
         found = {"plan": _PLAN.dump_python(plan, mode="json"), "session": _SESSION.dump_python(session, mode="json")}
         return {**found, **self.beginning.look_whether_started(session, plan.vm)}
 
-    def copy(self, state: State) -> State:
-        """Have the movers copy all disks."""
+    def _copied(self, state: State) -> State:
         self.phase("copying")
         plan = _PLAN.validate_python(state["plan"])
         into = Into(target=self.target, draft=self._draft(state))
@@ -195,19 +209,7 @@ class BackupSteps:
             self.watch.check()  # from here on there is no way back: a cancel that comes later is too late
             self._require_open(point.vm_name)
             _commit(draft, point)
-        self.ports.store.points.put(self.target.name, point)
-        self.ports.store.jobs.set_vm(self.job_id, self.vm_id, point_id=point.id)
-        moved, stored = (sum(getattr(image, name) for image in point.images) for name in ("moved", "stored"))
-        self.exposure.tell(
-            Kind.POINT_MADE,
-            f"VM {point.vm_name!r} has restore point {point.id}",
-            point_id=point.id,
-            target=self.target.name,
-            key=f"{Kind.POINT_MADE}/{self.vm_id}/{point.id}",
-            mode=str(point.mode),
-            moved=moved,
-            stored=stored,
-        )
+        self.ports.store.keep_point(self.target.name, point, _point_made(point, target=self.target.name))
         return {"committed": point.id, "checkpoint": point.checkpoint_id}
 
     def release(self, state: State) -> State:
@@ -369,9 +371,30 @@ class BackupSteps:
             self.ports.store.jobs.set_disk(self.job_id, self.vm_id, backup_progress(item, state))
 
     def phase(self, phase: str) -> None:
-        """Tell how far the work on the VM is."""
+        """Tell how far the work on the VM is, which has begun."""
+        self._log_phase(phase)
+        self.ports.store.jobs.set_phase(self.job_id, self.vm_id, phase)
+
+    def _log_phase(self, phase: str) -> None:
         _log.info("step %s", fields(job=self.job_id, vm=self.vm_id, phase=phase))
-        self.ports.store.jobs.set_vm(self.job_id, self.vm_id, state=JobState.RUNNING, phase=phase)
+
+
+def _point_made(point: RestorePoint, *, target: str) -> Event:
+    moved, stored = (sum(getattr(image, name) for image in point.images) for name in ("moved", "stored"))
+    return Event(
+        kind=Kind.POINT_MADE,
+        text=f"VM {point.vm_name!r} has restore point {point.id}",
+        about=About(
+            job_id=point.job_id,
+            workload_id=point.workload_id,
+            vm_id=point.vm_id,
+            vm_name=point.vm_name,
+            point_id=point.id,
+            target=target,
+        ),
+        key=f"{Kind.POINT_MADE}/{point.vm_id}/{point.id}",
+        fields={"mode": point.mode, "moved": moved, "stored": stored},
+    )
 
 
 def _newest_checkpoints(points: Sequence[RestorePoint]) -> Iterator[str | None]:

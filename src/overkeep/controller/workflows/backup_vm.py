@@ -8,7 +8,6 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from overkeep.controller.capacity import TargetAboveMark
 from overkeep.controller.durable import Durable
 from overkeep.controller.ports import Ports
 from overkeep.controller.steps import State, failed
@@ -57,11 +56,7 @@ def body(ports: Ports, job_id: str, vm_id: str, asked: dict[str, Any]) -> State:
     after = AfterBackup(steps)
     if "committed" in state and "open" not in state and steps.terms.verify:
         state = {**state, **Durable.step("verify", after.verify, state)}
-    # A full target refuses new points, and is the last one where old ones should stay longer than the policy says.
-    if _may_expire(state):
-        Durable.step("expire", after.expire, state)
-        Durable.step("merge", after.merge, state)
-    closed: State = Durable.step("close", steps.close, state)
+    closed: State = Durable.step("close", after.close, state)
     return closed
 
 
@@ -72,12 +67,6 @@ def _look(steps: BackupSteps, state: State) -> State:
         return {}
     seen: State = Durable.step("agent", steps.safely(steps.look_at_agent), state)
     return seen
-
-
-def _may_expire(state: State) -> bool:
-    """Whether old points may go now: there is a new one, and nothing was found to be wrong with it."""
-    made = "committed" in state and not failed(state)
-    return (made or state.get("code") == TargetAboveMark.code) and "open" not in state
 
 
 def _cure(state: State, wish: Wish) -> Wish | None:
@@ -98,9 +87,7 @@ def _run(steps: BackupSteps, state: State) -> State:
     """Run the steps until one fails, and release what they opened in any case."""
     sequence = (
         ("plan", steps.plan),
-        ("prepare", steps.prepare),
         ("start", steps.start),
-        ("ready", steps.ready),
         ("copy", steps.copy),
         ("commit", steps.commit),
     )
@@ -108,4 +95,6 @@ def _run(steps: BackupSteps, state: State) -> State:
         state = {**state, **Durable.step(name, steps.safely(act), state)}
         if failed(state):
             break
-    return {**state, **Durable.step("release", steps.release, state)}
+    if "committed" in state and not steps.terms.verify:
+        return state  # nothing follows but the close, which releases first: each step has its price
+    return {**state, "released": True, **Durable.step("release", steps.release, state)}
