@@ -31,6 +31,7 @@ STOP_PATIENCE = 30.0
 GC_BATCH = 200
 OUTAGE = 900.0  # seconds for which steps outlast an outage of the data base
 _OUTAGE_PAUSE = 2.0
+_NOTIFY = 0.5  # seconds between two looks of the engine for notifications to send, of which we have none
 IDLE_IN_TRANSACTION = 15.0  # seconds: a controller that sleeps in one must not hold up the others
 _OPEN = ("PENDING", "ENQUEUED", "DELAYED")
 OVER = ("SUCCESS", "ERROR", "CANCELLED")
@@ -97,6 +98,7 @@ class Durable:
             "log_level": "WARNING",
             "enable_otlp": False,
             "notification_listener_polling_interval_sec": self._poll,
+            "notification_coalesce_sec": _NOTIFY,
         }
         DBOS(config=config)
         for name, body in self._bodies.items():
