@@ -33,15 +33,15 @@ class Site(World):
         self.stop()
 
     def until(self, probe: Any, *, seconds: float = 90) -> Any:
-        """As of any world; what the controllers logged last is told when it does not happen."""
+        """As of any world; what the controllers logged is told when it does not happen."""
         try:
             return super().until(probe, seconds=seconds)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.logs()}") from error
 
     def logs(self) -> str:
-        """What each controller logged last."""
-        return "\n----\n".join(self.log(number)[-6000:] for number in range(len(self.children)))
+        """What each controller logged."""
+        return "\n----\n".join(self.log(number) for number in range(len(self.children)))
 
     def log(self, number: int) -> str:
         """What a controller logged; the first one is 0."""
