@@ -8,6 +8,8 @@ what they use of the processor has rows of its own, and the memory is that of al
 `lists`: pages of lists and previews over a million restore points of these VMs, a million jobs and a million events, as
 the API answers them.
 
+`outside`: incremental backups of a VM in the lab, with real movers, on SQLite: how long one takes outside of the copy.
+
 The rows go to `bench/controller.json`; those of a part that is left out stay as they are there.
 """
 
@@ -17,6 +19,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -25,7 +28,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bench.controller import lists, night
+from bench.controller import lists, night, outside
 from bench.controller.lists import Timed
 from bench.controller.night import Night
 from bench.controller.site import Size
@@ -72,6 +75,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", action="append", choices=tuple(PARTS), help="only this part")
     parser.add_argument("--database", action="append", choices=("sqlite", "postgresql"), help="only this kind")
     parser.add_argument("--backups", type=int, help="how many VMs to back up; the rest waits")
+    parser.add_argument("--incrementals", type=int, default=7, help="how many backups in the lab")
     parser.add_argument("--calls", type=int, default=60, help="how often each list is asked for")
     return parser.parse_args()
 
@@ -119,7 +123,19 @@ def _databases(kind: str) -> Iterator[tuple[Path, str, str]]:
         yield folder, store_url, jobs_url
 
 
-PARTS = {"night": _night, "lists": _lists}
+def _outside(kind: str, _size: Size, options: argparse.Namespace) -> Iterator[Row]:
+    if kind != "sqlite":
+        return
+    found = outside.run(options.incrementals)
+    against = f"the lab, {options.incrementals} incremental backups of a VM, median"
+    row = limit_row("a VM backup outside of the copy and of the Manager's phases", against, found.median, 1.0, "s")
+    load = round(os.getloadavg()[0], 1)
+    yield replace(row, notes={"each": [round(one, 3) for one in found.outside], "load of the machine": load})
+    yield _figure("and in waits for these phases", against, statistics.median(found.engine), "s")
+    yield _figure("and in the copy", against, statistics.median(found.copying), "s")
+
+
+PARTS = {"night": _night, "lists": _lists, "outside": _outside}
 
 
 def _rows(kind: str, size: Size, found: Night) -> Iterator[Row]:

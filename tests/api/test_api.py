@@ -109,6 +109,7 @@ def test_a_backup_and_its_events(root: TestClient, world: World) -> None:
     assert job["state"] == "succeeded"
     assert job["caller"] == "admin@internal"
     assert job["vms"][0]["disks"][0]["mode"] == "full"
+    assert set(job["vms"][0]["spent"]) == {"engine", "copying", "other", "after"}
     events = root.get(f"/api/v1/jobs/{job['id']}/events").json()
     assert any("has restore point" in event["text"] for event in events)
     after = events[-1]["seq"]

@@ -82,6 +82,7 @@ def test_jobs(demo) -> None:
     assert "has restore point" in out
     assert job in demo("job", "list")[1]
     assert "Backup of demo succeeded" in demo("job", "show", job)[1]
+    assert "s waiting for the Manager, 0.1 s copying, " in demo("job", "show", job)[1]
     assert json.loads(demo("job", "list", "--json")[1])[0]["id"] == job
     status, _, err = demo("job", "cancel", job)
     assert status == exits.CONFLICT

@@ -24,8 +24,21 @@ class DiskProgressOut(Document):
     moved: int
 
 
+class SpentOut(Document):
+    """Where the seconds of the backup of a VM went, from its turn to its end.
+
+    `engine`: waits for the Manager's own phases. `copying`: the copies of its disks, which run side by side. `other`:
+    all else until the VM was released. `after`: verification, retention and merges after that.
+    """
+
+    engine: float
+    copying: float
+    other: float
+    after: float
+
+
 class VmProgressOut(Document):
-    """How far one VM of a job is; `waiting` says for what it waits while it does."""
+    """How far one VM of a job is; `waiting` says for what it waits while it does, `spent` is there after its backup."""
 
     vm_id: str
     vm_name: str
@@ -35,6 +48,7 @@ class VmProgressOut(Document):
     failure: FailureOut
     disks: tuple[DiskProgressOut, ...]
     waiting: str = ""
+    spent: SpentOut | None = None
 
 
 class JobOut(Document):

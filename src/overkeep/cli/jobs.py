@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from overkeep.api.documents import EventOut
-from overkeep.api.job_documents import JobOut
+from overkeep.api.job_documents import JobOut, SpentOut
 from overkeep.cli import exits, output
 from overkeep.cli.client import Client
 from overkeep.cli.follow import follow
@@ -54,10 +54,22 @@ def show(job: JobId, as_json: AsJson = False) -> None:
         output.say(f"{vm.vm_name}: {vm.waiting or vm.phase or vm.state} {vm.failure.text}".rstrip())
         for disk in vm.disks:
             output.say(f"  {output.disk_line(vm.vm_name, disk)} ({disk.reason})")
+        if vm.spent is not None:
+            output.say(f"  {_spent(vm.spent)}")
     for event in events:
         output.say(f"{event.time:%H:%M:%S} {event.level} {event.text}")
     if JobState(found.state).over:
         output.say(output.outcome(found))
+
+
+def _spent(spent: SpentOut) -> str:
+    parts = {
+        "waiting for the Manager": spent.engine,
+        "copying": spent.copying,
+        "else": spent.other,
+        "after its release": spent.after,
+    }
+    return f"took {sum(parts.values()):.1f} s: " + ", ".join(f"{value:.1f} s {name}" for name, value in parts.items())
 
 
 @app.command("follow")

@@ -158,7 +158,8 @@ def _attempt(group: _Copying, task: Task, transfer: Transfer) -> CopyResult:
     mover = group.watch.ports.movers.at(transfer.host_id)
     item, status = _give(group, task, transfer, mover)
     try:
-        status = _follow(group, task, mover, status)
+        with group.watch.spent.copying():
+            status = _follow(group, task, mover, status)
     except (JobCancelled, _GaveUp):
         group.exposure.end_order(item)
         _show(group, task, status.model_copy(update={"state": OrderState.CANCELLED}))

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from overkeep.controller.events import About, Draft, Kind
 from overkeep.controller.ports import Ports
@@ -15,6 +16,7 @@ from overkeep.engine.errors import BackupFailed, Busy, TransferFailed
 from overkeep.mover.errors import MoverUnreachable, OrderUnknown
 
 BACKUP_OVER = ("succeeded", "failed", "gone")
+_Value = TypeVar("_Value")
 _ACCESS_LOST = ("cancelled", "finalizing", "finished", "gone")
 
 
@@ -47,6 +49,11 @@ class Exposure:
         """What is written down and not closed."""
         return self.ports.store.held.of(self.watch.job_id, self.vm_id, kind=kind)
 
+    def await_engine(self, probe: Callable[[], _Value | None], *, seconds: float, act: str, what: str) -> _Value:
+        """Wait for something that the Manager does (`Watch.until`)."""
+        with self.watch.spent.waiting():
+            return self.watch.until(probe, seconds=seconds, act=act, what=what)
+
     def await_ready(self, backup_id: str, *, vm_name: str) -> BackupSession:
         """Wait until a backup is ready to be read; raise `BackupFailed` with the Manager's reason when it fails."""
         engine = self.ports.engine
@@ -58,7 +65,7 @@ class Exposure:
                 raise BackupFailed(backup_id=backup_id, vm=vm_name, words=words)
             return session if session.phase == "ready" else None
 
-        return self.watch.until(
+        return self.await_engine(
             probe, seconds=self.ports.patience.ready, act=f"start the backup of VM {vm_name!r}", what=backup_id
         )
 
@@ -76,7 +83,7 @@ class Exposure:
                 raise TransferFailed(disk=disk_name, words=words)
             return transfer if transfer.phase == "transferring" and transfer.ticket else None
 
-        return self.watch.until(
+        return self.await_engine(
             probe, seconds=self.ports.patience.ready, act=f"open access to disk {disk_name!r}", what=transfer_id
         )
 
@@ -133,7 +140,7 @@ class Exposure:
 
     def _await_end(self, item: Held) -> Transfer:
         engine = self.ports.engine
-        transfer = self.watch.until(
+        transfer = self.await_engine(
             lambda: _if_over(engine.transfer(item.ref)),
             seconds=self.ports.patience.ready,
             act=f"close access to disk {item.disk_id}",
@@ -157,7 +164,7 @@ class Exposure:
         """
         engine = self.ports.engine
         # The Manager fails a backup that is finalised before it is ready, and takes longer over it.
-        seen = self.watch.until(
+        seen = self.await_engine(
             lambda: _if_settled(engine.backup(self.vm_id, item.ref)),
             seconds=self.ports.patience.ready,
             act="get the backup ready, so that it can be ended",
@@ -171,7 +178,7 @@ class Exposure:
             if seen.phase == "ready":
                 self._finalize(seen)
             patience = self.ports.patience
-            self.watch.until(
+            self.await_engine(
                 lambda: engine.backup(self.vm_id, item.ref).phase in BACKUP_OVER or None,
                 seconds=patience.ready if seen.snapshot_id is None else patience.merge,
                 act="end the backup",

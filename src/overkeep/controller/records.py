@@ -161,8 +161,22 @@ class DiskProgress:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Spent:
+    """Where the seconds of the backup of a VM went, from its turn to its end.
+
+    `engine`: waits for the Manager's own phases. `copying`: the copies of its disks, which run side by side, by the
+    movers' clocks. `other`: all else until the VM was released. `after`: verification, retention and merges after that.
+    """
+
+    engine: float
+    copying: float
+    other: float
+    after: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class VmProgress:
-    """How far one VM of a job is."""
+    """How far one VM of a job is; `spent` once its backup has ended."""
 
     vm_id: str
     vm_name: str
@@ -171,6 +185,7 @@ class VmProgress:
     point_id: str
     failure: Failure
     disks: tuple[DiskProgress, ...] = ()
+    spent: Spent | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

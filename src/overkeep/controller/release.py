@@ -12,6 +12,7 @@ from overkeep.controller.freezing import thaw_held
 from overkeep.controller.ports import Ports
 from overkeep.controller.records import Held, HeldKind
 from overkeep.controller.steps import State, Watch
+from overkeep.controller.stopwatch import Stopwatch
 from overkeep.errors import OverkeepError
 
 _log = logging.getLogger(__name__)
@@ -77,7 +78,8 @@ def drop_old_checkpoints(
     held = {item.ref: item for item in noted if strays or item.ref in known}
     for checkpoint in engine.checkpoints(exposure.vm_id):
         if checkpoint not in keep and (checkpoint in known or checkpoint in held):
-            engine.delete_checkpoint(exposure.vm_id, checkpoint)
+            with exposure.watch.spent.waiting():
+                engine.delete_checkpoint(exposure.vm_id, checkpoint)
     for ref, item in held.items():
         if ref not in keep:
             exposure.ports.store.held.release(item)
@@ -102,9 +104,10 @@ def release_restore(exposure: Exposure) -> None:
         exposure.ports.store.held.release(item)
 
 
-def watch_release(ports: Ports, job_id: str, vm_id: str) -> Exposure:
-    """The exposure of a job's VM for its release, which no cancel interrupts."""
-    return Exposure(watch=Watch(ports=ports, job_id=job_id, heeds_cancel=False), vm_id=vm_id)
+def watch_release(ports: Ports, job_id: str, vm_id: str, *, spent: Stopwatch | None = None) -> Exposure:
+    """The exposure of a job's VM for its release, which no cancel interrupts; its waits count as those of `spent`."""
+    watch = Watch(ports=ports, job_id=job_id, heeds_cancel=False, spent=spent or Stopwatch())
+    return Exposure(watch=watch, vm_id=vm_id)
 
 
 def _thaw(exposure: Exposure) -> OverkeepError | None:
@@ -117,5 +120,6 @@ def _thaw(exposure: Exposure) -> OverkeepError | None:
 
 
 def _drop_checkpoint(exposure: Exposure, item: Held) -> None:
-    exposure.ports.engine.delete_checkpoint(exposure.vm_id, item.ref)
+    with exposure.watch.spent.waiting():
+        exposure.ports.engine.delete_checkpoint(exposure.vm_id, item.ref)
     exposure.ports.store.held.release(item)

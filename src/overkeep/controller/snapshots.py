@@ -61,7 +61,7 @@ def _settled(exposure: Exposure, item: Held) -> str | None:
         seen.append(exposure.ports.engine.snapshot_status(item.vm_id, item.ref))
         return None if seen[-1] == "locked" else True
 
-    exposure.watch.until(
+    exposure.await_engine(
         probe, seconds=exposure.ports.patience.merge, act="merge the snapshot of a backup", what=item.ref
     )
     return seen[-1]

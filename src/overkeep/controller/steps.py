@@ -14,6 +14,7 @@ from sqlalchemy.exc import OperationalError
 
 from overkeep.controller.durable import Stopping
 from overkeep.controller.ports import Ports
+from overkeep.controller.stopwatch import Stopwatch
 from overkeep.engine.errors import Busy, EngineUnreachable, NotReadyInTime
 from overkeep.errors import Cancelled, OverkeepError
 from overkeep.mover.errors import MoverBusy, MoverStopping, MoverUnreachable
@@ -44,11 +45,12 @@ class _Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class Watch:
-    """The clock of a step. `heeds_cancel` is off in what must happen on every exit."""
+    """The clock of a step. `heeds_cancel` is off in what must happen on every exit; `spent` counts waits."""
 
     ports: Ports
     job_id: str
     heeds_cancel: bool = True
+    spent: Stopwatch = field(default_factory=Stopwatch, compare=False)
     _asked: _Asked = field(default_factory=_Asked, init=False, compare=False, repr=False)
 
     def check(self) -> None:

@@ -199,7 +199,7 @@ class Jobs:
             return JobState(connection.execute(AS_TOLD, {"job": job_id, "vm": vm_id}).one().state)
 
     def set_vm(self, job_id: str, vm_id: str, **values: Any) -> None:
-        """Write columns of the row of a VM in a job (`state`, `phase`, `point_id`, `error_code`, `error`, `busy`).
+        """Write columns of the row of a VM in a job (`state`, `phase`, `point_id`, `spent` …).
 
         One that is over stays so: a step that is run twice may still be at work when the other run has ended it.
         """

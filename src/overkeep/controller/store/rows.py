@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from overkeep.controller.records import DiskProgress, Failure, Job, JobKind, JobState, Member, VmProgress
+from overkeep.controller.records import DiskProgress, Failure, Job, JobKind, JobState, Member, Spent, VmProgress
 from overkeep.controller.store import schema as t
 
 _CHUNK = 500  # values in one IN
@@ -87,6 +87,7 @@ def _vm(row: Any, disks: tuple[DiskProgress, ...]) -> VmProgress:
         point_id=row.point_id,
         failure=Failure(code=row.error_code, text=row.error),
         disks=disks,
+        spent=Spent(**json.loads(row.spent)) if row.spent else None,
     )
 
 

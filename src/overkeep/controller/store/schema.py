@@ -77,6 +77,7 @@ job_vm = sa.Table(
     sa.Column("stage", sa.Text, nullable=False, server_default=""),
     sa.Column("needs", sa.Text, nullable=False, server_default=""),
     sa.Column("rank", sa.Text, nullable=False, server_default=""),
+    sa.Column("spent", sa.Text, nullable=False, server_default=""),  # JSON of Spent, empty before its end
 )
 _LIVE = "state IN ('queued', 'running')"
 # Spelt out, as SQLite uses a partial index only for the very words of its condition.

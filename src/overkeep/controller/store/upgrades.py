@@ -210,6 +210,11 @@ def _index_lists(connection: sa.Connection) -> None:
     )
 
 
+def _add_spent(connection: sa.Connection) -> None:
+    """Step 17: where the time of each backup of a VM went."""
+    connection.exec_driver_sql("ALTER TABLE job_vm ADD COLUMN spent TEXT NOT NULL DEFAULT ''")
+
+
 def _do(connection: sa.Connection, *statements: str) -> None:
     for statement in statements:
         connection.exec_driver_sql(statement)
@@ -234,5 +239,6 @@ UPGRADES: tuple[Callable[[sa.Connection], None], ...] = (
     _add_consistency,
     _add_windows,
     _index_lists,
+    _add_spent,
 )
 VERSION = 1 + len(UPGRADES)

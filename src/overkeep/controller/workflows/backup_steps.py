@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,7 +20,7 @@ from overkeep.controller.exposure import BACKUP_OVER, Exposure
 from overkeep.controller.needs import backup_needs
 from overkeep.controller.ports import Ports, backup_id
 from overkeep.controller.records import HeldKind, JobState, Stage
-from overkeep.controller.release import drop_old_checkpoints, patiently, release_backup, watch_release
+from overkeep.controller.release import patiently, release_backup, watch_release
 from overkeep.controller.snapshots import try_to_remove_snapshots
 from overkeep.controller.steps import PASSING, State, Watch, cancelled, failed, outcome
 from overkeep.controller.store.consistency import consistency_value
@@ -29,7 +29,9 @@ from overkeep.controller.target import Target
 from overkeep.controller.verifying import Soundness
 from overkeep.controller.workflows.assembly import as_given, backup_progress, make_point
 from overkeep.controller.workflows.beginning import Beginning
+from overkeep.controller.workflows.checkpoints import drop_lost, drop_old
 from overkeep.controller.workflows.orders import Into, backup_task
+from overkeep.controller.workflows.spent import spent_text
 from overkeep.engine.api import BackupRequest, BackupSession
 from overkeep.engine.errors import BackupFailed
 from overkeep.errors import OverkeepError
@@ -84,6 +86,7 @@ class BackupSteps:
         self.consistency = consistency_value(asked.get("consistency"))
         self.backup_id = backup_id(job_id, vm_id, attempt)
         self.watch = Watch(ports=ports, job_id=job_id)
+        self.began = utc_now()
         self.exposure = Exposure(watch=self.watch, vm_id=vm_id)
         self.beginning = Beginning(self.exposure, self.consistency, attempt=attempt)
 
@@ -98,12 +101,20 @@ class BackupSteps:
         return self.ports.store.jobs.vm_state(self.job_id, self.vm_id)
 
     def safely(self, act: Callable[[State], State]) -> Callable[[State], State]:
-        """The step with its error as an outcome."""
-        return lambda state: outcome(lambda: act(state), job_id=self.job_id)
+        """The step with its error as an outcome, and with what it spent."""
+        return lambda state: {**outcome(lambda: act(state), job_id=self.job_id), **self._spent(state)}
+
+    def _spent(self, state: State) -> State:
+        """What was spent up to the end of a step, as steps hand it on: a process may die between any two of them."""
+        return {
+            "began": state.get("began") or self.began.isoformat(),
+            "waited": round(state.get("waited", 0.0) + self.watch.spent.take(), 3),
+        }
 
     def plan(self, state: State) -> State:
         """Decide what is done with each disk. Nothing is open yet."""
         self._await_turn()
+        self.began = utc_now()
         self._log_phase("planning")
         self.ports.store.jobs.set_vm(self.job_id, self.vm_id, state=JobState.RUNNING, phase="planning")
         self.watch.check()
@@ -119,7 +130,7 @@ class BackupSteps:
         if self._has_moved(vm):
             return self.plan(state)
         if wish.lost and last and last.checkpoint_id in checkpoints:
-            self._drop_lost(last.checkpoint_id)
+            drop_lost(self.exposure, last.checkpoint_id)
         soundness = Soundness(self.target.repository, points)
         spoilt = self._why_spoilt(last, soundness) if last and not wish.full else {}
         basis = Basis(last=last, checkpoints=checkpoints, spoilt=spoilt, untracked=wish.untracked)
@@ -198,7 +209,8 @@ class BackupSteps:
         plan = _PLAN.validate_python(state["plan"])
         into = Into(target=self.target, draft=self._draft(state))
         results = copy_all(self.exposure, [self._task(item, plan, into) for item in plan.disks])
-        return {"results": _RESULTS.dump_python(dict(results), mode="json")}
+        copied = max((result.seconds for result in results.values()), default=0.0)
+        return {"results": _RESULTS.dump_python(dict(results), mode="json"), "copied": round(copied, 3)}
 
     def commit(self, state: State) -> State:
         """Make the restore point appear, unless the Manager ended the backup while it was copied."""
@@ -215,7 +227,7 @@ class BackupSteps:
     def release(self, state: State) -> State:
         """Close everything in the Manager and on the target that did not become a restore point."""
         self.phase("releasing")
-        exposure = watch_release(self.ports, self.job_id, self.vm_id)
+        exposure = watch_release(self.ports, self.job_id, self.vm_id, spent=self.watch.spent)
 
         def act() -> None:
             draft = self._draft(state) if "point_id" in state else None
@@ -228,8 +240,8 @@ class BackupSteps:
         if not left:
             try_to_remove_snapshots(exposure)
         if "committed" in state and not left:
-            self._drop_old_checkpoints(exposure, state["checkpoint"])
-        return left
+            drop_old(exposure, own=state["checkpoint"])
+        return {**left, **self._spent(state), "released_at": utc_now().isoformat()}
 
     def say_instead(self, state: State) -> State:
         """Tell why another attempt follows, and what it does otherwise."""
@@ -247,7 +259,14 @@ class BackupSteps:
         if "open" in state:
             result, code, text = JobState.NEEDS_ATTENTION, "still-open", f"{text} {state['open']}".strip()
         self.ports.store.jobs.set_vm(
-            self.job_id, self.vm_id, state=result, phase="", error_code=code, error=text, busy=False
+            self.job_id,
+            self.vm_id,
+            state=result,
+            phase="",
+            error_code=code,
+            error=text,
+            busy=False,
+            spent=spent_text(state, utc_now()),
         )
         _log.info("backup ended %s", fields(job=self.job_id, vm=self.vm_id, state=result, code=code or "none"))
         return {"state": result}
@@ -324,37 +343,6 @@ class BackupSteps:
         reached = self.beginning.reached(state, session, plan.vm)
         return replace(point, consistency=reached, consistency_wanted=self.consistency.wanted, backup_kind=session.kind)
 
-    def _drop_lost(self, checkpoint_id: str) -> None:
-        """Delete a checkpoint that is of no use before there is a new one: the Manager may drop all others with it.
-
-        Best effort: what stays goes after the backup.
-        """
-
-        def act() -> State:
-            self.ports.engine.delete_checkpoint(self.vm_id, checkpoint_id)
-            return {}
-
-        outcome(act, job_id=self.job_id)
-
-    def _drop_old_checkpoints(self, exposure: Exposure, own: str | None) -> None:
-        """Best effort: what stays now is deleted after the next backup."""
-
-        def act() -> State:
-            found = self.ports.targets.survey(lambda target: target.repository.points(vm_id=self.vm_id))
-            points = [point for _, listed in found.answers for point in listed]
-            known = frozenset(point.checkpoint_id for point in points if point.checkpoint_id)
-            keep = {own, *_newest_checkpoints(points)}
-            exposure.watch.persist(
-                lambda: drop_old_checkpoints(exposure, keep=keep, known=known, strays=not found.away),
-                seconds=self.ports.patience.retry,
-            )
-            return {}
-
-        left = outcome(act, job_id=self.job_id)
-        if failed(left):
-            text = f"Old checkpoints stay until the next backup: {left['error']}"
-            self.exposure.tell(Kind.CHECKPOINT_STAYS, text, code=left["code"])
-
     def _last_elsewhere(self) -> Iterator[RestorePoint]:
         """The VM's last points on other targets that the workload had: a retention puts all in one order."""
         targets = self.ports.targets
@@ -395,12 +383,6 @@ def _point_made(point: RestorePoint, *, target: str) -> Event:
         key=f"{Kind.POINT_MADE}/{point.vm_id}/{point.id}",
         fields={"mode": point.mode, "moved": moved, "stored": stored},
     )
-
-
-def _newest_checkpoints(points: Sequence[RestorePoint]) -> Iterator[str | None]:
-    """The checkpoint of the newest point of each workload: the next backup of the VM there begins with it."""
-    newest = {point.workload_id: point for point in sorted(points, key=lambda point: point.created)}
-    return (point.checkpoint_id for point in newest.values())
 
 
 def _after(points: Iterable[RestorePoint | None]) -> dt.datetime:

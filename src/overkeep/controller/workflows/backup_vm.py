@@ -13,6 +13,7 @@ from overkeep.controller.ports import Ports
 from overkeep.controller.steps import State, failed
 from overkeep.controller.workflows.backup_after import AfterBackup
 from overkeep.controller.workflows.backup_steps import BackupSteps, Wish
+from overkeep.controller.workflows.spent import CARRIED
 from overkeep.engine.errors import BackupFailed, CheckpointInvalid, TransferFailed
 from overkeep.mover.orders import BACKING_MISSING, NO_CHANGED_BLOCKS
 
@@ -42,9 +43,10 @@ def body(ports: Ports, job_id: str, vm_id: str, asked: dict[str, Any]) -> State:
     `asked` holds `workload_id`, `target`, `full`, and the `terms` of the policy.
     """
     attempt, wish = 1, Wish(full=asked["full"])
+    carried: State = {}
     while True:
         steps = BackupSteps(ports, job_id, vm_id, asked=asked, attempt=attempt)
-        state = _run(steps, {"wish": _WISH.dump_python(wish)})
+        state = _run(steps, {**carried, "wish": _WISH.dump_python(wish)})
         state = {**state, **_look(steps, state)}
         cure = _cure(state, wish)
         if cure is None:
@@ -53,6 +55,7 @@ def body(ports: Ports, job_id: str, vm_id: str, asked: dict[str, Any]) -> State:
             told = {"error": state["error"], "code": state["code"], "full": cure.full}
             Durable.step("go-on", steps.say_instead, told)
         attempt, wish = attempt + 1, cure
+        carried = {name: state[name] for name in CARRIED if name in state}
     after = AfterBackup(steps)
     if "committed" in state and "open" not in state and steps.terms.verify:
         state = {**state, **Durable.step("verify", after.verify, state)}
