@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from overkeep.blocks.digests import sums_name
 from overkeep.blocks.merge import extend
 from overkeep.blocks.merge.acts import merge_away
 from overkeep.blocks.merge.making import Watch
@@ -243,6 +244,22 @@ def test_every_effect_fails(scenes: Callable[[int], Scene], seed: int, lasting: 
     scene = scenes(seed)
     for at in range(1, scene.count_effects() + 1):
         fail(scene, Failing(at, ERRORS[at % len(ERRORS)], lasting=lasting), qemu=at % 20 == 0)
+
+
+@pytest.mark.parametrize("seed", [1, 3, 6, 8])
+def test_digests_that_are_lost_while_it_is_stopped_are_made_anew(scenes: Callable[[int], Scene], seed: int) -> None:
+    scene = scenes(seed)
+    for at in range(1, scene.count_effects() + 1, 3):
+        world = scene.fresh()
+        with pytest.raises((OverkeepError, OSError)):
+            merge(world, scene.names, Failing(at, errno.EIO, lasting=True))
+        if (pending := MergeJournal(world.folder).load()) is not None:
+            (world.folder / sums_name(pending.run.newest)).unlink(missing_ok=True)
+        world.merge(*scene.names)
+        for name in world.points:
+            world.verify_digests(name)
+        world.verify_tidy()
+        shutil.rmtree(world.folder)
 
 
 @pytest.mark.parametrize("seed", range(4))

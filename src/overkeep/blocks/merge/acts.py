@@ -10,7 +10,9 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from overkeep.blocks.digesting import make_digests
 from overkeep.blocks.errors import on_target
+from overkeep.blocks.expected import open_digests
 from overkeep.blocks.files import sync_folder
 from overkeep.blocks.merge.folder import backings, header_of, opened, stored, unlink, unlink_merged
 from overkeep.blocks.merge.intent import Intent, Journal, Phase
@@ -78,11 +80,21 @@ class _Merger:
                 extender = self._make(run, pending, stack)
             sync_folder(self._folder)
             self._journal.check()
+            if pending is not None:
+                self._restore_digests(run)
             unlink_merged(self._folder, run)
             if extender is not None:
                 extender.give_back()
             self._journal.clear()
         log.info("merge done %s", fields(image=run.newest, removed=len(run.removed), moved=self.moved))
+
+    def _restore_digests(self, run: Run) -> None:
+        """Make those of the merged image anew when they were lost after they were composed."""
+        digests = open_digests(self._folder, run.newest, header_of(self._folder, run.newest).size)
+        if digests is None:
+            make_digests(self._folder, run.newest, cancelled=self._watch.cancelled)
+        else:
+            digests.close()
 
     def _is_renamed(self, run: Run) -> bool:
         """Whether the newest image is the merged one already."""
