@@ -30,6 +30,7 @@ from overkeep.mover.work import Work
 from tests.blocks.conftest import listens
 from tests.mover.bench import SIZE, Bench, settings_for, tool, write
 from tests.mover.pki import Pki, make_pki
+from tests.mover.proxy import NbdProxy
 
 HOST = "host1"
 DEADLINE = 90.0
@@ -305,6 +306,20 @@ def nbd(short: Path) -> Iterator[Nbd]:
     servers = Nbd(short)
     yield servers
     servers.stop()
+
+
+@pytest.fixture
+def proxied(short: Path) -> Iterator[Callable[[str], NbdProxy]]:
+    """Put a proxy before an NBD server."""
+    made: list[NbdProxy] = []
+
+    def start(url: str) -> NbdProxy:
+        made.append(NbdProxy(short / f"proxy-{len(made)}", Path(url.removeprefix("nbd:unix:"))))
+        return made[-1]
+
+    yield start
+    for proxy in made:
+        proxy.close()
 
 
 @dataclass(frozen=True)

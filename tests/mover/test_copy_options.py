@@ -7,7 +7,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +23,6 @@ from tests.mover.proxy import NbdProxy
 
 CONNECTIONS = 6
 """What a copy may open to a disk at once."""
-
-
-@pytest.fixture
-def proxied(short: Path) -> Iterator[Callable[[str], NbdProxy]]:
-    """Put a proxy before an NBD server."""
-    made: list[NbdProxy] = []
-
-    def start(url: str) -> NbdProxy:
-        made.append(NbdProxy(short / f"proxy-{len(made)}", Path(url.removeprefix("nbd:unix:"))))
-        return made[-1]
-
-    yield start
-    for proxy in made:
-        proxy.close()
 
 
 def restored(bench: Bench, url: str, name: str, **changes: Any) -> CopyOrder:

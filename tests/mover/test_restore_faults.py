@@ -62,19 +62,6 @@ def victim(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def proxied(short: Path) -> Iterator[Callable[[str], NbdProxy]]:
-    made: list[NbdProxy] = []
-
-    def start(url: str) -> NbdProxy:
-        made.append(NbdProxy(short / f"proxy-{len(made)}", Path(url.removeprefix("nbd:unix:"))))
-        return made[-1]
-
-    yield start
-    for proxy in made:
-        proxy.close()
-
-
 @contextmanager
 def no_thread_left() -> Iterator[None]:
     """After the body no worker of a copy is at work any more."""
