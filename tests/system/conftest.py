@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,26 +16,38 @@ from tests.system.manager import Manager
 HERE = Path(__file__).parent
 
 
-@pytest.fixture(scope="session")
-def lab_directory() -> Iterator[Path]:
+@contextmanager
+def short_directory() -> Iterator[Path]:
     """A short path: the sockets of QEMU and ovirt-imageio lie below it, and a socket's path has 107 bytes at most."""
-    directory = Path(tempfile.mkdtemp(prefix="okt-"))
-    yield directory
-    shutil.rmtree(directory, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="okt-", ignore_cleanup_errors=True) as directory:
+        yield Path(directory)
 
 
-@pytest.fixture(scope="session")
-def lab(lab_directory: Path) -> Iterator[Lab]:
-    """A lab with VMs that have no guest, one for each kind of test, so that tests do not wait for one another."""
-    lab = Lab(lab_directory / "lab")
+@contextmanager
+def running_lab(directory: Path, environment: str) -> Iterator[Lab]:
+    """A lab made from an environment that lies beside this file; tests skip where it can have no backup target."""
+    lab = Lab(directory)
     try:
         try:
-            lab.up("--environment", str(HERE / "lab.yaml"))
+            lab.up("--environment", str(HERE / environment))
         except NoTarget as missing:
             pytest.skip(f"no backup target: {missing}")
         yield lab
     finally:
         lab.down()
+
+
+@pytest.fixture(scope="session")
+def lab_directory() -> Iterator[Path]:
+    with short_directory() as directory:
+        yield directory
+
+
+@pytest.fixture(scope="session")
+def lab(lab_directory: Path) -> Iterator[Lab]:
+    """A lab with VMs that have no guest, one for each kind of test, so that tests do not wait for one another."""
+    with running_lab(lab_directory / "lab", "lab.yaml") as lab:
+        yield lab
 
 
 @pytest.fixture(scope="session")

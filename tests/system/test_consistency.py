@@ -4,16 +4,15 @@
 from __future__ import annotations
 
 import datetime as dt
-import shutil
 import signal
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from demo.deployment import BIN, CommandError, Deployment, Lab, NoTarget, deployed, run, wait_until
+from demo.deployment import BIN, CommandError, Deployment, Lab, deployed, run, wait_until
+from tests.system.conftest import running_lab, short_directory
 from tests.system.manager import Manager
 
 pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("guests"), pytest.mark.timeout(600)]
@@ -25,23 +24,15 @@ HELD_UP = 20  # seconds for which the Manager does not take a backup
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    directory = Path(tempfile.mkdtemp(prefix="okg-"))
-    yield directory
-    shutil.rmtree(directory, ignore_errors=True)
+    with short_directory() as directory:
+        yield directory
 
 
 @pytest.fixture(scope="module")
 def lab(folder: Path) -> Iterator[Lab]:
     """A lab with guests."""
-    lab = Lab(folder / "lab")
-    try:
-        try:
-            lab.up("--environment", str(Path(__file__).parent / "guests.yaml"))
-        except NoTarget as missing:
-            pytest.skip(f"no backup target: {missing}")
+    with running_lab(folder / "lab", "guests.yaml") as lab:
         yield lab
-    finally:
-        lab.down()
 
 
 @pytest.fixture(scope="module")
