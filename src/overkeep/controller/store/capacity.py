@@ -8,7 +8,7 @@ import datetime as dt
 import sqlalchemy as sa
 
 from overkeep.controller.store import schema as t
-from overkeep.controller.store.database import reading
+from overkeep.controller.store.database import alone, reading
 from overkeep.model.capacity import Fill, Sample, Space
 
 KEPT = dt.timedelta(days=90)
@@ -27,6 +27,7 @@ class CapacityRows:
         mine = t.target_space.c.target == target
         row = {"target": target, "hour": hour, "size": space.size, "used": space.used, "free": space.free}
         with self._engine.begin() as connection:
+            alone(connection, f"space {target}")  # two controllers may be the first to write of an hour
             old = sa.or_(t.target_space.c.hour == hour, t.target_space.c.hour < _hour(time - KEPT))
             connection.execute(sa.delete(t.target_space).where(mine, old))
             connection.execute(sa.insert(t.target_space).values(row))
