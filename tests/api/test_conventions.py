@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from overkeep.api import points
+from overkeep.api import sight
 from overkeep.controller.store import Store
 from overkeep.controller.store.answers import Answer, Call, KeyInUse, KeyReused, OutcomeUnknown
 from overkeep.engine.errors import EngineUnreachable
@@ -105,7 +105,7 @@ def test_a_tenant_pages_through_her_points_alone(
     hers = [point for point in root.get("/api/v1/points").json() if point["vm_name"] == "web"]
     assert len(hers) == 3
     for most in (1000, 0):
-        monkeypatch.setattr(points, "MOST_SHOWN", most)
+        monkeypatch.setattr(sight, "MOST_NAMED", most)
         found = list(pages(ann, "/api/v1/points", limit=2))
         assert [point for page in found for point in page] == hers, most
         assert ann.get("/api/v1/points?vm=db").json() == []
