@@ -21,13 +21,13 @@ from overkeep.api.app import create_app
 from overkeep.api.asked import Backend
 from overkeep.api.paging import Paging
 from overkeep.config import WatchedTarget
-from overkeep.controller.catalogue import Catalogue
-from overkeep.controller.policies import PolicyDesk
+from overkeep.controller.background.catalogue import Catalogue
+from overkeep.controller.desks.policies import PolicyDesk
 from overkeep.controller.ports import Ports
 from overkeep.controller.records import Member
 from overkeep.controller.service import Controller
 from overkeep.controller.store import Store, schema
-from overkeep.controller.targets import Targets
+from overkeep.controller.targets.configured import Targets
 from overkeep.errors import NotFound
 from overkeep.model.policy import Policy
 from overkeep.model.retention import Retention

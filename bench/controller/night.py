@@ -16,9 +16,9 @@ import sqlalchemy as sa
 
 from bench.controller.account import Account
 from bench.controller.site import DUE, Size, make_ports, plan_all
-from overkeep.controller.dispatcher import QUEUES, Dispatcher
+from overkeep.controller.background.dispatcher import QUEUES, Dispatcher
+from overkeep.controller.background.scheduler import Scheduler
 from overkeep.controller.durable import Durable
-from overkeep.controller.scheduler import Scheduler
 from overkeep.controller.service import Controller, make_durable
 from overkeep.controller.store import Store
 from overkeep.model.admission import ResourceKind

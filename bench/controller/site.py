@@ -11,12 +11,12 @@ from pathlib import Path
 
 from bench.controller.account import Account
 from overkeep.config import WatchedTarget
+from overkeep.controller.desks.policies import PolicyDesk
 from overkeep.controller.durable import Durable
-from overkeep.controller.policies import PolicyDesk
 from overkeep.controller.ports import Patience, Ports
 from overkeep.controller.records import Member
 from overkeep.controller.store import Store
-from overkeep.controller.targets import Targets
+from overkeep.controller.targets.configured import Targets
 from overkeep.errors import NotFound
 from overkeep.model.inventory import Disk, DiskFormat, Host, Vm, VmStatus
 from overkeep.model.policy import Policy

@@ -16,8 +16,8 @@ from fastapi.testclient import TestClient
 from overkeep.api import streams
 from overkeep.api.server import ApiServer
 from overkeep.cli import sse
-from overkeep.controller import enrolment
 from overkeep.controller.events import About, Draft, Kind
+from overkeep.controller.movers import enrolment
 from overkeep.testing.access import MemoryAccess
 from tests.api.test_api import back_up, make, problem
 from tests.controller.world import World

@@ -13,7 +13,7 @@ from overkeep.api.asked import Backend
 from overkeep.api.server import ApiServer
 from overkeep.cli import main, session
 from overkeep.cli.session import Session
-from overkeep.controller import enrolment
+from overkeep.controller.movers import enrolment
 from overkeep.model.findings import Finding
 from overkeep.testing.access import MemoryAccess
 from tests.controller.world import World, disk, vm

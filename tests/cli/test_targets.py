@@ -11,7 +11,7 @@ import shutil
 import pytest
 
 from overkeep.cli import exits
-from overkeep.controller.catalogue import Catalogue
+from overkeep.controller.background.catalogue import Catalogue
 from overkeep.repository.identity import create_identity, read_identity
 from overkeep.testing.mover import fine
 from tests.cli.conftest import Site

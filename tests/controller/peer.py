@@ -14,16 +14,16 @@ from pathlib import Path
 
 from overkeep import logs
 from overkeep.config import WatchedTarget
-from overkeep.controller.dispatcher import QUEUES, Dispatcher
+from overkeep.controller.background.dispatcher import QUEUES, Dispatcher
+from overkeep.controller.background.fence import fenced
+from overkeep.controller.background.janitor import Janitor
+from overkeep.controller.background.peers import Peers
 from overkeep.controller.durable import Durable
-from overkeep.controller.fence import fenced
 from overkeep.controller.guard import Guard
-from overkeep.controller.janitor import Janitor
-from overkeep.controller.peers import Peers
 from overkeep.controller.ports import Ports
 from overkeep.controller.service import Controller, make_durable
 from overkeep.controller.store import Store
-from overkeep.controller.targets import Targets
+from overkeep.controller.targets.configured import Targets
 from tests.controller.twins import Remote
 from tests.controller.world import HASTE, OneMover
 from tests.postgres import driver

@@ -5,13 +5,13 @@ import datetime as dt
 
 import pytest
 
-from overkeep.controller import dispatcher
-from overkeep.controller.dispatcher import PASSED_BY, Dispatcher
+from overkeep.controller.activities.steps import JobCancelled
+from overkeep.controller.background import dispatcher
+from overkeep.controller.background.dispatcher import PASSED_BY, Dispatcher
+from overkeep.controller.desks.waits import waits
 from overkeep.controller.durable import Stopping
 from overkeep.controller.events import Kind
 from overkeep.controller.records import Job, JobState, Stage
-from overkeep.controller.steps import JobCancelled
-from overkeep.controller.waits import waits
 from overkeep.controller.workflows import backup_vm
 from overkeep.errors import BadRequest, NotFound
 from overkeep.model.admission import SlotsWindow

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from overkeep.controller.capacity import CapacityWatch
+from overkeep.controller.activities.capacity import CapacityWatch
+from overkeep.controller.desks.points import Wanted
 from overkeep.controller.events import Filter
-from overkeep.controller.points import Wanted
 from overkeep.controller.records import JobState
 from overkeep.controller.store import Store
 from overkeep.model.capacity import Fill, Space

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from overkeep.blocks.errors import TargetFailed
-from overkeep.controller.catalogue import Catalogue
+from overkeep.controller.background.catalogue import Catalogue
 from overkeep.controller.events import Event, Filter, Kind
 from overkeep.controller.records import JobState
 from overkeep.controller.store.points import PointFilter

@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import pytest
 
+from overkeep.controller.activities.freezing import Thawer, freeze
+from overkeep.controller.activities.release import watch_release
 from overkeep.controller.events import Kind, Level
-from overkeep.controller.freezing import Thawer, freeze
 from overkeep.controller.records import Held, HeldKind, Job, JobState
-from overkeep.controller.release import watch_release
 from overkeep.engine.errors import EngineUnreachable
 from overkeep.model.conduct import Conduct
 from overkeep.model.consistency import Consistency, Otherwise, Reached, Wanted

@@ -5,9 +5,9 @@ import uuid
 
 import pytest
 
+from overkeep.controller.activities.exposure import Exposure
 from overkeep.controller.durable import Stopping
 from overkeep.controller.events import Kind
-from overkeep.controller.exposure import Exposure
 from overkeep.controller.ports import backup_id
 from overkeep.controller.records import Held, HeldKind, Job, JobState
 from overkeep.engine.api import BackupRequest, TransferRequest

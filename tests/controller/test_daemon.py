@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from overkeep.controller import enrolment
-from overkeep.controller.peers import DECLARED_DEAD
+from overkeep.controller.background.peers import DECLARED_DEAD
+from overkeep.controller.movers import enrolment
 from overkeep.controller.store import Store
 from tests.postgres import Postgres, driver
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from overkeep.controller import enrolment
+from overkeep.controller.movers import enrolment
 from overkeep.errors import ConfigError, Conflict
 from overkeep.mover.signing import Call, Signer, Verifier, load_private_key, load_public_key
 

@@ -13,12 +13,12 @@ import sqlalchemy as sa
 
 from docs import generate
 from overkeep.config import EventsConfig
-from overkeep.controller.couriers import Courier
+from overkeep.controller.background.couriers import Courier
+from overkeep.controller.background.janitor import Janitor
+from overkeep.controller.background.manager_log import ManagerLog, number_of
+from overkeep.controller.background.mover_watch import MoverWatch
 from overkeep.controller.durable import Stopping
 from overkeep.controller.events import MEANINGS, About, Draft, Event, Filter, Kind, Level
-from overkeep.controller.janitor import Janitor
-from overkeep.controller.manager_log import ManagerLog, number_of
-from overkeep.controller.mover_watch import MoverWatch
 from overkeep.controller.records import Job, JobKind, JobState, Member
 from overkeep.controller.store import Store
 from overkeep.engine.errors import EngineUnreachable, PermissionDenied, VmLocked

@@ -8,11 +8,11 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from overkeep.controller.activities.steps import Watch
+from overkeep.controller.background.fence import ENGINE_ACTS, MOVER_ACTS, Fence, fenced
+from overkeep.controller.background.peers import Peers
 from overkeep.controller.durable import Stopping
-from overkeep.controller.fence import ENGINE_ACTS, MOVER_ACTS, Fence, fenced
-from overkeep.controller.peers import Peers
 from overkeep.controller.ports import Ports
-from overkeep.controller.steps import Watch
 from overkeep.controller.store import Store
 from overkeep.engine.api import Engine
 from overkeep.mover.api import Mover

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
+from overkeep.controller.background.janitor import MERGE_AGAIN, Janitor
 from overkeep.controller.events import Kind, Level
-from overkeep.controller.janitor import MERGE_AGAIN, Janitor
 from overkeep.controller.records import HeldKind, Job, JobState
 from overkeep.engine.errors import EngineRefused, EngineUnreachable, VmLocked
 from overkeep.model.consistency import Consistency, Otherwise, Reached, Wanted

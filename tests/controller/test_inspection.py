@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from overkeep.config import ControllerConfig, EngineConfig, WatchedTarget
-from overkeep.controller import enrolment, inspection
+from overkeep.controller import inspection
 from overkeep.controller.inspection import PERMITS, Inspection, Surroundings
+from overkeep.controller.movers import enrolment
 from overkeep.engine.errors import EngineUnreachable, LoginRefused
 from overkeep.errors import NotFound
 from overkeep.model.findings import Finding, Verdict, worst

@@ -10,9 +10,9 @@ import pytest
 import sqlalchemy as sa
 
 from overkeep.config import ControllerConfig
+from overkeep.controller.background.peers import DECLARED_DEAD, Peers
 from overkeep.controller.databases import Databases
 from overkeep.controller.durable import Durable
-from overkeep.controller.peers import DECLARED_DEAD, Peers
 from overkeep.controller.records import Job
 from overkeep.controller.store import Store
 from overkeep.errors import ConfigError

@@ -7,9 +7,9 @@ import threading
 
 import pytest
 
+from overkeep.controller.activities.expiry import RetentionWaits
 from overkeep.controller.durable import Stopping
 from overkeep.controller.events import Filter, Kind
-from overkeep.controller.expiry import RetentionWaits
 from overkeep.controller.records import Job, JobState
 from overkeep.errors import Conflict, OverkeepError
 from overkeep.model.points import Changes

@@ -8,7 +8,7 @@ import uuid
 import pytest
 
 from overkeep.blocks.errors import ImageDamaged
-from overkeep.controller import expiry
+from overkeep.controller.activities import expiry
 from overkeep.controller.durable import Stopping
 from overkeep.controller.records import Failure, Job, JobKind, JobState, Member
 from overkeep.errors import OverkeepError

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from overkeep.controller.background.scheduler import Scheduler
 from overkeep.controller.durable import Stopping
 from overkeep.controller.records import Job, JobState
-from overkeep.controller.scheduler import Scheduler
 from overkeep.engine.errors import EngineRefused
 from overkeep.model.policy import Policy
 from overkeep.model.schedule import Schedule

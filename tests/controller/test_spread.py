@@ -7,7 +7,7 @@ import dataclasses
 
 import pytest
 
-from overkeep.controller.spread import LOOK, Spread
+from overkeep.controller.movers.spread import LOOK, Spread
 from overkeep.model.inventory import Host, VmStatus
 from overkeep.mover.api import Health, Load, Mover
 from overkeep.mover.errors import MoverUnreachable

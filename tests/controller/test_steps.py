@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from overkeep.controller.steps import JobCancelled, Watch
+from overkeep.controller.activities.steps import JobCancelled, Watch
 from tests.controller.world import World, disk, vm
 
 

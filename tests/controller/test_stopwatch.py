@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from overkeep.controller.stopwatch import Stopwatch
+from overkeep.controller.activities.stopwatch import Stopwatch
 
 
 def test_waits_count_once_and_not_while_somebody_copies() -> None:

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from overkeep.config import WatchedTarget
-from overkeep.controller.points import PointOnTargets, Wanted
+from overkeep.controller.desks.points import PointOnTargets, Wanted
 from overkeep.controller.records import JobState
 from overkeep.controller.store import Store
 from overkeep.controller.store.points import PointFilter
-from overkeep.controller.target import TargetDiffers
-from overkeep.controller.targets import Targets, TargetsAway, TargetSilent
+from overkeep.controller.targets.configured import Targets, TargetsAway, TargetSilent
+from overkeep.controller.targets.target import TargetDiffers
 from overkeep.errors import Conflict, NotFound
 from overkeep.model.points import Mode
 from overkeep.model.policy import Policy

@@ -16,8 +16,8 @@ from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
+from overkeep.controller.background.peers import DECLARED_DEAD
 from overkeep.controller.events import Kind as Told
-from overkeep.controller.peers import DECLARED_DEAD
 from overkeep.controller.records import JobKind
 from overkeep.controller.workflows.restore_plan import decide_targets
 from overkeep.engine.api import BackupRequest, TransferRequest

@@ -14,16 +14,16 @@ from typing import Any
 from overkeep.blocks.merge.acts import merge_away
 from overkeep.blocks.merge.making import Watch
 from overkeep.config import WatchedTarget
-from overkeep.controller.catalogue import Catalogue
-from overkeep.controller.dispatcher import QUEUES, Dispatcher
+from overkeep.controller.activities.freezing import Thawer
+from overkeep.controller.background.catalogue import Catalogue
+from overkeep.controller.background.dispatcher import QUEUES, Dispatcher
+from overkeep.controller.background.janitor import Janitor
 from overkeep.controller.durable import Durable, Stopping
-from overkeep.controller.freezing import Thawer
-from overkeep.controller.janitor import Janitor
 from overkeep.controller.ports import Patience, Ports
 from overkeep.controller.records import Job, JobKind, JobState
 from overkeep.controller.service import Controller, make_durable
 from overkeep.controller.store import Store
-from overkeep.controller.targets import PlacedPoint, Targets
+from overkeep.controller.targets.configured import PlacedPoint, Targets
 from overkeep.controller.workflows.restore_plan import decide_targets
 from overkeep.errors import NotFound
 from overkeep.model.inventory import Disk, DiskFormat, Nic, Vm, VmStatus

@@ -10,7 +10,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from overkeep.controller.janitor import Janitor
+from overkeep.controller.background.janitor import Janitor
 from overkeep.controller.rights import Caller, identify
 from overkeep.controller.service import Controller
 from overkeep.engine.api import Access

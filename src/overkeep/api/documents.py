@@ -12,9 +12,9 @@ from overkeep.controller.events import Event, Level
 from overkeep.model.findings import Verdict
 
 if TYPE_CHECKING:  # the command line reads these documents too, and should not wait for the whole controller
-    from overkeep.controller.janitor import Leftover
+    from overkeep.controller.background.janitor import Leftover
     from overkeep.controller.service import MoverHealth
-    from overkeep.controller.targets import Away
+    from overkeep.controller.targets.configured import Away
 
 Name = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f]+$")]
 

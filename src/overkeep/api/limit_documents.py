@@ -12,7 +12,7 @@ from overkeep.api.documents import Document
 from overkeep.model.admission import MOST_SLOTS
 
 if TYPE_CHECKING:  # the command line reads these documents too, and should not wait for the whole controller
-    from overkeep.controller.waits import Usage
+    from overkeep.controller.desks.waits import Usage
 
 
 class LimitWindowDoc(Document):

@@ -13,7 +13,7 @@ from overkeep.api.limit_documents import LimitIn, LimitOut, limit_out
 from overkeep.api.paging import Listing, ThePaging
 from overkeep.api.repeatable import Repeatable
 from overkeep.api.versions import TheTag, content_tag, require_tag
-from overkeep.controller.waits import Usage, place
+from overkeep.controller.desks.waits import Usage, place
 from overkeep.model.admission import SlotsWindow
 
 router = APIRouter(prefix="/api/v1/limits", tags=["limits"], route_class=Repeatable)

@@ -16,12 +16,12 @@ from overkeep.api.point_documents import PinIn, PointOut, RestoreIn, point_out
 from overkeep.api.repeatable import Repeatable
 from overkeep.api.sight import few
 from overkeep.api.versions import TheTag, content_tag, require_tag
-from overkeep.controller.points import Wanted
+from overkeep.controller.desks.points import Wanted
 from overkeep.controller.rights import BACKUP, CREATE_VM, Caller
 from overkeep.controller.service import Controller
 from overkeep.controller.store.listings import Listed
 from overkeep.controller.store.points import Marks, PointFilter, SeenPoint
-from overkeep.controller.targets import PlacedPoint
+from overkeep.controller.targets.configured import PlacedPoint
 from overkeep.model.points import Mode, Pin
 from overkeep.model.restore import RestoreRequest
 

@@ -16,7 +16,7 @@ from overkeep.model.retention import Retention
 from overkeep.model.schedule import Schedule
 
 if TYPE_CHECKING:
-    from overkeep.controller.policies import Planned
+    from overkeep.controller.desks.policies import Planned
 
 Text = Annotated[str, Field(min_length=1, max_length=200)]
 Count = Annotated[int, Field(ge=0, le=100_000)]

@@ -12,7 +12,7 @@ from overkeep.api.policy_documents import GivenPolicyIn, PlannedOut, SchedulerOu
 from overkeep.api.repeatable import Repeatable
 from overkeep.api.versions import TheTag, content_tag, require_tag
 from overkeep.api.workloads import find_workload, require_backup, sees_workload
-from overkeep.controller.policies import Planned
+from overkeep.controller.desks.policies import Planned
 from overkeep.controller.records import Workload
 from overkeep.controller.rights import Caller
 from overkeep.controller.service import Controller

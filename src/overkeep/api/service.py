@@ -9,7 +9,7 @@ from overkeep import __version__
 from overkeep.api.asked import TheBackend, TheCaller, TheController
 from overkeep.api.documents import FindingOut, HealthOut, LeftoverOut, MoverOut, leftover_out, mover_out
 from overkeep.api.paging import Listing, ThePaging, listed
-from overkeep.controller.janitor import Leftover
+from overkeep.controller.background.janitor import Leftover
 from overkeep.controller.service import MoverHealth
 
 router = APIRouter(prefix="/api/v1", tags=["service"])

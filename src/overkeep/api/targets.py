@@ -9,8 +9,8 @@ from overkeep.api.asked import TheCaller, TheController
 from overkeep.api.paging import Listing, ThePaging, listed
 from overkeep.api.repeatable import Repeatable
 from overkeep.api.target_documents import AcceptIn, ProbeIn, ProbeOut, TargetOut
+from overkeep.controller.desks.targets import TargetState
 from overkeep.controller.records import ProbeResult
-from overkeep.controller.target_desk import TargetState
 from overkeep.model.probes import Terms
 
 router = APIRouter(prefix="/api/v1/targets", tags=["targets"], route_class=Repeatable)

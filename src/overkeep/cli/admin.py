@@ -12,7 +12,7 @@ from overkeep.api.documents import LeftoverOut, LoadOut, MoverOut
 from overkeep.cli import exits, output
 from overkeep.cli.client import Client
 from overkeep.cli.output import AsJson
-from overkeep.controller import enrolment
+from overkeep.controller.movers import enrolment
 
 app = typer.Typer(no_args_is_help=True, help="Installation and care of the service.")
 

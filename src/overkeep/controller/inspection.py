@@ -19,9 +19,9 @@ from cryptography import x509
 from overkeep import __version__
 from overkeep.config import ControllerConfig, TargetConfig
 from overkeep.controller.databases import Databases
-from overkeep.controller.directory import MoverDirectory
-from overkeep.controller.enrolment import Pki
-from overkeep.controller.spread import Movers
+from overkeep.controller.movers.directory import MoverDirectory
+from overkeep.controller.movers.enrolment import Pki
+from overkeep.controller.movers.spread import Movers
 from overkeep.engine import access
 from overkeep.engine.access import OvirtAccess
 from overkeep.engine.api import Access, Engine

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from overkeep.controller.spread import Movers, Spread
+from overkeep.controller.movers.spread import Movers, Spread
 from overkeep.controller.store import Store
-from overkeep.controller.targets import Targets
+from overkeep.controller.targets.configured import Targets
 from overkeep.engine.api import Engine
 
 _NAMESPACE = uuid.UUID("0c6ff6a4-6e0f-5f6b-9a0e-3f1d5a4be0c9")  # of the ids of backups; must never change

@@ -8,19 +8,19 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from overkeep.controller.activities.expiry import require_unread
+from overkeep.controller.activities.membership import choices, found
+from overkeep.controller.desks.limits import LimitDesk
+from overkeep.controller.desks.points import PointDesk
+from overkeep.controller.desks.policies import PolicyDesk
+from overkeep.controller.desks.targets import TargetDesk
+from overkeep.controller.desks.waits import Waits, waits
 from overkeep.controller.durable import Durable
 from overkeep.controller.events import Event
-from overkeep.controller.expiry import require_unread
-from overkeep.controller.limits import LimitDesk
-from overkeep.controller.membership import choices, found
 from overkeep.controller.needs import removal_needs, restore_needs
-from overkeep.controller.points import PointDesk
-from overkeep.controller.policies import PolicyDesk
 from overkeep.controller.ports import Ports
 from overkeep.controller.records import InLine, Job, JobKind, JobState, Member, Workload
-from overkeep.controller.target_desk import TargetDesk
-from overkeep.controller.targets import PlacedPoint
-from overkeep.controller.waits import Waits, waits
+from overkeep.controller.targets.configured import PlacedPoint
 from overkeep.controller.workflows import backup, backup_vm, removal, restore
 from overkeep.controller.workflows.restore_plan import decide_targets
 from overkeep.engine.errors import AmbiguousName, NoSuchVm

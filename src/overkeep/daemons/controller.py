@@ -17,29 +17,29 @@ from overkeep.api.app import create_app
 from overkeep.api.asked import Backend
 from overkeep.api.server import ApiServer
 from overkeep.config import ControllerConfig
-from overkeep.controller.capacity import CapacityWatch
-from overkeep.controller.catalogue import Catalogue
-from overkeep.controller.couriers import Courier
+from overkeep.controller.activities.capacity import CapacityWatch
+from overkeep.controller.activities.freezing import Thawer
+from overkeep.controller.background.catalogue import Catalogue
+from overkeep.controller.background.couriers import Courier
+from overkeep.controller.background.dispatcher import QUEUES, Dispatcher
+from overkeep.controller.background.fence import fenced
+from overkeep.controller.background.janitor import Janitor
+from overkeep.controller.background.manager_log import ManagerLog
+from overkeep.controller.background.mover_watch import MoverWatch
+from overkeep.controller.background.peers import Peers
+from overkeep.controller.background.scheduler import Scheduler
 from overkeep.controller.databases import Databases
-from overkeep.controller.directory import MoverDirectory
-from overkeep.controller.dispatcher import QUEUES, Dispatcher
 from overkeep.controller.durable import Durable
-from overkeep.controller.enrolment import Pki
 from overkeep.controller.events import Draft, Kind
-from overkeep.controller.fence import fenced
-from overkeep.controller.freezing import Thawer
 from overkeep.controller.guard import Guard
 from overkeep.controller.inspection import Inspection, Surroundings, account_login
-from overkeep.controller.janitor import Janitor
-from overkeep.controller.manager_log import ManagerLog
-from overkeep.controller.mover_watch import MoverWatch
-from overkeep.controller.peers import Peers
+from overkeep.controller.movers.directory import MoverDirectory
+from overkeep.controller.movers.enrolment import Pki
 from overkeep.controller.ports import Patience, Ports
-from overkeep.controller.scheduler import Scheduler
 from overkeep.controller.service import Controller, make_durable
 from overkeep.controller.store import SLOTS, Store
-from overkeep.controller.target import Target
-from overkeep.controller.targets import Targets
+from overkeep.controller.targets.configured import Targets
+from overkeep.controller.targets.target import Target
 from overkeep.daemons.signals import stop_signals
 from overkeep.engine.access import OvirtAccess
 from overkeep.engine.ovirt.engine import OvirtEngine

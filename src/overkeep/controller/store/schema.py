@@ -189,7 +189,7 @@ sa.Index(
     sqlite_where=sa.text("kind = 'freeze' AND released IS NULL"),
     postgresql_where=sa.text("kind = 'freeze' AND released IS NULL"),
 )
-# Runs whose VMs are backed up in one moment (`overkeep.controller.gathering`), and who of them is ready for it.
+# Runs whose VMs are backed up in one moment (`overkeep.controller.activities.gathering`), and who of them is ready.
 gathering = sa.Table(
     "gathering",
     metadata,

@@ -10,13 +10,13 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from overkeep.controller.activities.gathering import why_not_together
+from overkeep.controller.activities.membership import settled
+from overkeep.controller.activities.steps import State, failed, outcome
 from overkeep.controller.durable import Durable
-from overkeep.controller.gathering import why_not_together
-from overkeep.controller.membership import settled
 from overkeep.controller.needs import backup_needs
 from overkeep.controller.ports import Ports
 from overkeep.controller.records import Failure, Job, JobState, VmProgress, Workload
-from overkeep.controller.steps import State, failed, outcome
 from overkeep.controller.store.consistency import consistency_document
 from overkeep.controller.store.gatherings import Stage as GatheringStage
 from overkeep.controller.store.policies import policy_document, terms_document

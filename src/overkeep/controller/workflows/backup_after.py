@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from pydantic import TypeAdapter
 
-from overkeep.controller.capacity import TargetAboveMark
-from overkeep.controller.ending import Ending
+from overkeep.controller.activities.capacity import TargetAboveMark
+from overkeep.controller.activities.ending import Ending
+from overkeep.controller.activities.expiry import expire, merge_away, without_failing
+from overkeep.controller.activities.steps import State, failed
+from overkeep.controller.activities.verifying import PointUnsound, Verifying
 from overkeep.controller.events import Kind
-from overkeep.controller.expiry import expire, merge_away, without_failing
-from overkeep.controller.steps import State, failed
-from overkeep.controller.target import Target
-from overkeep.controller.verifying import PointUnsound, Verifying
+from overkeep.controller.targets.target import Target
 from overkeep.controller.workflows.backup_steps import BackupSteps
 from overkeep.model.plan import BackupPlan
 from overkeep.repository.verification import Verification

@@ -12,21 +12,21 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from overkeep.controller.capacity import require_room
-from overkeep.controller.copying import Task, copy_all
+from overkeep.controller.activities.capacity import require_room
+from overkeep.controller.activities.copying import Task, copy_all
+from overkeep.controller.activities.exposure import BACKUP_OVER, Exposure
+from overkeep.controller.activities.release import patiently, release_backup, watch_release
+from overkeep.controller.activities.snapshots import try_to_remove_snapshots
+from overkeep.controller.activities.steps import PASSING, State, Watch, cancelled, failed, outcome
+from overkeep.controller.activities.verifying import Soundness
 from overkeep.controller.events import About, Kind
 from overkeep.controller.events import Draft as Event
-from overkeep.controller.exposure import BACKUP_OVER, Exposure
 from overkeep.controller.needs import backup_needs
 from overkeep.controller.ports import Ports, backup_id
 from overkeep.controller.records import HeldKind, JobState, Stage
-from overkeep.controller.release import patiently, release_backup, watch_release
-from overkeep.controller.snapshots import try_to_remove_snapshots
-from overkeep.controller.steps import PASSING, State, Watch, cancelled, failed, outcome
 from overkeep.controller.store.consistency import consistency_value
 from overkeep.controller.store.policies import terms_value
-from overkeep.controller.target import Target
-from overkeep.controller.verifying import Soundness
+from overkeep.controller.targets.target import Target
 from overkeep.controller.workflows.assembly import as_given, backup_progress, make_point
 from overkeep.controller.workflows.beginning import Beginning
 from overkeep.controller.workflows.checkpoints import drop_lost, drop_old

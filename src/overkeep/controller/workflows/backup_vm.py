@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from overkeep.controller.activities.steps import State, failed
 from overkeep.controller.durable import Durable
 from overkeep.controller.ports import Ports
-from overkeep.controller.steps import State, failed
 from overkeep.controller.workflows.backup_after import AfterBackup
 from overkeep.controller.workflows.backup_steps import BackupSteps, Wish
 from overkeep.controller.workflows.spent import CARRIED

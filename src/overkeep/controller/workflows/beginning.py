@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from overkeep.controller.consistency import settle_for_less
-from overkeep.controller.exposure import Exposure
-from overkeep.controller.freezing import can_freeze, thaw_held
-from overkeep.controller.gathering import begin_together
-from overkeep.controller.moment import Moment, NotTogether
+from overkeep.controller.activities.consistency import settle_for_less
+from overkeep.controller.activities.exposure import Exposure
+from overkeep.controller.activities.freezing import can_freeze, thaw_held
+from overkeep.controller.activities.gathering import begin_together
+from overkeep.controller.activities.moment import Moment, NotTogether
+from overkeep.controller.activities.steps import State
 from overkeep.controller.records import HeldKind
-from overkeep.controller.steps import State
 from overkeep.engine.api import BackupRequest, BackupSession
 from overkeep.model.consistency import Consistency, Reached, Wanted
 from overkeep.model.inventory import Vm, VmStatus

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from overkeep.controller.activities.exposure import Exposure
+from overkeep.controller.activities.release import drop_old_checkpoints
+from overkeep.controller.activities.steps import State, failed, outcome
 from overkeep.controller.events import Kind
-from overkeep.controller.exposure import Exposure
-from overkeep.controller.release import drop_old_checkpoints
-from overkeep.controller.steps import State, failed, outcome
 from overkeep.model.points import RestorePoint
 
 

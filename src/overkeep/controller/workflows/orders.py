@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from overkeep.controller.copying import Task
-from overkeep.controller.target import Target
+from overkeep.controller.activities.copying import Task
+from overkeep.controller.targets.target import Target
 from overkeep.controller.workflows.assembly import backup_progress, restore_progress
 from overkeep.engine.api import Transfer, TransferRequest
 from overkeep.model.plan import DiskPlan

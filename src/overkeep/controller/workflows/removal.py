@@ -7,16 +7,16 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, TypeVar
 
+from overkeep.controller.activities.ending import Ending
+from overkeep.controller.activities.expiry import merge_away, require_unread, without_failing
+from overkeep.controller.activities.exposure import Exposure
+from overkeep.controller.activities.steps import State, Watch, cancelled, failed, outcome
 from overkeep.controller.durable import Durable
-from overkeep.controller.ending import Ending
 from overkeep.controller.events import Kind
-from overkeep.controller.expiry import merge_away, require_unread, without_failing
-from overkeep.controller.exposure import Exposure
 from overkeep.controller.ports import Ports
 from overkeep.controller.records import Failure, JobState
-from overkeep.controller.steps import State, Watch, cancelled, failed, outcome
-from overkeep.controller.target import Target
-from overkeep.controller.targets import PlacedPoint
+from overkeep.controller.targets.configured import PlacedPoint
+from overkeep.controller.targets.target import Target
 from overkeep.errors import OverkeepError
 
 NAME = "remove-point"

@@ -9,16 +9,16 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from overkeep.controller.copying import Task, copy_all
+from overkeep.controller.activities.copying import Task, copy_all
+from overkeep.controller.activities.exposure import Exposure
+from overkeep.controller.activities.release import patiently, release_restore, watch_release
+from overkeep.controller.activities.steps import State, Watch, cancelled, failed, outcome
 from overkeep.controller.durable import Durable
 from overkeep.controller.events import Kind
-from overkeep.controller.exposure import Exposure
 from overkeep.controller.ports import Ports
 from overkeep.controller.records import Failure, Held, HeldKind, JobState
-from overkeep.controller.release import patiently, release_restore, watch_release
-from overkeep.controller.steps import State, Watch, cancelled, failed, outcome
-from overkeep.controller.target import Target
-from overkeep.controller.targets import PlacedPoint
+from overkeep.controller.targets.configured import PlacedPoint
+from overkeep.controller.targets.target import Target
 from overkeep.controller.workflows.assembly import restore_progress
 from overkeep.controller.workflows.orders import restore_task
 from overkeep.controller.workflows.restore_plan import names_now, require_permitted

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from overkeep.controller.ports import Ports
-from overkeep.controller.targets import PlacedPoint
+from overkeep.controller.targets.configured import PlacedPoint
 from overkeep.errors import OverkeepError
 from overkeep.model.points import RestorePoint
 from overkeep.model.restore import (

@@ -7,8 +7,8 @@ import dataclasses
 import datetime as dt
 import json
 
+from overkeep.controller.activities.steps import State
 from overkeep.controller.records import Spent
-from overkeep.controller.steps import State
 
 CARRIED = ("began", "waited")  # what an attempt hands on to the next one
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from overkeep.controller.desks.waits import Usage, usage, usage_of
 from overkeep.controller.ports import Ports
-from overkeep.controller.waits import Usage, usage, usage_of
 from overkeep.errors import BadRequest, NotFound
 from overkeep.model.admission import MOST_SLOTS, TOTAL, ResourceKind, Setting, SlotsWindow, is_general, kind_of
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from overkeep.controller.activities.exposure import Exposure
 from overkeep.controller.events import Kind
-from overkeep.controller.exposure import Exposure
 from overkeep.controller.records import Held, HeldKind
-from overkeep.controller.target import Target
-from overkeep.controller.targets import PlacedPoint
+from overkeep.controller.targets.configured import PlacedPoint
+from overkeep.controller.targets.target import Target
 from overkeep.errors import NotFound
 from overkeep.repository.errors import PointPinned
 

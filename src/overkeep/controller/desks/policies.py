@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from overkeep.controller.expiry import being_restored, reasons
+from overkeep.controller.activities.expiry import being_restored, reasons
 from overkeep.controller.ports import Ports
 from overkeep.controller.records import Assignment, StoredPolicy, Workload
 from overkeep.controller.store.points import SeenCandidate

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from overkeep.controller.bookkeeping import Bookkeeping
-from overkeep.controller.exposure import Exposure
-from overkeep.controller.target import Target
+from overkeep.controller.activities.bookkeeping import Bookkeeping
+from overkeep.controller.activities.exposure import Exposure
+from overkeep.controller.targets.target import Target
 from overkeep.errors import OverkeepError
 from overkeep.model.points import DiskImage, RestorePoint
 from overkeep.mover.api import Mover

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 
+from overkeep.controller.activities.exposure import Exposure, lost
+from overkeep.controller.activities.steps import PASSING, JobCancelled, Watch
 from overkeep.controller.events import Kind
-from overkeep.controller.exposure import Exposure, lost
 from overkeep.controller.records import DiskProgress, Held, HeldKind
-from overkeep.controller.steps import PASSING, JobCancelled, Watch
 from overkeep.engine.api import Transfer, TransferRequest
 from overkeep.engine.errors import NotReadyInTime
 from overkeep.errors import OverkeepError

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from overkeep.controller.activities.steps import Watch
 from overkeep.controller.events import About, Draft, Kind
 from overkeep.controller.ports import Ports
 from overkeep.controller.records import Held, HeldKind
-from overkeep.controller.steps import Watch
 from overkeep.engine.api import BackupSession, Transfer, TransferRequest
 from overkeep.engine.errors import BackupFailed, Busy, TransferFailed
 from overkeep.mover.errors import MoverUnreachable, OrderUnknown

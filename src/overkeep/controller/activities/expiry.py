@@ -7,15 +7,15 @@ import datetime as dt
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
-from overkeep.controller.bookkeeping import Bookkeeping
-from overkeep.controller.ending import Ending
+from overkeep.controller.activities.bookkeeping import Bookkeeping
+from overkeep.controller.activities.ending import Ending
+from overkeep.controller.activities.exposure import Exposure
+from overkeep.controller.activities.steps import State, cancelled, failed, outcome
 from overkeep.controller.events import Kind
-from overkeep.controller.exposure import Exposure
 from overkeep.controller.ports import Ports
 from overkeep.controller.records import Job, JobKind
-from overkeep.controller.steps import State, cancelled, failed, outcome
-from overkeep.controller.target import Target
-from overkeep.controller.targets import PlacedPoint
+from overkeep.controller.targets.configured import PlacedPoint
+from overkeep.controller.targets.target import Target
 from overkeep.errors import OverkeepError
 from overkeep.model.points import Pin
 from overkeep.model.retention import Candidate, Mark, Retention, decide

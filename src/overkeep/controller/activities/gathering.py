@@ -16,11 +16,11 @@ from dataclasses import dataclass
 
 from pydantic import TypeAdapter
 
-from overkeep.controller.exposure import Exposure
-from overkeep.controller.freezing import thaw_held
-from overkeep.controller.moment import Moment
+from overkeep.controller.activities.exposure import Exposure
+from overkeep.controller.activities.freezing import thaw_held
+from overkeep.controller.activities.moment import Moment
+from overkeep.controller.activities.release import watch_release
 from overkeep.controller.ports import Ports
-from overkeep.controller.release import watch_release
 from overkeep.controller.store.gatherings import Gathering, Stage
 from overkeep.engine.api import BackupRequest
 from overkeep.errors import OverkeepError

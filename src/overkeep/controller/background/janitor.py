@@ -11,16 +11,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from overkeep.config import EventsConfig
-from overkeep.controller.dispatcher import SHORT_QUEUE, give, workflow_id
+from overkeep.controller.activities.exposure import BACKUP_OVER
+from overkeep.controller.activities.release import release_backup, release_restore, watch_release
+from overkeep.controller.activities.snapshots import remove_snapshots
+from overkeep.controller.background.dispatcher import SHORT_QUEUE, give, workflow_id
 from overkeep.controller.durable import OVER, Durable, Stopping
 from overkeep.controller.events import About, Draft, Kind
-from overkeep.controller.exposure import BACKUP_OVER
 from overkeep.controller.ports import Ports
 from overkeep.controller.records import Failure, Held, HeldKind, Job, JobKind, JobState
-from overkeep.controller.release import release_backup, release_restore, watch_release
 from overkeep.controller.service import Controller
-from overkeep.controller.snapshots import remove_snapshots
-from overkeep.controller.target import Target
+from overkeep.controller.targets.target import Target
 from overkeep.controller.workflows import backup
 from overkeep.engine.api import BackupSession
 from overkeep.errors import NotFound, OverkeepError

@@ -16,8 +16,8 @@ from dataclasses import replace
 from typing import Any, cast
 
 from overkeep.controller.durable import Stopping
+from overkeep.controller.movers.spread import Movers
 from overkeep.controller.ports import Ports
-from overkeep.controller.spread import Movers
 from overkeep.engine.api import Engine
 from overkeep.mover.api import Mover
 

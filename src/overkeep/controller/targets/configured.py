@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from overkeep.config import WatchedTarget
 from overkeep.controller.store import Store
-from overkeep.controller.target import Target
+from overkeep.controller.targets.target import Target
 from overkeep.errors import NotFound, OverkeepError
 from overkeep.model.points import RestorePoint
 from overkeep.repository.patience import Impatient

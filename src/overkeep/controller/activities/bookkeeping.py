@@ -6,10 +6,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from overkeep.controller.exposure import Exposure
+from overkeep.controller.activities.exposure import Exposure
+from overkeep.controller.activities.release import watch_release
+from overkeep.controller.activities.steps import PASSING
 from overkeep.controller.records import HeldKind
-from overkeep.controller.release import watch_release
-from overkeep.controller.steps import PASSING
 from overkeep.errors import OverkeepError
 from overkeep.mover.api import Mover
 from overkeep.mover.errors import MoverUnreachable

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 
-from overkeep.controller.couriers import Refused
+from overkeep.controller.background.couriers import Refused
 from overkeep.controller.events import Event, Kind, Level
 from overkeep.engine.api import Engine
 from overkeep.engine.errors import EngineRefused, EventNumberTaken

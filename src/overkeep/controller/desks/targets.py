@@ -11,7 +11,7 @@ from functools import partial
 from overkeep.controller.ports import Ports
 from overkeep.controller.records import Failure, ProbeResult
 from overkeep.controller.store.listings import Listed
-from overkeep.controller.target import Target, TargetDiffers
+from overkeep.controller.targets.target import Target, TargetDiffers
 from overkeep.errors import Conflict, NotFound, OverkeepError
 from overkeep.logs import fields
 from overkeep.model.capacity import Fill, Space, days_until_full, fill, growth

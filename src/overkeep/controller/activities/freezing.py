@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
+from overkeep.controller.activities.exposure import Exposure
 from overkeep.controller.events import About, Draft, Kind
-from overkeep.controller.exposure import Exposure
 from overkeep.controller.ports import Ports
 from overkeep.controller.records import Held, HeldKind
 from overkeep.engine.errors import GuestNotFrozen

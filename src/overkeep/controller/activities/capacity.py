@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from overkeep.controller.events import About, Draft, Kind
 from overkeep.controller.ports import Ports
-from overkeep.controller.target import Target
+from overkeep.controller.targets.target import Target
 from overkeep.errors import OverkeepError
 from overkeep.model.capacity import Fill, Space, fill, fill_after
 from overkeep.units import human_size, utc_now

@@ -12,7 +12,7 @@ from types import TracebackType
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from overkeep.controller.fence import Fence, seconds_awake_or_not
+from overkeep.controller.background.fence import Fence, seconds_awake_or_not
 from overkeep.controller.store.controllers import Controllers
 from overkeep.logs import fields
 

@@ -9,14 +9,14 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from overkeep.controller.activities.steps import JobCancelled
+from overkeep.controller.desks.waits import waits
 from overkeep.controller.durable import Durable, Stopping
 from overkeep.controller.events import About, Draft, Kind
 from overkeep.controller.ports import Ports
 from overkeep.controller.records import JobKind
-from overkeep.controller.steps import JobCancelled
 from overkeep.controller.store.admission import Line
 from overkeep.controller.store.turns import Turn
-from overkeep.controller.waits import waits
 from overkeep.controller.workflows import backup, backup_vm, removal, restore
 from overkeep.errors import OverkeepError
 from overkeep.logs import fields

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
+from overkeep.controller.activities.exposure import Exposure
 from overkeep.controller.events import About, Draft, Kind, Level
-from overkeep.controller.exposure import Exposure
 from overkeep.errors import OverkeepError
 from overkeep.model.consistency import Consistency, Otherwise
 

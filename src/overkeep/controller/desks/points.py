@@ -11,7 +11,7 @@ from overkeep.controller.ports import Ports
 from overkeep.controller.records import Workload
 from overkeep.controller.store.listings import Listed
 from overkeep.controller.store.points import PointFilter, SeenPoint
-from overkeep.controller.targets import Away, PlacedPoint, TargetsAway
+from overkeep.controller.targets.configured import Away, PlacedPoint, TargetsAway
 from overkeep.errors import Conflict, NotFound, OverkeepError
 from overkeep.model.points import Pin, RestorePoint
 from overkeep.repository.verification import Verification, last_verification

@@ -13,7 +13,7 @@ from overkeep.controller.events import About, Draft, Kind
 from overkeep.controller.ports import Ports
 from overkeep.controller.store.listings import Listed
 from overkeep.controller.store.points import Known, Place, known, place_of
-from overkeep.controller.target import Target
+from overkeep.controller.targets.target import Target
 from overkeep.errors import OverkeepError
 from overkeep.logs import fields
 from overkeep.model.points import RestorePoint

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from overkeep.controller.exposure import BACKUP_OVER, Exposure
-from overkeep.controller.freezing import freeze, thaw_held
+from overkeep.controller.activities.exposure import BACKUP_OVER, Exposure
+from overkeep.controller.activities.freezing import freeze, thaw_held
+from overkeep.controller.activities.release import watch_release
+from overkeep.controller.activities.steps import JobCancelled
 from overkeep.controller.records import HeldKind
-from overkeep.controller.release import watch_release
-from overkeep.controller.steps import JobCancelled
 from overkeep.engine.api import BackupRequest
 from overkeep.engine.errors import GuestNotFrozen
 from overkeep.errors import OverkeepError

@@ -18,7 +18,7 @@ from overkeep.mover.client import MoverClient
 
 
 class MoverDirectory:
-    """The movers of all hosts (`overkeep.controller.spread.Movers`); connections are kept."""
+    """The movers of all hosts (`overkeep.controller.movers.spread.Movers`); connections are kept."""
 
     def __init__(self, engine: Engine, *, config: ControllerConfig, ca_file: Path, key: Ed25519PrivateKey) -> None:
         self._engine = engine

@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 from sqlalchemy.exc import OperationalError
 
+from overkeep.controller.activities.stopwatch import Stopwatch
 from overkeep.controller.durable import Stopping
 from overkeep.controller.ports import Ports
-from overkeep.controller.stopwatch import Stopwatch
 from overkeep.engine.errors import Busy, EngineUnreachable, NotReadyInTime
 from overkeep.errors import Cancelled, OverkeepError
 from overkeep.mover.errors import MoverBusy, MoverStopping, MoverUnreachable

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
+from overkeep.controller.activities.exposure import Exposure
 from overkeep.controller.events import Kind
-from overkeep.controller.exposure import Exposure
 from overkeep.controller.records import Held, HeldKind
 from overkeep.errors import OverkeepError
 

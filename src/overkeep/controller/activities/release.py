@@ -6,13 +6,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection
 
+from overkeep.controller.activities.exposure import Exposure
+from overkeep.controller.activities.freezing import thaw_held
+from overkeep.controller.activities.steps import State, Watch
+from overkeep.controller.activities.stopwatch import Stopwatch
 from overkeep.controller.events import Kind
-from overkeep.controller.exposure import Exposure
-from overkeep.controller.freezing import thaw_held
 from overkeep.controller.ports import Ports
 from overkeep.controller.records import Held, HeldKind
-from overkeep.controller.steps import State, Watch
-from overkeep.controller.stopwatch import Stopwatch
 from overkeep.errors import OverkeepError
 
 _log = logging.getLogger(__name__)
