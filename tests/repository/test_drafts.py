@@ -63,6 +63,14 @@ def test_every_step_may_be_repeated(repository: Repository, prepare: Prepare) ->
     assert repository.points() == (point,)
 
 
+def test_a_commit_leaves_nothing_of_a_writer_that_was_killed(repository: Repository, prepare: Prepare) -> None:
+    draft, point = prepare()
+    folder = repository.root / layout.point("w1", "vm1", point.id)
+    (folder / ".vm.json.3f90b1c150af.tmp").write_text('{"kind"')
+    draft.commit(point)
+    assert {path.name for path in folder.iterdir()} == {"point.json", "vm.ovf", "vm.json"}
+
+
 def test_a_draft_of_another_job_is_left_alone(repository: Repository, prepare: Prepare) -> None:
     draft, point = prepare()
     with pytest.raises(Conflict):

@@ -113,7 +113,7 @@ class Draft:
             self._check_complete(point)
             documents.write(self._folder / layout.MANIFEST, point_document(point))
             log.info("point committed %s", fields(point=point.id, vm=point.vm_id, job=point.job_id, mode=point.mode))
-        self._remove(self._folder, layout.DRAFT)
+        self._remove(self._folder, *self._half_written(), layout.DRAFT)
         return point
 
     def abandon(self) -> None:
@@ -133,16 +133,19 @@ class Draft:
         self._remove_own_folder()
 
     def _remove_own_folder(self) -> None:
+        self._remove(self._folder, layout.OVF, layout.CONFIGURATION, *self._half_written())
+        self._remove(self._folder, layout.DRAFT)
+        _remove_if_empty(self._folder)
+        log.info("draft removed %s", fields(point=self.point_id, vm=self.vm_id, job=self.job_id))
+
+    def _half_written(self) -> list[str]:
+        """Documents of the point that a process was writing when it was killed."""
         with on_target(self._folder):
             try:
                 names = [entry.name for entry in self._folder.iterdir()]
             except FileNotFoundError:
-                return
-        leftovers = [name for name in names if name.startswith(".") and name.endswith(".tmp")]
-        self._remove(self._folder, layout.OVF, layout.CONFIGURATION, *leftovers)
-        self._remove(self._folder, layout.DRAFT)
-        _remove_if_empty(self._folder)
-        log.info("draft removed %s", fields(point=self.point_id, vm=self.vm_id, job=self.job_id))
+                return []
+        return [name for name in names if name.startswith(".") and name.endswith(".tmp")]
 
     def _remove(self, folder: Path, *names: str) -> None:
         removed = False
