@@ -67,8 +67,14 @@ def test_a_commit_leaves_nothing_of_a_writer_that_was_killed(repository: Reposit
     draft, point = prepare()
     folder = repository.root / layout.point("w1", "vm1", point.id)
     (folder / ".vm.json.3f90b1c150af.tmp").write_text('{"kind"')
+    (folder / ".pin.json.71c0f5e2a9d4.tmp").write_text('{"kind"')  # of somebody who pins the point now
     draft.commit(point)
-    assert {path.name for path in folder.iterdir()} == {"point.json", "vm.ovf", "vm.json"}
+    assert {path.name for path in folder.iterdir()} == {
+        "point.json",
+        "vm.ovf",
+        "vm.json",
+        ".pin.json.71c0f5e2a9d4.tmp",
+    }
 
 
 def test_a_draft_of_another_job_is_left_alone(repository: Repository, prepare: Prepare) -> None:

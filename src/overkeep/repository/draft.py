@@ -21,6 +21,8 @@ from overkeep.repository.manifest import point_document, point_value
 
 log = logging.getLogger(__name__)
 
+_BEGINNINGS = tuple(f".{name}." for name in (layout.MANIFEST, layout.OVF, layout.CONFIGURATION, layout.DRAFT))
+
 
 class Draft:
     """A point in the making; every method may be called again by a job that is replayed.
@@ -139,13 +141,13 @@ class Draft:
         log.info("draft removed %s", fields(point=self.point_id, vm=self.vm_id, job=self.job_id))
 
     def _half_written(self) -> list[str]:
-        """Documents of the point that a process was writing when it was killed."""
+        """Documents of the draft that a process was writing when it was killed; others may write of a point later."""
         with on_target(self._folder):
             try:
                 names = [entry.name for entry in self._folder.iterdir()]
             except FileNotFoundError:
                 return []
-        return [name for name in names if name.startswith(".") and name.endswith(".tmp")]
+        return [name for name in names if name.startswith(_BEGINNINGS) and name.endswith(".tmp")]
 
     def _remove(self, folder: Path, *names: str) -> None:
         removed = False
