@@ -21,6 +21,7 @@ from overkeep.blocks.reading import TargetFile
 from overkeep.units import KIB, MIB
 
 _SLICE_BYTES = 64 * KIB  # part of a table that is read and kept at once; the whole table if clusters are no larger
+_MOST_TABLES = 20 * MIB  # in memory: a slice of each image of the longest chain, and some more
 _BATCH_BYTES = MIB  # of tables looked at in one go: few steps in Python, and all arrays together some MiB
 _BATCH_BYTES_SUBCLUSTERS = 64 * KIB  # each entry may become 32
 
@@ -29,7 +30,7 @@ _BATCH_BYTES_SUBCLUSTERS = 64 * KIB  # each entry may become 32
 class Memory:
     """What the images of a chain keep in memory together: parts of tables, and clusters that were inflated."""
 
-    tables: Cache[Table] = field(default_factory=lambda: Cache(32 * MIB, lambda table: table.nbytes))
+    tables: Cache[Table] = field(default_factory=lambda: Cache(_MOST_TABLES, lambda table: table.nbytes))
     clusters: Cache[bytes] = field(default_factory=lambda: Cache(8 * MIB, len))
 
 
