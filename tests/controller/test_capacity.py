@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from overkeep.controller.activities.capacity import CapacityWatch
+from overkeep.controller.background.capacity_watch import CapacityWatch
 from overkeep.controller.desks.points import Wanted
 from overkeep.controller.events import Filter
 from overkeep.controller.records import JobState

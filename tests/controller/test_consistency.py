@@ -9,8 +9,9 @@ from dataclasses import replace
 
 import pytest
 
-from overkeep.controller.activities.freezing import Thawer, freeze
+from overkeep.controller.activities.freezing import freeze
 from overkeep.controller.activities.release import watch_release
+from overkeep.controller.background.thawer import Thawer
 from overkeep.controller.events import Kind, Level
 from overkeep.controller.records import Held, HeldKind, Job, JobState
 from overkeep.engine.errors import EngineUnreachable

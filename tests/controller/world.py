@@ -14,10 +14,10 @@ from typing import Any
 from overkeep.blocks.merge.acts import merge_away
 from overkeep.blocks.merge.making import Watch
 from overkeep.config import WatchedTarget
-from overkeep.controller.activities.freezing import Thawer
 from overkeep.controller.background.catalogue import Catalogue
 from overkeep.controller.background.dispatcher import QUEUES, Dispatcher
 from overkeep.controller.background.janitor import Janitor
+from overkeep.controller.background.thawer import Thawer
 from overkeep.controller.durable import Durable, Stopping
 from overkeep.controller.ports import Patience, Ports
 from overkeep.controller.records import Job, JobKind, JobState

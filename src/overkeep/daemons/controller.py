@@ -17,8 +17,7 @@ from overkeep.api.app import create_app
 from overkeep.api.asked import Backend
 from overkeep.api.server import ApiServer
 from overkeep.config import ControllerConfig
-from overkeep.controller.activities.capacity import CapacityWatch
-from overkeep.controller.activities.freezing import Thawer
+from overkeep.controller.background.capacity_watch import CapacityWatch
 from overkeep.controller.background.catalogue import Catalogue
 from overkeep.controller.background.couriers import Courier
 from overkeep.controller.background.dispatcher import QUEUES, Dispatcher
@@ -28,6 +27,7 @@ from overkeep.controller.background.manager_log import ManagerLog
 from overkeep.controller.background.mover_watch import MoverWatch
 from overkeep.controller.background.peers import Peers
 from overkeep.controller.background.scheduler import Scheduler
+from overkeep.controller.background.thawer import Thawer
 from overkeep.controller.databases import Databases
 from overkeep.controller.durable import Durable
 from overkeep.controller.events import Draft, Kind
