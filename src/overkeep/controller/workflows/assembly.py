@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From a plan and what the Manager and the movers said to the values of a restore point."""
+"""From a plan and what the Manager and the movers said to the values of a restore point, and what is told of it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import datetime as dt
 from collections.abc import Mapping
 from dataclasses import replace
 
+from overkeep.controller.events import About, Kind
+from overkeep.controller.events import Draft as Event
 from overkeep.controller.records import DiskProgress
 from overkeep.engine.api import BackupSession
 from overkeep.model.plan import BackupPlan, DiskPlan, compared
@@ -88,3 +90,22 @@ def restore_progress(disk: DiskRestore, state: str) -> DiskProgress:
     """Where a disk of a restore is before its order runs."""
     reason = f"from {disk.image.file}"
     return DiskProgress(disk_id=disk.id, name=disk.name, mode="restore", reason=reason, state=state, total=disk.size)
+
+
+def point_made(point: RestorePoint, *, target: str) -> Event:
+    """The event that tells of a new restore point on a target."""
+    moved, stored = (sum(getattr(image, name) for image in point.images) for name in ("moved", "stored"))
+    return Event(
+        kind=Kind.POINT_MADE,
+        text=f"VM {point.vm_name!r} has restore point {point.id}",
+        about=About(
+            job_id=point.job_id,
+            workload_id=point.workload_id,
+            vm_id=point.vm_id,
+            vm_name=point.vm_name,
+            point_id=point.id,
+            target=target,
+        ),
+        key=f"{Kind.POINT_MADE}/{point.vm_id}/{point.id}",
+        fields={"mode": point.mode, "moved": moved, "stored": stored},
+    )

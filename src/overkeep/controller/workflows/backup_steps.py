@@ -19,15 +19,14 @@ from overkeep.controller.activities.release import patiently, release_backup, wa
 from overkeep.controller.activities.snapshots import try_to_remove_snapshots
 from overkeep.controller.activities.steps import PASSING, State, Watch, cancelled, failed, outcome
 from overkeep.controller.activities.verifying import Soundness
-from overkeep.controller.events import About, Kind
-from overkeep.controller.events import Draft as Event
+from overkeep.controller.events import Kind
 from overkeep.controller.needs import backup_needs
 from overkeep.controller.ports import Ports, backup_id
 from overkeep.controller.records import HeldKind, JobState, Stage
 from overkeep.controller.store.consistency import consistency_value
 from overkeep.controller.store.policies import terms_value
 from overkeep.controller.targets.target import Target
-from overkeep.controller.workflows.assembly import as_given, backup_progress, make_point
+from overkeep.controller.workflows.assembly import as_given, backup_progress, make_point, point_made
 from overkeep.controller.workflows.beginning import Beginning
 from overkeep.controller.workflows.checkpoints import drop_lost, drop_old
 from overkeep.controller.workflows.orders import Into, backup_task
@@ -221,7 +220,7 @@ class BackupSteps:
             self.watch.check()  # from here on there is no way back: a cancel that comes later is too late
             self._require_open(point.vm_name)
             _commit(draft, point)
-        self.ports.store.keep_point(self.target.name, point, _point_made(point, target=self.target.name))
+        self.ports.store.keep_point(self.target.name, point, point_made(point, target=self.target.name))
         return {"committed": point.id, "checkpoint": point.checkpoint_id}
 
     def release(self, state: State) -> State:
@@ -365,24 +364,6 @@ class BackupSteps:
 
     def _log_phase(self, phase: str) -> None:
         _log.info("step %s", fields(job=self.job_id, vm=self.vm_id, phase=phase))
-
-
-def _point_made(point: RestorePoint, *, target: str) -> Event:
-    moved, stored = (sum(getattr(image, name) for image in point.images) for name in ("moved", "stored"))
-    return Event(
-        kind=Kind.POINT_MADE,
-        text=f"VM {point.vm_name!r} has restore point {point.id}",
-        about=About(
-            job_id=point.job_id,
-            workload_id=point.workload_id,
-            vm_id=point.vm_id,
-            vm_name=point.vm_name,
-            point_id=point.id,
-            target=target,
-        ),
-        key=f"{Kind.POINT_MADE}/{point.vm_id}/{point.id}",
-        fields={"mode": point.mode, "moved": moved, "stored": stored},
-    )
 
 
 def _after(points: Iterable[RestorePoint | None]) -> dt.datetime:
