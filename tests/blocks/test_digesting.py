@@ -12,9 +12,10 @@ import pytest
 
 from overkeep.blocks.buffers import CLUSTER
 from overkeep.blocks.digesting import make_digests
-from overkeep.blocks.digests import ABSENT, ZERO, Digests, digests_of
+from overkeep.blocks.digests import ABSENT, Digests
 from overkeep.blocks.errors import ImageDamaged
 from overkeep.blocks.expected import ChainDigests
+from overkeep.blocks.hashing import ZERO
 from overkeep.blocks.memory import MemoryDisk
 from overkeep.errors import Cancelled
 from overkeep.model.points import Changes
@@ -62,7 +63,7 @@ def test_an_image_made_by_qemu(tmp_path: Path, qemu: Callable[..., str]) -> None
         qemu("qemu-img", "convert", "-O", "raw", image, raw)
         with closing(ChainDigests(tmp_path, image.name)) as digests:
             made = digests.range(0, -(-raw.stat().st_size // CLUSTER)).tobytes()
-        assert made == digests_of(memoryview(raw.read_bytes()))
+            assert made == digests.hashing.of(memoryview(raw.read_bytes()))
     held = [number for number, entry in enumerate(entries(tmp_path / "over.sums")) if entry != ABSENT]
     assert held == [0, 10, 12]
     assert entries(tmp_path / "over.sums")[10] == ZERO

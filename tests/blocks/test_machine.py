@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from overkeep.blocks.buffers import CLUSTER
 from overkeep.blocks.digesting import make_digests
-from overkeep.blocks.digests import digests_of, sums_name
+from overkeep.blocks.digests import sums_name
 from overkeep.blocks.expected import ChainDigests
 from overkeep.blocks.merge import extend, making, sums
 from overkeep.blocks.merge.folder import header_of
@@ -181,7 +181,7 @@ class Machine(RuleBasedStateMachine):
             assert found == self.points[name], name
             with closing(ChainDigests(self.folder, name)) as digests:
                 made = digests.range(0, -(-len(found) // CLUSTER)).tobytes()
-            assert made == digests_of(memoryview(found)), name
+            assert made == digests.hashing.of(memoryview(found)), name
 
     def _ask_qemu(self, names: Iterable[str]) -> None:
         raw = self.folder / "raw"

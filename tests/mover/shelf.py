@@ -10,7 +10,6 @@ from typing import Any
 
 from overkeep.blocks.buffers import CLUSTER
 from overkeep.blocks.compression import Compression
-from overkeep.blocks.digests import digests_of
 from overkeep.blocks.expected import ChainDigests
 from overkeep.blocks.memory import MemoryDisk
 from overkeep.blocks.qcow2.form import Form
@@ -98,7 +97,7 @@ class Shelf:
         assert found == disk.content
         with closing(ChainDigests(self.folder, self.newest)) as digests:
             made = digests.range(0, -(-disk.size // CLUSTER)).tobytes()
-        assert made == digests_of(memoryview(bytes(disk.content)))
+            assert made == digests.hashing.of(memoryview(bytes(disk.content)))
         tool("qemu-img", "check", "-q", self.folder / self.newest)
         raw = self.folder / "raw"
         raw.write_bytes(disk.content)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from overkeep.blocks.buffers import CLUSTER
-from overkeep.blocks.digests import Row, check_range, digests_of, row, zero_row
+from overkeep.blocks.digests import Row, check_range, row, zero_row
 from overkeep.blocks.ends import UNLIMITED, Extent
 from overkeep.blocks.expected import Expected
 from overkeep.blocks.flags import runs
@@ -53,7 +53,7 @@ class Differences:
         """Compare `data` with what is expected at `offset`."""
         first, _ = check_range(offset, len(data), self.size)
         with self._stages.spent("digest"):
-            self._note(first, row(digests_of(data)))
+            self._note(first, row(self._expected.hashing.of(data)))
 
     def zero(self, offset: int, length: int) -> None:
         """Compare zeroes with what is expected."""

@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
 from overkeep.blocks.buffers import CLUSTER
 from overkeep.blocks.copy import WORKERS, CopyStats, Progress, copy
-from overkeep.blocks.digests import DigestWriter, digests_of, sums_name
+from overkeep.blocks.digests import DigestWriter, sums_name
 from overkeep.blocks.ends import UNLIMITED
+from overkeep.blocks.errors import ImageDamaged, ImageUnsupported, TargetMissing, UnsafeImage, on_target
+from overkeep.blocks.expected import hashing_of
 from overkeep.blocks.extents import PackedExtents, Status, dirty_clusters
+from overkeep.blocks.hashing import Hashing, fresh
 from overkeep.blocks.image import ChainReader
 from overkeep.blocks.qcow2.image import ImageFile
 from overkeep.blocks.qcow2.runs import Kind
@@ -28,7 +31,7 @@ class DigestSink:
 
     def write(self, offset: int, data: memoryview) -> None:
         """Keep the digests of `data`."""
-        self._writer.put(offset // CLUSTER, digests_of(data))
+        self._writer.put(offset // CLUSTER, self._writer.hashing.of(data))
 
     def zero(self, offset: int, length: int) -> None:
         """Keep that a run reads as zeroes."""
@@ -63,7 +66,8 @@ def make_digests(
     with closing(ChainReader(folder, name, cached=False)) as chain:
         with closing(ImageFile(folder, name)) as image:
             extents = PackedExtents(dirty_clusters(_held(image)))
-        with closing(DigestWriter(folder / sums_name(name), size=chain.size)) as writer:
+        hashing = _hashing(folder, chain.names)
+        with closing(DigestWriter(folder / sums_name(name), size=chain.size, hashing=hashing)) as writer:
             stats = copy(
                 chain,
                 DigestSink(writer, chain.size),
@@ -74,6 +78,34 @@ def make_digests(
             )
             writer.finish()
     return stats
+
+
+def _hashing(folder: Path, chain: Sequence[str]) -> Hashing:
+    """What made the digests that the newest image of a `chain` has, or those below or above it: else none compose."""
+    for image in (*chain, *_above(folder, chain[0])):
+        found = hashing_of(folder, image)
+        if found is not None:
+            return found
+    return fresh()
+
+
+def _above(folder: Path, name: str) -> Iterator[str]:
+    """Yield the images that stand upon `name`, nearest first, as far as they can be read."""
+    with on_target(folder):
+        others = sorted(path.name for path in folder.glob("*.qcow2"))
+    backings = {other: _backing(folder, other) for other in others}
+    level = [name]
+    while level:
+        level = [other for other in others if backings[other] in level]
+        yield from level
+
+
+def _backing(folder: Path, name: str) -> str | None:
+    try:
+        with closing(ImageFile(folder, name)) as image:
+            return image.header.backing
+    except (ImageDamaged, ImageUnsupported, TargetMissing, UnsafeImage):
+        return None
 
 
 def _held(image: ImageFile) -> Iterator[Status]:

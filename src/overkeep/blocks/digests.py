@@ -15,18 +15,14 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from overkeep.blocks.buffers import CLUSTER, ZEROES, zero_runs
+from overkeep.blocks import hashing as kinds
+from overkeep.blocks.buffers import CLUSTER
 from overkeep.blocks.errors import BadRange, DigestsDamaged, on_target
 from overkeep.blocks.files import PartialFile, open_regular
-
-DIGEST = 16
-"""Bytes of a digest: BLAKE3 cut to 128 bits."""
+from overkeep.blocks.hashing import DIGEST, ZERO, Hashing
 
 ABSENT = bytes(DIGEST)
 """The image does not hold the cluster; its backing image tells."""
-
-ZERO = blake3(ZEROES).digest(DIGEST)
-"""Digest of a cluster of zeroes."""
 
 Row = NDArray[np.uint64]
 """Digests of clusters in a row: one line of two numbers each."""
@@ -35,9 +31,10 @@ PER_PAGE = 256
 _PAGE = PER_PAGE * DIGEST
 _PAGE_COVERS = PER_PAGE * CLUSTER
 _MAGIC = b"OVKSUMS\0"
-_VERSION, _BLAKE3 = 1, 1
+_VERSION = 1
 _HEADER = struct.Struct("<8sIIIIQQQ16s")
 _SIGNED = _HEADER.size - DIGEST
+_KEY_AT = _HEADER.size
 _ZERO_PAGE = ZERO * PER_PAGE
 _ABSENT_PAGE = ABSENT * PER_PAGE
 _MOST_RESIDENT = 4096  # 16 MiB of pages, of 64 GiB of the disk
@@ -46,25 +43,6 @@ _MOST_RESIDENT = 4096  # 16 MiB of pages, of 64 GiB of the disk
 def sums_name(image: str) -> str:
     """Name of the file of digests that belongs to an image."""
     return image.removesuffix(".qcow2") + ".sums"
-
-
-def digest_of(cluster: memoryview | bytes) -> bytes:
-    """Return the digest of one cluster; a shorter one, at the end of a disk, counts as filled up with zeroes."""
-    missing = CLUSTER - len(cluster)
-    if not missing:
-        return blake3(cluster).digest(DIGEST)
-    return blake3(cluster).update(ZEROES[:missing]).digest(DIGEST)
-
-
-def digests_of(data: memoryview) -> bytes:
-    """Return the digests of all clusters of `data`, one after the other."""
-    parts = []
-    for start, end, zero in zero_runs(data):
-        if zero:
-            parts.append(ZERO * -(-(end - start) // CLUSTER))
-        else:
-            parts.extend(digest_of(data[at : min(at + CLUSTER, end)]) for at in range(start, end, CLUSTER))
-    return b"".join(parts)
 
 
 def row(digests: bytes) -> Row:
@@ -81,11 +59,13 @@ def zero_row(count: int) -> Row:
 class DigestWriter:
     """Makes one file of digests, `<final>.partial` until `finish`. Safe for several threads.
 
-    `size` is the disk's in bytes. Clusters that are never put stay absent. Pages stay in memory until many can be
-    written at once: a call for each piece of a copy would cost an NFS target more than the data.
+    `size` is the disk's in bytes; `hashing` makes the digests that are put. Clusters that never are stay absent. Pages
+    stay in memory until many can be written at once: a call for each piece of a copy would cost an NFS target more than
+    the data.
     """
 
-    def __init__(self, final: Path, *, size: int) -> None:
+    def __init__(self, final: Path, *, size: int, hashing: Hashing) -> None:
+        self.hashing = hashing
         self._size = size
         self._places = array("I", bytes(4 * -(-size // _PAGE_COVERS)))
         self._used = 1  # the first page is the header's
@@ -126,11 +106,11 @@ class DigestWriter:
             self._write_out(len(self._resident))
         index = _little_endian(self._places)
         index_at = self._used * _PAGE
-        fields = (_MAGIC, _VERSION, CLUSTER, _BLAKE3, PER_PAGE, self._size, index_at, len(self._places))
+        fields = (_MAGIC, _VERSION, CLUSTER, self.hashing.kind, PER_PAGE, self._size, index_at, len(self._places))
         signed = _HEADER.pack(*fields, ABSENT)[:_SIGNED]
-        seal = blake3(signed).update(index).digest(DIGEST)
+        seal = _seal(signed, index, self.hashing.key)
         self._file.write(index_at, [memoryview(index)])
-        self._file.write(0, [memoryview(signed + seal)])
+        self._file.write(0, [memoryview(signed + seal + self.hashing.key)])
         self._file.publish()
 
     def close(self) -> None:
@@ -184,15 +164,18 @@ class Digests:
         if len(header) < _HEADER.size or header[: len(_MAGIC)] != _MAGIC:
             raise self._damaged("it is not a finished file of digests")
         _, version, cluster, kind, per_page, self.size, index_at, entries, seal = _HEADER.unpack(header)
-        if (version, cluster, kind, per_page) != (_VERSION, CLUSTER, _BLAKE3, PER_PAGE):
+        key_size = kinds.key_size(kind)
+        if (version, cluster, per_page) != (_VERSION, CLUSTER, PER_PAGE) or key_size is None:
             raise self._damaged("it is of a kind that this release does not know")
         with on_target(self._path):
             file_size = os.fstat(self._handle).st_size
         if entries != -(-self.size // _PAGE_COVERS) or index_at + 4 * entries != file_size:
             raise self._damaged("its size is not what its header says")
         index = self._read(index_at, 4 * entries)
-        if blake3(header[:_SIGNED]).update(index).digest(DIGEST) != seal:
+        key = self._read(_KEY_AT, key_size)
+        if _seal(header[:_SIGNED], index, key) != seal:
             raise self._damaged("its index is not what was written")
+        self.hashing = kinds.hashing(kind, key)
         self._pages = _from_little_endian(index)
 
     @property
@@ -245,6 +228,10 @@ class Digests:
 
     def _damaged(self, reason: str) -> DigestsDamaged:
         return DigestsDamaged(file=self._path.name, reason=reason)
+
+
+def _seal(signed: bytes, index: bytes, key: bytes) -> bytes:
+    return blake3(signed).update(index).update(key).digest(DIGEST)
 
 
 def check_range(offset: int, length: int, size: int) -> tuple[int, int]:

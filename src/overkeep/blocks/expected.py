@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from overkeep.blocks.buffers import CLUSTER, aligned_buffer
-from overkeep.blocks.digests import Digests, Row, digests_of, row, sums_name, zero_row
+from overkeep.blocks.digests import Digests, Row, row, sums_name, zero_row
 from overkeep.blocks.errors import DigestsDamaged, TargetMissing
 from overkeep.blocks.flags import runs
+from overkeep.blocks.hashing import Hashing, fresh
 from overkeep.blocks.qcow2.reader import ChainReader
 from overkeep.logs import fields
 from overkeep.units import MIB
@@ -28,6 +29,10 @@ log = logging.getLogger(__name__)
 class Expected(Protocol):
     """Digests of a disk, by cluster. Safe for several threads."""
 
+    @property
+    def hashing(self) -> Hashing:
+        """What makes these digests."""
+
     def range(self, first: int, count: int) -> Row:
         """Digests of `count` clusters from number `first` on."""
 
@@ -39,6 +44,11 @@ class _Layer:
     image: str
     size: int
     digests: Digests | None
+
+    def leave_unless(self, hashing: Hashing) -> None:
+        """Do without digests that others than `hashing` made: nothing can be told from comparing them."""
+        if self.digests is not None and self.digests.hashing != hashing:
+            self.digests = None
 
     def held(self, first: int, count: int) -> Row | None:
         """Digests of what this image holds; None when they are not known, or turn out to be damaged."""
@@ -66,6 +76,10 @@ class ChainDigests:
                 if digests is not None:
                     stack.callback(digests.close)
                 self._layers.append(_Layer(image, size, digests))
+            newest = self._layers[0].digests
+            self.hashing = newest.hashing if newest else fresh()
+            for layer in self._layers:
+                layer.leave_unless(self.hashing)
             self._stack = stack.pop_all()
 
     @property
@@ -95,7 +109,7 @@ class ChainDigests:
         for at in range(first * CLUSTER, min(end * CLUSTER, self._reader.size), _READ):
             data = aligned_buffer(min(_READ, end * CLUSTER - at, self._reader.size - at))
             self._reader.read_into(at, data)
-            parts.append(digests_of(data))
+            parts.append(self.hashing.of(data))
         return row(b"".join(parts))
 
     def close(self) -> None:
@@ -109,23 +123,42 @@ def _settle(found: Row, missing: NDArray[np.bool_], which: NDArray[np.bool_], va
     missing &= ~which
 
 
+def hashing_upon(folder: Path, backing: str | None) -> Hashing:
+    """What makes the digests of an image upon `backing`: what made those below, so that they compose."""
+    known = hashing_of(folder, backing) if backing is not None else None
+    return known or fresh()
+
+
+def hashing_of(folder: Path, image: str) -> Hashing | None:
+    """What made the digests beside an image; None when there are none."""
+    digests = _opened(folder, image)
+    if digests is None:
+        return None
+    digests.close()
+    return digests.hashing
+
+
 def open_digests(folder: Path, image: str, size: int) -> Digests | None:
     """Open the digests beside an image of a disk of `size` bytes; None when there are none.
 
     Those that are damaged, or of another disk, are as good as none.
     """
+    digests = _opened(folder, image)
+    if digests is None or digests.size == size:
+        return digests
+    digests.close()
+    _tell(image, DigestsDamaged(file=sums_name(image), reason=f"it is of a disk of {digests.size} bytes, not {size}"))
+    return None
+
+
+def _opened(folder: Path, image: str) -> Digests | None:
     try:
-        digests = Digests(folder / sums_name(image))
+        return Digests(folder / sums_name(image))
     except TargetMissing:
         return None
     except DigestsDamaged as error:
         _tell(image, error)
         return None
-    if digests.size == size:
-        return digests
-    digests.close()
-    _tell(image, DigestsDamaged(file=sums_name(image), reason=f"it is of a disk of {digests.size} bytes, not {size}"))
-    return None
 
 
 def _tell(image: str, error: DigestsDamaged) -> None:

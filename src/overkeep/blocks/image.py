@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from overkeep.blocks.buffers import CLUSTER
-from overkeep.blocks.digests import DIGEST, DigestWriter, check_range, digests_of, row, sums_name, zero_row
+from overkeep.blocks.digests import DigestWriter, check_range, row, sums_name, zero_row
 from overkeep.blocks.ends import UNLIMITED, Piece
-from overkeep.blocks.expected import Expected
+from overkeep.blocks.expected import Expected, hashing_upon
 from overkeep.blocks.flags import runs
+from overkeep.blocks.hashing import DIGEST
 from overkeep.blocks.qcow2.form import PLAIN, Form
 from overkeep.blocks.qcow2.reader import ChainReader
 from overkeep.blocks.qcow2.writer import ImageWriter
@@ -48,7 +49,8 @@ class ImageSink:
         self._parent = parent
         self._group = form.cluster // CLUSTER
         try:
-            self._digests = DigestWriter(folder / sums_name(name), size=size)
+            hashing = parent.hashing if parent else hashing_upon(folder, backing)
+            self._digests = DigestWriter(folder / sums_name(name), size=size, hashing=hashing)
         except BaseException:
             self._image.close()
             raise
@@ -77,7 +79,7 @@ class ImageSink:
     def _digested(self, offset: int, data: memoryview) -> Iterator[Piece]:
         """Keep the digests of what of `data` must be kept, and yield that."""
         first, count = check_range(offset, len(data), self.size)
-        digests = digests_of(data)
+        digests = self._digests.hashing.of(data)
         kept = self._kept(first, row(digests))
         for start, end in kept if kept is not None else ((0, count),):
             self._digests.put(first + start, digests[start * DIGEST : end * DIGEST])

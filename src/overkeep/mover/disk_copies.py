@@ -17,6 +17,7 @@ from overkeep.blocks.ends import Extent, Sink, Source
 from overkeep.blocks.errors import SizesDiffer
 from overkeep.blocks.expected import ChainDigests
 from overkeep.blocks.extents import PackedExtents, joined, widened
+from overkeep.blocks.hashing import Hashing
 from overkeep.blocks.image import ChainReader, ImageSink
 from overkeep.blocks.stages import Stages
 from overkeep.blocks.wrappers import Bandwidth, Beginning, Retrying, Throttled, Timed, TimedSink
@@ -187,6 +188,12 @@ class _Parent:
         with self._blamed():
             self._chain = kind(place.folder, backing)
         self.size = self._chain.size
+
+    @property
+    def hashing(self) -> Hashing:
+        """What makes the digests of the chain."""
+        assert isinstance(self._chain, ChainDigests)
+        return self._chain.hashing
 
     def range(self, first: int, count: int) -> Row:
         """Digests of `count` clusters from number `first` on."""

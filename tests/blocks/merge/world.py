@@ -11,7 +11,8 @@ from pathlib import Path
 
 from overkeep.blocks.buffers import CLUSTER
 from overkeep.blocks.compression import Compression
-from overkeep.blocks.digests import ABSENT, ZERO, Digests, digest_of, sums_name
+from overkeep.blocks.digests import ABSENT, Digests, sums_name
+from overkeep.blocks.hashing import ZERO
 from overkeep.blocks.image import ImageSink
 from overkeep.blocks.merge.acts import MergeStats, merge_away
 from overkeep.blocks.merge.making import Watch
@@ -199,8 +200,10 @@ class World:
         size, clusters = self.points[name]
         with closing(ChainReader(self.folder, name)) as reader:
             files = [Digests(self.folder / sums_name(image)) for image in reader.names]
+        hashing = files[0].hashing
+        assert all(file.hashing == hashing for file in files), name
         for number in range(-(-size // CLUSTER)):
-            expected = digest_of(clusters.get(number, bytes(CLUSTER)))
+            expected = hashing.of(memoryview(clusters.get(number, bytes(CLUSTER))))
             assert composed(files, number) == expected, (name, number)
         for file in files:
             file.close()

@@ -13,11 +13,12 @@ import numpy as np
 from overkeep.blocks.buffers import CLUSTER
 from overkeep.blocks.copy import copy
 from overkeep.blocks.digesting import DigestSink
-from overkeep.blocks.digests import ABSENT, ZERO, Digests, DigestWriter, Row, row, sums_name
+from overkeep.blocks.digests import ABSENT, Digests, DigestWriter, Row, row, sums_name
 from overkeep.blocks.ends import Extent
 from overkeep.blocks.errors import DigestsDamaged
 from overkeep.blocks.expected import open_digests
 from overkeep.blocks.flags import runs
+from overkeep.blocks.hashing import ZERO, fresh
 from overkeep.blocks.qcow2.held import HOLE, STRETCH, ZEROES
 from overkeep.blocks.qcow2.image import ImageFile
 from overkeep.blocks.qcow2.reader import ChainReader
@@ -37,9 +38,13 @@ def write_digests(folder: Path, view: View, *, cluster: int, cancelled: Callable
     what lies round that, too.
     """
     with ExitStack() as stack:
-        known = [_known(folder, image, stack) for image in view.images]
-        writer = stack.enter_context(closing(DigestWriter(folder / sums_name(view.images[0].name), size=view.size)))
-        reader = stack.enter_context(closing(ChainReader(folder, view.images[0].name)))
+        newest = view.images[0].name
+        opened = [_opened(folder, image, stack) for image in view.images]
+        hashing = next((each.hashing for each in opened if each), None) or fresh()
+        known = [_Known(each if each and each.hashing == hashing else None) for each in opened]
+        final = folder / sums_name(newest)
+        writer = stack.enter_context(closing(DigestWriter(final, size=view.size, hashing=hashing)))
+        reader = stack.enter_context(closing(ChainReader(folder, newest)))
         missing = _compose(view, view.seen(cluster), known, writer)
         copy(reader, DigestSink(writer, view.size), missing, cancelled=cancelled)
         writer.finish()
@@ -62,11 +67,11 @@ class _Known:
         return row(ABSENT * _CLUSTERS)
 
 
-def _known(folder: Path, image: ImageFile, stack: ExitStack) -> _Known:
+def _opened(folder: Path, image: ImageFile, stack: ExitStack) -> Digests | None:
     digests = open_digests(folder, image.name, image.size)
     if digests is not None:
         stack.callback(digests.close)
-    return _Known(digests)
+    return digests
 
 
 def _compose(view: View, merged: View, known: list[_Known], writer: DigestWriter) -> Iterator[Extent]:
