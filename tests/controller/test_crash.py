@@ -5,6 +5,7 @@ import uuid
 
 import pytest
 
+from overkeep.blocks.errors import TargetMissing
 from overkeep.controller.activities.exposure import Exposure
 from overkeep.controller.durable import Stopping
 from overkeep.controller.events import Kind
@@ -130,8 +131,9 @@ def test_a_checkpoint_goes_whose_backup_was_being_ended_when_its_controller_died
     world.assert_checkpoints_sound()
 
 
+@pytest.mark.parametrize("away", [False, True], ids=["cancelled", "and without the target"])
 def test_a_point_that_was_made_when_its_controller_died_is_told_although_a_cancel_came(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch, away: bool
 ) -> None:
     """The manifest is there, and nothing of the rest was written: a cancel that comes then is too late."""
     world.add(vm("web", disk("root")))
@@ -149,12 +151,43 @@ def test_a_point_that_was_made_when_its_controller_died_is_told_although_a_cance
         world.until(died.is_set)
         world.stop()
     world.store.jobs.request_cancel(job.id)
+    root = world.repository.root
+    if away:
+        root.rename(root.with_name("away"))
     world.restart()
+    if away:
+        world.until(lambda: "is tried again" in world.texts(job))
+        root.with_name("away").rename(root)
     ended = world.finish(job)
     assert succeeded(ended), ended.failure
     [point] = world.repository.points()
     assert ended.vms[0].point_id == point.id
     assert point.id in world.texts(job)
+    world.assert_nothing_open()
+    world.assert_checkpoints_sound()
+
+
+def test_a_vm_is_freed_although_the_target_went_away_before_the_commit(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether there is a point is known only when the target is back; the VM does not wait for that."""
+    world.add(vm("web", disk("root")))
+    assert succeeded(world.back_up())
+    root = world.repository.root
+
+    def failing(draft: Draft, point: RestorePoint) -> RestorePoint:
+        root.rename(root.with_name("away"))
+        raise TargetMissing(path=root)
+
+    monkeypatch.setattr(Draft, "commit", failing)
+    job = world.start_backup()
+    world.until(lambda: "is tried again" in world.texts(job))
+    assert world.memory.open_backups() == ()
+    assert not world.store.jobs.get(job.id).state.over
+    root.with_name("away").rename(root)
+    ended = world.finish(job)
+    assert ended.state is JobState.FAILED
+    assert len(world.repository.points()) == 1
     world.assert_nothing_open()
     world.assert_checkpoints_sound()
 

@@ -220,17 +220,29 @@ class BackupSteps:
             self.watch.check()  # from here on there is no way back: a cancel that comes later is too late
             self._require_open(point.vm_name)
             _commit(draft, point)
+        return self._keep(point)
+
+    def _keep(self, point: RestorePoint) -> State:
+        """Let the lists show a point that was made, and tell it."""
         self.ports.store.keep_point(self.target.name, point, point_made(point, target=self.target.name))
         return {"committed": point.id, "checkpoint": point.checkpoint_id}
 
     def release(self, state: State) -> State:
-        """Close everything in the Manager and on the target that did not become a restore point."""
+        """Close everything in the Manager and on the target that did not become a restore point.
+
+        A point that a controller made just before it died is kept: the next one may have found its target away.
+        """
         self.phase("releasing")
         exposure = watch_release(self.ports, self.job_id, self.vm_id, spent=self.watch.spent)
+        found: State = {}
 
         def act() -> None:
+            if perhaps_committed := "results" in state and "committed" not in state:
+                self._find_target(exposure)
             draft = self._draft(state) if "point_id" in state else None
             committed = draft is not None and draft.committed
+            if draft is not None and committed and perhaps_committed:
+                found.update(self._keep(self._point(state, draft)))
             release_backup(exposure, success=committed)
             if draft is not None and not committed:
                 draft.abandon()
@@ -238,9 +250,21 @@ class BackupSteps:
         left = patiently(exposure, act)
         if not left:
             try_to_remove_snapshots(exposure)
-        if "committed" in state and not left:
-            drop_old(exposure, own=state["checkpoint"])
-        return {**left, **self._spent(state), "released_at": utc_now().isoformat()}
+        made = {**state, **found}
+        if "committed" in made and not left:
+            drop_old(exposure, own=made["checkpoint"])
+        return {**found, **left, **self._spent(state), "released_at": utc_now().isoformat()}
+
+    def _find_target(self, exposure: Exposure) -> None:
+        """See that what is looked for on the target can be found; when it is away the VM is freed before it is back.
+
+        The checkpoint stays then: that of a point, if there is one.
+        """
+        try:
+            self.target.ready()
+        except OverkeepError:
+            release_backup(exposure, success=True)
+            raise
 
     def say_instead(self, state: State) -> State:
         """Tell why another attempt follows, and what it does otherwise."""

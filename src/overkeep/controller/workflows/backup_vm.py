@@ -100,4 +100,7 @@ def _run(steps: BackupSteps, state: State) -> State:
             break
     if "committed" in state and not steps.terms.verify:
         return state  # nothing follows but the close, which releases first: each step has its price
-    return {**state, "released": True, **Durable.step("release", steps.release, state)}
+    released: State = Durable.step("release", steps.release, state)
+    if "committed" in released:  # the point was there after all: what went wrong then is no failure
+        state = {name: value for name, value in state.items() if name not in ("code", "error")}
+    return {**state, "released": True, **released}
