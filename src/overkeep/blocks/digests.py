@@ -15,11 +15,10 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from overkeep.blocks import hashing as kinds
 from overkeep.blocks.buffers import CLUSTER
 from overkeep.blocks.errors import BadRange, DigestsDamaged, on_target
 from overkeep.blocks.files import PartialFile, open_regular
-from overkeep.blocks.hashing import DIGEST, ZERO, Hashing
+from overkeep.blocks.hashing import DIGEST, KINDS, ZERO, Hashing
 
 ABSENT = bytes(DIGEST)
 """The image does not hold the cluster; its backing image tells."""
@@ -164,18 +163,18 @@ class Digests:
         if len(header) < _HEADER.size or header[: len(_MAGIC)] != _MAGIC:
             raise self._damaged("it is not a finished file of digests")
         _, version, cluster, kind, per_page, self.size, index_at, entries, seal = _HEADER.unpack(header)
-        key_size = kinds.key_size(kind)
-        if (version, cluster, per_page) != (_VERSION, CLUSTER, PER_PAGE) or key_size is None:
+        made_by = KINDS.get(kind)
+        if (version, cluster, per_page) != (_VERSION, CLUSTER, PER_PAGE) or made_by is None:
             raise self._damaged("it is of a kind that this release does not know")
         with on_target(self._path):
             file_size = os.fstat(self._handle).st_size
         if entries != -(-self.size // _PAGE_COVERS) or index_at + 4 * entries != file_size:
             raise self._damaged("its size is not what its header says")
         index = self._read(index_at, 4 * entries)
-        key = self._read(_KEY_AT, key_size)
+        key = self._read(_KEY_AT, made_by.key_size)
         if _seal(header[:_SIGNED], index, key) != seal:
             raise self._damaged("its index is not what was written")
-        self.hashing = kinds.hashing(kind, key)
+        self.hashing = made_by(key)
         self._pages = _from_little_endian(index)
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import secrets
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar
 
 from blake3 import blake3
@@ -25,6 +26,7 @@ class Hashing(ABC):
     kind: ClassVar[int]
     """Its number in the header of a file."""
     key_size: ClassVar[int]
+    """Bytes of its key, which follows on the header."""
 
     def __init__(self, key: bytes) -> None:
         self.key = key
@@ -89,18 +91,8 @@ class Gmac(Hashing):
         return self._cipher.encrypt(self._NONCE, b"", cluster)
 
 
-_KINDS: dict[int, type[Hashing]] = {each.kind: each for each in (Blake3, Gmac)}
-
-
-def key_size(kind: int) -> int | None:
-    """Bytes of a key of this `kind`; None when this release does not know the kind."""
-    found = _KINDS.get(kind)
-    return found.key_size if found else None
-
-
-def hashing(kind: int, key: bytes) -> Hashing:
-    """Return what makes digests of a known `kind`, as the header of a file says."""
-    return _KINDS[kind](key)
+KINDS: Mapping[int, type[Hashing]] = {each.kind: each for each in (Blake3, Gmac)}
+"""The kinds that this release knows, by their numbers."""
 
 
 def fresh() -> Hashing:
