@@ -26,7 +26,7 @@ Body = Callable[..., Any]
 # be finished by the new controller.
 APPLICATION_VERSION = "1"
 POOL = 15  # connections to a server's data base; two controllers share a hundred with their own tables
-QUEUE_POLL = 0.2
+QUEUE_POLL = 0.5  # seconds; a look costs 5 ms of processor time, also when nothing is there
 STOP_PATIENCE = 30.0
 GC_BATCH = 200
 OUTAGE = 900.0  # seconds for which steps outlast an outage of the data base

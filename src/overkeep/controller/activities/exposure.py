@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -45,9 +45,15 @@ class Exposure:
         about = About(job_id=self.watch.job_id, vm_id=self.vm_id, point_id=point_id, target=target)
         self.ports.store.events.add(Draft(kind=kind, text=text, about=about, key=key, fields=fields))
 
-    def held(self, kind: HeldKind) -> tuple[Held, ...]:
-        """What is written down and not closed."""
-        return self.ports.store.held.of(self.watch.job_id, self.vm_id, kind=kind)
+    def held(self, kind: HeldKind, *, among: Sequence[Held] | None = None) -> tuple[Held, ...]:
+        """What is written down and not closed; `among` what was read before with `all_held`."""
+        if among is None:
+            return self.ports.store.held.of(self.watch.job_id, self.vm_id, kind=kind)
+        return tuple(item for item in among if item.kind is kind)
+
+    def all_held(self) -> tuple[Held, ...]:
+        """What is written down and not closed, of all kinds in one read."""
+        return self.ports.store.held.of(self.watch.job_id, self.vm_id)
 
     def await_engine(self, probe: Callable[[], _Value | None], *, seconds: float, act: str, what: str) -> _Value:
         """Wait for something that the Manager does (`Watch.until`)."""
@@ -87,9 +93,9 @@ class Exposure:
             probe, seconds=self.ports.patience.ready, act=f"open access to disk {disk_name!r}", what=transfer_id
         )
 
-    def end_orders(self) -> None:
+    def end_orders(self, *, among: Sequence[Held] | None = None) -> None:
         """Stop the movers' work; one that cannot be reached stops by itself when its lease is over."""
-        for item in self.held(HeldKind.ORDER):
+        for item in self.held(HeldKind.ORDER, among=among):
             self.end_order(item)
 
     def end_order(self, item: Held) -> None:
@@ -110,17 +116,20 @@ class Exposure:
             self.watch.pause(self.ports.patience.lease)
         self.ports.store.held.release(item)
 
-    def end_transfers(self, *, success: bool, backup_id: str | None) -> tuple[Transfer, ...]:
+    def end_transfers(
+        self, *, success: bool, backup_id: str | None, among: Sequence[Held] | None = None
+    ) -> tuple[Transfer, ...]:
         """Close access to all disks and wait until the Manager has closed it; return the last states.
 
         `backup_id` is the backup that they were opened in, empty when none of this job is open, and None for disks that
         the job made.
         """
-        intended = self.held(HeldKind.ACCESS)
+        intended, opened = self.held(HeldKind.ACCESS, among=among), self.held(HeldKind.TRANSFER, among=among)
+        known = {item.ref for item in opened}
         for item in intended:
             for transfer in self._unknown_transfers(item.disk_id, backup_id):
-                self.note(HeldKind.TRANSFER, transfer.id, disk_id=item.disk_id)
-        opened = self.held(HeldKind.TRANSFER)
+                if transfer.id not in known:
+                    opened = (*opened, self.note(HeldKind.TRANSFER, transfer.id, disk_id=item.disk_id))
         for item in opened:  # all are asked first: the Manager takes its time over each
             self._ask_to_end(item, success=success)
         ended = tuple(self._await_end(item) for item in opened)
@@ -156,7 +165,7 @@ class Exposure:
             return ()
         return tuple(t for t in engine.transfers() if t.disk_id == disk_id and not t.over)
 
-    def end_backup(self, item: Held) -> None:
+    def end_backup(self, item: Held, *, among: Sequence[Held] = ()) -> None:
         """Finalise a backup and wait until it is over, with its checkpoint and its snapshot written down.
 
         The Manager tells of the checkpoint only while the backup is ready, and who ends it may die right after; and it
@@ -170,10 +179,10 @@ class Exposure:
             act="get the backup ready, so that it can be ended",
             what=item.ref,
         )
-        if seen.checkpoint_id:
-            self.note(HeldKind.CHECKPOINT, seen.checkpoint_id)
-        if seen.snapshot_id:
-            self.note(HeldKind.SNAPSHOT, seen.snapshot_id)
+        known = {(one.kind, one.ref) for one in among}
+        for kind, ref in ((HeldKind.CHECKPOINT, seen.checkpoint_id), (HeldKind.SNAPSHOT, seen.snapshot_id)):
+            if ref and (kind, ref) not in known:
+                self.note(kind, ref)
         if seen.phase not in BACKUP_OVER:
             if seen.phase == "ready":
                 self._finalize(seen)

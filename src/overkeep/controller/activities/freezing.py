@@ -9,7 +9,7 @@ thaws what is frozen for longer than it may be, also when the controller that fr
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from overkeep.controller.activities.exposure import Exposure
@@ -43,9 +43,9 @@ def thaw(ports: Ports, item: Held) -> None:
     ports.store.held.release(item)
 
 
-def thaw_held(exposure: Exposure) -> None:
-    """Thaw the guest if it is written down as frozen."""
-    for item in exposure.held(HeldKind.FREEZE):
+def thaw_held(exposure: Exposure, *, among: Sequence[Held] | None = None) -> None:
+    """Thaw the guest if it is written down as frozen; `among` what was read before."""
+    for item in exposure.held(HeldKind.FREEZE, among=among):
         thaw(exposure.ports, item)
 
 

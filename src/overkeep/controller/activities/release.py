@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 from overkeep.controller.activities.exposure import Exposure
 from overkeep.controller.activities.freezing import thaw_held
@@ -52,12 +52,13 @@ def release_backup(exposure: Exposure, *, success: bool) -> None:
 
     Without `success` its checkpoint goes too, as no data belong to it.
     """
-    frozen = _thaw(exposure)
-    backups = exposure.held(HeldKind.BACKUP)
-    exposure.end_orders()
-    exposure.end_transfers(success=success, backup_id=backups[-1].ref if backups else "")
+    held = exposure.all_held()
+    frozen = _thaw(exposure, held)
+    backups = exposure.held(HeldKind.BACKUP, among=held)
+    exposure.end_orders(among=held)
+    exposure.end_transfers(success=success, backup_id=backups[-1].ref if backups else "", among=held)
     for item in backups:
-        exposure.end_backup(item)
+        exposure.end_backup(item, among=held)
     if not success:
         for item in exposure.held(HeldKind.CHECKPOINT):
             _drop_checkpoint(exposure, item)
@@ -110,10 +111,10 @@ def watch_release(ports: Ports, job_id: str, vm_id: str, *, spent: Stopwatch | N
     return Exposure(watch=watch, vm_id=vm_id)
 
 
-def _thaw(exposure: Exposure) -> OverkeepError | None:
+def _thaw(exposure: Exposure, held: Sequence[Held]) -> OverkeepError | None:
     """Thaw the guest; a failure is returned, so that nothing else stays open for its sake."""
     try:
-        thaw_held(exposure)
+        thaw_held(exposure, among=held)
     except OverkeepError as error:
         return error
     return None

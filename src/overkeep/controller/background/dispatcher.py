@@ -24,11 +24,13 @@ from overkeep.model.admission import Limits
 
 SHORT_QUEUE = "jobs"  # workflows that only look and write: jobs are opened and closed
 WORK_QUEUE = "vms"  # what has its slots; limited by these alone
-QUEUES = {SHORT_QUEUE: 8, WORK_QUEUE: 0}
+QUEUES = {SHORT_QUEUE: 16, WORK_QUEUE: 0}  # as many begin at each look of the engine
 
 PASSED_BY = 300.0  # seconds for which the first of a line is passed by before slots are kept for it
 _IDLE = 1.0  # seconds between two rounds without news: another controller may have some
 _BREATH = 0.25  # and at least, however many news there are
+_LONGEST_BREATH = 0.75  # after a round that left nothing undone, which is as long as
+_SHARE = 3.0  # so many times the round: what is decided about many VMs is not to cost more than their backups
 _BATCH = 20  # jobs or VMs that one round gives to the engine: those that wait for it are not to wait long
 
 _log = logging.getLogger(__name__)
@@ -48,6 +50,7 @@ class Dispatcher:
         self._clock = clock
         self._heads: dict[tuple[str, ...], tuple[str, float]] = {}  # the first of each line, and since when it is
         self._closing: set[str] = set()
+        self._more = False  # a round left something undone that it may do at once
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
 
@@ -63,6 +66,7 @@ class Dispatcher:
 
     def round(self) -> None:
         """Do everything once."""
+        self._more = False
         self._open_jobs()
         self._end_cancelled()
         begun = self._store.admission.round(self._overdue)
@@ -129,12 +133,14 @@ class Dispatcher:
 
     def _go_on_if(self, more: bool) -> None:
         if more:
+            self._more = True
             self._store.admission.news.set()
 
     def _run(self) -> None:
         news = self._store.admission.news
         while not self._stop.is_set():
             news.clear()
+            began = time.monotonic()
             try:
                 self.round()
             except Stopping:
@@ -143,8 +149,13 @@ class Dispatcher:
                 _log.warning("dispatcher: %s", error)
             except Exception:  # noqa: BLE001 - the outermost loop of a thread: logged, and the next round comes
                 _log.exception("the dispatcher's round failed")
-            self._stop.wait(_BREATH)
+            self._stop.wait(_BREATH if self._more else _breath(time.monotonic() - began))
             news.wait(_IDLE)
+
+
+def _breath(took: float) -> float:
+    """How long the dispatcher waits, whatever happens, after a round that took so long; both in seconds."""
+    return min(max(_BREATH, _SHARE * took), _LONGEST_BREATH)
 
 
 def give(durable: Durable, turn: Turn) -> None:

@@ -235,13 +235,9 @@ class Jobs:
 
     def set_phase(self, job_id: str, vm_id: str, phase: str) -> None:
         """Let the work on a VM, which goes on, go on to a phase; one that it is in already is not told again."""
-        job = self._named(job_id, vm_id)
-        with self._engine.begin() as connection:
+        if job := self._named(job_id, vm_id):
             new = {"job": job_id, "vm": vm_id, "new_phase": phase}
-            if job is None or connection.execute(SET_PHASE, new).rowcount == 0:
-                return
-            self._events.insert(connection, telling.phase(job, phase))
-        self._events.tell()
+            self._events.change(SET_PHASE, new, telling.phase(job, phase))
 
     def _read_named(self, job_id: str, vm_id: str) -> Any:
         """What is told of a VM in a job and never changes."""

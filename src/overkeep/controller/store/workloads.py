@@ -26,6 +26,13 @@ _CHUNK = 500  # values in one IN
 _NO_CONDUCT = Conduct()
 
 
+_TARGETS = (  # asked for by each backup
+    sa.select(t.workload_target.c.target)
+    .where(t.workload_target.c.workload_id == sa.bindparam("workload"))
+    .order_by(t.workload_target.c.target)
+)
+
+
 class Workloads:
     """The table of workloads. A VM may be a member of several."""
 
@@ -81,9 +88,8 @@ class Workloads:
 
     def targets(self, workload_id: str) -> tuple[str, ...]:
         """All targets that a workload was ever given, by name."""
-        mine = sa.select(t.workload_target.c.target).where(t.workload_target.c.workload_id == workload_id)
         with self._reader.connect() as connection:
-            return tuple(connection.scalars(mine.order_by(t.workload_target.c.target)))
+            return tuple(connection.scalars(_TARGETS, {"workload": workload_id}))
 
     def settle_targets(self, target: str) -> None:
         """Give a target to the workloads that have none: they were made when there was only one."""

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Generic, TypeVar
 
 from overkeep.config import WatchedTarget
@@ -93,6 +93,9 @@ class Targets:
     def __iter__(self) -> Iterator[Target]:
         return iter(self._targets.values())
 
+    def __len__(self) -> int:
+        return len(self._targets)
+
     @property
     def default(self) -> Target:
         """The first one."""
@@ -122,6 +125,11 @@ class Targets:
         It tells installations apart that share a Manager or a target. It is that of the first target when that was
         first used, and stays whatever becomes of the targets; without the data base it is found in the same way.
         """
+        return self._home
+
+    @cached_property
+    def _home(self) -> str:
+        """Asked for once: it never changes."""
         known = self._store.targets.home
         if known is None:
             self.default.readable()

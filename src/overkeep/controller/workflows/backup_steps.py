@@ -369,6 +369,8 @@ class BackupSteps:
     def _last_elsewhere(self) -> Iterator[RestorePoint]:
         """The VM's last points on other targets that the workload had: a retention puts all in one order."""
         targets = self.ports.targets
+        if len(targets) == 1:
+            return
         for target in targets.had_by(self.workload_id):
             if target.name != self.target.name:
                 with suppress(OverkeepError):  # a target that is away fails no backup
