@@ -52,14 +52,16 @@ def open_database(url: str) -> sa.Engine:
 
 
 def _pool(url: str) -> dict[str, Any]:
-    """Of a server: few connections, for two controllers share a hundred, and dead ones are noticed before use.
+    """Few connections, which stay open: a pool that lets go of those beyond its size connects anew for each VM.
+
+    Of a server two controllers share a hundred, and dead ones are noticed before use.
 
     A controller that is stopped in the midst of a transaction must not hold its locks for as long as it sleeps.
     """
     if sa.make_url(url).get_backend_name() == "sqlite":
-        return {}
+        return {"pool_size": 15, "max_overflow": 0}
     options = {"options": f"-c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION}s"}
-    return {"pool_size": 10, "max_overflow": 10, "pool_events": tried_when_idle(), "connect_args": options}
+    return {"pool_size": 20, "max_overflow": 0, "pool_events": tried_when_idle(), "connect_args": options}
 
 
 def alone(connection: sa.Connection, act: str) -> None:

@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
 from overkeep.controller.events import About, Draft, Event, Filter, Level
 from overkeep.controller.store import schema as t
@@ -31,15 +32,17 @@ _TOLD = "told_"  # before the columns, as a change beside the event would write 
 def _insert_alone(change: sa.CTE | None = None) -> sa.Insert:
     """One event, in the same way to the server as the lock: the row, and with it its number, is made under the lock.
 
-    With a `change`, which goes there as well, one for each row that is changed; it is changed before the lock is asked
-    for, in the order of all transactions with events.
+    None when one of its key is there. With a `change`, which goes there as well, one for each row that is changed; it is
+    changed before the lock is asked for, in the order of all transactions with events.
     """
     columns = [column for column in t.event.c if column is not t.event.c.seq]
     turn = sa.select(as_alone(_ACT))
     if change is not None:
         turn = turn.select_from(change)
     row = sa.select(*(sa.bindparam(_TOLD + column.name, type_=column.type) for column in columns))
-    insert = sa.insert(t.event).from_select([column.name for column in columns], row.select_from(turn.subquery("turn")))
+    names = [column.name for column in columns]
+    insert = postgresql.insert(t.event).from_select(names, row.select_from(turn.subquery("turn")))
+    insert = insert.on_conflict_do_nothing(index_elements=["key"])
     return insert if change is None else insert.add_cte(change)
 
 
@@ -97,7 +100,7 @@ class Events:
         """Write events within a transaction, as its last act."""
         if not drafts:
             return
-        if len(drafts) == 1 and not drafts[0].key and connection.dialect.name == "postgresql":
+        if len(drafts) == 1 and connection.dialect.name == "postgresql":
             connection.execute(_INSERT_ALONE, _told(_completed(connection, drafts[0])))
             return
         alone(connection, _ACT)

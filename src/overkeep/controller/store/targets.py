@@ -3,28 +3,43 @@
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Callable
+
 import sqlalchemy as sa
 
 from overkeep.controller.store import schema as t
 from overkeep.controller.store.database import reading
 from overkeep.units import utc_now
 
-_REPOSITORY = sa.select(t.target.c.repository).where(
-    t.target.c.name == sa.bindparam("target")
-)  # asked for all the time
+_REPOSITORY = sa.select(t.target.c.repository).where(t.target.c.name == sa.bindparam("target"))
+_REMEMBERED = 1.0  # seconds for which the repository of a target is not asked for again: many backups do all the time
 
 
 class TargetRows:
     """The tables of targets. Of several controllers that write the same row at once, the first one wins."""
 
-    def __init__(self, engine: sa.Engine) -> None:
+    def __init__(self, engine: sa.Engine, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._engine = engine
         self._reader = reading(engine)
+        self._clock = clock
+        self._seen: dict[str, tuple[str, float]] = {}  # repositories by target, and when they were read
 
     def repository(self, name: str) -> str | None:
-        """The id of the repository that target `name` had when it was first used, or that was accepted since."""
+        """The id of the repository that target `name` had when it was first used, or that was accepted since.
+
+        What another controller accepted is known a second later.
+        """
+        known, at = self._seen.get(name, ("", -math.inf))
+        now = self._clock()
+        if now - at < _REMEMBERED:
+            return known
         with self._reader.connect() as connection:
-            return connection.scalar(_REPOSITORY, {"target": name})
+            found: str | None = connection.scalar(_REPOSITORY, {"target": name})
+        if found is not None:
+            self._seen[name] = found, now
+        return found
 
     def remember(self, name: str, repository: str) -> str:
         """Write down the repository of a target unless one is known; return the one that is known then."""
@@ -43,6 +58,7 @@ class TargetRows:
         with self._engine.begin() as connection:
             connection.execute(sa.delete(t.target).where(t.target.c.name == name))
             connection.execute(sa.insert(t.target).values(_row(name, repository)))
+        self._seen.pop(name, None)
 
     @property
     def home(self) -> str | None:
