@@ -132,11 +132,7 @@ def _read_once(path: Path) -> bytes | None:
 
 def write(path: Path, document: Mapping[str, Any]) -> None:
     """Write a document in place of what is there, if anything: durable and whole, or not at all."""
-    kind, content = document["kind"], _encoded(document)
-    check(document, kind, path)
-    if json.loads(content) == document:
-        _sound.add(kind, content)
-    write_bytes(path, content)
+    write_bytes(path, _checked(document, path))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -156,9 +152,9 @@ def create(path: Path, document: Mapping[str, Any]) -> None:
 
     Read it afterwards: it may be the other's.
     """
-    check(document, document["kind"], path)
+    content = _checked(document, path)
     with on_target(path):
-        temporary = _temporary(path, _encoded(document))
+        temporary = _temporary(path, content)
         try:
             _link(temporary, path)
         finally:
@@ -176,6 +172,15 @@ def _link(temporary: Path, path: Path) -> None:
             raise
         if not path.exists():  # without links, the last of several wins; what is there already always stays
             temporary.rename(path)
+
+
+def _checked(document: Mapping[str, Any], path: Path) -> bytes:
+    """The content of a document, which who reads it need not check again; raises as `check` does."""
+    kind, content = document["kind"], _encoded(document)
+    check(document, kind, path)
+    if json.loads(content) == document:
+        _sound.add(kind, content)
+    return content
 
 
 def _encoded(document: Mapping[str, Any]) -> bytes:

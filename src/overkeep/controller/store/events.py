@@ -32,8 +32,8 @@ _TOLD = "told_"  # before the columns, as a change beside the event would write 
 def _insert_alone(change: sa.CTE | None = None) -> sa.Insert:
     """One event, in the same way to the server as the lock: the row, and with it its number, is made under the lock.
 
-    None when one of its key is there. With a `change`, which goes there as well, one for each row that is changed; it is
-    changed before the lock is asked for, in the order of all transactions with events.
+    None when one of its key is there. With a `change`, which goes there as well, one for each row that is changed; it
+    is changed before the lock is asked for, in the order of all transactions with events.
     """
     columns = [column for column in t.event.c if column is not t.event.c.seq]
     turn = sa.select(as_alone(_ACT))
