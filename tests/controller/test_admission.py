@@ -7,7 +7,7 @@ import pytest
 
 from overkeep.controller.activities.steps import JobCancelled
 from overkeep.controller.background import dispatcher
-from overkeep.controller.background.dispatcher import PASSED_BY, Dispatcher
+from overkeep.controller.background.dispatcher import PASSED_BY, Dispatcher, breath
 from overkeep.controller.desks.waits import waits
 from overkeep.controller.durable import Stopping
 from overkeep.controller.events import Kind
@@ -350,6 +350,10 @@ def test_windows_outlast_a_restart(world: World, day: list[dt.datetime]) -> None
     world.controller.limits.resume("host:host1")
     world.controller.limits.set("host", None)
     assert world.store.resources.all() == {}
+
+
+def test_the_dispatcher_rests_longer_after_long_rounds_but_never_long() -> None:
+    assert [breath(took) for took in (0.01, 0.2, 3.0)] == [0.25, pytest.approx(0.6), 0.75]
 
 
 def test_slots_of_the_dead_are_swept(world: World) -> None:

@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from overkeep.controller.events import About, Draft, Kind
 from overkeep.controller.records import DiskProgress, Failure, Held, HeldKind, Job, JobKind, JobState, Member
 from overkeep.controller.store import Store, schema
-from overkeep.controller.store.database import SchemaTooNew
+from overkeep.controller.store.database import SchemaTooNew, reading
+from overkeep.controller.store.targets import TargetRows
 from overkeep.errors import Conflict, NotFound
 
 WEB = Member(vm_id="1", vm_name="web")
@@ -158,6 +159,42 @@ def test_what_is_held(store: Store) -> None:
     found = store.held.find(HeldKind.BACKUP, "b")
     assert found is not None
     assert found.released
+
+
+def test_what_another_controller_accepted_for_a_target_is_known_a_second_later(store: Store) -> None:
+    now = 0.0
+    rows = TargetRows(store._engine, clock=lambda: now)
+    assert rows.repository("nfs1") is None
+    store.targets.remember("nfs1", "a")
+    assert rows.repository("nfs1") == "a"  # that there is none is not remembered
+    store.targets.replace("nfs1", "b")
+    assert store.targets.repository("nfs1") == "b"  # who accepted it knows at once
+    now = 1.1
+    assert rows.repository("nfs1") == "b"
+
+
+def test_an_event_with_a_key_is_told_once(store: Store) -> None:
+    told = Draft(kind=Kind.POINT_MADE, text="made", key="point.made/1")
+    store.events.add(told)
+    store.events.add(told)
+    store.events.add(Draft(kind=Kind.JOB_NOTE, text="note"))
+    assert [event.text for event in store.events.after(0)] == ["made", "note"]
+
+
+def test_connections_are_not_made_anew_for_each_burst_of_work(store: Store) -> None:
+    made: list[object] = []
+    sa.event.listen(store._engine, "connect", lambda connection, _record: made.append(connection))
+    together = threading.Barrier(12)
+
+    def read(_number: int) -> None:
+        with reading(store._engine).connect() as connection:
+            connection.execute(sa.select(1))
+            together.wait(10)
+
+    for _ in range(3):
+        with ThreadPoolExecutor(12) as pool:
+            list(pool.map(read, range(12)))
+    assert len(made) <= 12
 
 
 def test_the_schema_is_what_its_migrations_make_and_is_private(tmp_path: Path) -> None:

@@ -149,11 +149,11 @@ class Dispatcher:
                 _log.warning("dispatcher: %s", error)
             except Exception:  # noqa: BLE001 - the outermost loop of a thread: logged, and the next round comes
                 _log.exception("the dispatcher's round failed")
-            self._stop.wait(_BREATH if self._more else _breath(time.monotonic() - began))
+            self._stop.wait(_BREATH if self._more else breath(time.monotonic() - began))
             news.wait(_IDLE)
 
 
-def _breath(took: float) -> float:
+def breath(took: float) -> float:
     """How long the dispatcher waits, whatever happens, after a round that took so long; both in seconds."""
     return min(max(_BREATH, _SHARE * took), _LONGEST_BREATH)
 
