@@ -4,11 +4,9 @@
 from __future__ import annotations
 
 import errno
-import multiprocessing
 import os
 import random
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -27,12 +25,12 @@ from overkeep.mover.copy_terms import Options, Place
 from overkeep.mover.disk_copies import differing, restore
 from overkeep.units import MIB
 from tests.blocks.guest import Guest
+from tests.blocks.killing import Victim, kill_in_time
 from tests.blocks.merge.effects import Counter, Failing, Gate, Killer, Short, gated
+from tests.forks import preload
 from tests.mover.shelf import FORMS, Shelf, Watching, scribble
 
-FORK = multiprocessing.get_context("forkserver")
-FORK.set_forkserver_preload([__name__])
-DEADLINE = 90.0
+preload(__name__)
 OLD, NEW, TARGET = "p1.qcow2", "p2.qcow2", "disk.raw"
 
 
@@ -132,10 +130,17 @@ class Scene:
         self.work.check_tidy(folder)
         shutil.rmtree(folder)
 
+    @contextmanager
+    def attempt(self, gate: Gate) -> Iterator[Victim]:
+        """A process that does it; what it leaves is looked at."""
+        folder = self.fresh()
+        yield Victim(do, folder, self.work, gate)
+        self.settle(folder)
+
     def count_effects(self) -> int:
         """How many effects the whole work has."""
         counter, folder = Counter(), self.fresh()
-        victim(folder, self.work, counter)
+        do(folder, self.work, counter)
         self.check(folder)
         return counter.count
 
@@ -151,7 +156,7 @@ BACKUPS, RESTORES = [str(changes) for changes in Changes], ["whole", "differenti
 KINDS = [*BACKUPS, *RESTORES]
 
 
-def victim(folder: Path, work: Work, gate: Gate) -> None:
+def do(folder: Path, work: Work, gate: Gate) -> None:
     """Do it behind a gate."""
     with gated(gate):
         work.run(folder)
@@ -160,34 +165,15 @@ def victim(folder: Path, work: Work, gate: Gate) -> None:
 # kill -9
 
 
-@dataclass(frozen=True)
-class Death:
-    """Whether a process was killed, and how many seconds it lived."""
-
-    killed: bool
-    lived: float
+def die(scene: Scene, gate: Killer) -> bool:
+    """Let a process be killed where `gate` says; whether it was."""
+    with scene.attempt(gate) as victim:
+        return victim.die_by_itself()
 
 
-def die(scene: Scene, gate: Gate, *, after: float = DEADLINE) -> Death:
-    """Let a process be killed, where `gate` says or `after` so many seconds."""
-    folder = scene.fresh()
-    started = time.monotonic()
-    process = FORK.Process(target=victim, args=(folder, scene.work, gate))
-    process.start()
-    process.join(after)
-    lived = time.monotonic() - started
-    process.kill()
-    process.join(DEADLINE)
-    assert process.exitcode in (0, -9)
-    scene.settle(folder)
-    return Death(process.exitcode == -9, lived)
-
-
-def kill_at_random(scene: Scene, rng: random.Random, *, times: int) -> int:
-    """Kill processes after random times; return how many had not ended before."""
-    whole = die(scene, Counter())
-    assert not whole.killed
-    return sum(die(scene, Counter(), after=rng.uniform(0, whole.lived)).killed for _ in range(times))
+def kill_at_random(scene: Scene, *, times: int) -> None:
+    """Kill processes at random instants of their work."""
+    kill_in_time(lambda: scene.attempt(Counter()), random.Random(), times=times)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -195,15 +181,14 @@ def test_killed_at_some_effects(tmp_path: Path, kind: str) -> None:
     scene = Scene(tmp_path, kind, 1)
     count = scene.count_effects()
     killed = [
-        die(scene, Killer(at, after=bool(at % 2), half=at % 3 == 2)).killed
-        for at in range(1, count + 1, count // 6 + 1)
+        die(scene, Killer(at, after=bool(at % 2), half=at % 3 == 2)) for at in range(1, count + 1, count // 6 + 1)
     ]
     assert any(killed)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_at_random(tmp_path: Path, kind: str) -> None:
-    kill_at_random(Scene(tmp_path, kind, 2), random.Random(), times=4)
+    kill_at_random(Scene(tmp_path, kind, 2), times=4)
 
 
 @pytest.mark.slow
@@ -211,7 +196,7 @@ def test_killed_at_random(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize(("kind", "times"), [(kind, 300 // len(k)) for k in (BACKUPS, RESTORES) for kind in k])
 def test_killed_at_many_random_instants(tmp_path: Path, kind: str, times: int) -> None:
     """300 of backups, 300 of restores."""
-    assert kill_at_random(Scene(tmp_path, kind, 3), random.Random(), times=times)
+    kill_at_random(Scene(tmp_path, kind, 3), times=times)
 
 
 # a target that fails
@@ -223,7 +208,7 @@ def fail(scene: Scene, gate: Failing) -> None:
     """Let an effect fail: an error that the user understands, and nothing is lost."""
     folder = scene.fresh()
     with pytest.raises(OverkeepError):
-        victim(folder, scene.work, gate)
+        do(folder, scene.work, gate)
     scene.settle(folder)
 
 
@@ -249,7 +234,7 @@ def test_every_effect_fails(tmp_path: Path, kind: str, number: int) -> None:
 def test_writes_are_short(tmp_path: Path, kind: str, seed: int) -> None:
     scene = Scene(tmp_path, kind, seed)
     folder = scene.fresh()
-    victim(folder, scene.work, Short(seed))
+    do(folder, scene.work, Short(seed))
     scene.check(folder)
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
 import os
 import random
 import signal
@@ -28,13 +27,13 @@ from tests.controller import ledger, peer
 from tests.controller.site import Site
 from tests.controller.test_terms import give
 from tests.controller.world import disk, vm
+from tests.forks import FORKS, preload
 
 WORKLOADS = ("demo", "other")
 READY = 120.0  # seconds for a controller to begin
 SETTLED = 240.0  # seconds for everything to end once nobody is killed any more
 
-_fork = multiprocessing.get_context("forkserver")
-_fork.set_forkserver_preload(["tests.controller.peer"])  # a controller begins in no time, as a process of its own
+preload("tests.controller.peer")
 
 
 class Child:
@@ -42,8 +41,8 @@ class Child:
 
     def __init__(self, folder: Path, url: str, number: int) -> None:
         self.log = folder / f"controller-{number}.log"
-        self.ready = _fork.Event()
-        self.process: BaseProcess = _fork.Process(target=_work, args=(folder, url, self.log, self.ready), daemon=True)
+        self.ready = FORKS.Event()
+        self.process: BaseProcess = FORKS.Process(target=_work, args=(folder, url, self.log, self.ready), daemon=True)
         self.process.start()
 
     @property

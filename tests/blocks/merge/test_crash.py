@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import errno
-import multiprocessing
+import itertools
 import os
 import random
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -23,13 +23,13 @@ from overkeep.blocks.merge.making import Watch
 from overkeep.errors import OverkeepError
 from overkeep.repository.merging import MergeJournal
 from overkeep.units import KIB
+from tests.blocks.killing import Victim, kill_in_time
 from tests.blocks.merge.effects import Counter, Failing, Gate, Killer, PowerCut, Recorder, Short, gated
 from tests.blocks.merge.world import World, random_world
+from tests.forks import preload
 
-FORK = multiprocessing.get_context("forkserver")
-FORK.set_forkserver_preload([__name__])
+preload(__name__)
 SMALL_BATCH = 128 * KIB
-DEADLINE = 90.0
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +70,13 @@ class Scene:
         for name in world.points if qemu else ():
             world.verify_digests(name)
         shutil.rmtree(world.folder)
+
+    @contextmanager
+    def attempt(self, gate: Gate, *, qemu: bool) -> Iterator[Victim]:
+        """A process that merges; what it leaves is looked at, also with QEMU's programs when `qemu`."""
+        world = self.fresh()
+        yield Victim(merge_in_small_batches, world, self.names, gate)
+        self.settle(world, qemu=qemu)
 
     def count_effects(self) -> int:
         """How many effects the whole merge has."""
@@ -146,7 +153,7 @@ def test_power_fails_at_every_instant(scenes: Callable[[int], Scene], seed: int)
 # kill -9
 
 
-def victim(world: World, names: list[str], gate: Gate) -> None:
+def merge_in_small_batches(world: World, names: list[str], gate: Gate) -> None:
     """Body of a process that is killed."""
     extend.BATCH = SMALL_BATCH
     merge(world, names, gate)
@@ -154,13 +161,8 @@ def victim(world: World, names: list[str], gate: Gate) -> None:
 
 def die(scene: Scene, gate: Killer, *, qemu: bool) -> bool:
     """Let a process be killed where `gate` says; whether it was."""
-    world = scene.fresh()
-    process = FORK.Process(target=victim, args=(world, scene.names, gate))
-    process.start()
-    process.join(DEADLINE)
-    assert process.exitcode in (0, -9)
-    scene.settle(world, qemu=qemu)
-    return process.exitcode == -9
+    with scene.attempt(gate, qemu=qemu) as victim:
+        return victim.die_by_itself()
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -182,29 +184,14 @@ def test_killed_at_every_effect(scenes: Callable[[int], Scene], seed: int) -> No
     assert sum(killed) >= count - 10, "what several threads do comes in another order, not in another number"
 
 
-def kill_at_random(scene: Scene, rng: random.Random, *, times: int) -> int:
-    """Kill processes after random times; return how many had not ended before."""
-    killed = 0
-    started = time.monotonic()
-    process = FORK.Process(target=victim, args=(world := scene.fresh(), scene.names, Counter()))
-    process.start()
-    process.join(DEADLINE)
-    whole = time.monotonic() - started
-    scene.settle(world)
-    for number in range(times):
-        world = scene.fresh()
-        process = FORK.Process(target=victim, args=(world, scene.names, Counter()))
-        process.start()
-        process.join(rng.uniform(0, whole))  # an instant of the merge, as far as the machine's pace is even
-        process.kill()
-        process.join(DEADLINE)
-        killed += process.exitcode == -9
-        scene.settle(world, qemu=number % 20 == 0)
-    return killed
+def kill_at_random(scene: Scene, *, times: int) -> None:
+    """Kill processes at random instants of their merges."""
+    numbers = itertools.count()
+    kill_in_time(lambda: scene.attempt(Counter(), qemu=next(numbers) % 20 == 1), random.Random(), times=times)
 
 
 def test_killed_at_random(scenes: Callable[[int], Scene]) -> None:
-    kill_at_random(scenes(3), random.Random(), times=12)
+    kill_at_random(scenes(3), times=12)
 
 
 @pytest.mark.slow
@@ -212,7 +199,7 @@ def test_killed_at_random(scenes: Callable[[int], Scene]) -> None:
 @pytest.mark.parametrize("seed", range(8, 14))
 def test_killed_at_many_random_instants(scenes: Callable[[int], Scene], seed: int) -> None:
     """300 in all."""
-    assert kill_at_random(scenes(seed), random.Random(), times=50)
+    kill_at_random(scenes(seed), times=50)
 
 
 # a target that fails
