@@ -3,7 +3,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import threading
-from collections.abc import Callable
 
 import pytest
 from sqlalchemy.exc import OperationalError
@@ -16,6 +15,7 @@ from overkeep.controller.ports import Ports
 from overkeep.controller.store import Store
 from overkeep.engine.api import Engine
 from overkeep.mover.api import Mover
+from tests.clock import Clock
 from tests.controller.world import World, disk, vm
 
 # What may be done by a controller that was declared dead: to look, to let a guest go on, to write under a number.
@@ -48,18 +48,6 @@ ENGINE_LOOKS = frozenset(
     }
 )
 MOVER_LOOKS = frozenset({"wait", "orders", "health", "check", "probe", "close"})
-
-
-class Clock:
-    """A clock that stands still; `asked` is called whenever somebody reads it."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.asked: Callable[[], None] = lambda: None
-
-    def __call__(self) -> float:
-        self.asked()
-        return self.now
 
 
 @pytest.fixture

@@ -8,20 +8,13 @@ import pytest
 import sqlalchemy as sa
 
 from overkeep.controller.store.idle import AFTER, tried_when_idle
+from tests.clock import Clock
 from tests.postgres import Postgres, driver
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1000.0)
 
 
 @pytest.fixture

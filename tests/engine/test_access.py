@@ -13,6 +13,7 @@ from overkeep.engine.api import ObjectKind
 from overkeep.engine.cache import Cache
 from overkeep.engine.errors import BadAnswer, EngineUnreachable, LoginRefused
 from overkeep.errors import Unauthorized
+from tests.clock import Clock
 
 from .conftest import PASSWORD, USERNAME, Answer, Recorded
 
@@ -20,13 +21,6 @@ USER = (
     "<user id='u1'><user_name>ann@internal-authz</user_name>"
     "<groups><group id='g1'><name>ops</name></group></groups></user>"
 )
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def permission(role: str, *, user: str = "", group: str = "", on: str = "") -> str:

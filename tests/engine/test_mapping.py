@@ -25,21 +25,9 @@ from overkeep.engine.ovirt.engine import OvirtEngine
 from overkeep.engine.ovirt.waits import Patience
 from overkeep.model.inventory import DiskFormat, VmStatus
 from overkeep.units import GIB
+from tests.clock import Clock
 
 from .conftest import Answer, Recorded, Request
-
-
-class Clock:
-    """A clock that only sleeping moves."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
 
 
 @pytest.fixture

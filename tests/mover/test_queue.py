@@ -16,6 +16,7 @@ from overkeep.mover.orders import Access, CopyOrder, CopyResult, Image, OrderSta
 from overkeep.mover.queue import Limits, OrderQueue
 from overkeep.mover.table import OrderTable
 from overkeep.mover.work import Work
+from tests.clock import Clock
 
 DEADLINE = 90.0
 RESULT = CopyResult(virtual_size=4, covered=3, moved=2, stored=1, seconds=0.5)
@@ -155,15 +156,8 @@ def test_cancelling_waits_for_the_work_to_stop(make_queue: Callable[..., OrderQu
 # one piece of work
 
 
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def test_progress_is_reported_once_a_second() -> None:
-    clock, seen = Clock(), []
+    clock, seen = Clock(100.0), []
     work = Work("j:a:1", order(), report=lambda _, progress: seen.append(progress.done), clock=clock)
     for done in range(40):
         work.progress(Progress(done=done))
@@ -186,7 +180,7 @@ def test_the_first_reason_to_stop_counts() -> None:
 
 
 def test_a_lease() -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     work = Work("j:a:1", order(lease=10), report=lambda *_: None, clock=clock)
     clock.now += 9
     assert work.lease_left() == 1

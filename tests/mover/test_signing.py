@@ -33,21 +33,14 @@ from overkeep.mover.signing import (
     load_public_key,
 )
 from overkeep.mover.table import OrderTable
+from tests.clock import Clock
 
 CALL = Call(method="PUT", target="/v1/orders/j:d:1?x=1", body=b"{}")
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1_800_000_000.0)
 
 
 @pytest.fixture
