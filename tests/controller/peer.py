@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A controller in a process of its own, at a site of `tests.controller.site`: FOLDER and URL are its arguments."""
+"""A controller in a process of its own, at a site of `tests.controller.site`."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -87,12 +86,3 @@ def _work(ports: Ports, durable: Durable, stop: threading.Event, ready: Callable
     janitor.stop()
     dispatcher.stop()
     durable.stop(10)
-
-
-def _say_ready() -> None:
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], ready=_say_ready)

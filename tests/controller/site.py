@@ -3,17 +3,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from overkeep.controller.store import Store
+from tests.controller.child import Child
 from tests.controller.twins import serve
 from tests.controller.world import World
 from tests.postgres import driver
-
-ROOT = Path(__file__).parents[2]
 
 
 class Site(World):
@@ -24,7 +21,7 @@ class Site(World):
         self.url = url
         self.store.close()
         self.store = Store(driver(url))
-        self.children: list[subprocess.Popen[str]] = []
+        self.children: list[Child] = []
         self._end = serve(folder / "twins", {"engine": self.memory, "mover": self.mover})
 
     def start(self) -> None:
@@ -47,18 +44,16 @@ class Site(World):
         """What a controller logged; the first one is 0."""
         return (self.folder / f"controller-{number}.log").read_text()
 
-    def begin_controller(self) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "tests.controller.peer", str(self.folder), self.url]
-        log = (self.folder / f"controller-{len(self.children)}.log").open("w")
-        child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True)
+    def begin_controller(self) -> Child:
+        """One that works when this returns."""
+        child = Child(self.folder, self.url, self.folder / f"controller-{len(self.children)}.log")
         self.children.append(child)
-        assert child.stdout is not None
-        assert child.stdout.readline() == "ready\n", (self.folder / log.name).read_text()
+        child.await_ready()
+        assert child.alive, child.log.read_text()
         return child
 
     def __exit__(self, *_: object) -> None:
         for child in self.children:
-            child.kill()
-            child.wait(90)
+            child.end()
         self._end()
         super().__exit__()

@@ -173,7 +173,7 @@ def test_another_controller_ends_the_job_of_one_that_was_killed_in_mid_copy(site
     job = site.start_backup()
     site.until(lambda: len(site.mover.running()) == 3)
     site.begin_controller()
-    first.kill()
+    first.end()
     site.mover.release()
     check(site, job, points=1)
     assert len(site.mover.received) == 3  # the orders of the dead one were followed, not given again
@@ -186,10 +186,10 @@ def test_a_controller_that_sleeps_past_its_lease_ends_when_it_wakes(site: Site) 
     job = site.start_backup()
     site.until(lambda: len(site.mover.running()) == 3)
     site.begin_controller()
-    first.send_signal(signal.SIGSTOP)
+    first.signal(signal.SIGSTOP)
     site.mover.release()
     check(site, job, points=1)
-    first.send_signal(signal.SIGCONT)
+    first.signal(signal.SIGCONT)
     assert first.wait(90) == DECLARED_DEAD
     again = site.start_backup()
     check(site, again, points=2)
@@ -207,14 +207,14 @@ def test_one_that_was_declared_dead_although_it_lives_holds_still_until_it_learn
     silent.touch()
     site.until(lambda: "taking up 3 unfinished" in site.log(1))
     site.until(lambda: "it begins nothing before the next" in site.log(0))
-    second.send_signal(signal.SIGSTOP)
+    second.signal(signal.SIGSTOP)
     site.mover.release()
     time.sleep(3)  # twice as long as a look at an order lasts
     assert site.repository.points() == ()
     assert "finalize_transfer" not in site.memory.calls
-    second.send_signal(signal.SIGCONT)
+    second.signal(signal.SIGCONT)
     check(site, job, points=1)
-    assert first.poll() is None
+    assert first.alive
     silent.unlink()
     assert first.wait(90) == DECLARED_DEAD
 
@@ -225,7 +225,7 @@ def test_whenever_one_of_two_is_killed_no_point_is_lost(site: Site, moment: floa
     children = [site.begin_controller(), site.begin_controller()]
     job = site.start_backup()
     time.sleep(moment)  # the instant of the death is what is tried out
-    children[0].kill()
+    children[0].end()
     check(site, job, points=1)
 
 
@@ -236,7 +236,7 @@ def test_one_that_stops_leaves_its_work_to_the_other_at_once(site: Site) -> None
     job = site.start_backup()
     site.until(lambda: len(site.mover.running()) == 3)
     site.begin_controller()
-    first.terminate()
+    first.signal(signal.SIGTERM)
     assert first.wait(60) == 0
     assert len(site.store.controllers.living()) == 1
     site.mover.release()

@@ -11,8 +11,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing.process import BaseProcess
-from multiprocessing.synchronize import Event
 from pathlib import Path
 
 from overkeep.controller.background.peers import DECLARED_DEAD
@@ -24,46 +22,13 @@ from overkeep.errors import OverkeepError
 from overkeep.model.restore import RestoreRequest
 from overkeep.model.retention import Retention
 from tests.controller import ledger, peer
+from tests.controller.child import Child
 from tests.controller.site import Site
 from tests.controller.test_terms import give
 from tests.controller.world import disk, vm
-from tests.forks import FORKS, preload
 
 WORKLOADS = ("demo", "other")
-READY = 120.0  # seconds for a controller to begin
 SETTLED = 240.0  # seconds for everything to end once nobody is killed any more
-
-preload("tests.controller.peer")
-
-
-class Child:
-    """A controller in a process of its own."""
-
-    def __init__(self, folder: Path, url: str, number: int) -> None:
-        self.log = folder / f"controller-{number}.log"
-        self.ready = FORKS.Event()
-        self.process: BaseProcess = FORKS.Process(target=_work, args=(folder, url, self.log, self.ready), daemon=True)
-        self.process.start()
-
-    @property
-    def alive(self) -> bool:
-        return self.process.is_alive()
-
-    def signal(self, number: signal.Signals) -> None:
-        assert self.process.pid is not None
-        with suppress(ProcessLookupError):  # it ended by itself meanwhile
-            os.kill(self.process.pid, number)
-
-    def end(self) -> None:
-        self.signal(signal.SIGKILL)
-        self.process.join(30)
-
-
-def _work(folder: Path, url: str, log: Path, ready: Event) -> None:
-    with log.open("ab") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    peer.main(folder, url, ready=ready.set)
 
 
 class Torture:
@@ -105,13 +70,16 @@ class Torture:
     def man(self) -> None:
         """Let there be as many controllers as there should; one that ends by itself was declared dead by another."""
         for child in [child for child in self.children if not child.alive]:
-            code = child.process.exitcode
+            code = child.status
             assert code in (-signal.SIGKILL, DECLARED_DEAD), (code, child.log.read_text()[-4000:])
             self.children.remove(child)
         while len(self.children) < (2 if self.shared else 1):
             self.begun += 1
-            self.children.append(Child(self.site.folder, self.site.url, self.begun))
+            self.children.append(Child(self.site.folder, self.site.url, self._log()))
             self._logs.append(self.children[-1].log)
+
+    def _log(self) -> Path:
+        return self.site.folder / f"controller-{self.begun}.log"
 
     def act(self) -> None:
         """Ask for something that may be refused: what is done at the time is a matter of chance."""
@@ -122,7 +90,7 @@ class Torture:
         """Kill a controller at some instant, seldom before it works; or stop it past its lease and wake it."""
         victim = self.rng.choice(self.children)
         if self.rng.random() < 0.85:
-            self.await_ready(victim)
+            victim.await_ready()
             time.sleep(self.rng.uniform(0, 1.5))  # the instant is what is tried out
         else:
             time.sleep(self.rng.uniform(0, 0.8))
@@ -136,11 +104,6 @@ class Torture:
         else:
             self.deaths += 1
             victim.end()
-
-    def await_ready(self, child: Child) -> None:
-        deadline = time.monotonic() + READY
-        while not child.ready.wait(0.1) and child.alive:
-            assert time.monotonic() < deadline, child.log.read_text()[-4000:]
 
     def settle(self) -> None:
         """Let everything end, plant leftovers, see them found, and let the next backups make good what was put off."""

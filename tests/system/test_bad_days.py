@@ -15,6 +15,7 @@ import pytest
 from demo.deployment import BIN, Deployment, Finished, Lab, deployed, run, unmount, wait_until
 from overkeep.units import MIB
 from tests.system.forwarder import Forwarder
+from tests.system.jobs import end
 from tests.system.manager import Manager
 
 pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("system"), pytest.mark.timeout(300)]
@@ -150,12 +151,7 @@ def test_a_controller_killed_in_the_middle_of_a_copy(product: Deployment, manage
     wait_until(lambda: _copying(product), what="a copy on its way", seconds=60)
     product.services["controller"].stop(signal.SIGKILL)
     product.start_controller()
-
-    def ended() -> str | None:
-        state = product.overkeep("job", "show", job, "--json").json()["state"]
-        return None if state in ("queued", "running") else str(state)
-
-    state = wait_until(ended, what="the end of the job", seconds=180)
+    state = end(product, job, seconds=180)
     assert state in ("succeeded", "failed")
     assert len(points_of(product, "large")) == (1 if state == "succeeded" else 0)
     nothing_left(product, manager)

@@ -12,13 +12,13 @@ import pytest
 from ovirtsdk4 import types
 
 from demo.deployment import BIN, Deployment, Lab, run, wait_until
+from tests.system.jobs import end
 from tests.system.manager import Manager
 from tests.system.test_bad_days import nothing_left
 
 pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("system"), pytest.mark.timeout(300)]
 
 VM = "hybrid"
-_RUNNING = ("queued", "running")
 
 
 @pytest.fixture(scope="module")
@@ -76,16 +76,6 @@ def begin(product: Deployment, *more: str) -> str:
 
     wait_until(copying, what="the copy")
     return job
-
-
-def end(product: Deployment, job: str) -> str:
-    """The state in which a job ends."""
-
-    def ended() -> str | None:
-        state = product.overkeep("job", "show", job, "--json").json()["state"]
-        return None if state in _RUNNING else str(state)
-
-    return str(wait_until(ended, what="the end of the job", seconds=120))
 
 
 def assert_whole(product: Deployment, manager: Manager) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from demo.deployment import Deployment, wait_until
+from tests.system import jobs
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.xdist_group("system"), pytest.mark.timeout(300)]
 
@@ -35,12 +36,7 @@ def test_a_backup_waits_for_the_end_of_a_window(product: Deployment) -> None:
     until = f"{end:%a %H:%M}".lower()
     told = f"waiting for the total, which takes nothing new until {until} (UTC)"
     wait_until(lambda: told in product.overkeep("job", "show", job).text, what="the reason")
-
-    def ended() -> str | None:
-        state = product.overkeep("job", "show", job, "--json").json()
-        return state["ended"] and str(state["state"])
-
-    assert wait_until(ended, what="the end of the job", seconds=200) == "succeeded"
+    assert jobs.end(product, job, seconds=200) == "succeeded"
     started = next(
         event["time"]
         for event in product.overkeep("events", "--job", job, "--json").json()

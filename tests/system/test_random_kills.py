@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from demo.deployment import BIN, Deployment, Lab, deployed, run, wait_until
+from tests.system.jobs import end
 from tests.system.manager import Manager
 from tests.system.test_bad_days import nothing_left
 
@@ -26,12 +27,7 @@ def wounded(product: Deployment, rng: random.Random, *words: str) -> str:
     time.sleep(rng.uniform(0, 4))  # the instant is what is tried out
     product.services["controller"].stop(signal.SIGKILL)
     product.start_controller()
-
-    def ended() -> str | None:
-        state = product.overkeep("job", "show", job, "--json").json()["state"]
-        return None if state in ("queued", "running") else str(state)
-
-    return str(wait_until(ended, what="the end of the job", seconds=240))
+    return end(product, job)
 
 
 def test_no_instant_of_a_death_costs_a_point(lab: Lab, lab_directory: Path, manager: Manager) -> None:
