@@ -71,12 +71,16 @@ def kill_in_time(attempt: Callable[[], AbstractContextManager[Victim]], rng: ran
     An instant that is drawn from the time that one piece of work took may come too late for another, which is not
     counted; when most of them come too late, that is told.
     """
-    with attempt() as victim:
-        whole = victim.outlive()
+    whole = min(_time_of(attempt) for _ in range(3))  # the first one also finds nothing in caches
     killed = tried = 0
     while killed < times:
-        assert tried < 3 * times + 10, f"only {killed} of {tried} kills came in time, within {whole:.3f} s"
+        assert tried < 4 * times + 20, f"only {killed} of {tried} kills came in time, within {whole:.3f} s"
         tried += 1
         with attempt() as victim:
             killed += victim.kill(after=rng.uniform(0, whole))
     print(f"{killed} of {tried} kills came in time, within {whole:.3f} s")
+
+
+def _time_of(attempt: Callable[[], AbstractContextManager[Victim]]) -> float:
+    with attempt() as victim:
+        return victim.outlive()
