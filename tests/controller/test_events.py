@@ -295,7 +295,7 @@ def test_what_went_wrong_is_found_without_reading_the_rest(tmp_path: Path) -> No
     plans = []
 
     def note_plan(connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-        if statement.startswith("SELECT event"):
+        if statement.startswith("SELECT event."):
             asked = f"EXPLAIN QUERY PLAN {statement}"
             plans.append(str(connection.connection.cursor().execute(asked, parameters).fetchall()))
 

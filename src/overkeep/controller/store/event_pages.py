@@ -10,17 +10,16 @@ import sqlalchemy as sa
 
 from overkeep.controller.events import Filter, Kind, Level
 from overkeep.controller.store import schema as t
+from overkeep.controller.store.event_spans import EVERYWHERE
 
 _C = t.event.c
 _Condition = sa.ColumnElement[bool] | sa.TextClause
 
 
-def page(wanted: Filter, *, after: int | None, newest: bool, limit: int) -> sa.Select[Any]:
-    """The events that are wanted, by falling or rising numbers: the first ones, or those that follow on a number."""
+def page(wanted: Filter, *, among: range, newest: bool, limit: int) -> sa.Select[Any]:
+    """The first events that are wanted among some numbers, by falling or rising ones."""
     order = _C.seq.desc() if newest else _C.seq.asc()
-    found = [*_conditions(wanted)]
-    if after is not None:
-        found.append(_C.seq < after if newest else _C.seq > after)
+    found = [*_conditions(wanted), *_numbered(among)]
     kinds = _kinds(wanted.kind)
     if len(kinds) < 2 or any(True for _ in _few(wanted)):
         if kinds:
@@ -30,6 +29,13 @@ def page(wanted: Filter, *, after: int | None, newest: bool, limit: int) -> sa.S
     each = [sa.select(_C.seq).where(_C.kind == kind, *found).order_by(order).limit(limit).subquery() for kind in kinds]
     numbers = sa.union_all(*(sa.select(one.c.seq) for one in each)).subquery()
     return sa.select(t.event).where(_C.seq.in_(sa.select(numbers.c.seq))).order_by(order).limit(limit)
+
+
+def _numbered(among: range) -> Iterator[_Condition]:
+    if among.start > EVERYWHERE.start:
+        yield _C.seq >= among.start
+    if among.stop < EVERYWHERE.stop:
+        yield _C.seq < among.stop
 
 
 def _kinds(wanted: str) -> list[str]:

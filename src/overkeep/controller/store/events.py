@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from overkeep.controller.events import About, Draft, Event, Filter, Level
+from overkeep.controller.store import event_spans
 from overkeep.controller.store import schema as t
 from overkeep.controller.store.database import alone, as_alone, reading, single
 from overkeep.controller.store.event_pages import page
@@ -23,6 +24,7 @@ from overkeep.units import utc_now
 
 PAGE = 500  # events that are read at once, where nothing else is asked for
 _FORGET_BATCH = 5000
+_NOTE_EVERY = 250  # events of this process, after which is looked whether a block of them is full
 # Statements that each event makes are put together once: that costs more than to run them.
 _INSERT = sa.insert(t.event)
 _ACT = "events"
@@ -73,6 +75,7 @@ class Events:
         self._writer = single(engine)
         self._news = threading.Condition()
         self._changes = 0
+        self._unnoted = 0
 
     # writing
 
@@ -90,6 +93,7 @@ class Events:
         if self._engine.dialect.name == "postgresql":
             with self._writer.begin() as connection:
                 connection.execute(_changed_alone(change), {**given, **_told(draft)})
+            self._unnoted += 1
         else:
             with self._engine.begin() as connection:
                 if connection.execute(change, given).rowcount:
@@ -102,6 +106,7 @@ class Events:
             return
         if len(drafts) == 1 and connection.dialect.name == "postgresql":
             connection.execute(_INSERT_ALONE, _told(_completed(connection, drafts[0])))
+            self._note(connection, 1)
             return
         alone(connection, _ACT)
         rows, keys = [], set()
@@ -112,6 +117,7 @@ class Events:
             rows.append(_row(_completed(connection, draft)))
         if rows:
             connection.execute(_INSERT, rows)
+            self._note(connection, len(rows))
 
     def tell(self) -> None:
         """Wake who waits for news: of events, or of how far a job is."""
@@ -133,11 +139,11 @@ class Events:
 
     def after(self, seq: int, wanted: Filter | None = None, *, limit: int = PAGE) -> tuple[Event, ...]:
         """The events with a higher number than `seq`, oldest first."""
-        return self._read(page(wanted or Filter(), after=seq, newest=False, limit=limit))
+        return self._page(wanted or Filter(), after=seq, newest=False, limit=limit)
 
     def before(self, seq: int | None, wanted: Filter | None = None, *, limit: int = PAGE) -> tuple[Event, ...]:
         """The events with a lower number than `seq`, or all, newest first."""
-        return self._read(page(wanted or Filter(), after=seq, newest=True, limit=limit))
+        return self._page(wanted or Filter(), after=seq, newest=True, limit=limit)
 
     def of_job(self, job_id: str, *, after: int = 0) -> tuple[Event, ...]:
         """All events of a job after a number."""
@@ -169,12 +175,15 @@ class Events:
         """Remove events older than `before`, and the oldest of more than `keep`; return how many."""
         stamp = before.astimezone(dt.UTC).isoformat(timespec="milliseconds")
         with self._reader.connect() as connection:
-            newest_old = connection.scalar(sa.select(sa.func.max(t.event.c.seq)).where(t.event.c.time < stamp)) or 0
+            newest_old = _newest_before(connection, stamp)
             beyond = sa.select(t.event.c.seq).order_by(t.event.c.seq.desc()).offset(keep).limit(1)
             last = max(newest_old, connection.scalar(beyond) or 0)
         total = 0
         while removed := self._remove_up_to(last):
             total += removed
+        if total:
+            with self._engine.begin() as connection:
+                event_spans.forget(connection, last)
         return total
 
     def _remove_up_to(self, last: int) -> int:
@@ -183,9 +192,38 @@ class Events:
         with self._engine.begin() as connection:
             return connection.execute(sa.delete(t.event).where(t.event.c.seq.in_(batch))).rowcount
 
+    def _note(self, connection: sa.Connection, written: int) -> None:
+        """Now and then, and before the transaction lets others write: what the blocks of full numbers hold."""
+        self._unnoted += written
+        if self._unnoted >= _NOTE_EVERY:
+            self._unnoted = 0
+            event_spans.note(connection)
+
+    def _page(self, wanted: Filter, *, after: int | None, newest: bool, limit: int) -> tuple[Event, ...]:
+        found: list[Event] = []
+        with self._reader.connect() as connection:
+            everything = [event_spans.EVERYWHERE]
+            timed = wanted.since or wanted.until
+            ranges = event_spans.within(connection, wanted.since, wanted.until) if timed else everything
+            for among in event_spans.after(ranges, after, newest=newest):
+                query = page(wanted, among=among, newest=newest, limit=limit - len(found))
+                found += [_value(row) for row in connection.execute(query).all()]
+                if len(found) == limit:
+                    break
+        return tuple(found)
+
     def _read(self, query: sa.Select[Any]) -> tuple[Event, ...]:
         with self._reader.connect() as connection:
             return tuple(_value(row) for row in connection.execute(query).all())
+
+
+def _newest_before(connection: sa.Connection, stamp: str) -> int:
+    """The highest number of an event before a time; 0 when there is none."""
+    for among in event_spans.after(event_spans.within(connection, "", stamp), None, newest=True):
+        query = page(Filter(until=stamp), among=among, newest=True, limit=1)
+        if row := connection.execute(query).first():
+            return int(row.seq)
+    return 0
 
 
 def _is_there(connection: sa.Connection, draft: Draft) -> bool:

@@ -137,7 +137,7 @@ event = sa.Table(
     "event",
     metadata,
     sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
-    sa.Column("time", sa.Text, nullable=False, index=True),
+    sa.Column("time", sa.Text, nullable=False),
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("level", sa.Text, nullable=False),
     sa.Column("text", sa.Text, nullable=False),
@@ -158,9 +158,18 @@ EVENT_BAD = sa.text("level <> 'info'")
 sa.Index("ix_event_bad", event.c.seq, sqlite_where=EVENT_BAD, postgresql_where=EVENT_BAD)
 # Each kind in the order of the lists; and the few events that say something of these.
 sa.Index("event_of_kind", event.c.kind, event.c.seq)
+_partial("event_bad_of_kind", event.c.kind, event.c.seq, where=EVENT_BAD)
 EVENT_SAYS = {name: sa.text(f"{name} <> ''") for name in ("point_id", "target", "host", "caller")}
 for _name, _says in EVENT_SAYS.items():
     _partial(f"event_of_{_name}", event.c[_name], event.c.seq, where=_says)
+# Between which times the events of each block of numbers lie (`overkeep.controller.store.event_spans`).
+event_span = sa.Table(
+    "event_span",
+    metadata,
+    sa.Column("block", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=False),
+    sa.Column("low", sa.Text, nullable=False),
+    sa.Column("high", sa.Text, nullable=False),
+)
 # How far the events were sent to each place outside; `mark` makes the numbers that they get there our own.
 relay = sa.Table(
     "relay",
