@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from overkeep.api import sight
+from overkeep.api import paging, sight
 from overkeep.controller.store import Store
 from overkeep.controller.store.answers import Answer, Call, KeyInUse, KeyReused, OutcomeUnknown
 from overkeep.engine.errors import EngineUnreachable
@@ -71,6 +71,34 @@ def test_jobs_are_filtered(root: TestClient, world: World) -> None:
     problem(root.get("/api/v1/jobs?state=happy"), 400, "bad-request")
     problem(root.get("/api/v1/jobs?since=0001-01-01T00:00:00%2B14:00"), 400, "bad-request")
     problem(root.get("/api/v1/jobs?workload=nothing"), 404, "not-found")
+
+
+def test_a_list_of_jobs_says_what_each_says_by_itself(root: TestClient, world: World) -> None:
+    make(root, "shop", "web")
+    make(root, "books", "db")
+    world.memory.hold("db-vm", "VM is locked.")
+    back_up(root, world, "shop"), back_up(root, world, "books")
+    root.post("/api/v1/limits/total/pause")
+    waits = root.post("/api/v1/workloads/shop/snapshots", json={}).json()["id"]
+    world.until(lambda: root.get(f"/api/v1/jobs/{waits}").json()["vms"][0]["waiting"])
+    found = root.get("/api/v1/jobs").json()
+    assert [job["state"] for job in found] == ["running", "failed", "succeeded"]
+    assert found == [root.get(f"/api/v1/jobs/{job['id']}").json() for job in found]
+    assert all(found[2]["vms"][0][name] for name in ("disks", "spent", "point_id"))
+
+
+def test_a_page_of_jobs_ends_before_it_has_too_many_vms(
+    root: TestClient, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job with more of them than that is a page by itself."""
+    make(root, "both", "web", "db")
+    make(root, "one", "web")
+    jobs = [back_up(root, world, name)["id"] for name in ("both", "one", "one", "both", "one")][::-1]
+    for most, sizes in ((1, [1, 1, 1, 1, 1]), (2, [1, 1, 2, 1]), (3, [2, 2, 1]), (7, [5])):
+        monkeypatch.setattr(paging, "MOST_PARTS", most)
+        found = [[job["id"] for job in page] for page in pages(root, "/api/v1/jobs", limit=10)]
+        assert [len(page) for page in found] == sizes, most
+        assert [job for page in found for job in page] == jobs
 
 
 def test_points_are_filtered(root: TestClient, world: World) -> None:

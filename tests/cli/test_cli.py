@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from overkeep.api import paging
 from overkeep.blocks.errors import TargetFull
 from overkeep.cli import exits, main, session
 from overkeep.controller.events import Draft, Kind
@@ -297,6 +298,15 @@ def test_jobs_are_filtered(demo) -> None:
         == 1
     )
     assert json.loads(demo("job", "list", "--state", "failed", "--json")[1]) == []
+
+
+def test_as_many_jobs_are_listed_as_are_asked_for(demo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when the controller gives shorter pages."""
+    monkeypatch.setattr(paging, "MOST_PARTS", 0)
+    for _ in range(3):
+        demo("backup", "demo")
+    assert len(json.loads(demo("job", "list", "--json")[1])) == 3
+    assert len(json.loads(demo("job", "list", "--limit", "2", "--json")[1])) == 2
 
 
 def test_lists_are_shown_whole(demo, monkeypatch: pytest.MonkeyPatch) -> None:

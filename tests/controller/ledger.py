@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from overkeep.controller.events import Event, Filter
 from overkeep.controller.events import Kind as Told
-from overkeep.controller.records import Job, JobFilter, JobKind, JobState
+from overkeep.controller.records import Job, JobKind, JobState
 from overkeep.controller.store.points import PointFilter
 from tests.controller.test_retention import assert_sound
 from tests.controller.world import World
@@ -28,7 +28,7 @@ def events(world: World, kind: str) -> Iterator[Event]:
 
 def jobs(world: World) -> tuple[Job, ...]:
     """All jobs."""
-    return world.store.jobs.page(JobFilter(), limit=100_000)
+    return world.store.jobs.all(limit=100_000)
 
 
 def quiet(world: World) -> bool:

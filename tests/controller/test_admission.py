@@ -26,7 +26,7 @@ def everybody(_vm_id: str) -> bool:
 
 
 def why(world: World, job: Job, vm_id: str) -> str:
-    return waits(world.store, [world.store.jobs.get(job.id)]).why(job.id, vm_id, everybody)
+    return waits(world.store, [job.id]).why(job.id, vm_id, everybody)
 
 
 def waits_for(world: World, job: Job, vm_id: str) -> str:
@@ -67,9 +67,9 @@ def test_names_of_vms_are_told_only_to_those_who_may_see_them(world: World) -> N
     world.until(lambda: len(world.mover.running()) == 2)
     [waiting] = {"a-vm", "b-vm", "c-vm"} - working(world, job)
     busy = sorted(working(world, job))
-    told = waits(world.store, [job]).why(job.id, waiting, lambda vm_id: vm_id == busy[0])
+    told = waits(world.store, [job.id]).why(job.id, waiting, lambda vm_id: vm_id == busy[0])
     assert told == f"waiting for target nfs1: 2 of 2 slots in use by {busy[0][0]} and 1 other"
-    assert waits(world.store, [job]).why(job.id, waiting, lambda _: False).endswith("in use by 2 VMs")
+    assert waits(world.store, [job.id]).why(job.id, waiting, lambda _: False).endswith("in use by 2 VMs")
     world.mover.release()
     assert succeeded(world.finish(job))
 

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from overkeep.controller.events import About, Draft, Event, Filter, Kind, Level
-from overkeep.controller.records import Failure, Job, JobFilter, JobKind, JobState, Member
+from overkeep.controller.records import DiskProgress, Failure, Job, JobFilter, JobKind, JobState, Member
 from overkeep.controller.store import Store
 
 VMS = [Member(vm_id=f"id{n}", vm_name=f"vm{n}") for n in range(4)]
@@ -42,16 +43,24 @@ def job(number: int, dice: random.Random) -> Job:
         workload_id=f"w{number % 3}",
         subject="demo",
         caller="me",
-        request={},
+        request={"full": number % 2 == 0, "why": "ünterwegs"},
         created=f"2026-01-01T00:{number // 6:02}:00.000+00:00",  # several at the same time
-        failure=Failure(),
+        failure=Failure(code="engine-busy", text="It is.") if number % 5 else Failure(),
+        result={"points": {"id1": f"p{number}"}},
     )
+
+
+def disk(name: str) -> DiskProgress:
+    return DiskProgress(disk_id=f"{name}-disk", name=name, mode="full", reason="first", state="done", done=7, total=9)
 
 
 @pytest.fixture
 def jobs(store: Store, dice: random.Random) -> list[Job]:
     for number in range(JOBS):
-        store.jobs.create(job(number, dice), dice.sample(VMS, dice.randint(1, 2)), exclusive=False)
+        made, members = job(number, dice), dice.sample(VMS, dice.randint(1, 2))
+        store.jobs.create(made, members, exclusive=False)
+        for name in dice.sample(["root", "data", "swap"], dice.randint(0, 2)):
+            store.jobs.set_disk(made.id, members[0].vm_id, disk(name))
     everything = store.jobs.all(limit=JOBS)
     return sorted(everything, key=lambda one: (one.created, one.id), reverse=True)
 
@@ -71,6 +80,9 @@ JOB_FILTERS = {
     ),
     "nothing": JobFilter(vm="none"),
     "few VMs and a kind": JobFilter(vm_ids=frozenset({"id1", "id3"}), kinds=(JobKind.BACKUP,)),
+    "few VMs of a workload": JobFilter(vm_ids=frozenset({"id1"}), workload_id="w1"),
+    "few VMs and a time": JobFilter(vm_ids=frozenset({"id1"}), until="2026-01-01T00:14:00.000+00:00"),
+    "many VMs": JobFilter(vm_ids=MANY),
     "many VMs and a state": JobFilter(vm_ids=MANY, states=(JobState.FAILED, JobState.SUCCEEDED)),
     "none of his": JobFilter(vm_ids=frozenset({"other"})),
 }
@@ -93,9 +105,14 @@ def is_wanted_job(wanted: JobFilter, one: Job) -> bool:
 def test_jobs(store: Store, jobs: list[Job], wanted: JobFilter, size: int) -> None:
     before, found = None, []
     while page := store.jobs.page(wanted, before=before, limit=size):
-        found += page
+        found += store.jobs.told(page)
         before = (page[-1].created, page[-1].id)
-    assert found == [one for one in jobs if is_wanted_job(wanted, one)]
+    assert said(found) == said([asdict(one) for one in jobs if is_wanted_job(wanted, one)])
+
+
+def said(documents: list[dict[str, Any]]) -> Any:
+    """As JSON, which has no tuples."""
+    return json.loads(json.dumps(documents))
 
 
 @pytest.fixture
@@ -134,6 +151,10 @@ EVENT_FILTERS = {
     "vm and kinds": Filter(vm="vm1", kind="vm"),
     "job": Filter(job_id="j1", workload_id="w2"),
     "point and kinds": Filter(point_id="p1", kind="vm"),
+    "many VMs": Filter(vm_ids=MANY),
+    "many VMs and kinds": Filter(vm_ids=MANY, kind="vm"),
+    "few VMs and a point": Filter(vm_ids=frozenset({"id1"}), point_id="p1"),
+    "few VMs, a level and a target": Filter(vm_ids=frozenset({"id1", "id3"}), level=Level.WARNING, target="nfs1"),
     "few VMs": Filter(vm_ids=frozenset({"id1"})),
     "few VMs and kinds": Filter(vm_ids=frozenset({"id1", "id2"}), kind="job"),
     "none of his": Filter(vm_ids=frozenset({"other"})),

@@ -8,27 +8,27 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import TypeAdapter
+from pydantic_core import to_json
 
 from overkeep.api import streams
 from overkeep.api.asked import TheCaller, TheController
 from overkeep.api.documents import EventOut, event_out
 from overkeep.api.job_documents import JobOut, job_out
-from overkeep.api.paging import Listing, Since, ThePaging, Until, listed_out, stamp
+from overkeep.api.paging import Listing, Since, ThePaging, Until, stamp, written_out
 from overkeep.api.repeatable import Repeatable
-from overkeep.api.seen_jobs import as_seen
+from overkeep.api.seen_jobs import as_seen, listed_as_seen
 from overkeep.api.sight import Sight, few
 from overkeep.api.streams import LARGEST_NUMBER, JobSource, LastEventId
 from overkeep.api.workloads import find_workload
 from overkeep.controller.records import Job, JobFilter, JobKind, JobState
 from overkeep.controller.rights import BACKUP, Caller
 from overkeep.controller.service import Controller
+from overkeep.controller.store.listed_jobs import ListedJob
 from overkeep.errors import NotFound
 
 router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"], route_class=Repeatable)
 
 _LONGEST_WAIT = 25.0
-_PAGE = TypeAdapter(list[JobOut])
 
 
 @router.get("", response_model=list[JobOut])
@@ -43,7 +43,10 @@ def list_jobs(  # noqa: PLR0913 - the filters of a list
     since: Since = None,
     until: Until = None,
 ) -> Response:
-    """The newest jobs first, those about VMs that the caller may back up; times are those of their creation."""
+    """The newest jobs first, those about VMs that the caller may back up; times are those of their creation.
+
+    A page ends before its jobs have more than 2,500 VMs; `Link` goes on.
+    """
     shown = caller.shown()
     wanted = JobFilter(
         states=tuple(state),
@@ -55,15 +58,16 @@ def list_jobs(  # noqa: PLR0913 - the filters of a list
         vm_ids=few(shown),
     )
 
-    def read(after: Sequence[Any] | None, count: int) -> Sequence[Job]:
+    def read(after: Sequence[Any] | None, count: int) -> Sequence[ListedJob]:
         before = None if after is None else (str(after[0]), str(after[1]))
         return controller.ports.store.jobs.page(wanted, before=before, limit=count)
 
-    def sees(job: Job) -> bool:
-        return caller.may_see_any((vm.vm_id for vm in job.vms), shown)
+    def sees(job: ListedJob) -> bool:
+        return caller.may_see_any(job.vm_ids, shown)
 
-    listing = Listing(read=read, key=lambda job: (job.created, job.id), sees=sees)
-    return listed_out(asked.response, _PAGE, as_seen(listing.page(asked), controller, caller))
+    listing = Listing(read=read, key=lambda job: (job.created, job.id), sees=sees, load=lambda job: len(job.vm_ids))
+    documents = listed_as_seen(listing.page(asked), controller, caller)
+    return written_out(asked.response, to_json(documents, inf_nan_mode="null"))
 
 
 @router.get("/{job_id}")

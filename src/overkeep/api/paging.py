@@ -25,6 +25,7 @@ LARGEST = 1000
 USUAL = 100
 _BATCH = LARGEST + 1  # rows that are read at once: the largest page, and whether there is more
 _MOST_READ = 5000  # rows that one call reads for a caller who may see few of them
+MOST_PARTS = 2500  # of the items of a page; one item may have more
 _Item = TypeVar("_Item")
 
 
@@ -95,16 +96,20 @@ ThePaging = Annotated[Paging, Depends(paging)]
 
 @dataclass(frozen=True, kw_only=True)
 class Listing(Generic[_Item]):
-    """A list in its order. `read(key, n)` gives the next `n` items after a key; `sees` which of them are shown."""
+    """A list in its order. `read(key, n)` gives the next `n` items after a key; `sees` which of them are shown.
+
+    `load` is how many parts an item has, where that differs much: a page ends before it has more than `MOST_PARTS`.
+    """
 
     read: Callable[[list[Any] | None, int], Sequence[_Item]]
     key: Callable[[_Item], tuple[str | int, ...]]
     sees: Callable[[_Item], bool]
+    load: Callable[[_Item], int] = lambda _: 0
 
     def page(self, asked: Paging) -> list[_Item]:
         """The page that is asked for. One that is short or empty may have a next one: rights are looked at late."""
         found: list[_Item] = []
-        after, read = asked.after, 0
+        after, read, parts = asked.after, 0, 0
         size = min(_BATCH, asked.limit + 1)
         while read < _MOST_READ:
             batch = self._read(after, size)
@@ -112,9 +117,13 @@ class Listing(Generic[_Item]):
                 if len(found) == asked.limit:
                     asked.go_on_after(*(after or ()))
                     return found
-                after = list(self.key(item))
                 if self.sees(item):
+                    parts += self.load(item)
+                    if found and parts > MOST_PARTS:
+                        asked.go_on_after(*(after or ()))
+                        return found
                     found.append(item)
+                after = list(self.key(item))
             read += len(batch)
             if len(batch) < size:
                 return found
@@ -162,5 +171,10 @@ def listed_out(answer: Response, kind: TypeAdapter[list[_Item]], documents: list
     It is written here: the framework would look at each of a thousand documents once more, which takes as long as to
     make them.
     """
+    return written_out(answer, kind.dump_json(documents))
+
+
+def written_out(answer: Response, content: bytes) -> Response:
+    """As `listed_out`, of a list that is JSON already."""
     headers = {name: value for name, value in answer.headers.items() if name != "content-length"}
-    return Response(kind.dump_json(documents), media_type="application/json", headers=headers)
+    return Response(content, media_type="application/json", headers=headers)

@@ -5,17 +5,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from overkeep.api.job_documents import JobOut, job_out
+from overkeep.api.job_documents import JobOut, job_out, told_out
 from overkeep.controller.records import Job
 from overkeep.controller.rights import Caller
 from overkeep.controller.service import Controller
+from overkeep.controller.store.listed_jobs import ListedJob, Told
 
 
 def as_seen(jobs: Sequence[Job], controller: Controller, caller: Caller) -> list[JobOut]:
     """The documents of jobs that a caller may see."""
-    reasons = controller.waits(jobs)
+    reasons = controller.waits([job.id for job in jobs if not job.state.over])
 
     def document(job: Job) -> JobOut:
         return job_out(job, lambda vm_id: reasons.why(job.id, vm_id, lambda seen: caller.may_see((seen,))))
 
     return [document(job) for job in jobs]
+
+
+def listed_as_seen(jobs: Sequence[ListedJob], controller: Controller, caller: Caller) -> list[Told]:
+    """As `as_seen`, for many jobs: what they say is not made into documents that are checked."""
+    reasons = controller.waits([job.id for job in jobs if not job.over])
+
+    def document(job: ListedJob, told: Told) -> Told:
+        if job.over:
+            return told_out(told)
+        return told_out(told, lambda vm_id: reasons.why(job.id, vm_id, lambda seen: caller.may_see((seen,))))
+
+    return [document(*each) for each in zip(jobs, controller.ports.store.jobs.told(jobs), strict=True)]

@@ -64,6 +64,15 @@ class Client:
             found += self._documents(list[kind], page)  # type: ignore[valid-type] # a type that is known at run time only
         return found
 
+    def first(self, path: str, kind: type[_Document], /, *, limit: int, **query: Any) -> list[_Document]:
+        """GET the first items of a list; a page may have fewer than were asked for although there are more."""
+        found: list[_Document] = []
+        for page in self._pages(path, limit=limit, **query):
+            found += self._documents(list[kind], page)  # type: ignore[valid-type] # as in `all`
+            if len(found) >= limit:
+                break
+        return found[:limit]
+
     def points(self, **query: Any) -> tuple[list[PointOut], tuple[str, ...]]:
         """GET restore points, all pages, and the names of targets on which may be others."""
         found: list[PointOut] = []

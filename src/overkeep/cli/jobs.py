@@ -32,7 +32,7 @@ def list_(
 ) -> None:
     """List the newest jobs."""
     with Client() as client:
-        found = client.get("/api/v1/jobs", list[JobOut], limit=limit, state=state, kind=kind, workload=workload, vm=vm)
+        found = client.first("/api/v1/jobs", JobOut, limit=limit, state=state, kind=kind, workload=workload, vm=vm)
     if as_json:
         output.documents(found)
         return

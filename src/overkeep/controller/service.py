@@ -225,9 +225,9 @@ class Controller:
 
         return self._store.events.wait(job_id, after=after, seconds=seconds, done=done)
 
-    def waits(self, jobs: Sequence[Job]) -> Waits:
-        """Why the waiting VMs of jobs wait."""
-        return waits(self._store, jobs)
+    def waits(self, job_ids: Sequence[str]) -> Waits:
+        """Why the waiting VMs of jobs that are not over wait."""
+        return waits(self._store, job_ids)
 
     # movers
 

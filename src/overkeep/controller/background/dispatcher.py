@@ -102,7 +102,7 @@ class Dispatcher:
         if not untold:
             return
         jobs = [self._store.jobs.get(job_id) for job_id in untold]
-        reasons = waits(self._store, jobs)
+        reasons = waits(self._store, [job.id for job in jobs if not job.state.over])
         told: list[Draft] = []
         for job in jobs:
             why = next((text for vm in job.vms if (text := reasons.why(job.id, vm.vm_id))), "")

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from overkeep.controller.records import Job
 from overkeep.controller.store import Store
 from overkeep.controller.store.admission import Holder
 from overkeep.model.admission import (
@@ -72,9 +71,9 @@ class Waits:
         return "waiting for " + ("; ".join(told) or "its turn")
 
 
-def waits(store: Store, jobs: Sequence[Job]) -> Waits:
-    """Why the waiting VMs of jobs wait."""
-    needs = store.admission.needs_of([job.id for job in jobs if not job.state.over])
+def waits(store: Store, job_ids: Sequence[str]) -> Waits:
+    """Why the waiting VMs of jobs wait; nothing waits in those that are over, which had better be left out."""
+    needs = store.admission.needs_of(job_ids)
     if not needs:
         return Waits({}, {})
     limits, used = store.admission.limits(), store.admission.used()

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from overkeep.controller.events import Filter, Kind, Level
 from overkeep.controller.store import schema as t
 from overkeep.controller.store.event_spans import EVERYWHERE
+from overkeep.controller.store.few_vms import are_few, found_first
 
 _C = t.event.c
 _Condition = sa.ColumnElement[bool] | sa.TextClause
@@ -19,16 +20,27 @@ _Condition = sa.ColumnElement[bool] | sa.TextClause
 def page(wanted: Filter, *, among: range, newest: bool, limit: int) -> sa.Select[Any]:
     """The first events that are wanted among some numbers, by falling or rising ones."""
     order = _C.seq.desc() if newest else _C.seq.asc()
-    found = [*_conditions(wanted), *_numbered(among)]
     kinds = _kinds(wanted.kind)
-    if len(kinds) < 2 or any(True for _ in _few(wanted)):
-        if kinds:
-            found.append(_C.kind.in_(kinds) if len(kinds) > 1 else _C.kind == kinds[0])
-        return sa.select(t.event).where(*found).order_by(order).limit(limit)
+    few = [*_few(wanted)]
+    if wanted.vm_ids is not None and are_few(wanted.vm_ids, limit) and not few:
+        return _of_few_vms(wanted, kinds, among).order_by(sa.desc("seq") if newest else "seq").limit(limit)
+    found = [*few, *_others(wanted, t.event), *_of_vms(wanted), *_numbered(among)]
+    if few or not kinds:
+        return sa.select(t.event).where(*found, *_of_kinds(kinds, t.event)).order_by(order).limit(limit)
     # the first of each kind, which its index gives in their order, and then the first of these
-    each = [sa.select(_C.seq).where(_C.kind == kind, *found).order_by(order).limit(limit).subquery() for kind in kinds]
+    each = [_of_kind(kind, found, newest=newest).limit(limit).subquery() for kind in kinds]
     numbers = sa.union_all(*(sa.select(one.c.seq) for one in each)).subquery()
     return sa.select(t.event).where(_C.seq.in_(sa.select(numbers.c.seq))).order_by(order).limit(limit)
+
+
+def _of_kind(kind: str, found: list[_Condition], *, newest: bool) -> sa.Select[Any]:
+    """The numbers of the events of a kind in their order.
+
+    A kind and a level, or a target, go together: servers expect one that is not there everywhere, and would walk over
+    all events. Asked for a range of kinds in the order of kinds they use the index that has this order.
+    """
+    order = (_C.kind.desc(), _C.seq.desc()) if newest else (_C.kind, _C.seq)
+    return sa.select(_C.seq).where(_C.kind.between(kind, kind), *found).order_by(*order)
 
 
 def _numbered(among: range) -> Iterator[_Condition]:
@@ -56,27 +68,43 @@ def _few(wanted: Filter) -> Iterator[_Condition]:
         yield _C.point_id == wanted.point_id
 
 
-def _conditions(wanted: Filter) -> Iterator[_Condition]:
-    yield from _few(wanted)
+def _of_kinds(kinds: list[str], rows: sa.FromClause) -> Iterator[_Condition]:
+    if kinds:
+        yield rows.c.kind.in_(kinds) if len(kinds) > 1 else rows.c.kind == kinds[0]
+
+
+def _others(wanted: Filter, rows: sa.FromClause) -> Iterator[_Condition]:
     for name in ("point_id", "target", "host", "caller"):
         if value := getattr(wanted, name):
             yield t.EVENT_SAYS[name]  # for the index
             if name != "point_id":
-                yield _C[name] == value
+                yield rows.c[name] == value
     if wanted.level is not Level.INFO:
         yield t.EVENT_BAD  # for the index
-        yield _C.level.in_(wanted.level.and_worse)
-    if wanted.vm_ids is not None:
-        yield _of_vms(sorted(wanted.vm_ids))
+        yield rows.c.level.in_(wanted.level.and_worse)
     if wanted.since:
-        yield _C.time >= wanted.since
+        yield rows.c.time >= wanted.since
     if wanted.until:
-        yield _C.time < wanted.until
+        yield rows.c.time < wanted.until
 
 
-def _of_vms(vm_ids: list[str]) -> _Condition:
+def _of_vms(wanted: Filter) -> Iterator[_Condition]:
     """Events of VMs, and what is told of no VM by itself: of jobs and of workloads with one of them."""
+    if wanted.vm_ids is not None:
+        yield sa.or_(*(sa.and_(*way) for way in _ways(sorted(wanted.vm_ids))))
+
+
+def _of_few_vms(wanted: Filter, kinds: list[str], among: range) -> sa.Select[Any]:
+    """The same, and of all these what is wanted: all that is wanted of all VMs would be more to look through."""
+    ways = _ways(sorted(wanted.vm_ids or ()))
+    rows = found_first(sa.union_all(*(sa.select(t.event).where(*way, *_numbered(among)) for way in ways)))
+    return sa.select(rows).where(*_others(wanted, rows), *_of_kinds(kinds, rows))
+
+
+def _ways(vm_ids: list[str]) -> Iterator[tuple[_Condition, ...]]:
+    """How events are about VMs: each is so in one way, for which there is an index."""
     jobs = sa.select(t.job_vm.c.job_id).where(t.job_vm.c.vm_id.in_(vm_ids))
     workloads = sa.select(t.workload_vm.c.workload_id).where(t.workload_vm.c.vm_id.in_(vm_ids))
-    no_job = (_C.job_id == "") & _C.workload_id.in_(workloads)
-    return _C.vm_id.in_(vm_ids) | ((_C.vm_id == "") & (_C.job_id.in_(jobs) | no_job))
+    yield (_C.vm_id.in_(vm_ids),)
+    yield t.EVENT_OF_JOB, _C.job_id.in_(jobs)
+    yield t.EVENT_OF_WORKLOAD, _C.workload_id.in_(workloads)

@@ -11,46 +11,54 @@ import sqlalchemy as sa
 
 from overkeep.controller.records import JobFilter, JobKind, JobState
 from overkeep.controller.store import schema as t
+from overkeep.controller.store.few_vms import are_few, found_first
+from overkeep.controller.store.listed_jobs import LISTED
 
 _C = t.job.c
-_MOST_FOUND = 200  # VMs whose jobs are put in order faster than the jobs are looked through for them
 _ORDER = (_C.created.desc(), _C.id.desc())
 _Condition = sa.ColumnElement[bool]
 
 
 def page(wanted: JobFilter, *, before: tuple[str, str] | None, limit: int) -> sa.Select[Any]:
-    """The newest jobs that are wanted, or those before the one of this time and id."""
-    found = [*_few(wanted), *_others(wanted)]
+    """The newest jobs that are wanted, or those before the one of this time and id; the columns `LISTED` of them."""
+    few = [*_few(wanted, limit)]
+    found = [*few, *_others(wanted, limit)]
     if before is not None:
         found.append(sa.tuple_(_C.created, _C.id) < sa.tuple_(*map(sa.literal, before)))
     kinds, states = wanted.kinds or tuple(JobKind), wanted.states or tuple(JobState)
-    if any(True for _ in _few(wanted)) or not (wanted.kinds or wanted.states):
+    if few or wanted.workload_id or not (wanted.kinds or wanted.states):
         found += [_C.kind.in_(kinds)] if wanted.kinds else []
         found += [_C.state.in_(states)] if wanted.states else []
-        return sa.select(t.job).where(*found).order_by(*_ORDER).limit(limit)
+        if few and not wanted.workload_id:
+            first = found_first(sa.select(_C.id, _C.created).where(*found))
+            ids = sa.select(first.c.id).order_by(first.c.created.desc(), first.c.id.desc()).limit(limit)
+            return _of_ids(ids, limit)
+        return sa.select(*LISTED).where(*found).order_by(*_ORDER).limit(limit)
     # the first of each kind and state, which the index gives in their order, and then the first of these
     each = [
         sa.select(_C.id).where(_C.kind == kind, _C.state == state, *found).order_by(*_ORDER).limit(limit).subquery()
         for kind, state in product(kinds, states)
     ]
-    ids = sa.union_all(*(sa.select(one.c.id) for one in each)).subquery()
-    return sa.select(t.job).where(_C.id.in_(sa.select(ids.c.id))).order_by(*_ORDER).limit(limit)
+    return _of_ids(sa.union_all(*(sa.select(one.c.id) for one in each)), limit)
 
 
-def _few(wanted: JobFilter) -> Iterator[_Condition]:
-    """Conditions that leave few jobs."""
-    if wanted.workload_id:
-        yield _C.workload_id == wanted.workload_id
+def _of_ids(ids: sa.Select[Any] | sa.CompoundSelect[Any], limit: int) -> sa.Select[Any]:
+    return sa.select(*LISTED).where(_C.id.in_(sa.select(ids.subquery().c.id))).order_by(*_ORDER).limit(limit)
+
+
+def _few(wanted: JobFilter, limit: int) -> Iterator[_Condition]:
+    """Conditions on VMs that leave few jobs."""
     if wanted.vm:
         named = (t.job_vm.c.vm_id == wanted.vm) | (t.job_vm.c.vm_name == wanted.vm)
         yield _C.id.in_(sa.select(t.job_vm.c.job_id).where(named))
-
-    if wanted.vm_ids is not None and len(wanted.vm_ids) <= _MOST_FOUND:
+    if wanted.vm_ids is not None and are_few(wanted.vm_ids, limit):
         yield _C.id.in_(sa.select(t.job_vm.c.job_id).where(t.job_vm.c.vm_id.in_(sorted(wanted.vm_ids))))
 
 
-def _others(wanted: JobFilter) -> Iterator[_Condition]:
-    if wanted.vm_ids is not None and len(wanted.vm_ids) > _MOST_FOUND:
+def _others(wanted: JobFilter, limit: int) -> Iterator[_Condition]:
+    if wanted.workload_id:
+        yield _C.workload_id == wanted.workload_id
+    if wanted.vm_ids is not None and not are_few(wanted.vm_ids, limit):
         of_job = t.job_vm.c.job_id == _C.id
         # of a job all VMs are looked at: SQLite would ask its index for each of the wanted ones
         yield sa.exists().where(of_job, sa.func.coalesce(t.job_vm.c.vm_id, "").in_(sorted(wanted.vm_ids)))

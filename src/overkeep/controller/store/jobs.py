@@ -21,6 +21,7 @@ from overkeep.controller.store.database import alone, reading, single
 from overkeep.controller.store.events import Events
 from overkeep.controller.store.job_pages import page
 from overkeep.controller.store.job_statements import AS_TOLD, CANCEL_REQUESTED, FREE, PUT_DISK, SET_PHASE, written
+from overkeep.controller.store.listed_jobs import JobReader, ListedJob, Told
 from overkeep.controller.store.rows import disk_row, job_row, job_value, vm_row, vms_of, vms_of_all
 from overkeep.errors import NotFound, OverkeepError
 from overkeep.model.admission import rank
@@ -42,6 +43,7 @@ class Jobs:
         self._engine = engine
         self._reader = reading(engine)
         self._writer = single(engine)
+        self._listed = JobReader(engine.dialect)
         self._put_disk = PUT_DISK[engine.dialect.name]
         self._named = lru_cache(_NAMED)(self._read_named)
         self._events = events
@@ -114,9 +116,17 @@ class Jobs:
         with self._reader.connect() as connection:
             return connection.scalar(query)
 
-    def page(self, wanted: JobFilter, *, before: tuple[str, str] | None = None, limit: int = 100) -> tuple[Job, ...]:
-        """The newest jobs that are wanted first, with their VMs; those before the one of this time and id."""
-        return self._with_vms(page(wanted, before=before, limit=limit))
+    def page(
+        self, wanted: JobFilter, *, before: tuple[str, str] | None = None, limit: int = 100
+    ) -> tuple[ListedJob, ...]:
+        """The newest jobs that are wanted first; those before the one of this time and id."""
+        with self._reader.connect() as connection:
+            return self._listed.heads(connection, page(wanted, before=before, limit=limit))
+
+    def told(self, jobs: Sequence[ListedJob]) -> list[Told]:
+        """What jobs of a page say, with their VMs and disks."""
+        with self._reader.connect() as connection:
+            return self._listed.told(connection, jobs)
 
     def vm_ids(self, job_ids: Sequence[str]) -> dict[str, list[str]]:
         """The VMs of jobs, by job; of one that is not there, none."""

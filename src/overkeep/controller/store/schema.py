@@ -158,15 +158,23 @@ EVENT_BAD = sa.text("level <> 'info'")
 sa.Index("ix_event_bad", event.c.seq, sqlite_where=EVENT_BAD, postgresql_where=EVENT_BAD)
 # Each kind in the order of the lists; and the few events that say something of these.
 sa.Index("event_of_kind", event.c.kind, event.c.seq)
-_partial("event_bad_of_kind", event.c.kind, event.c.seq, where=EVENT_BAD)
+_partial("event_bad_of_kind", event.c.kind, event.c.seq, event.c.level, where=EVENT_BAD)
+# What is told of a job or a workload as a whole: of a run with many VMs it is little.
+EVENT_OF_JOB = sa.text("vm_id = ''")
+EVENT_OF_WORKLOAD = sa.text("vm_id = '' AND job_id = ''")
+_partial("event_of_whole_job", event.c.job_id, where=EVENT_OF_JOB)
+_partial("event_of_whole_workload", event.c.workload_id, where=EVENT_OF_WORKLOAD)
 EVENT_SAYS = {name: sa.text(f"{name} <> ''") for name in ("point_id", "target", "host", "caller")}
 for _name, _says in EVENT_SAYS.items():
     _partial(f"event_of_{_name}", event.c[_name], event.c.seq, where=_says)
+# A kind and whether a target is named go together; a server that does not know it puts all events of both in order.
+_KIND_TARGETS = sa.DDL("CREATE STATISTICS event_kind_targets (mcv) ON kind, target FROM event")  # type: ignore[no-untyped-call]
+sa.event.listen(event, "after_create", _KIND_TARGETS.execute_if(dialect="postgresql"))
 # Between which times the events of each block of numbers lie (`overkeep.controller.store.event_spans`).
 event_span = sa.Table(
     "event_span",
     metadata,
-    sa.Column("block", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=False),
+    sa.Column("block", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("low", sa.Text, nullable=False),
     sa.Column("high", sa.Text, nullable=False),
 )
