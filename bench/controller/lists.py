@@ -26,7 +26,7 @@ from overkeep.controller.desks.policies import PolicyDesk
 from overkeep.controller.ports import Ports
 from overkeep.controller.records import Member
 from overkeep.controller.service import Controller
-from overkeep.controller.store import Store, schema
+from overkeep.controller.store import Store, event_spans, schema
 from overkeep.controller.targets.configured import Targets
 from overkeep.errors import NotFound
 from overkeep.model.policy import Policy
@@ -78,6 +78,7 @@ def run(folder: Path, *, store_url: str, size: Size, each: int, calls: int) -> l
     fill(store_url, schema.job_vm, history.job_vms())
     fill(store_url, schema.job_disk, history.job_disks())
     fill(store_url, schema.event, history.events())
+    _note_spans(store_url)
     access = MemoryAccess()
     access.add("root", user_id="root", admin=True)
     for name, count in _PEOPLE.items():
@@ -96,6 +97,14 @@ def run(folder: Path, *, store_url: str, size: Size, each: int, calls: int) -> l
         return list(_measured(TestClient(app), store_url, history, calls))
     finally:
         store.close()
+
+
+def _note_spans(url: str) -> None:
+    """As whoever writes events does now and then."""
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        event_spans.note(connection)
+    engine.dispose()
 
 
 def _vms_of(count: int, size: Size) -> range:

@@ -213,6 +213,13 @@ def paged(read: Callable[[int | None], tuple[Event, ...]]) -> Iterator[Event]:
         (lambda store: store.jobs.page(JobFilter(states=(JobState.FAILED,))), "job_of_kind"),
         (lambda store: store.jobs.page(JobFilter(vm="x")), "job_vm_of_name"),
         (lambda store: store.jobs.page(JobFilter(vm="x")), "job_vm_of_vm"),
+        (lambda store: store.events.before(None, Filter(kind="vm", level=Level.ERROR)), "event_bad_of_kind"),
+        (lambda store: store.events.before(None, Filter(vm_ids=frozenset({"x"}))), "event_of_whole_job (job_id=?)"),
+        (
+            lambda store: store.events.before(None, Filter(vm_ids=frozenset({"x"}))),
+            "event_of_whole_workload (workload_id=?)",
+        ),
+        (lambda store: store.events.before(None, Filter(vm_ids=frozenset({"x"}))), "ix_event_vm_id (vm_id=?)"),
     ],
 )
 def test_what_is_rare_is_found_by_an_index(tmp_path: Path, act: Callable[[Store], object], index: str) -> None:
@@ -221,7 +228,7 @@ def test_what_is_rare_is_found_by_an_index(tmp_path: Path, act: Callable[[Store]
     plans = []
 
     def note_plan(connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-        if statement.startswith("SELECT"):
+        if statement.startswith(("SELECT", "WITH")):
             asked = f"EXPLAIN QUERY PLAN {statement}"
             plans.append(str(connection.connection.cursor().execute(asked, parameters).fetchall()))
 

@@ -159,9 +159,10 @@ sa.Index("ix_event_bad", event.c.seq, sqlite_where=EVENT_BAD, postgresql_where=E
 # Each kind in the order of the lists; and the few events that say something of these.
 sa.Index("event_of_kind", event.c.kind, event.c.seq)
 _partial("event_bad_of_kind", event.c.kind, event.c.seq, event.c.level, where=EVENT_BAD)
-# What is told of a job or a workload as a whole: of a run with many VMs it is little.
-EVENT_OF_JOB = sa.text("vm_id = ''")
-EVENT_OF_WORKLOAD = sa.text("vm_id = '' AND job_id = ''")
+# What is told of a job or a workload as a whole: of a run with many VMs it is little. For `=` SQLite would read all
+# events of the VM '' in the index of VMs.
+EVENT_OF_JOB = sa.text("vm_id <= ''")
+EVENT_OF_WORKLOAD = sa.text("vm_id <= '' AND job_id <= ''")
 _partial("event_of_whole_job", event.c.job_id, where=EVENT_OF_JOB)
 _partial("event_of_whole_workload", event.c.workload_id, where=EVENT_OF_WORKLOAD)
 EVENT_SAYS = {name: sa.text(f"{name} <> ''") for name in ("point_id", "target", "host", "caller")}
