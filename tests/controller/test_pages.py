@@ -214,10 +214,13 @@ def paged(read: Callable[[int | None], tuple[Event, ...]]) -> Iterator[Event]:
         (lambda store: store.jobs.page(JobFilter(vm="x")), "job_vm_of_name"),
         (lambda store: store.jobs.page(JobFilter(vm="x")), "job_vm_of_vm"),
         (lambda store: store.events.before(None, Filter(kind="vm", level=Level.ERROR)), "event_bad_of_kind"),
-        (lambda store: store.events.before(None, Filter(vm_ids=frozenset({"x"}))), "event_of_whole_job (job_id=?)"),
         (
             lambda store: store.events.before(None, Filter(vm_ids=frozenset({"x"}))),
-            "event_of_whole_workload (workload_id=?)",
+            "event_of_whole_job (job_id=? AND vm_id<?)",
+        ),
+        (
+            lambda store: store.events.before(None, Filter(vm_ids=frozenset({"x"}))),
+            "event_of_whole_workload (workload_id=? AND vm_id<?)",
         ),
         (lambda store: store.events.before(None, Filter(vm_ids=frozenset({"x"}))), "ix_event_vm_id (vm_id=?)"),
     ],

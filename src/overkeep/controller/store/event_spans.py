@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
 from overkeep.controller.store import schema as t
 
@@ -21,12 +22,15 @@ _E, _S = t.event.c, t.event_span.c
 _BLOCK_OF = _E.seq // BLOCK
 _KNOWN_UP_TO = sa.select(sa.func.coalesce(sa.func.max(_S.block) + 1, 0)).scalar_subquery()
 _LAST = sa.select(sa.func.max(_E.seq)).scalar_subquery()
-_NOTE = sa.insert(t.event_span).from_select(
-    ["block", "low", "high"],
+_FULL = (
     sa.select(_BLOCK_OF, sa.func.min(_E.time), sa.func.max(_E.time))
     .where(_E.seq >= _KNOWN_UP_TO * BLOCK, _E.seq < _LAST // BLOCK * BLOCK)
-    .group_by(_BLOCK_OF),
+    .group_by(_BLOCK_OF)
 )
+_NOTE = {  # two that write events may note the same at once
+    dialect: insert(t.event_span).from_select(["block", "low", "high"], _FULL).on_conflict_do_nothing()
+    for dialect, insert in (("postgresql", postgresql.insert), ("sqlite", sqlite.insert))
+}
 _MATCHING = sa.select(_S.block).where(
     (_S.high >= sa.bindparam("since")), (_S.low < sa.bindparam("until")) | (sa.bindparam("until") == "")
 )
@@ -34,8 +38,8 @@ _BLOCKS = sa.union_all(_MATCHING, sa.select(_KNOWN_UP_TO)).order_by("block")
 
 
 def note(connection: sa.Connection) -> None:
-    """Write down the times of all blocks that are full and not known yet; no other may write events meanwhile."""
-    connection.execute(_NOTE)
+    """Write down the times of all blocks that are full and not known yet."""
+    connection.execute(_NOTE[connection.dialect.name])
 
 
 def forget(connection: sa.Connection, last: int) -> None:

@@ -93,11 +93,11 @@ class Events:
         if self._engine.dialect.name == "postgresql":
             with self._writer.begin() as connection:
                 connection.execute(_changed_alone(change), {**given, **_told(draft)})
-            self._unnoted += 1
         else:
             with self._engine.begin() as connection:
                 if connection.execute(change, given).rowcount:
                     connection.execute(_INSERT, _row(draft))
+        self._unnoted += 1
         self.tell()
 
     def insert(self, connection: sa.Connection, *drafts: Draft) -> None:

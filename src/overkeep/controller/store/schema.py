@@ -160,11 +160,11 @@ sa.Index("ix_event_bad", event.c.seq, sqlite_where=EVENT_BAD, postgresql_where=E
 sa.Index("event_of_kind", event.c.kind, event.c.seq)
 _partial("event_bad_of_kind", event.c.kind, event.c.seq, event.c.level, where=EVENT_BAD)
 # What is told of a job or a workload as a whole: of a run with many VMs it is little. For `=` SQLite would read all
-# events of the VM '' in the index of VMs.
+# events of the VM '' in the index of VMs. The second column lets it prefer them to indices of all events.
 EVENT_OF_JOB = sa.text("vm_id <= ''")
 EVENT_OF_WORKLOAD = sa.text("vm_id <= '' AND job_id <= ''")
-_partial("event_of_whole_job", event.c.job_id, where=EVENT_OF_JOB)
-_partial("event_of_whole_workload", event.c.workload_id, where=EVENT_OF_WORKLOAD)
+_partial("event_of_whole_job", event.c.job_id, event.c.vm_id, where=EVENT_OF_JOB)
+_partial("event_of_whole_workload", event.c.workload_id, event.c.vm_id, where=EVENT_OF_WORKLOAD)
 EVENT_SAYS = {name: sa.text(f"{name} <> ''") for name in ("point_id", "target", "host", "caller")}
 for _name, _says in EVENT_SAYS.items():
     _partial(f"event_of_{_name}", event.c[_name], event.c.seq, where=_says)

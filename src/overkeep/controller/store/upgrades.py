@@ -224,8 +224,8 @@ def _span_events(connection: sa.Connection) -> None:
         " WHERE seq < (SELECT max(seq) FROM event) / 1000 * 1000 GROUP BY seq / 1000",
         "DROP INDEX ix_event_time",
         "CREATE INDEX event_bad_of_kind ON event (kind, seq, level) WHERE level <> 'info'",
-        "CREATE INDEX event_of_whole_job ON event (job_id) WHERE vm_id <= ''",
-        "CREATE INDEX event_of_whole_workload ON event (workload_id) WHERE vm_id <= '' AND job_id <= ''",
+        "CREATE INDEX event_of_whole_job ON event (job_id, vm_id) WHERE vm_id <= ''",
+        "CREATE INDEX event_of_whole_workload ON event (workload_id, vm_id) WHERE vm_id <= '' AND job_id <= ''",
     )
     if connection.dialect.name == "postgresql":
         _do(connection, "CREATE STATISTICS event_kind_targets (mcv) ON kind, target FROM event")
