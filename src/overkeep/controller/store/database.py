@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +58,12 @@ def _pool(url: str) -> dict[str, Any]:
 
     Of a server two controllers share a hundred, and dead ones are noticed before use.
 
-    A controller that is stopped in the midst of a transaction must not hold its locks for as long as it sleeps.
+    A controller that is stopped in the midst of a transaction must not hold its locks for as long as it sleeps. No
+    statement of ours runs for as long as it takes to compile one.
     """
     if sa.make_url(url).get_backend_name() == "sqlite":
         return {"pool_size": 15, "max_overflow": 0}
-    options = {"options": f"-c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION}s"}
+    options = {"options": f"-c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION}s -c jit=off"}
     return {"pool_size": 20, "max_overflow": 0, "pool_events": tried_when_idle(), "connect_args": options}
 
 
@@ -100,6 +103,24 @@ def reading(engine: sa.Engine) -> sa.Engine:
     if engine.dialect.name == "postgresql":
         return engine.execution_options(isolation_level="AUTOCOMMIT")
     return engine.execution_options(**{_READS: True})
+
+
+@contextmanager
+def listing(reader: sa.Engine) -> Iterator[sa.Connection]:
+    """A connection for the queries of lists, which the server plans anew for what is asked: one plan serves not all.
+
+    `reader` is of `reading`.
+    """
+    with reader.connect() as connection:
+        if connection.dialect.name != "postgresql":
+            yield connection
+            return
+        driver: Any = connection.connection.driver_connection
+        usual, driver.prepare_threshold = driver.prepare_threshold, None
+        try:
+            yield connection
+        finally:
+            driver.prepare_threshold = usual
 
 
 def single(engine: sa.Engine) -> sa.Engine:

@@ -10,10 +10,12 @@ import sqlalchemy as sa
 
 from overkeep.controller.events import Filter, Kind, Level
 from overkeep.controller.store import schema as t
+from overkeep.controller.store.among import is_among, texts
 from overkeep.controller.store.event_spans import EVERYWHERE
 from overkeep.controller.store.few_vms import are_few, found_first
 
 _C = t.event.c
+_RATE = 11  # both ways take as long for 33 of 10,000 VMs with a hundred jobs each and a page of 100, on PostgreSQL
 _Condition = sa.ColumnElement[bool] | sa.TextClause
 
 
@@ -22,7 +24,7 @@ def page(wanted: Filter, *, among: range, newest: bool, limit: int) -> sa.Select
     order = _C.seq.desc() if newest else _C.seq.asc()
     kinds = _kinds(wanted.kind)
     few = [*_few(wanted)]
-    if wanted.vm_ids is not None and are_few(wanted.vm_ids, limit) and not few:
+    if wanted.vm_ids is not None and are_few(wanted.vm_ids, limit, rate=_RATE) and not few:
         return _of_few_vms(wanted, kinds, among).order_by(sa.desc("seq") if newest else "seq").limit(limit)
     found = [*few, *_others(wanted, t.event), *_of_vms(wanted), *_numbered(among)]
     if few or not kinds:
@@ -90,8 +92,14 @@ def _others(wanted: Filter, rows: sa.FromClause) -> Iterator[_Condition]:
 
 def _of_vms(wanted: Filter) -> Iterator[_Condition]:
     """Events of VMs, and what is told of no VM by itself: of jobs and of workloads with one of them."""
-    if wanted.vm_ids is not None:
-        yield sa.or_(*(sa.and_(*way) for way in _ways(sorted(wanted.vm_ids))))
+    if wanted.vm_ids is None:
+        return
+    # asked of each event that is met: all jobs of many VMs are more than a server keeps in memory, and it would go
+    # through them for each event anew
+    job, workload, vm_ids = t.job_vm.c, t.workload_vm.c, texts(sorted(wanted.vm_ids))
+    of_job = sa.exists().where(job.job_id == _C.job_id, is_among(job.vm_id, vm_ids))
+    of_workload = sa.exists().where(workload.workload_id == _C.workload_id, is_among(workload.vm_id, vm_ids))
+    yield is_among(_C.vm_id, vm_ids) | sa.and_(t.EVENT_OF_JOB, of_job) | sa.and_(t.EVENT_OF_WORKLOAD, of_workload)
 
 
 def _of_few_vms(wanted: Filter, kinds: list[str], among: range) -> sa.Select[Any]:

@@ -18,7 +18,7 @@ from sqlalchemy.dialects import postgresql
 from overkeep.controller.events import About, Draft, Event, Filter, Level
 from overkeep.controller.store import event_spans
 from overkeep.controller.store import schema as t
-from overkeep.controller.store.database import alone, as_alone, reading, single
+from overkeep.controller.store.database import alone, as_alone, listing, reading, single
 from overkeep.controller.store.event_pages import page
 from overkeep.units import utc_now
 
@@ -201,7 +201,7 @@ class Events:
 
     def _page(self, wanted: Filter, *, after: int | None, newest: bool, limit: int) -> tuple[Event, ...]:
         found: list[Event] = []
-        with self._reader.connect() as connection:
+        with listing(self._reader) as connection:
             everything = [event_spans.EVERYWHERE]
             timed = wanted.since or wanted.until
             ranges = event_spans.within(connection, wanted.since, wanted.until) if timed else everything

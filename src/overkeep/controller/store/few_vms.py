@@ -7,15 +7,14 @@ from collections.abc import Collection
 
 import sqlalchemy as sa
 
-_RATE = 40  # of what both ways read, measured with 10,000 VMs and a hundred rows about each
 
-
-def are_few(vm_ids: Collection[str] | None, limit: int) -> bool:
+def are_few(vm_ids: Collection[str] | None, limit: int, *, rate: int) -> bool:
     """Whether to find all rows: they are the more, and a walk to the end of a page is the shorter, the more VMs it is.
 
-    None are all VMs. Servers decide it wrongly: they take a walk for short because the page is.
+    None are all VMs; `rate` says how dear it is to find a row, and how cheap to meet one. Servers decide it wrongly:
+    they take a walk for short because the page is.
     """
-    return vm_ids is not None and len(vm_ids) ** 2 <= _RATE * limit
+    return vm_ids is not None and len(vm_ids) ** 2 <= rate * limit
 
 
 def found_first(query: sa.Select | sa.CompoundSelect) -> sa.CTE:  # type: ignore[type-arg] # of any rows

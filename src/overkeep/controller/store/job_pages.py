@@ -11,10 +11,12 @@ import sqlalchemy as sa
 
 from overkeep.controller.records import JobFilter, JobKind, JobState
 from overkeep.controller.store import schema as t
+from overkeep.controller.store.among import is_among, texts
 from overkeep.controller.store.few_vms import are_few, found_first
 from overkeep.controller.store.listed_jobs import LISTED
 
 _C = t.job.c
+_RATE = 40  # both ways take as long for 60 of 10,000 VMs with a hundred jobs each and a page of 100, on PostgreSQL
 _ORDER = (_C.created.desc(), _C.id.desc())
 _Condition = sa.ColumnElement[bool]
 
@@ -51,17 +53,17 @@ def _few(wanted: JobFilter, limit: int) -> Iterator[_Condition]:
     if wanted.vm:
         named = (t.job_vm.c.vm_id == wanted.vm) | (t.job_vm.c.vm_name == wanted.vm)
         yield _C.id.in_(sa.select(t.job_vm.c.job_id).where(named))
-    if wanted.vm_ids is not None and are_few(wanted.vm_ids, limit):
+    if wanted.vm_ids is not None and are_few(wanted.vm_ids, limit, rate=_RATE):
         yield _C.id.in_(sa.select(t.job_vm.c.job_id).where(t.job_vm.c.vm_id.in_(sorted(wanted.vm_ids))))
 
 
 def _others(wanted: JobFilter, limit: int) -> Iterator[_Condition]:
     if wanted.workload_id:
         yield _C.workload_id == wanted.workload_id
-    if wanted.vm_ids is not None and not are_few(wanted.vm_ids, limit):
+    if wanted.vm_ids is not None and not are_few(wanted.vm_ids, limit, rate=_RATE):
         of_job = t.job_vm.c.job_id == _C.id
         # of a job all VMs are looked at: SQLite would ask its index for each of the wanted ones
-        yield sa.exists().where(of_job, sa.func.coalesce(t.job_vm.c.vm_id, "").in_(sorted(wanted.vm_ids)))
+        yield sa.exists().where(of_job, is_among(sa.func.coalesce(t.job_vm.c.vm_id, ""), texts(sorted(wanted.vm_ids))))
     if wanted.since:
         yield _C.created >= wanted.since
     if wanted.until:

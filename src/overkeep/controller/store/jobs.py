@@ -17,7 +17,7 @@ from overkeep.controller.store import schema as t
 from overkeep.controller.store import telling
 from overkeep.controller.store.admission import WAITING, needs_text
 from overkeep.controller.store.busy import busy_elsewhere, busy_with, left_alone
-from overkeep.controller.store.database import alone, reading, single
+from overkeep.controller.store.database import alone, listing, reading, single
 from overkeep.controller.store.events import Events
 from overkeep.controller.store.job_pages import page
 from overkeep.controller.store.job_statements import AS_TOLD, CANCEL_REQUESTED, FREE, PUT_DISK, SET_PHASE, written
@@ -120,7 +120,7 @@ class Jobs:
         self, wanted: JobFilter, *, before: tuple[str, str] | None = None, limit: int = 100
     ) -> tuple[ListedJob, ...]:
         """The newest jobs that are wanted first; those before the one of this time and id."""
-        with self._reader.connect() as connection:
+        with listing(self._reader) as connection:
             return self._listed.heads(connection, page(wanted, before=before, limit=limit))
 
     def told(self, jobs: Sequence[ListedJob]) -> list[Told]:

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from sqlalchemy.dialects import postgresql, sqlite
 
 from overkeep.controller.store import schema as t
-from overkeep.controller.store.database import reading
+from overkeep.controller.store.database import listing, reading
 from overkeep.model.points import Mode, Pin, RestorePoint
 from overkeep.model.retention import Candidate
 from overkeep.repository.verification import Verification
@@ -132,7 +132,7 @@ class PointRows:
             keys.append(sa.select(_C.seq).where(*where).order_by(_C.created, _C.seq).limit(limit))
         first = keys[0] if len(keys) == 1 else sa.union_all(*(sa.select(each.subquery()) for each in keys))
         query = sa.select(*_SEEN).where(_C.seq.in_(sa.select(first.subquery().c.seq)))
-        with self._reader.connect() as connection:
+        with listing(self._reader) as connection:
             rows = connection.execute(query.order_by(_C.created, _C.seq).limit(limit)).all()
         return tuple(
             SeenPoint(
