@@ -80,6 +80,8 @@ def list_events(
 
     def read(after: list[Any] | None, count: int) -> Sequence[Event]:
         seq = int(after[0]) if after else None
+        if seq is not None and not 0 <= seq <= LARGEST_NUMBER:
+            raise ValueError(seq)  # no page of ours goes on there
         oldest = order is Order.OLDEST
         found = events.after(seq or 0, in_time, limit=count) if oldest else events.before(seq, in_time, limit=count)
         sight.learn(found)
