@@ -47,8 +47,13 @@ def texts(values: Sequence[str]) -> sa.BindParameter[Any]:
     return sa.bindparam(None, list(values), type_=_Texts(), unique=True)
 
 
+def texts_named(name: str) -> sa.BindParameter[Any]:
+    """The same without values, which are given by `name` when the statement is run."""
+    return sa.bindparam(name, type_=_Texts())
+
+
 def is_among(column: sa.ColumnElement[str], given: sa.BindParameter[Any]) -> sa.ColumnElement[bool]:
-    """The condition; `given` is of `texts`."""
+    """The condition; `given` is of `texts` or `texts_named`."""
     return _Among(column, given)
 
 

@@ -13,15 +13,15 @@ import sqlalchemy as sa
 
 from overkeep.controller.events import Draft
 from overkeep.controller.records import DiskProgress, Failure, InLine, Job, JobFilter, JobKind, JobState, Member, Stage
+from overkeep.controller.store import listed_jobs, telling
 from overkeep.controller.store import schema as t
-from overkeep.controller.store import telling
 from overkeep.controller.store.admission import WAITING, needs_text
 from overkeep.controller.store.busy import busy_elsewhere, busy_with, left_alone
 from overkeep.controller.store.database import alone, listing, reading, single
 from overkeep.controller.store.events import Events
 from overkeep.controller.store.job_pages import page
 from overkeep.controller.store.job_statements import AS_TOLD, CANCEL_REQUESTED, FREE, PUT_DISK, SET_PHASE, written
-from overkeep.controller.store.listed_jobs import JobReader, ListedJob, Told
+from overkeep.controller.store.listed_jobs import ListedJob, Told
 from overkeep.controller.store.rows import disk_row, job_row, job_value, vm_row, vms_of, vms_of_all
 from overkeep.errors import NotFound, OverkeepError
 from overkeep.model.admission import rank
@@ -43,7 +43,6 @@ class Jobs:
         self._engine = engine
         self._reader = reading(engine)
         self._writer = single(engine)
-        self._listed = JobReader(engine.dialect)
         self._put_disk = PUT_DISK[engine.dialect.name]
         self._named = lru_cache(_NAMED)(self._read_named)
         self._events = events
@@ -121,12 +120,12 @@ class Jobs:
     ) -> tuple[ListedJob, ...]:
         """The newest jobs that are wanted first; those before the one of this time and id."""
         with listing(self._reader) as connection:
-            return self._listed.heads(connection, page(wanted, before=before, limit=limit))
+            return listed_jobs.heads(connection, page(wanted, before=before, limit=limit))
 
     def told(self, jobs: Sequence[ListedJob]) -> list[Told]:
         """What jobs of a page say, with their VMs and disks."""
         with self._reader.connect() as connection:
-            return self._listed.told(connection, jobs)
+            return listed_jobs.told(connection, jobs)
 
     def vm_ids(self, job_ids: Sequence[str]) -> dict[str, list[str]]:
         """The VMs of jobs, by job; of one that is not there, none."""
