@@ -9,7 +9,6 @@ from typing import Any
 
 from overkeep.api.documents import Document, FailureOut
 from overkeep.controller.records import Job, JobKind, JobState
-from overkeep.controller.store.listed_jobs import Told
 
 
 class DiskProgressOut(Document):
@@ -69,16 +68,6 @@ class JobOut(Document):
     result: dict[str, Any]
     cancel_requested: bool
     vms: tuple[VmProgressOut, ...]
-
-
-def told_out(told: Told, why: Callable[[str], str] | None = None) -> Told:
-    """What a job in a list says, as it is in its document; `why` as of `job_out`, None for jobs that are over."""
-    for name in ("created", "started", "ended"):
-        if told[name] is not None:
-            told[name] = dt.datetime.fromisoformat(told[name])
-    for vm in told["vms"]:
-        vm["waiting"] = why(vm["vm_id"]) if why else ""
-    return told
 
 
 def job_out(job: Job, why: Callable[[str], str] = lambda _vm_id: "") -> JobOut:

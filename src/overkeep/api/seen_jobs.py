@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import datetime as dt
+from collections.abc import Callable, Sequence
 
-from overkeep.api.job_documents import JobOut, job_out, told_out
+from overkeep.api.job_documents import JobOut, job_out
 from overkeep.controller.records import Job
 from overkeep.controller.rights import Caller
 from overkeep.controller.service import Controller
@@ -28,7 +29,17 @@ def listed_as_seen(jobs: Sequence[ListedJob], controller: Controller, caller: Ca
 
     def document(job: ListedJob, told: Told) -> Told:
         if job.over:
-            return told_out(told)
-        return told_out(told, lambda vm_id: reasons.why(job.id, vm_id, lambda seen: caller.may_see((seen,))))
+            return _told_out(told)
+        return _told_out(told, lambda vm_id: reasons.why(job.id, vm_id, lambda seen: caller.may_see((seen,))))
 
     return [document(*each) for each in zip(jobs, controller.ports.store.jobs.told(jobs), strict=True)]
+
+
+def _told_out(told: Told, why: Callable[[str], str] | None = None) -> Told:
+    """What a job in a list says, as it is in its document; `why` as of `job_out`, None for jobs that are over."""
+    for name in ("created", "started", "ended"):
+        if told[name] is not None:
+            told[name] = dt.datetime.fromisoformat(told[name])
+    for vm in told["vms"]:
+        vm["waiting"] = why(vm["vm_id"]) if why else ""
+    return told
