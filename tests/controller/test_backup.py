@@ -11,6 +11,7 @@ from overkeep.errors import Conflict
 from overkeep.model.points import Changes, Mode
 from overkeep.mover.disk_copies import BackingMissing
 from overkeep.mover.orders import BACKING_MISSING, NO_CHANGED_BLOCKS, CopyOrder, CopyResult
+from overkeep.repository import layout
 from tests.controller.world import World, disk, succeeded, vm
 
 
@@ -54,6 +55,25 @@ def test_full_is_full_when_it_is_asked_for(world: World) -> None:
     world.back_up()
     assert succeeded(world.back_up(full=True))
     assert [p.mode for p in world.repository.points()] == [Mode.FULL, Mode.FULL]
+
+
+def test_other_workloads_are_looked_into_only_for_checkpoints_that_are_not_of_this_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[str] = []
+    everywhere = layout.workloads_with
+    monkeypatch.setattr(layout, "workloads_with", lambda root, vm_id: looks.append(vm_id) or everywhere(root, vm_id))
+    world.add(vm("web", disk("root")))
+    for _ in range(3):
+        assert succeeded(world.back_up())
+    newest = world.repository.points()[-1].checkpoint_id
+    assert world.memory.checkpoints_made() == {"web-vm": (newest,)}
+    assert looks == []
+    world.memory.add_checkpoint("web-vm", "somebody-elses")
+    assert succeeded(world.back_up())
+    newest = world.repository.points()[-1].checkpoint_id
+    assert world.memory.checkpoints_made() == {"web-vm": ("somebody-elses", newest)}
+    assert looks == ["web-vm"], "it might be of a point of another workload"
 
 
 def test_checkpoints_of_others_stay(world: World) -> None:

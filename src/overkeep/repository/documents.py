@@ -121,10 +121,20 @@ def _read_once(path: Path) -> bytes | None:
             if error.errno == errno.ELOOP:
                 raise DocumentDamaged(path=path, reason="it is a symbolic link") from error
             raise
-        with os.fdopen(handle, "rb") as file:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise DocumentDamaged(path=path, reason="it is not a regular file")
-            raw = file.read(_MOST_BYTES + 1)
+        try:
+            return _content(handle, path)
+        finally:
+            os.close(handle)
+
+
+def _content(handle: int, path: Path) -> bytes:
+    """All of an open file, mostly with one call; it may be another length by now than when it was opened."""
+    seen = os.fstat(handle)
+    if not stat.S_ISREG(seen.st_mode):
+        raise DocumentDamaged(path=path, reason="it is not a regular file")
+    raw = b"" if seen.st_size > _MOST_BYTES else os.read(handle, seen.st_size + 1)
+    while len(raw) != seen.st_size and len(raw) <= _MOST_BYTES and (more := os.read(handle, _MOST_BYTES)):
+        raw += more
     if len(raw) > _MOST_BYTES:
         raise DocumentDamaged(path=path, reason=f"it is larger than {_MOST_BYTES} bytes")
     return raw
@@ -191,9 +201,10 @@ def _temporary(path: Path, content: bytes) -> Path:
     """Write `content` durably under a name of its own beside `path`."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
+        with open(temporary, "xb", buffering=0) as file:
+            left = memoryview(content)
+            while left:
+                left = left[file.write(left) :]
             os.fsync(file.fileno())
     except BaseException:
         temporary.unlink(missing_ok=True)

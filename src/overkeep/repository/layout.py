@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from overkeep.blocks.errors import on_target
@@ -95,26 +97,44 @@ def point_files(point_id: str) -> tuple[str, ...]:
 
 
 def located(root: Path, relative: PurePosixPath) -> Path:
-    """Return the path of `relative` under `root`; raise `UnsafePath` when a symbolic link leads out of its way."""
-    real_root = os.path.realpath(root)
-    path = os.path.join(real_root, relative)  # noqa: PTH118 - compared as text with what realpath returns
-    if os.path.realpath(path) != path:
-        raise UnsafePath(path=root / relative)
+    """Return the path of `relative` under `root`; raise `UnsafePath` when a symbolic link leads out of its way.
+
+    What is not there yet is no link.
+    """
+    path = str(root)
+    for part in relative.parts:
+        path = f"{path}/{part}"
+        with on_target(path):
+            try:
+                mode = os.stat(path, follow_symlinks=False).st_mode  # noqa: PTH116 - a Path costs more than the look
+            except (FileNotFoundError, NotADirectoryError):
+                break
+        if stat.S_ISLNK(mode):
+            raise UnsafePath(path=root / relative)
     return root / relative
 
 
 def make_folders(root: Path, relative: PurePosixPath) -> Path:
     """Make the folder and those above it that are not there, durably; return its path."""
-    current = root
-    for part in relative.parts:
-        current = current / part
-        with on_target(current):
-            try:
-                current.mkdir()
-            except FileExistsError:
-                continue
-        sync_folder(current.parent)
-    return located(root, relative)
+    path = located(root, relative)
+    _make_folder(root, path)
+    return path
+
+
+def _make_folder(root: Path, path: Path) -> None:
+    """Make a folder below `root`; mostly all above it are there, and each look is a call to the server."""
+    with on_target(path):
+        try:
+            path.mkdir()
+        except FileExistsError:
+            return
+        except FileNotFoundError:
+            if path.parent == root:
+                raise
+            _make_folder(root, path.parent)
+            with suppress(FileExistsError):
+                path.mkdir()
+    sync_folder(path.parent)
 
 
 def workloads_with(root: Path, vm_id: str) -> Iterator[str]:

@@ -137,17 +137,25 @@ class Repository:
 
         Drafts are not points. Points with a damaged manifest are left out with a warning; `damaged` tells them.
         """
-        found = []
-        for item in self._survey(workload_id, vm_id):
+        return self.survey(workload_id, vm_id)[0]
+
+    def damaged(self, workload_id: str | None = None, vm_id: str | None = None) -> tuple[DamagedPoint, ...]:
+        """Tell the points whose manifest cannot be read, and why."""
+        return self.survey(workload_id, vm_id)[1]
+
+    def survey(
+        self, workload_id: str | None = None, vm_id: str | None = None
+    ) -> tuple[tuple[RestorePoint, ...], tuple[DamagedPoint, ...]]:
+        """What `points` and `damaged` tell, with one look at each."""
+        found: list[RestorePoint] = []
+        damaged: list[DamagedPoint] = []
+        for item in self._looks(workload_id, vm_id):
             if isinstance(item, RestorePoint):
                 found.append(item)
             else:
                 _warn(item)
-        return tuple(sorted(found, key=lambda point: (point.created, point.id)))
-
-    def damaged(self, workload_id: str | None = None, vm_id: str | None = None) -> tuple[DamagedPoint, ...]:
-        """Tell the points whose manifest cannot be read, and why."""
-        return tuple(item for item in self._survey(workload_id, vm_id) if isinstance(item, DamagedPoint))
+                damaged.append(item)
+        return tuple(sorted(found, key=lambda point: (point.created, point.id))), tuple(damaged)
 
     def point(self, workload_id: str, vm_id: str, point_id: str) -> RestorePoint:
         """Read one point; raises `NotFound` when it does not exist (a draft does not)."""
@@ -296,7 +304,7 @@ class Repository:
             return layout.workloads_with(self.root, vm_id)
         return _chosen(self.root / layout.workloads(), workload_id)
 
-    def _survey(self, workload_id: str | None, vm_id: str | None) -> Iterator[RestorePoint | DamagedPoint]:
+    def _looks(self, workload_id: str | None, vm_id: str | None) -> Iterator[RestorePoint | DamagedPoint]:
         for workload, vm, point in self._folders(workload_id, vm_id):
             item = self.look(workload, vm, point)
             if item is not None:

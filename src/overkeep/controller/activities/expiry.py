@@ -96,9 +96,7 @@ def _points_of(ports: Ports, workload_id: str, vm_id: str) -> list[PlacedPoint]:
     """All points of a VM; raise when a target cannot be read or a manifest is damaged."""
     found = []
     for target in ports.targets.had_by(workload_id):
-        points, damaged = ports.targets.ask(
-            target, lambda one: (one.repository.points(workload_id, vm_id), one.repository.damaged(workload_id, vm_id))
-        )
+        points, damaged = ports.targets.ask(target, lambda one: one.repository.survey(workload_id, vm_id))
         found += [PlacedPoint(point=point, target=target) for point in points]
         if damaged:
             name = points[-1].vm_name if points else vm_id

@@ -67,17 +67,17 @@ def release_backup(exposure: Exposure, *, success: bool) -> None:
 
 
 def drop_old_checkpoints(
-    exposure: Exposure, *, keep: Collection[str | None], known: frozenset[str], strays: bool
+    exposure: Exposure, present: Sequence[str], *, keep: Collection[str | None], known: Collection[str], strays: bool
 ) -> None:
     """Delete the VM's checkpoints that are ours, but those in `keep`. `known` are those of its restore points.
 
-    With `strays` also those that were written down and are of no point: not while a target is away that may have it.
-    Checkpoints of other programs are left alone.
+    `present` are those that the Manager has. With `strays` also those that were written down and are of no point: not
+    while a target is away that may have it. Checkpoints of other programs are left alone.
     """
     engine = exposure.ports.engine
     noted = exposure.ports.store.held.checkpoints(exposure.vm_id)
     held = {item.ref: item for item in noted if strays or item.ref in known}
-    for checkpoint in engine.checkpoints(exposure.vm_id):
+    for checkpoint in present:
         if checkpoint not in keep and (checkpoint in known or checkpoint in held):
             with exposure.watch.spent.waiting():
                 engine.delete_checkpoint(exposure.vm_id, checkpoint)

@@ -252,7 +252,8 @@ class BackupSteps:
             try_to_remove_snapshots(exposure)
         made = {**state, **found}
         if "committed" in made and not left:
-            drop_old(exposure, own=made["checkpoint"])
+            here, targets = self.target, self.ports.targets
+            drop_old(exposure, own=made["checkpoint"], points=lambda: targets.ask(here, self._points_on))
         return {**found, **left, **self._spent(state), "released_at": utc_now().isoformat()}
 
     def _find_target(self, exposure: Exposure) -> None:
