@@ -12,6 +12,7 @@ from overkeep.controller.activities.steps import State, failed
 from overkeep.controller.activities.verifying import PointUnsound, Verifying
 from overkeep.controller.events import Kind
 from overkeep.controller.targets.target import Target
+from overkeep.controller.workflows.backup_release import BackupRelease
 from overkeep.controller.workflows.backup_steps import BackupSteps
 from overkeep.model.plan import BackupPlan
 from overkeep.repository.verification import Verification
@@ -26,6 +27,7 @@ class AfterBackup:
 
     def __init__(self, steps: BackupSteps) -> None:
         self._steps = steps
+        self._release = BackupRelease(steps)
 
     @property
     def _target(self) -> Target:
@@ -68,11 +70,11 @@ class AfterBackup:
         if written.over:
             return {"state": written}
         if "released" not in state:
-            state = {**state, **self._steps.release(state)}
+            state = {**state, **self._release.release(state)}
         if _may_expire(state):
             self._expire()
             self._merge(state)
-        return self._steps.close(state)
+        return self._release.close(state)
 
     def _expire(self) -> None:
         """End the points that the policy does not keep any more; a failure is told, and the next backup goes on."""

@@ -15,9 +15,7 @@ from pydantic import TypeAdapter
 from overkeep.controller.activities.capacity import require_room
 from overkeep.controller.activities.copying import Task, copy_all
 from overkeep.controller.activities.exposure import BACKUP_OVER, Exposure
-from overkeep.controller.activities.release import patiently, release_backup, watch_release
-from overkeep.controller.activities.snapshots import try_to_remove_snapshots
-from overkeep.controller.activities.steps import PASSING, State, Watch, cancelled, failed, outcome
+from overkeep.controller.activities.steps import PASSING, State, Watch, outcome
 from overkeep.controller.activities.verifying import Soundness
 from overkeep.controller.events import Kind
 from overkeep.controller.needs import backup_needs
@@ -28,9 +26,8 @@ from overkeep.controller.store.policies import terms_value
 from overkeep.controller.targets.target import Target
 from overkeep.controller.workflows.assembly import as_given, backup_progress, make_point, point_made
 from overkeep.controller.workflows.beginning import Beginning
-from overkeep.controller.workflows.checkpoints import drop_lost, drop_old
+from overkeep.controller.workflows.checkpoints import drop_lost
 from overkeep.controller.workflows.orders import Into, backup_task
-from overkeep.controller.workflows.spent import spent_text
 from overkeep.engine.api import BackupRequest, BackupSession
 from overkeep.engine.errors import BackupFailed
 from overkeep.errors import OverkeepError
@@ -101,9 +98,9 @@ class BackupSteps:
 
     def safely(self, act: Callable[[State], State]) -> Callable[[State], State]:
         """The step with its error as an outcome, and with what it spent."""
-        return lambda state: {**outcome(lambda: act(state), job_id=self.job_id), **self._spent(state)}
+        return lambda state: {**outcome(lambda: act(state), job_id=self.job_id), **self.spent(state)}
 
-    def _spent(self, state: State) -> State:
+    def spent(self, state: State) -> State:
         """What was spent up to the end of a step, as steps hand it on: a process may die between any two of them."""
         return {
             "began": state.get("began") or self.began.isoformat(),
@@ -153,7 +150,7 @@ class BackupSteps:
 
     def start(self, state: State) -> State:
         """Begin the draft, and have the Manager start the backup."""
-        self._configure(self._draft(state))
+        self._configure(self.draft(state))
         self.phase("starting")
         self.watch.check()
         plan = _PLAN.validate_python(state["plan"])
@@ -206,7 +203,7 @@ class BackupSteps:
     def _copied(self, state: State) -> State:
         self.phase("copying")
         plan = _PLAN.validate_python(state["plan"])
-        into = Into(target=self.target, draft=self._draft(state))
+        into = Into(target=self.target, draft=self.draft(state))
         results = copy_all(self.exposure, [self._task(item, plan, into) for item in plan.disks])
         copied = max((result.seconds for result in results.values()), default=0.0)
         return {"results": _RESULTS.dump_python(dict(results), mode="json"), "copied": round(copied, 3)}
@@ -214,58 +211,18 @@ class BackupSteps:
     def commit(self, state: State) -> State:
         """Make the restore point appear, unless the Manager ended the backup while it was copied."""
         self.phase("committing")
-        draft = self._draft(state)
-        point = self._point(state, draft)
+        draft = self.draft(state)
+        point = self.point(state, draft)
         if not draft.committed:  # a repeat after a crash finds it there, whatever became of the backup since
             self.watch.check()  # from here on there is no way back: a cancel that comes later is too late
             self._require_open(point.vm_name)
             _commit(draft, point)
-        return self._keep(point)
+        return self.keep(point)
 
-    def _keep(self, point: RestorePoint) -> State:
+    def keep(self, point: RestorePoint) -> State:
         """Let the lists show a point that was made, and tell it."""
         self.ports.store.keep_point(self.target.name, point, point_made(point, target=self.target.name))
         return {"committed": point.id, "checkpoint": point.checkpoint_id}
-
-    def release(self, state: State) -> State:
-        """Close everything in the Manager and on the target that did not become a restore point.
-
-        A point that a controller made just before it died is kept: the next one may have found its target away.
-        """
-        self.phase("releasing")
-        exposure = watch_release(self.ports, self.job_id, self.vm_id, spent=self.watch.spent)
-        found: State = {}
-
-        def act() -> None:
-            if perhaps_committed := "results" in state and "committed" not in state:
-                self._find_target(exposure)
-            draft = self._draft(state) if "point_id" in state else None
-            committed = draft is not None and draft.committed
-            if draft is not None and committed and perhaps_committed:
-                found.update(self._keep(self._point(state, draft)))
-            release_backup(exposure, success=committed)
-            if draft is not None and not committed:
-                draft.abandon()
-
-        left = patiently(exposure, act)
-        if not left:
-            try_to_remove_snapshots(exposure)
-        made = {**state, **found}
-        if "committed" in made and not left:
-            here, targets = self.target, self.ports.targets
-            drop_old(exposure, own=made["checkpoint"], points=lambda: targets.ask(here, self._points_on))
-        return {**found, **left, **self._spent(state), "released_at": utc_now().isoformat()}
-
-    def _find_target(self, exposure: Exposure) -> None:
-        """See that what is looked for on the target can be found; when it is away the VM is freed before it is back.
-
-        The checkpoint stays then: that of a point, if there is one.
-        """
-        try:
-            self.target.ready()
-        except OverkeepError:
-            release_backup(exposure, success=True)
-            raise
 
     def say_instead(self, state: State) -> State:
         """Tell why another attempt follows, and what it does otherwise."""
@@ -273,27 +230,6 @@ class BackupSteps:
         text = f"{told} instead: {state['error']}"
         self.exposure.tell(Kind.VM_TRIED_OTHERWISE, text, code=state["code"])
         return {}
-
-    def close(self, state: State) -> State:
-        """Write what became of the VM into the job."""
-        result = JobState.SUCCEEDED
-        if failed(state):
-            result = JobState.CANCELLED if cancelled(state) else JobState.FAILED
-        code, text = state.get("code", ""), state.get("error", "")
-        if "open" in state:
-            result, code, text = JobState.NEEDS_ATTENTION, "still-open", f"{text} {state['open']}".strip()
-        self.ports.store.jobs.set_vm(
-            self.job_id,
-            self.vm_id,
-            state=result,
-            phase="",
-            error_code=code,
-            error=text,
-            busy=False,
-            spent=spent_text(state, utc_now()),
-        )
-        _log.info("backup ended %s", fields(job=self.job_id, vm=self.vm_id, state=result, code=code or "none"))
-        return {"state": result}
 
     def _await_turn(self) -> None:
         """Wait while the VM has no slots: it had others before it turned out to be elsewhere."""
@@ -346,12 +282,14 @@ class BackupSteps:
             lease=self.ports.patience.lease,
         )
 
-    def _draft(self, state: State) -> Draft:
+    def draft(self, state: State) -> Draft:
+        """The point in the making, once it is planned."""
         return self.target.repository.draft(
             self.workload_id, self.vm_id, point_id=state["point_id"], job_id=self.job_id
         )
 
-    def _point(self, state: State, draft: Draft) -> RestorePoint:
+    def point(self, state: State, draft: Draft) -> RestorePoint:
+        """The restore point, once all disks are copied."""
         plan = _PLAN.validate_python(state["plan"])
         point = make_point(
             plan,
@@ -375,9 +313,10 @@ class BackupSteps:
         for target in targets.had_by(self.workload_id):
             if target.name != self.target.name:
                 with suppress(OverkeepError):  # a target that is away fails no backup
-                    yield from targets.ask(target, self._points_on, seconds=_GLANCE)[-1:]
+                    yield from targets.ask(target, self.points_on, seconds=_GLANCE)[-1:]
 
-    def _points_on(self, target: Target) -> tuple[RestorePoint, ...]:
+    def points_on(self, target: Target) -> tuple[RestorePoint, ...]:
+        """The VM's points of the workload on a target, newest last."""
         return target.repository.points(self.workload_id, self.vm_id)
 
     def _show(self, plan: BackupPlan, state: str) -> None:

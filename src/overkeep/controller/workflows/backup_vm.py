@@ -12,6 +12,7 @@ from overkeep.controller.activities.steps import State, failed
 from overkeep.controller.durable import Durable
 from overkeep.controller.ports import Ports
 from overkeep.controller.workflows.backup_after import AfterBackup
+from overkeep.controller.workflows.backup_release import BackupRelease
 from overkeep.controller.workflows.backup_steps import BackupSteps, Wish
 from overkeep.controller.workflows.spent import CARRIED
 from overkeep.engine.errors import BackupFailed, CheckpointInvalid, TransferFailed
@@ -100,7 +101,7 @@ def _run(steps: BackupSteps, state: State) -> State:
             break
     if "committed" in state and not steps.terms.verify:
         return state  # nothing follows but the close, which releases first: each step has its price
-    released: State = Durable.step("release", steps.release, state)
+    released: State = Durable.step("release", BackupRelease(steps).release, state)
     if "committed" in released:  # the point was there after all: what went wrong then is no failure
         state = {name: value for name, value in state.items() if name not in ("code", "error")}
     return {**state, "released": True, **released}
