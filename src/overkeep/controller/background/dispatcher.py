@@ -29,8 +29,8 @@ QUEUES = {SHORT_QUEUE: 16, WORK_QUEUE: 0}  # as many begin at each look of the e
 PASSED_BY = 300.0  # seconds for which the first of a line is passed by before slots are kept for it
 _IDLE = 1.0  # seconds between two rounds without news: another controller may have some
 _BREATH = 0.25  # and at least, however many news there are
-_LONGEST_BREATH = 0.75  # after a round that left nothing undone, which is as long as
-_SHARE = 3.0  # so many times the round: what is decided about many VMs is not to cost more than their backups
+_SHARE = 3.0  # lengths of a round that one which left nothing undone rests: deciding must not cost more than backups
+_LONGEST_BREATH = 0.75  # seconds of such a rest at most
 _BATCH = 20  # jobs or VMs that one round gives to the engine: those that wait for it are not to wait long
 
 _log = logging.getLogger(__name__)
