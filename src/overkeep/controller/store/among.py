@@ -32,14 +32,17 @@ class _Texts(sa.types.TypeDecorator[Sequence[str]]):
 class _Among(sa.ColumnElement[bool]):
     inherit_cache = True
     type = sa.Boolean()
+    _is_implicitly_boolean = True  # else it is compared with 1 on SQLite, which then uses no index for it
     _traverse_internals = [  # noqa: RUF012 - as the base class has it
         ("column", sa.sql.visitors.InternalTraversal.dp_clauseelement),
         ("texts", sa.sql.visitors.InternalTraversal.dp_clauseelement),
+        ("met", sa.sql.visitors.InternalTraversal.dp_boolean),
     ]
 
-    def __init__(self, column: sa.ColumnElement[str], texts: sa.BindParameter[Any]) -> None:
+    def __init__(self, column: sa.ColumnElement[str], texts: sa.BindParameter[Any], *, met: bool) -> None:
         self.column = column
         self.texts = texts
+        self.met = met
 
 
 def texts(values: Sequence[str]) -> sa.BindParameter[Any]:
@@ -54,13 +57,24 @@ def texts_named(name: str) -> sa.BindParameter[Any]:
 
 def is_among(column: sa.ColumnElement[str], given: sa.BindParameter[Any]) -> sa.ColumnElement[bool]:
     """The condition; `given` is of `texts` or `texts_named`."""
-    return _Among(column, given)
+    return _Among(column, given, met=False)
+
+
+def has_among(column: sa.ColumnElement[str], given: sa.BindParameter[Any]) -> sa.ColumnElement[bool]:
+    """As `is_among`, of the rows that one other row has: SQLite would ask an index for each of the texts, each time."""
+    return _Among(column, given, met=True)
+
+
+def unindexed(column: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
+    """A column that is not NULL, as no index has it: rows are met in another way, and then looked at."""
+    return sa.func.coalesce(column, sa.literal_column("''"))
 
 
 @compiles(_Among)
 def _sqlite(element: _Among, compiler: Any, **kw: Any) -> str:
     column, given = compiler.process(element.column, **kw), compiler.process(element.texts, **kw)
-    return f"{column} IN (SELECT value FROM json_each({given}))"  # noqa: S608 - of parts that are compiled
+    sign = "+" if element.met else ""  # which keeps it from the index
+    return f"{sign}{column} IN (SELECT value FROM json_each({given}))"  # noqa: S608 - of parts that are compiled
 
 
 @compiles(_Among, "postgresql")
