@@ -17,6 +17,14 @@ from overkeep.errors import OverkeepError
 
 IDLE_IN_TRANSACTION = 15  # seconds after which PostgreSQL ends a transaction in which nothing happens
 
+_SETTINGS = {
+    "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION}s",
+    # No statement of ours runs for as long as it takes to compile one, or to begin the processes that would share it.
+    "jit": "off",
+    "max_parallel_workers_per_gather": 0,
+    # What is asked for most lies in memory. Else all jobs are read through where those of some VMs are wanted.
+    "random_page_cost": 1.1,
+}
 _READS = "overkeep_reads"
 _ALONE = sa.text("SELECT pg_advisory_xact_lock(hashtext(:act))")
 _IS_ALONE = sa.text("SELECT pg_try_advisory_xact_lock(hashtext(:act))")
@@ -58,12 +66,11 @@ def _pool(url: str) -> dict[str, Any]:
 
     Of a server two controllers share a hundred, and dead ones are noticed before use.
 
-    A controller that is stopped in the midst of a transaction must not hold its locks for as long as it sleeps. No
-    statement of ours runs for as long as it takes to compile one.
+    A controller that is stopped in the midst of a transaction must not hold its locks for as long as it sleeps.
     """
     if sa.make_url(url).get_backend_name() == "sqlite":
         return {"pool_size": 15, "max_overflow": 0}
-    options = {"options": f"-c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION}s -c jit=off"}
+    options = {"options": " ".join(f"-c {name}={value}" for name, value in _SETTINGS.items())}
     return {"pool_size": 20, "max_overflow": 0, "pool_events": tried_when_idle(), "connect_args": options}
 
 
