@@ -10,7 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from overkeep.api import paging, sight
-from overkeep.controller.store import Store
+from overkeep.controller.store import Store, job_pages, listed_jobs
 from overkeep.controller.store.answers import Answer, Call, KeyInUse, KeyReused, OutcomeUnknown
 from overkeep.engine.errors import EngineUnreachable
 from overkeep.testing.access import MemoryAccess
@@ -87,10 +87,35 @@ def test_a_list_of_jobs_says_what_each_says_by_itself(root: TestClient, world: W
     assert all(found[2]["vms"][0][name] for name in ("disks", "spent", "point_id"))
 
 
+def test_a_list_of_workloads_says_what_each_says_by_itself(root: TestClient, world: World) -> None:
+    world.memory.describe("web-vm", tags=("prod",))
+    make(root, "shop", "web")
+    wanted = {"wanted": "group", "otherwise": "refuse", "frozen_at_most": 20}
+    rules = {"include": ["tag=prod"], "exclude": ["name=x*"], "disks": ["db:scratch*"]}
+    body = {"name": "büro", "description": "Bücher", "vms": ["db"], "rules": rules, "parallel": 1}
+    assert root.post("/api/v1/workloads", json={**body, "consistency": wanted}).status_code == 201
+    found = root.get("/api/v1/workloads").json()
+    assert [(one["name"], len(one["members"])) for one in found] == [("büro", 2), ("shop", 1)]
+    assert found == [root.get(f"/api/v1/workloads/{one['id']}").json() for one in found]
+
+
+def test_a_list_of_events_says_what_those_of_a_job_say(root: TestClient, world: World) -> None:
+    make(root, "shop", "web")
+    job = back_up(root, world, "shop")["id"]
+    found = root.get(f"/api/v1/events?job={job}&order=oldest").json()
+    assert found == root.get(f"/api/v1/jobs/{job}/events").json()
+    assert {one["kind"] for one in found} >= {"job.queued", "point.made", "vm.succeeded"}
+    assert [one for one in found if one["fields"]]
+
+
+@pytest.mark.parametrize("first", [1, 2, 256])
 def test_a_page_of_jobs_ends_before_it_has_too_many_vms(
-    root: TestClient, world: World, monkeypatch: pytest.MonkeyPatch
+    root: TestClient, world: World, monkeypatch: pytest.MonkeyPatch, first: int
 ) -> None:
-    """A job with more of them than that is a page by itself."""
+    """A job with more of them than that is a page by itself, however many are read at once."""
+    monkeypatch.setattr(job_pages, "_AT_ONCE", first)
+    monkeypatch.setattr(job_pages, "_AT_ONCE_EACH", 1)
+    monkeypatch.setattr(listed_jobs, "_FIRST", first)
     make(root, "both", "web", "db")
     make(root, "one", "web")
     jobs = [back_up(root, world, name)["id"] for name in ("both", "one", "one", "both", "one")][::-1]

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from overkeep.controller.events import About, Draft, Event, Filter, Kind, Level
 from overkeep.controller.records import DiskProgress, Failure, Job, JobFilter, JobKind, JobState, Member
-from overkeep.controller.store import Store
+from overkeep.controller.store import Store, listed_events, listed_jobs
 
 VMS = [Member(vm_id=f"id{n}", vm_name=f"vm{n}") for n in range(4)]
 MANY = frozenset({"id2", *(f"other{n}" for n in range(300))})
@@ -110,6 +110,27 @@ def test_jobs(store: Store, jobs: list[Job], wanted: JobFilter, size: int) -> No
     assert said(found) == said([asdict(one) for one in jobs if is_wanted_job(wanted, one)])
 
 
+def test_vms_of_jobs_are_read_for_some_at_a_time(
+    store: Store, jobs: list[Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listed_jobs, "_FIRST", 7)
+    page = store.jobs.page(JobFilter(), limit=JOBS)
+    for number in (50, 3, JOBS - 1):
+        assert sorted(page[number].vm_ids) == sorted(vm.vm_id for vm in jobs[number].vms)
+    assert said(store.jobs.told(page)) == said([asdict(one) for one in jobs])
+
+
+def test_the_vms_of_jobs_among_some(store: Store, jobs: list[Job]) -> None:
+    ids = [one.id for one in jobs]
+    assert store.jobs.vm_ids([]) == {}
+    assert store.jobs.vm_ids(["none", *ids], among=frozenset({"id2", "x"})) == {
+        "none": [],
+        **{one.id: ["id2"] * any(vm.vm_id == "id2" for vm in one.vms) for one in jobs},
+    }
+    found = store.jobs.vm_ids(ids)
+    assert all(sorted(found[one.id]) == sorted(vm.vm_id for vm in one.vms) for one in jobs)
+
+
 def said(documents: list[dict[str, Any]]) -> Any:
     """As JSON, which has no tuples."""
     return json.loads(json.dumps(documents))
@@ -193,6 +214,16 @@ def test_events(store: Store, events: list[Event], wanted: Filter, size: int) ->
     assert list(paged(lambda seq: read.before(seq, wanted, limit=size))) == expected[::-1]
 
 
+@pytest.mark.parametrize("newest", [True, False])
+def test_events_of_a_list_say_what_events_say(store: Store, events: list[Event], newest: bool) -> None:
+    wanted = Filter(kind="vm", vm_ids=MANY)
+    page = store.events.listed(None if newest else 0, wanted, newest=newest, limit=EVENTS)
+    documents = [asdict(one) for one in events if is_wanted_event(wanted, one, "")]
+    assert listed_events.told(page) == [
+        {**one.pop("about"), **one} for one in (documents[::-1] if newest else documents)
+    ]
+
+
 def paged(read: Callable[[int | None], tuple[Event, ...]]) -> Iterator[Event]:
     seq = None
     while page := read(seq):
@@ -211,6 +242,9 @@ def paged(read: Callable[[int | None], tuple[Event, ...]]) -> Iterator[Event]:
         (lambda store: store.events.after(0, Filter(caller="x")), "event_of_caller"),
         (lambda store: store.jobs.page(JobFilter(kinds=(JobKind.RESTORE,))), "job_of_kind"),
         (lambda store: store.jobs.page(JobFilter(states=(JobState.FAILED,))), "job_of_kind"),
+        (lambda store: store.jobs.page(JobFilter(vm_ids=MANY)), "sqlite_autoindex_job_vm_1 (job_id=?)"),
+        (lambda store: store.events.before(None, Filter(vm_ids=MANY)), "sqlite_autoindex_job_vm_1 (job_id=?)"),
+        (lambda store: store.jobs.vm_ids(["x"]), "sqlite_autoindex_job_vm_1 (job_id=?)"),
         (lambda store: store.jobs.page(JobFilter(vm="x")), "job_vm_of_name"),
         (lambda store: store.jobs.page(JobFilter(vm="x")), "job_vm_of_vm"),
         (lambda store: store.events.before(None, Filter(kind="vm", level=Level.ERROR)), "event_bad_of_kind"),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
@@ -10,20 +11,20 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import TypeAdapter
+from pydantic_core import to_json
 
 from overkeep.api import streams
 from overkeep.api.asked import TheCaller, TheController
-from overkeep.api.documents import EventOut, event_out
-from overkeep.api.paging import Listing, Since, ThePaging, Until, listed_out, stamp
+from overkeep.api.documents import EventOut
+from overkeep.api.paging import Listing, Since, ThePaging, Until, stamp, written_out
 from overkeep.api.sight import Sight, few
 from overkeep.api.streams import LARGEST_NUMBER, EventSource, LastEventId
 from overkeep.api.workloads import find_workload
-from overkeep.controller.events import Event, Filter, Level
+from overkeep.controller.events import Filter, Level
+from overkeep.controller.store.listed_events import ListedEvent, Told, told
 
 router = APIRouter(prefix="/api/v1/events", tags=["events"])
 
-_PAGE = TypeAdapter(list[EventOut])
 Wanted = Annotated[str, Query(max_length=255)]
 
 
@@ -78,17 +79,24 @@ def list_events(
     in_time = replace(wanted, since=stamp(since), until=stamp(until), vm_ids=few(caller.shown()))
     events, sight = controller.ports.store.events, Sight(controller, caller)
 
-    def read(after: list[Any] | None, count: int) -> Sequence[Event]:
+    def read(after: list[Any] | None, count: int) -> Sequence[ListedEvent]:
         seq = int(after[0]) if after else None
         if seq is not None and not 0 <= seq <= LARGEST_NUMBER:
             raise ValueError(seq)  # no page of ours goes on there
-        oldest = order is Order.OLDEST
-        found = events.after(seq or 0, in_time, limit=count) if oldest else events.before(seq, in_time, limit=count)
+        found = events.listed(seq, in_time, newest=order is Order.NEWEST, limit=count)
         sight.learn(found)
         return found
 
     listing = Listing(read=read, key=lambda event: (event.seq,), sees=sight.sees)
-    return listed_out(asked.response, _PAGE, [event_out(event) for event in listing.page(asked)])
+    return written_out(asked.response, to_json(_documents(listing.page(asked)), inf_nan_mode="null"))
+
+
+def _documents(events: Sequence[ListedEvent]) -> list[Told]:
+    """The documents of many events: what they say is not made into documents that are checked."""
+    documents = told(events)
+    for document in documents:
+        document["time"] = dt.datetime.fromisoformat(document["time"])
+    return documents
 
 
 @router.get("/stream", response_class=StreamingResponse, responses={200: {"content": {"text/event-stream": {}}}})

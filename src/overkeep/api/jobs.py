@@ -14,10 +14,10 @@ from overkeep.api import streams
 from overkeep.api.asked import TheCaller, TheController
 from overkeep.api.documents import EventOut, event_out
 from overkeep.api.job_documents import JobOut, job_out
-from overkeep.api.paging import Listing, Since, ThePaging, Until, stamp, written_out
+from overkeep.api.paging import LARGEST, Listing, Since, ThePaging, Until, stamp, written_out
 from overkeep.api.repeatable import Repeatable
 from overkeep.api.seen_jobs import as_seen, listed_as_seen
-from overkeep.api.sight import Sight, few
+from overkeep.api.sight import Shown, Sight, few
 from overkeep.api.streams import LARGEST_NUMBER, JobSource, LastEventId
 from overkeep.api.workloads import find_workload
 from overkeep.controller.records import Job, JobFilter, JobKind, JobState
@@ -45,9 +45,9 @@ def list_jobs(  # noqa: PLR0913 - the filters of a list
 ) -> Response:
     """The newest jobs first, those about VMs that the caller may back up; times are those of their creation.
 
-    A page ends before its jobs have more than 2,500 VMs; `Link` goes on.
+    A page ends before its jobs have more than 1,500 VMs; `Link` goes on.
     """
-    shown = caller.shown()
+    seen = Shown(caller)
     wanted = JobFilter(
         states=tuple(state),
         kinds=tuple(kind),
@@ -55,17 +55,22 @@ def list_jobs(  # noqa: PLR0913 - the filters of a list
         vm=vm,
         since=stamp(since),
         until=stamp(until),
-        vm_ids=few(shown),
+        vm_ids=few(seen.vm_ids),
     )
 
     def read(after: Sequence[Any] | None, count: int) -> Sequence[ListedJob]:
         before = None if after is None else (str(after[0]), str(after[1]))
         return controller.ports.store.jobs.page(wanted, before=before, limit=count)
 
-    def sees(job: ListedJob) -> bool:
-        return caller.may_see_any(job.vm_ids, shown)
+    def key(job: ListedJob) -> tuple[str, str]:
+        return job.created, job.id
 
-    listing = Listing(read=read, key=lambda job: (job.created, job.id), sees=sees, load=lambda job: len(job.vm_ids))
+    def sees(job: ListedJob) -> bool:
+        return seen.vm_ids is None or seen.any_of(job.vm_ids)
+
+    all_are_his = seen.vm_ids is None or wanted.vm_ids is not None
+    at_once = controller.ports.store.jobs.at_once(wanted) if all_are_his else LARGEST + 1
+    listing = Listing(read=read, key=key, sees=sees, load=lambda job: len(job.vms), at_once=at_once)
     documents = listed_as_seen(listing.page(asked), controller, caller)
     return written_out(asked.response, to_json(documents, inf_nan_mode="null"))
 
@@ -88,7 +93,7 @@ def job_events(
     _find(job_id, controller, caller)
     sight = Sight(controller, caller)
     found = controller.events(job_id, after=after, seconds=wait)
-    return [event_out(event) for event in found if sight.sees(event)]
+    return [event_out(event) for event in found if sight.sees(event.about)]
 
 
 @router.get(

@@ -25,7 +25,7 @@ LARGEST = 1000
 USUAL = 100
 _BATCH = LARGEST + 1  # rows that are read at once: the largest page, and whether there is more
 _MOST_READ = 5000  # rows that one call reads for a caller who may see few of them
-MOST_PARTS = 2500  # of the items of a page; one item may have more
+MOST_PARTS = 1500  # of the items of a page; one item may have more
 _Item = TypeVar("_Item")
 
 
@@ -99,18 +99,20 @@ class Listing(Generic[_Item]):
     """A list in its order. `read(key, n)` gives the next `n` items after a key; `sees` which of them are shown.
 
     `load` is how many parts an item has, where that differs much: a page ends before it has more than `MOST_PARTS`.
+    `at_once` items are read at most, and then the next ones.
     """
 
     read: Callable[[list[Any] | None, int], Sequence[_Item]]
     key: Callable[[_Item], tuple[str | int, ...]]
     sees: Callable[[_Item], bool]
     load: Callable[[_Item], int] = lambda _: 0
+    at_once: int = _BATCH
 
     def page(self, asked: Paging) -> list[_Item]:
         """The page that is asked for. One that is short or empty may have a next one: rights are looked at late."""
         found: list[_Item] = []
         after, read, parts = asked.after, 0, 0
-        size = min(_BATCH, asked.limit + 1)
+        size = min(self.at_once, _BATCH, asked.limit + 1)
         while read < _MOST_READ:
             batch = self._read(after, size)
             for item in batch:

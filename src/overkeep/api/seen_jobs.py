@@ -38,8 +38,8 @@ def listed_as_seen(jobs: Sequence[ListedJob], controller: Controller, caller: Ca
 def _told_out(told: Told, why: Callable[[str], str] | None = None) -> Told:
     """What a job in a list says, as it is in its document; `why` as of `job_out`, None for jobs that are over."""
     for name in ("created", "started", "ended"):
-        if told[name] is not None:
-            told[name] = dt.datetime.fromisoformat(told[name])
+        if (time := told[name]) is not None:
+            told[name] = dt.datetime.fromisoformat(time)
     for vm in told["vms"]:
         vm["waiting"] = why(vm["vm_id"]) if why else ""
     return told

@@ -112,7 +112,7 @@ class EventSource:
         self._more = len(page) == PAGE
         if page:
             self._after = page[-1].seq
-        return [message(event) for event in page if sight.sees(event)], False
+        return [message(event) for event in page if sight.sees(event.about)], False
 
 
 class JobSource:
@@ -138,7 +138,7 @@ class JobSource:
         page = self._events.of_job(self._job_id, after=self._after)
         if page:
             self._after = page[-1].seq
-        messages = [message(event, kind="event") for event in page if sight.sees(event)]
+        messages = [message(event, kind="event") for event in page if sight.sees(event.about)]
         shown = _message(as_seen([job], self._controller, caller)[0], kind="job")
         if shown != self._shown:
             messages.append(shown)

@@ -57,10 +57,6 @@ class Caller:
         """The VMs that the Manager shows him, of which he may see some; None for an administrator, who sees all."""
         return None if self.identity.admin else self.access.vms(self.token)
 
-    def may_see_any(self, vm_ids: Iterable[str], shown: frozenset[str] | None) -> bool:
-        """As `may_see`, for many questions: the Manager is asked only about VMs that are `shown`."""
-        return self.may_see(vm_ids if shown is None else [vm_id for vm_id in vm_ids if vm_id in shown])
-
     def knows(self, vm_id: str) -> bool:
         """Whether he may learn that a VM exists: he has some right on it."""
         return self.identity.admin or bool(self.access.permits(self.token, vm_id))

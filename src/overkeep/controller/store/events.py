@@ -20,6 +20,7 @@ from overkeep.controller.store import event_spans
 from overkeep.controller.store import schema as t
 from overkeep.controller.store.database import alone, as_alone, listing, reading, single
 from overkeep.controller.store.event_pages import page
+from overkeep.controller.store.listed_events import ListedEvent, listed
 from overkeep.units import utc_now
 
 PAGE = 500  # events that are read at once, where nothing else is asked for
@@ -145,6 +146,10 @@ class Events:
         """The events with a lower number than `seq`, or all, newest first."""
         return self._page(wanted or Filter(), after=seq, newest=True, limit=limit)
 
+    def listed(self, seq: int | None, wanted: Filter, *, newest: bool, limit: int) -> list[ListedEvent]:
+        """As `before` and `after`, for a list."""
+        return listed(self._rows(wanted, after=seq, newest=newest, limit=limit))
+
     def of_job(self, job_id: str, *, after: int = 0) -> tuple[Event, ...]:
         """All events of a job after a number."""
         query = sa.select(t.event).where(t.event.c.job_id == job_id, t.event.c.seq > after)
@@ -200,17 +205,20 @@ class Events:
             event_spans.note(connection)
 
     def _page(self, wanted: Filter, *, after: int | None, newest: bool, limit: int) -> tuple[Event, ...]:
-        found: list[Event] = []
+        return tuple(map(_value, self._rows(wanted, after=after, newest=newest, limit=limit)))
+
+    def _rows(self, wanted: Filter, *, after: int | None, newest: bool, limit: int) -> list[sa.Row[Any]]:
+        found: list[sa.Row[Any]] = []
         with listing(self._reader) as connection:
             everything = [event_spans.EVERYWHERE]
             timed = wanted.since or wanted.until
             ranges = event_spans.within(connection, wanted.since, wanted.until) if timed else everything
             for among in event_spans.after(ranges, after, newest=newest):
                 query = page(wanted, among=among, newest=newest, limit=limit - len(found))
-                found += [_value(row) for row in connection.execute(query).all()]
+                found += connection.execute(query).all()
                 if len(found) == limit:
                     break
-        return tuple(found)
+        return found
 
     def _read(self, query: sa.Select[Any]) -> tuple[Event, ...]:
         with self._reader.connect() as connection:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -16,10 +16,11 @@ from overkeep.controller.records import DiskProgress, Failure, InLine, Job, JobF
 from overkeep.controller.store import listed_jobs, telling
 from overkeep.controller.store import schema as t
 from overkeep.controller.store.admission import WAITING, needs_text
+from overkeep.controller.store.among import is_among, texts, texts_named, unindexed
 from overkeep.controller.store.busy import busy_elsewhere, busy_with, left_alone
 from overkeep.controller.store.database import alone, listing, reading, single
 from overkeep.controller.store.events import Events
-from overkeep.controller.store.job_pages import page
+from overkeep.controller.store.job_pages import at_once, page
 from overkeep.controller.store.job_statements import AS_TOLD, CANCEL_REQUESTED, FREE, PUT_DISK, SET_PHASE, written
 from overkeep.controller.store.listed_jobs import ListedJob, Told
 from overkeep.controller.store.rows import disk_row, job_row, job_value, vm_row, vms_of, vms_of_all
@@ -31,6 +32,8 @@ from overkeep.units import utc_now
 _CHUNK = 500  # values in one IN
 _NAMED = 1000  # VMs at work of which something is remembered
 _RACES = 3  # with other controllers, after which the error of the data base counts
+
+_VM_IDS = sa.select(t.job_vm.c.job_id, t.job_vm.c.vm_id).where(is_among(t.job_vm.c.job_id, texts_named("jobs")))
 
 _Made = TypeVar("_Made")
 _log = logging.getLogger(__name__)
@@ -119,22 +122,28 @@ class Jobs:
         self, wanted: JobFilter, *, before: tuple[str, str] | None = None, limit: int = 100
     ) -> tuple[ListedJob, ...]:
         """The newest jobs that are wanted first; those before the one of this time and id."""
+        query = page(wanted, before=before, limit=limit, dialect=self._engine.dialect.name)
         with listing(self._reader) as connection:
-            return listed_jobs.heads(connection, page(wanted, before=before, limit=limit))
+            return listed_jobs.heads(self._reader, connection, query)
+
+    def at_once(self, wanted: JobFilter) -> int:
+        """How many jobs of a list are best read at once, whose VMs may fill a page before its jobs do."""
+        return at_once(wanted, dialect=self._engine.dialect.name)
 
     def told(self, jobs: Sequence[ListedJob]) -> list[Told]:
         """What jobs of a page say, with their VMs and disks."""
         with self._reader.connect() as connection:
             return listed_jobs.told(connection, jobs)
 
-    def vm_ids(self, job_ids: Sequence[str]) -> dict[str, list[str]]:
-        """The VMs of jobs, by job; of one that is not there, none."""
+    def vm_ids(self, job_ids: Sequence[str], *, among: Collection[str] | None = None) -> dict[str, list[str]]:
+        """The VMs of jobs, by job; of one that is not there, none. `among`: only these."""
         found: dict[str, list[str]] = {job_id: [] for job_id in job_ids}
-        with self._reader.connect() as connection:
-            for start in range(0, len(job_ids), _CHUNK):
-                some = t.job_vm.c.job_id.in_(job_ids[start : start + _CHUNK])
-                for row in connection.execute(sa.select(t.job_vm.c.job_id, t.job_vm.c.vm_id).where(some)):
-                    found[row.job_id].append(row.vm_id)
+        query = _VM_IDS
+        if among is not None:
+            query = query.where(is_among(unindexed(t.job_vm.c.vm_id), texts(sorted(among))))
+        with listing(self._reader) as connection:
+            for job_id, vm_id in connection.execute(query, {"jobs": list(job_ids)}) if job_ids else ():
+                found[job_id].append(vm_id)
         return found
 
     def newest(self, workload_id: str, kind: JobKind) -> Job | None:
