@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
@@ -14,6 +15,9 @@ from overkeep.model.admission import MOST_SLOTS
 from overkeep.model.conduct import Conduct
 from overkeep.model.consistency import FROZEN_AT_MOST, LONGEST_FREEZE, Consistency, Otherwise, Wanted
 from overkeep.model.selection import Choice, Rules, rule
+
+if TYPE_CHECKING:  # the command line reads these documents too, and has no use for the data base's library
+    from overkeep.controller.store.listed_workloads import ListedWorkload
 
 RuleText = Annotated[str, BeforeValidator(str), Field(min_length=1, max_length=300)]
 DiskPattern = Annotated[str, Field(min_length=1, max_length=300)]
@@ -143,6 +147,33 @@ def workload_out(workload: Workload) -> WorkloadOut:
     """The document of a workload."""
     flat = {name: value for name, value in vars(workload).items() if name != "conduct"}
     return WorkloadOut.model_validate({**flat, **vars(workload.conduct)})
+
+
+def workload_documents(workloads: Sequence[ListedWorkload]) -> list[dict[str, Any]]:
+    """The documents of many workloads, as `WorkloadOut`, but not checked; of those of their parts many are alike."""
+    rules = {each.rules_text: each for each in workloads}
+    consistency = {each.consistency_text: each for each in workloads}
+    rules_of = {text: _plain(RulesDoc.model_validate(each.rules)) for text, each in rules.items()}
+    wanted_of = {text: _plain(ConsistencyDoc.model_validate(each.consistency)) for text, each in consistency.items()}
+    return [
+        {
+            "id": each.id,
+            "name": each.name,
+            "description": each.description,
+            "created": dt.datetime.fromisoformat(each.created),
+            "target": each.target,
+            "members": [{"vm_id": vm_id, "vm_name": name, "by_rule": rule} for vm_id, name, rule in each.members],
+            "rules": rules_of[each.rules_text],
+            "parallel": each.parallel,
+            "consistency": wanted_of[each.consistency_text],
+            "version": each.version,
+        }
+        for each in workloads
+    ]
+
+
+def _plain(document: Document) -> dict[str, Any]:
+    return document.model_dump(mode="json")
 
 
 def conduct_value(asked: WorkloadIn) -> Conduct:

@@ -8,13 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Response
-from pydantic import TypeAdapter
+from pydantic_core import to_json
 
 from overkeep.api.asked import TheCaller, TheController
 from overkeep.api.documents import away_out
 from overkeep.api.job_documents import JobOut, job_out
-from overkeep.api.paging import Listing, ThePaging, listed_out
+from overkeep.api.paging import Listing, ThePaging, written_out
 from overkeep.api.repeatable import Repeatable
+from overkeep.api.sight import Shown
 from overkeep.api.versions import TheVersion, tag
 from overkeep.api.workload_documents import (
     ChoiceOut,
@@ -28,15 +29,16 @@ from overkeep.api.workload_documents import (
     choice_out,
     conduct_value,
     rules_value,
+    workload_documents,
     workload_out,
 )
 from overkeep.controller.records import Member, Workload
 from overkeep.controller.rights import BACKUP, Caller
 from overkeep.controller.service import Controller
+from overkeep.controller.store.listed_workloads import ListedWorkload
 from overkeep.errors import NotFound
 from overkeep.model.selection import Rules
 
-_PAGE = TypeAdapter(list[WorkloadOut])
 _RULING = "let rules find VMs for"
 
 router = APIRouter(prefix="/api/v1/workloads", tags=["workloads"], route_class=Repeatable)
@@ -45,17 +47,20 @@ router = APIRouter(prefix="/api/v1/workloads", tags=["workloads"], route_class=R
 @router.get("", response_model=list[WorkloadOut])
 def list_workloads(controller: TheController, caller: TheCaller, asked: ThePaging) -> Response:
     """Workloads with at least one VM that the caller may back up, by name."""
-    shown = caller.shown()
-    ids = None if shown is None else controller.ports.store.workloads.of_vms(shown).keys()
+    seen = Shown(caller)
+    ids = None if seen.vm_ids is None else controller.ports.store.workloads.of_vms(seen.vm_ids).keys()
 
-    def key(workload: Workload) -> tuple[str, str]:
+    def key(workload: ListedWorkload) -> tuple[str, str]:
         return workload.name, workload.id
 
-    def read(after: list[Any] | None, count: int) -> Sequence[Workload]:
+    def sees(workload: ListedWorkload) -> bool:
+        return seen.any_of(vm_id for vm_id, _, _ in workload.members)
+
+    def read(after: list[Any] | None, count: int) -> Sequence[ListedWorkload]:
         return controller.workload_page(None if after is None else (str(after[0]), str(after[1])), count, ids=ids)
 
-    listing = Listing(read=read, key=key, sees=lambda workload: sees_workload(workload, caller))
-    return listed_out(asked.response, _PAGE, [workload_out(workload) for workload in listing.page(asked)])
+    listing = Listing(read=read, key=key, sees=sees)
+    return written_out(asked.response, to_json(workload_documents(listing.page(asked))))
 
 
 @router.post("", status_code=201)

@@ -20,6 +20,7 @@ from overkeep.controller.events import Event
 from overkeep.controller.needs import removal_needs, restore_needs
 from overkeep.controller.ports import Ports
 from overkeep.controller.records import InLine, Job, JobKind, JobState, Member, Workload
+from overkeep.controller.store.listed_workloads import ListedWorkload
 from overkeep.controller.targets.configured import PlacedPoint
 from overkeep.controller.workflows import backup, backup_vm, removal, restore
 from overkeep.controller.workflows.restore_plan import decide_targets
@@ -149,7 +150,7 @@ class Controller:
 
     def workload_page(
         self, after: tuple[str, str] | None, limit: int, *, ids: Collection[str] | None = None
-    ) -> tuple[Workload, ...]:
+    ) -> tuple[ListedWorkload, ...]:
         """The first workloads by name and id, or those after one; `ids`: only these."""
         return self._store.workloads.page(after, limit=limit, ids=ids)
 

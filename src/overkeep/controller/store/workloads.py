@@ -12,17 +12,20 @@ import sqlalchemy as sa
 
 from overkeep.controller.events import About, Draft, Kind
 from overkeep.controller.records import Member, Workload
+from overkeep.controller.store import listed_workloads
 from overkeep.controller.store import schema as t
+from overkeep.controller.store.among import is_among, texts_named
 from overkeep.controller.store.consistency import consistency_document, consistency_value
-from overkeep.controller.store.database import reading
+from overkeep.controller.store.database import listing, reading
 from overkeep.controller.store.events import Events
+from overkeep.controller.store.listed_workloads import ListedWorkload
+from overkeep.controller.store.selections import rules_text, rules_value
 from overkeep.errors import ChangedMeanwhile, Conflict, NotFound
 from overkeep.model.conduct import Conduct
-from overkeep.model.selection import Rules, rule
+from overkeep.model.selection import Rules
 from overkeep.units import utc_now
 
 _NO_RULES = Rules()
-_CHUNK = 500  # values in one IN
 _NO_CONDUCT = Conduct()
 
 
@@ -30,6 +33,10 @@ _TARGETS = (  # asked for by each backup
     sa.select(t.workload_target.c.target)
     .where(t.workload_target.c.workload_id == sa.bindparam("workload"))
     .order_by(t.workload_target.c.target)
+)
+
+_OF_VMS = sa.select(t.workload_vm.c.workload_id, t.workload_vm.c.vm_id).where(
+    is_among(t.workload_vm.c.vm_id, texts_named("vms"))
 )
 
 
@@ -131,34 +138,17 @@ class Workloads:
 
     def page(
         self, after: tuple[str, str] | None, *, limit: int, ids: Collection[str] | None = None
-    ) -> tuple[Workload, ...]:
+    ) -> tuple[ListedWorkload, ...]:
         """The first workloads by name and id, or those after one; with their members. `ids`: only these."""
-        columns = t.workload.c
-        query = sa.select(t.workload).order_by(columns.name, columns.id).limit(limit)
-        if after is not None:
-            query = query.where(sa.tuple_(columns.name, columns.id) > sa.tuple_(*map(sa.literal, after)))
-        if ids is not None:
-            query = query.where(columns.id.in_(sorted(ids)))
-        with self._reader.connect() as connection:
-            rows = connection.execute(query).all()
-            members: dict[str, list[Member]] = {row.id: [] for row in rows}
-            mine = sa.select(t.workload_vm).where(t.workload_vm.c.workload_id.in_(members))
-            for m in connection.execute(mine.order_by(t.workload_vm.c.position)):
-                members[m.workload_id].append(_member(m))
-        return tuple(_value(row, members[row.id]) for row in rows)
+        with listing(self._reader) as connection:
+            return listed_workloads.page(connection, after, limit=limit, ids=ids)
 
     def of_vms(self, vm_ids: Collection[str]) -> Mapping[str, frozenset[str]]:
         """The workloads that have some of these VMs, by id, with those that they have."""
         found: dict[str, set[str]] = {}
-        known = sorted(vm_ids)
-        with self._reader.connect() as connection:
-            for start in range(0, len(known), _CHUNK):
-                columns = t.workload_vm.c
-                some = sa.select(columns.workload_id, columns.vm_id).where(
-                    columns.vm_id.in_(known[start : start + _CHUNK])
-                )
-                for row in connection.execute(some):
-                    found.setdefault(row.workload_id, set()).add(row.vm_id)
+        with listing(self._reader) as connection:
+            for workload_id, vm_id in connection.execute(_OF_VMS, {"vms": list(vm_ids)}).all():
+                found.setdefault(workload_id, set()).add(vm_id)
         return {workload_id: frozenset(mine) for workload_id, mine in found.items()}
 
     def get(self, name_or_id: str) -> Workload:
@@ -200,7 +190,7 @@ def _value(row: Any, members: Sequence[Member]) -> Workload:
         created=row.created,
         target=row.target,
         members=tuple(members),
-        rules=_rules_value(row.rules),
+        rules=rules_value(row.rules),
         conduct=Conduct(parallel=row.parallel, consistency=consistency_value(json.loads(row.consistency))),
         version=row.version,
     )
@@ -212,7 +202,7 @@ def _columns(workload: Workload) -> dict[str, Any]:
         "name": workload.name,
         "description": workload.description,
         "target": workload.target,
-        "rules": _rules_text(workload.rules),
+        "rules": rules_text(workload.rules),
         "parallel": workload.conduct.parallel,
         "consistency": json.dumps(consistency_document(workload.conduct.consistency)),
     }
@@ -222,17 +212,6 @@ def _note_target(connection: sa.Connection, workload_id: str, target: str) -> No
     mine = (t.workload_target.c.workload_id == workload_id, t.workload_target.c.target == target)
     if connection.scalar(sa.select(t.workload_target.c.target).where(*mine)) is None:
         connection.execute(sa.insert(t.workload_target).values(workload_id=workload_id, target=target))
-
-
-def _rules_text(rules: Rules) -> str:
-    texts = {"include": [str(rule) for rule in rules.include], "exclude": [str(rule) for rule in rules.exclude]}
-    return json.dumps({**texts, "disks": list(rules.disks)})
-
-
-def _rules_value(text: str) -> Rules:
-    found = json.loads(text)
-    include, exclude = (tuple(map(rule, found.get(name, ()))) for name in ("include", "exclude"))
-    return Rules(include=include, exclude=exclude, disks=tuple(found.get("disks", ())))
 
 
 def _members_told(before: Workload, now: Workload) -> Draft:
