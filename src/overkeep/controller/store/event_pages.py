@@ -28,9 +28,9 @@ def page(wanted: Filter, *, among: range, newest: bool, limit: int) -> sa.Select
     few = [*_few(wanted)]
     if wanted.vm_ids is not None and are_few(wanted.vm_ids, limit, rate=_RATE) and not few:
         return _of_few_vms(wanted, kinds, among).order_by(sa.desc("seq") if newest else "seq").limit(limit)
-    found = [*few, *_others(wanted, t.event), *_of_vms(wanted), *_numbered(among)]
+    found = [*few, *_others(wanted), *_of_vms(wanted), *_numbered(among)]
     if few or not kinds:
-        return sa.select(*LISTED).where(*found, *_of_kinds(kinds, t.event)).order_by(order).limit(limit)
+        return sa.select(*LISTED).where(*found, *_of_kinds(kinds)).order_by(order).limit(limit)
     # the first of each kind, which its index gives in their order, and then the first of these
     each = [_of_kind(kind, found, newest=newest).limit(limit).subquery() for kind in kinds]
     numbers = sa.union_all(*(sa.select(one.c.seq) for one in each)).subquery()
@@ -72,20 +72,24 @@ def _few(wanted: Filter) -> Iterator[_Condition]:
         yield _C.point_id == wanted.point_id
 
 
-def _of_kinds(kinds: list[str], rows: sa.FromClause) -> Iterator[_Condition]:
+def _of_kinds(kinds: list[str]) -> Iterator[_Condition]:
     if kinds:
-        yield rows.c.kind.in_(kinds) if len(kinds) > 1 else rows.c.kind == kinds[0]
+        yield _C.kind.in_(kinds) if len(kinds) > 1 else _C.kind == kinds[0]
 
 
-def _others(wanted: Filter, rows: sa.FromClause) -> Iterator[_Condition]:
+def _others(wanted: Filter) -> Iterator[_Condition]:
     for name in ("point_id", "target", "host", "caller"):
         if value := getattr(wanted, name):
             yield t.EVENT_SAYS[name]  # for the index
             if name != "point_id":
-                yield rows.c[name] == value
+                yield _C[name] == value
     if wanted.level is not Level.INFO:
         yield t.EVENT_BAD  # for the index
-        yield rows.c.level.in_(wanted.level.and_worse)
+        yield _C.level.in_(wanted.level.and_worse)
+    yield from _in_time(wanted, t.event)
+
+
+def _in_time(wanted: Filter, rows: sa.FromClause) -> Iterator[_Condition]:
     if wanted.since:
         yield rows.c.time >= wanted.since
     if wanted.until:
@@ -110,7 +114,19 @@ def _of_few_vms(wanted: Filter, kinds: list[str], among: range) -> sa.Select[Any
     """The same, and of all these what is wanted: all that is wanted of all VMs would be more to look through."""
     ways = _ways(sorted(wanted.vm_ids or ()))
     rows = found_first(sa.union_all(*(sa.select(*LISTED).where(*way, *_numbered(among, _ANY_SEQ)) for way in ways)))
-    return sa.select(rows).where(*_others(wanted, rows), *_of_kinds(kinds, rows))
+    return sa.select(rows).where(*_of_found(wanted, kinds, rows))
+
+
+def _of_found(wanted: Filter, kinds: list[str], rows: sa.CTE) -> Iterator[_Condition]:
+    """What is wanted of rows that are found: SQLite would look for these with its index of what is wanted instead."""
+    if kinds:
+        yield unindexed(rows.c.kind).in_(kinds)
+    for name in ("target", "host", "caller"):
+        if value := getattr(wanted, name):
+            yield unindexed(rows.c[name]) == value
+    if wanted.level is not Level.INFO:
+        yield unindexed(rows.c.level).in_(wanted.level.and_worse)
+    yield from _in_time(wanted, rows)
 
 
 def _ways(vm_ids: list[str]) -> Iterator[tuple[_Condition, ...]]:
