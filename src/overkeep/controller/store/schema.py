@@ -169,7 +169,7 @@ EVENT_SAYS = {name: sa.text(f"{name} <> ''") for name in ("point_id", "target", 
 for _name, _says in EVENT_SAYS.items():
     _partial(f"event_of_{_name}", event.c[_name], event.c.seq, where=_says)
 # A kind and whether a target is named go together; a server that does not know it puts all events of both in order.
-_KIND_TARGETS = sa.DDL("CREATE STATISTICS event_kind_targets (mcv) ON kind, target FROM event")  # type: ignore[no-untyped-call]
+_KIND_TARGETS = sa.DDL("CREATE STATISTICS event_kind_targets (mcv) ON kind, target FROM event")  # type: ignore[no-untyped-call] # SQLAlchemy gives it no types
 sa.event.listen(event, "after_create", _KIND_TARGETS.execute_if(dialect="postgresql"))
 # Between which times the events of each block of numbers lie (`overkeep.controller.store.event_spans`).
 event_span = sa.Table(
