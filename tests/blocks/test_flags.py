@@ -20,3 +20,12 @@ def test_runs(monkeypatch: pytest.MonkeyPatch, values: list[bool], most: int) ->
     found = list(flags.runs(np.array(values, bool)))
     assert [any(start <= at < end for start, end in found) for at in range(len(values))] == values
     assert all(end < later for (_, end), (later, _) in pairwise(found)), "each is as long as can be"
+
+
+@given(values=st.lists(st.integers(0, 2), max_size=40), most=st.integers(1, 9))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_runs_of_a_number(monkeypatch: pytest.MonkeyPatch, values: list[int], most: int) -> None:
+    monkeypatch.setattr(flags, "_MOST", most)
+    numbers = np.array(values, np.uint8)
+    assert list(flags.runs(numbers, equal=2)) == list(flags.runs(numbers == 2))
+    assert list(flags.runs(numbers)) == list(flags.runs(numbers != 0))

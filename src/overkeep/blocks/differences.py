@@ -15,13 +15,14 @@ from overkeep.blocks.expected import Expected
 from overkeep.blocks.flags import runs
 from overkeep.blocks.stages import Stages
 
-_SAME, _DATA, _ZEROES = range(3)  # what a cluster that differs should hold
+_SAME, _DATA, _ZEROES = range(3)  # what a cluster that differs should hold; those that do not are 0, which is false
 
 
 class Differences:
     """Takes a copy of a disk of `size` bytes and remembers the clusters whose digests are not the expected ones.
 
-    One byte of memory for a cluster of the disk. Safe for several threads; `clone` is the same object.
+    One byte of memory for a cluster of the disk, but none for the long stretches of a large one that are the same. Safe
+    for several threads; `clone` is the same object.
     """
 
     parallel = UNLIMITED
@@ -30,7 +31,7 @@ class Differences:
         self.size = size
         self._expected = expected
         self._stages = stages or Stages()
-        self._kinds = np.full(-(-size // CLUSTER), _SAME, np.uint8)
+        self._kinds = np.zeros(-(-size // CLUSTER), np.uint8)  # the system gives a page of it with the first write
         self._lock = threading.Lock()
 
     @property
@@ -40,13 +41,13 @@ class Differences:
 
     def numbers(self) -> Iterator[int]:
         """Yield the numbers of the clusters that differ, in order."""
-        for start, end in runs(self._kinds != _SAME):
+        for start, end in runs(self._kinds):
             yield from range(start, end)
 
     def extents(self) -> Iterator[Extent]:
         """Yield what differs, what should hold data first; `zero` is what should be zeroes."""
         for kind in (_DATA, _ZEROES):
-            for start, end in runs(self._kinds == kind):
+            for start, end in runs(self._kinds, equal=kind):
                 yield Extent(start * CLUSTER, min(end * CLUSTER, self.size) - start * CLUSTER, kind == _ZEROES)
 
     def write(self, offset: int, data: memoryview) -> None:
@@ -63,10 +64,12 @@ class Differences:
     def _note(self, first: int, found: Row) -> None:
         expected = self._expected.range(first, len(found))
         differ = (expected != found).any(axis=1)
-        zero = (expected == zero_row(len(found))).all(axis=1)
-        kinds = np.where(differ, np.where(zero, _ZEROES, _DATA), _SAME)
         with self._lock:
-            self._kinds[first : first + len(found)] = kinds
+            kinds = self._kinds[first : first + len(found)]
+            if not differ.any() and not kinds.any():
+                return
+            zero = (expected == zero_row(len(found))).all(axis=1)
+            kinds[:] = np.where(differ, np.where(zero, _ZEROES, _DATA), _SAME)
 
     def clone(self) -> Differences:
         """Return this sink: it is safe for several threads."""

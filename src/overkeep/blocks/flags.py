@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 _MOST = 1 << 20  # looked at in one go: the edges of a large disk, all at once, would fill the memory
 
 
-def runs(flags: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
-    """Yield `(start, end)` of the runs of `flags` that are true."""
+def runs(flags: NDArray[np.bool_] | NDArray[np.uint8], *, equal: int | None = None) -> Iterator[tuple[int, int]]:
+    """Yield `(start, end)` of the runs of `flags` that are true, or that `equal` a number."""
     begin, last = -1, False
     for at in range(0, len(flags), _MOST):
         framed = np.empty(min(_MOST, len(flags) - at) + 1, bool)
-        framed[0], framed[1:] = last, flags[at : at + _MOST]
+        part = flags[at : at + _MOST]
+        framed[0], framed[1:] = last, part if equal is None else part == equal
         for edge in (at + np.flatnonzero(framed[1:] != framed[:-1])).tolist():
             if begin >= 0:
                 yield begin, edge
