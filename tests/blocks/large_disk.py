@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`python -m tests.blocks.large_disk WORK FOLDER STEP`: what a mover does with a disk of 1 TiB that holds 500 GiB.
 
-The data lie in pieces of STEP bytes. They are neither written nor read nor hashed, which would take minutes, and no
-memory: the images have holes in their place. Tables and digests, and all that is kept of them, are real. Prints what
-was done, and the greatest size of the process in MiB.
+The data lie in pieces of STEP bytes. They are neither written nor read nor hashed, which would take minutes: the images
+have holes in their place. The buffers that they would lie in are used, and tables and digests, and all that is kept of
+them, are real. Prints what was done, and the greatest size of the process in MiB.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from overkeep.blocks import heap
 from overkeep.blocks.buffers import CLUSTER
 from overkeep.blocks.copy import copy
 from overkeep.blocks.ends import UNLIMITED, Extent
@@ -34,9 +35,10 @@ from overkeep.mover.disk_copies import differing, restore
 from overkeep.mover.orders import Progress
 from overkeep.mover.stopping import Stoppable
 from overkeep.repository.merging import MergeJournal
-from overkeep.units import GIB, TIB
+from overkeep.units import GIB, KIB, TIB
 
 HELD = 500 * GIB
+PAGE = 4 * KIB
 SPARSE = 64  # of so many clusters that are held one changes
 NAMES = ("p1.qcow2", "p2.qcow2", "p3.qcow2", "p4.qcow2")
 KNOWN = bytes(range(16))
@@ -46,9 +48,14 @@ def leave_data_out() -> None:
     """Let data be written, read and hashed in no time: all of it is alike."""
     Hashing.of = lambda self, data: KNOWN * -(-len(data) // CLUSTER)  # type: ignore[method-assign]
     writer._joined = lambda pieces: iter(())  # type: ignore[assignment]
-    ImageFile.read_run = lambda self, run, buffer: None  # type: ignore[method-assign]
-    TransferSource.read_into = lambda self, offset, buffer: None  # type: ignore[method-assign]
+    ImageFile.read_run = lambda self, run, buffer: use(buffer)  # type: ignore[method-assign]
+    TransferSource.read_into = lambda self, offset, buffer: use(buffer)  # type: ignore[method-assign]
     TransferSink.write = lambda self, offset, data: None  # type: ignore[method-assign]
+
+
+def use(buffer: memoryview) -> None:
+    """Have the system give all of the buffer, as reading into it does."""
+    buffer[::PAGE] = b"x" * -(-len(buffer) // PAGE)
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,7 @@ class Disk:
         return self.pieces()
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
-        buffer[::CLUSTER] = b"x" * -(-len(buffer) // CLUSTER)
+        use(buffer)
 
     def write(self, offset: int, data: memoryview) -> None: ...
 
@@ -164,6 +171,7 @@ def peak() -> float:
 
 
 if __name__ == "__main__":
+    heap.share()
     leave_data_out()
     works = Works(Path(sys.argv[2]), Layout(int(sys.argv[3])))
     print(json.dumps({"done": getattr(works, sys.argv[1])(), "peak": peak()}))

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from overkeep import __version__, config, exits, logs
+from overkeep.blocks import heap
 from overkeep.daemons.mover_commands import COMMANDS, running
 from overkeep.daemons.signals import stop_signals
 from overkeep.errors import OverkeepError
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 
 def run() -> None:
     """Entry point; ends the process with the status of `main`."""
+    heap.share()
     sys.exit(main(sys.argv[1:]))
 
 
