@@ -65,6 +65,13 @@ def fence(clock: Clock, stopping: threading.Event) -> Fence:
     return Fence(30, stopping=stopping, clock=clock)
 
 
+def test_one_that_stops_begins_nothing_more(fence: Fence, stopping: threading.Event) -> None:
+    fence.wait()
+    stopping.set()
+    with pytest.raises(Stopping):
+        fence.wait()
+
+
 def waits(fence: Fence, clock: Clock, stopping: threading.Event) -> bool:
     """Whether an act waits at the fence: it does not come through before the controller stops."""
     reads = iter(range(3))
@@ -129,6 +136,7 @@ def test_an_act_that_follows_a_sleep_waits_and_a_look_does_not(
     with pytest.raises(Stopping):
         mover.cancel("an-order:disk:1")
     assert world.memory.frozen == set()
+    stopping.clear()
     fence.heard(31)
     ports.engine.freeze("web-vm")
     assert world.memory.frozen == {"web-vm"}
@@ -142,6 +150,7 @@ def test_steps_wait_between_their_acts(ports: Ports, fence: Fence, clock: Clock,
     stopping.set()
     with pytest.raises(Stopping):
         watch.check()
+    stopping.clear()
     fence.heard(31)
     watch.check()
 

@@ -112,7 +112,7 @@ class Durable:
                 on_conflict="always_update",
             )
         if not self._shared:
-            self.take_up(frozenset())
+            self.take_up(frozenset)
 
     def stop(self, patience: float = STOP_PATIENCE) -> None:
         """Let running steps leave at their next check, at most `patience` seconds, and close the data base."""
@@ -196,12 +196,14 @@ class Durable:
         run.__name__ = run.__qualname__ = name
         return run
 
-    def take_up(self, living: frozenset[str]) -> None:
+    def take_up(self, living: Callable[[], frozenset[str]]) -> None:
         """Enqueue again what runs under an executor that neither lives nor is this one; one controller at a time."""
         left = DBOS.list_workflows(status="PENDING", load_input=False, load_output=False)
+        # asked after the list: who joined before it began what is in it, and its work would be done twice
+        alive = living() if left else frozenset()
         by_queue: defaultdict[str | None, list[str]] = defaultdict(list)
         for status in left:
-            if status.executor_id != self.executor_id and status.executor_id not in living:
+            if status.executor_id != self.executor_id and status.executor_id not in alive:
                 by_queue[status.queue_name].append(status.workflow_id)
         for queue, ids in by_queue.items():
             _log.info("taking up %d unfinished workflows of queue %s", len(ids), queue)

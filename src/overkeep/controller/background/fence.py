@@ -73,7 +73,12 @@ class Fence:
         self._told = False
 
     def wait(self) -> None:
-        """Return once the last beat is recent; raise `Stopping` when the controller stops before."""
+        """Return once the last beat is recent; raise `Stopping` when the controller stops.
+
+        Who stops begins nothing more: it leaves after a while, whether its steps have ended or not, and others go on.
+        """
+        if self._stopping.is_set():
+            raise Stopping
         while (age := self._clock() - self._heard) >= self._patience:
             if not self._told:
                 self._told = True

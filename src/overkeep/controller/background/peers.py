@@ -33,9 +33,10 @@ def die() -> None:
 class Peers:
     """The pulse of this controller, and its eye on the others. Use as a context manager, before work is taken.
 
-    `take_up` is given the controllers that live, and takes up what belongs to none of them. Nobody is declared dead
-    while this controller's own beats came late: after an outage of the data base, or a pause of this process, all have
-    a TTL to be heard again. What this one does goes through its `fence`, which holds it while its beats are late.
+    `take_up` is given what tells the controllers that live, and takes up what belongs to none of them. Nobody is
+    declared dead while this controller's own beats came late: after an outage of the data base, or a pause of this
+    process, all have a TTL to be heard again. What this one does goes through its `fence`, which holds it while its
+    beats are late.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class Peers:
         controllers: Controllers,
         executor_id: str,
         *,
-        take_up: Callable[[frozenset[str]], None],
+        take_up: Callable[[Callable[[], frozenset[str]]], None],
         stopping: threading.Event,
         ttl: float = TTL,
         lost: Callable[[], None] = die,
@@ -94,7 +95,7 @@ class Peers:
         with self._controllers.burying(self._executor_id, self._ttl) as (living, dead):
             for place in dead:
                 _log.warning("controller declared dead %s", fields(place=place, silent=f"{self._ttl:g} s"))
-            if self._executor_id in living:
+            if self._executor_id in living():
                 self._take_up(living)
 
     def _run(self) -> None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -45,20 +45,20 @@ class Controllers:
             return frozenset(connection.scalars(sa.select(t.controller.c.executor_id)))
 
     @contextmanager
-    def burying(self, executor_id: str, ttl: float) -> Iterator[tuple[frozenset[str], tuple[str, ...]]]:
-        """Declare dead who did not beat for `ttl` seconds; gives who lives, and where the dead ran.
+    def burying(self, executor_id: str, ttl: float) -> Iterator[tuple[Callable[[], frozenset[str]], tuple[str, ...]]]:
+        """Declare dead who did not beat for `ttl` seconds; gives what tells who lives now, and where the dead ran.
 
         One controller at a time is in here, so that what a dead one left is taken up once. Where another one is, it is
         not waited for, as it may sleep, and nobody is found living: the caller has nothing to do.
         """
         with self._engine.begin() as connection:
             if not is_alone(connection, "take up"):
-                yield frozenset(), ()
+                yield frozenset, ()
                 return
             late = sa.and_(t.controller.c.beat < self._now() - ttl, t.controller.c.executor_id != executor_id)
             dead = tuple(connection.scalars(sa.select(t.controller.c.place).where(late)))
             connection.execute(sa.delete(t.controller).where(late))
-            yield frozenset(connection.scalars(sa.select(t.controller.c.executor_id))), dead
+            yield lambda: frozenset(connection.scalars(sa.select(t.controller.c.executor_id))), dead
 
     def _now(self) -> sa.ColumnElement[Any]:
         """The clock of the data base, in seconds: those of the controllers differ."""
