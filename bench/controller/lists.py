@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from overkeep.controller.records import Member
 from overkeep.controller.service import Controller
 from overkeep.controller.store import Store, event_spans, schema
 from overkeep.controller.targets.configured import Targets
+from overkeep.daemons import garbage
 from overkeep.errors import NotFound
 from overkeep.model.policy import Policy
 from overkeep.model.retention import Retention
@@ -92,7 +92,7 @@ def run(folder: Path, *, store_url: str, size: Size, each: int, calls: int) -> l
         inspect=tuple,
     )
     app = create_app(backend)
-    gc.freeze()  # as the service does
+    garbage.settle()  # as the service does
     try:
         return list(_measured(TestClient(app), store_url, history, calls))
     finally:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import gc
 import resource
 import threading
 import time
@@ -21,6 +20,7 @@ from overkeep.controller.background.scheduler import Scheduler
 from overkeep.controller.durable import Durable
 from overkeep.controller.service import Controller, make_durable
 from overkeep.controller.store import Store
+from overkeep.daemons import garbage
 from overkeep.model.admission import ResourceKind
 
 SLOTS = {ResourceKind.TOTAL: 32, ResourceKind.HOST: 4, ResourceKind.TARGET: 32, ResourceKind.DOMAIN: 8}
@@ -113,7 +113,7 @@ def run(folder: Path, *, store_url: str, jobs_url: str, size: Size, backups: int
     controller = Controller(ports)
     scheduler = Scheduler(controller, clock=lambda: DUE)
     engine = sa.create_engine(store_url)
-    gc.freeze()  # as the service does
+    garbage.settle()  # as the service does
     with _Watch(store_url, store, looks) as watch:
         dispatcher.start()
         began, cpu, twins_before, looks_before = time.monotonic(), _cpu(), twins.seconds, looks.seconds

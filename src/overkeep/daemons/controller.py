@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import logging
 import sys
 import threading
@@ -40,6 +39,7 @@ from overkeep.controller.service import Controller, make_durable
 from overkeep.controller.store import SLOTS, Store
 from overkeep.controller.targets.configured import Targets
 from overkeep.controller.targets.target import Target
+from overkeep.daemons import garbage
 from overkeep.daemons.signals import stop_signals
 from overkeep.engine.access import OvirtAccess
 from overkeep.engine.ovirt.engine import OvirtEngine
@@ -135,7 +135,7 @@ def serving(settings: ControllerConfig) -> Iterator[ApiServer]:
         app = create_app(Backend(controller=controller, access=access, janitor=janitor, inspect=Inspection(around).run))
         server = ApiServer(app, listen=settings.listen, port=settings.port, cert=pki.api_cert, key=pki.api_key)
         stack.enter_context(server)
-        gc.freeze()  # what is there by now stays: a look for garbage need not go through all of it again and again
+        garbage.settle()
         stack.callback(durable.stopping.set)  # first of all: it also ends the calls that wait for news
         yield server
 
