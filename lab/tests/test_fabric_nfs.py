@@ -58,6 +58,11 @@ def bridges_of(place: Path) -> list[int]:
     return [bridge.pid for bridge in bridges.running() if bridge.place == str(place)]
 
 
+def listed(folder: Path) -> list[str]:
+    """The names in a folder, each as often as it is given."""
+    return sorted(path.name for path in folder.iterdir())
+
+
 def test_mounts_are_real_and_named_after_their_source(target: Target):
     for path in target.mounts.values():
         found = mounts.at(path)
@@ -102,6 +107,21 @@ def test_another_client_sees_a_rename_and_a_longer_file_at_once(target: Target, 
         assert (other / "point.json").read_text() == "x" * (number + 1)
         assert (other / "point.json").stat().st_size == number + 1
         assert not (other / "draft").exists()
+
+
+def test_two_clients_list_a_large_folder_whole_while_it_changes(target: Target, folder: Path):
+    other = target.mounts["controller"] / folder.name
+    names = {f"a-name-that-fills-the-answers-{number:04}.qcow2" for number in range(1000)}
+    for name in names:
+        (at_server(target, folder) / name).touch()
+    assert listed(folder) == listed(other) == sorted(names)
+    for name in sorted(names)[::3]:
+        (folder / name).unlink()
+        names.remove(name)
+    for name in sorted(names)[::4]:
+        (other / name).rename(other / f".{name}.removed")
+        names ^= {name, f".{name}.removed"}
+    assert listed(folder) == listed(other) == sorted(names)
 
 
 def test_names_that_exist_or_do_not(folder: Path):

@@ -238,7 +238,7 @@ def test_a_workflow_that_broke_off_frees_its_slots(world: World, monkeypatch: py
     def broken(*_: object) -> None:
         raise RuntimeError("the engine gave it up")
 
-    monkeypatch.setattr("overkeep.controller.workflows.backup_vm.BackupSteps.close", broken)
+    monkeypatch.setattr("overkeep.controller.workflows.backup_release.BackupRelease.close", broken)
     job = world.start_backup()
     world.until(lambda: set(world.durable.statuses([f"{job.id}:web-vm", f"{job.id}:db-vm"]).values()) == {"ERROR"})
     monkeypatch.undo()

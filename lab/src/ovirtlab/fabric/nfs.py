@@ -41,6 +41,8 @@ NFS_CORE_PARAM {{
 }}
 NFSv4 {{ RecoveryRoot = "{folder}/recovery"; Graceless = true; }}
 EXPORT_DEFAULTS {{ SecType = sys; Protocols = 3; Transports = TCP; }}
+# No cache of what folders hold: when a part of it is lost, a folder may be listed without an end (ganesha's issue 967).
+MDCACHE {{ Dir_Chunk = 0; }}
 LOG {{ Default_Log_Level = EVENT; }}
 """
 _EXPORT = """\

@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import logging
 import os
+import resource
 import select
 import signal
 import socket
@@ -31,6 +32,8 @@ MAX_THREADS = 16
 BUSY_STEP = 0.1
 # <malloc.h>: keep the buffers of transfers on the heap; mapping and unmapping each costs a third of the speed
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+# libnfs keeps a folder in memory while it lists it; a list without an end ends this process and not the machine.
+MOST_DATA = 2 << 30
 
 
 class Bridge(mfusepy.FUSE):  # type: ignore[misc]
@@ -55,6 +58,7 @@ def _address(buffer: object) -> int:
 def main(arguments: list[str]) -> int:
     options = _parse(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    resource.setrlimit(resource.RLIMIT_DATA, (MOST_DATA, MOST_DATA))
     libc = ctypes.CDLL(None)
     libc.mallopt(M_MMAP_THRESHOLD, 64 << 20)
     libc.mallopt(M_TRIM_THRESHOLD, 256 << 20)
