@@ -71,7 +71,8 @@ def full(bench: Bench, host: Host) -> Iterator[Row]:
     theirs = bench.folder / "theirs.qcow2"
     with served(bench.disk, "--read-only") as disk:
         mine = _Ours(disk.url, bench.folder / "ours.qcow2")
-        pairs = in_turn(mine.task, _tool(theirs, *_CONVERT, disk.url, theirs), rounds=bench.rounds, servers=[disk.pid])
+        act = _tool(theirs, *_CONVERT, disk.url, theirs)
+        pairs = in_turn(mine.task, act, rounds=bench.rounds, before=disk.restart, servers=lambda: [disk.pid])
         yield wall_row("full backup", "qemu-img convert", pairs, 1.15, **mine.stages)
         yield processor_row("full backup", "qemu-img convert", pairs, round(1 / 1.3, 2))
         yield wall_row("full backup", "the disks alone, a bare copy", _against_bare_copy(bench, disk, theirs), 0.0)
@@ -88,7 +89,7 @@ def _against_bare_copy(bench: Bench, disk: Served, image: Path) -> Pairs:
     target = bench.folder / "bare"
     mine = _Ours(disk.url, bench.folder / "ours.qcow2")
     act = Task(lambda: copy_bare(image, target), prepare=lambda: target.unlink(missing_ok=True))
-    pairs = in_turn(mine.task, act, rounds=bench.rounds)
+    pairs = in_turn(mine.task, act, rounds=bench.rounds, before=disk.restart)
     target.unlink()
     return pairs
 
@@ -100,7 +101,7 @@ def _against_imageio(bench: Bench, host: Host, disk: Served, how: str) -> Pairs:
     act = _tool(theirs, *(host.enter if how == "unix" else []), *client)
     mine = _Ours(disk.url, bench.folder / "ours.qcow2")
     # the server of the disk works the same for both: what is compared is the client and the daemon with our copy
-    return in_turn(mine.task, act, rounds=bench.rounds, servers=[host.imageio_pid])
+    return in_turn(mine.task, act, rounds=bench.rounds, before=disk.restart, servers=lambda: [host.imageio_pid])
 
 
 def _against_nbdcopy(bench: Bench, disk: Served) -> Pairs:
@@ -114,7 +115,8 @@ def _against_nbdcopy(bench: Bench, disk: Served) -> Pairs:
         with served(theirs, form="qcow2") as target:
             run("nbdcopy", "--flush", _standard(disk.url), _standard(target.url))
 
-    return in_turn(_Ours(disk.url, bench.folder / "ours.qcow2").task, Task(act, prepare), rounds=bench.rounds)
+    mine = _Ours(disk.url, bench.folder / "ours.qcow2")
+    return in_turn(mine.task, Task(act, prepare), rounds=bench.rounds, before=disk.restart)
 
 
 def _standard(url: str) -> str:
@@ -125,7 +127,8 @@ def _standard(url: str) -> str:
 def _onto_nfs(bench: Bench, host: Host, disk: Served) -> Row:
     theirs, image = host.target / "theirs.qcow2", host.target / "ours.qcow2"
     mine = _Ours(disk.url, image)
-    pairs = in_turn(mine.task, _tool(theirs, *_CONVERT, disk.url, theirs), rounds=bench.rounds)
+    act = _tool(theirs, *_CONVERT, disk.url, theirs)
+    pairs = in_turn(mine.task, act, rounds=bench.rounds, before=disk.restart)
     theirs.unlink()
     ours.remove(image)
     return wall_row("full backup onto NFS", "qemu-img convert", pairs, 1.3, **mine.stages)
@@ -138,7 +141,7 @@ def compressed(bench: Bench) -> Iterator[Row]:
     with served(bench.disk, "--read-only") as disk:
         mine = _Ours(disk.url, image, options=Options(form=Form(compression=Compression.ZSTD)))
         act = _tool(theirs, *command, disk.url, theirs)
-        pairs = in_turn(mine.task, act, rounds=max(1, bench.rounds // 2 + 1))
+        pairs = in_turn(mine.task, act, rounds=max(1, bench.rounds // 2 + 1), before=disk.restart)
         yield wall_row("zstd backup", "qemu-img convert -c", pairs, 2.5, **mine.stages)
     size, limit = image.stat().st_size, theirs.stat().st_size * 1.05
     yield limit_row("zstd backup, size", "qemu-img convert -c + 5 %", size / MIB, limit / MIB, "MiB")
@@ -162,7 +165,8 @@ def incremental(bench: Bench, host: Host) -> Iterator[Row]:
         url = host.ticket(changed.url, size=bench.size, dirty=True)
         mine = _Ours(changed.url, image, backing=base.name, changes=Changes.TRACKED)
         client = [sys.executable, "-m", "bench.datapath.imageio", url, theirs, host.ca_file, base.name]
-        pairs = in_turn(mine.task, _tool(theirs, *host.enter, *client), rounds=bench.rounds)
+        act = _tool(theirs, *host.enter, *client)
+        pairs = in_turn(mine.task, act, rounds=bench.rounds, before=changed.restart)
     yield wall_row("incremental, 1 % at random", "ovirt-imageio client, unix", pairs, 2.5, **mine.stages)
     stored, limit = image.stat().st_size, 1.02 * len(places) * CLUSTER + MIB
     yield limit_row("incremental, bytes written", "1.02 x changed + 1 MiB", stored / MIB, limit / MIB, "MiB")
@@ -180,7 +184,8 @@ def compared(bench: Bench) -> Iterator[Row]:
     change(bench.disk, places)
     with served(bench.disk, "--read-only") as disk:
         mine = _Ours(disk.url, image, backing=base.name, changes=Changes.COMPARED)
-        pairs = in_turn(mine.task, Task(lambda: run("nbdcopy", _standard(disk.url), "null:")), rounds=bench.rounds)
+        act = Task(lambda: run("nbdcopy", _standard(disk.url), "null:"))
+        pairs = in_turn(mine.task, act, rounds=bench.rounds, before=disk.restart)
     yield wall_row("compare mode, 1 % changed", "nbdcopy to nothing", pairs, 0.8, **mine.stages)
     stored, limit = image.stat().st_size, 1.02 * len(places) * CLUSTER + MIB
     yield limit_row("compare mode, bytes written", "1.02 x changed + 1 MiB", stored / MIB, limit / MIB, "MiB")

@@ -67,13 +67,24 @@ class Pairs:
         return float(statistics.median(getattr(their, measure) / getattr(our, measure) for our, their in pairs))
 
 
-def in_turn(ours: Task, theirs: Task, *, rounds: int, servers: Collection[int] = ()) -> Pairs:
-    """Run both `rounds` times, every other time in the other order: what comes second finds the disk busy."""
+def in_turn(
+    ours: Task,
+    theirs: Task,
+    *,
+    rounds: int,
+    before: Act = lambda: None,
+    servers: Callable[[], Collection[int]] = tuple,
+) -> Pairs:
+    """Run both `rounds` times, every other time in the other order: what comes second finds the disk busy.
+
+    `before` is done before each run, and `servers` asked then whose processors count as well.
+    """
     pairs = Pairs([], [])
     for number in range(rounds):
         for whose, task in ((pairs.ours, ours), (pairs.theirs, theirs))[:: -1 if number % 2 else 1]:
+            before()
             task.prepare()
-            whose.append(cost(task.act, servers))
+            whose.append(cost(task.act, servers()))
     return pairs
 
 

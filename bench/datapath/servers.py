@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +24,37 @@ _DEADLINE = 20.0
 _ENVIRONMENT = "hosts: [{name: host1}]\n"
 
 
-@dataclass(frozen=True)
 class Served:
     """A disk behind an NBD socket, and who serves it."""
 
-    url: str
-    pid: int
+    def __init__(self, command: Sequence[str], socket_path: Path) -> None:
+        self._command = command
+        self.url = f"nbd:unix:{socket_path}"
+        self._server = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        server = subprocess.Popen(self._command)
+        try:
+            _await(self.url)
+        except BaseException:
+            server.kill()
+            raise
+        return server
+
+    @property
+    def pid(self) -> int:
+        """The process of the server."""
+        return self._server.pid
+
+    def restart(self) -> None:
+        """Serve the disk with a new process, in whose memory no program has left anything."""
+        self.stop()
+        self._server = self._start()
+
+    def stop(self) -> None:
+        """End the server."""
+        self._server.kill()
+        self._server.wait()
 
 
 @contextmanager
@@ -38,12 +63,11 @@ def served(image: Path, *options: str, form: str = "raw") -> Iterator[Served]:
     with tempfile.TemporaryDirectory(prefix="ovk-") as folder:
         path = Path(folder) / "nbd"
         command = ["qemu-nbd", "--persistent", "--shared=8", f"--format={form}", "--cache=none", "--aio=native"]
-        with subprocess.Popen([*command, f"--socket={path}", *options, str(image)]) as server:
-            try:
-                _await(f"nbd:unix:{path}")
-                yield Served(f"nbd:unix:{path}", server.pid)
-            finally:
-                server.kill()
+        server = Served([*command, f"--socket={path}", *options, str(image)], path)
+        try:
+            yield server
+        finally:
+            server.stop()
 
 
 def _await(url: str) -> None:

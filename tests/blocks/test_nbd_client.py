@@ -7,9 +7,11 @@ The wire format is that of the NBD protocol, "Transmission phase": simple and st
 from __future__ import annotations
 
 import itertools
+import mmap
 import os
 import socket
 import struct
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,9 +19,9 @@ from typing import Any, Protocol
 
 import pytest
 
-from overkeep.blocks.buffers import CLUSTER
+from overkeep.blocks.buffers import CLUSTER, aligned_buffer
 from overkeep.blocks.errors import DiskFailed
-from overkeep.blocks.nbd import REQUEST, NbdSink
+from overkeep.blocks.nbd import FIRST, REQUEST, NbdSink, NbdSource
 from overkeep.blocks.nbd_client import Client, nbd
 from overkeep.units import MIB
 
@@ -141,14 +143,38 @@ def failing(tmp_path: Path, serve: Serve) -> str:
     return serve(f"{image},file.image.driver=file,file.image.filename={tmp_path}/d.raw", format="")
 
 
-def test_a_long_piece_is_several_requests(tmp_path: Path, failing: str) -> None:
-    piece = memoryview(os.urandom(4 * MIB))
-    with closing(NbdSink(failing)) as sink, pytest.raises(DiskFailed, match=f"{REQUEST} bytes at {2 * MIB}"):
-        sink.write(0, piece)
+def test_the_first_long_piece_is_one_request_and_those_that_follow_are_several(tmp_path: Path, failing: str) -> None:
+    piece = memoryview(os.urandom(FIRST))
+    with closing(NbdSink(failing)) as sink:
+        with pytest.raises(DiskFailed, match=f"{FIRST} bytes at 0"):
+            sink.write(0, piece)
+        with pytest.raises(DiskFailed, match=f"{REQUEST} bytes at {2 * MIB}"):
+            sink.write(0, piece)
     holds = memoryview((tmp_path / "d.raw").read_bytes())
     refused = slice(2 * MIB, 2 * MIB + REQUEST)
     assert holds[refused] == bytes(REQUEST)
     assert (holds[: refused.start], holds[refused.stop :]) == (piece[: refused.start], piece[refused.stop :])
+
+
+def test_the_server_keeps_the_memory_of_requests(
+    tmp_path: Path, serve: Serve, servers: list[subprocess.Popen[bytes]]
+) -> None:
+    size = 64 * MIB
+    (tmp_path / "d.raw").write_bytes(os.urandom(size))
+    buffer = aligned_buffer(4 * MIB)
+    faults = []
+    with closing(NbdSource(serve(tmp_path / "d.raw"))) as source:
+        for _ in range(3):
+            before = _page_faults(servers[-1].pid)
+            for offset in range(0, size, len(buffer)):
+                source.read_into(offset, buffer)
+            faults.append(_page_faults(servers[-1].pid) - before)
+    # without the long request at the beginning it takes a new page for each that it reads, for ever
+    assert faults[-1] < size / mmap.PAGESIZE / 10
+
+
+def _page_faults(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[7])
 
 
 def test_a_real_server_fails_one_of_many(tmp_path: Path, failing: str) -> None:

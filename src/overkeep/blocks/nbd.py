@@ -28,7 +28,7 @@ from overkeep.blocks.errors import (
 from overkeep.blocks.extents import Status, dirty_clusters
 from overkeep.blocks.nbd_client import Awaited, Client, nbd
 from overkeep.blocks.sockets import Sockets
-from overkeep.units import GIB, KIB, MIB
+from overkeep.units import GIB, MIB
 
 CONNECT_SECONDS = 20.0
 """How long a connection and its handshake may take; the ninth connection to `qemu-nbd --shared=8` gets no greeting."""
@@ -39,9 +39,13 @@ CONNECTIONS = 5
 ANSWER_SECONDS = 120.0
 """How long a request may take; storage that is slower for longer counts as lost."""
 
-REQUEST = 512 * KIB
-"""Bytes of one request at most: QEMU takes memory for each, and large memory is fresh pages each time, which cost more
-than the data. See decision record 10."""
+REQUEST = MIB
+"""Bytes of one request at most, but for the first: QEMU takes memory for each, and what is larger than all that it gave
+back before is fresh pages each time, which cost more than the data. See decision record 19."""
+
+FIRST = 4 * MIB
+"""Bytes of the first long request of a connection at most: by giving its memory back, QEMU learns to keep that of the
+requests that follow."""
 
 _STATUS_STEP = GIB  # a server answers for at most 4 GiB; smaller steps keep its answers and the waits short
 _ZERO_STEP = 128 * MIB
@@ -58,6 +62,7 @@ class _Disk:
         self.url = url
         self._dirty = dirty
         self._sockets = sockets or Sockets()
+        self._longest = FIRST
         self._client = self._connect()
 
     def _connect(self) -> Any:
@@ -102,6 +107,19 @@ class _Disk:
         if failed and failed.error:
             with self._request(failed.command.offset, failed.command.length):
                 raise failed.error
+
+    def _requests(self, pieces: Sequence[Piece]) -> list[Piece]:
+        """Cut pieces into what one request asks for; the first that is longer than the others is asked for once."""
+        requests = []
+        for offset, data in pieces:
+            at = 0
+            while at < len(data):
+                request = data[at : at + self._longest]
+                requests.append((offset + at, request))
+                at += len(request)
+                if len(request) > REQUEST:
+                    self._longest = REQUEST
+        return requests
 
     def _failure(self, error: Any, offset: int, length: int) -> Exception:
         if error.code == _NO_SPACE:
@@ -168,7 +186,7 @@ class NbdSource(_Disk):
 
     def read_each(self, pieces: Sequence[Piece]) -> None:
         """Fill all `pieces`, asked for at once: the server works at one while another is on its way."""
-        self._each(self._client.read_each, _requests(pieces))
+        self._each(self._client.read_each, self._requests(pieces))
 
     def clone(self) -> NbdSource:
         """Open another connection to the same disk, for reading only."""
@@ -195,7 +213,7 @@ class NbdSink(_Disk):
         """Write all `pieces`, sent at once: the server works at one while another is on its way."""
         for offset, data in pieces:
             self._check(offset, len(data))
-        self._each(self._client.write_each, _requests(pieces))
+        self._each(self._client.write_each, self._requests(pieces))
 
     def zero(self, offset: int, length: int) -> None:
         """Let the server make zeroes, or write them where it cannot."""
@@ -223,11 +241,6 @@ class NbdSink(_Disk):
         """Make everything durable that any connection to this disk wrote."""
         with self._request(0, self.size):
             self._client.flush()
-
-
-def _requests(pieces: Sequence[Piece]) -> list[Piece]:
-    """Cut pieces into what one request asks for."""
-    return [(offset + at, data[at : at + REQUEST]) for offset, data in pieces for at in range(0, len(data), REQUEST)]
 
 
 _LEGACY_UNIX = re.compile(r"nbd:unix:(?P<path>/[^:]+)(?::exportname=(?P<export>.*))?")
