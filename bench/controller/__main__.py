@@ -19,6 +19,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import signal
 import statistics
 import sys
 import tempfile
@@ -46,6 +47,7 @@ _Found = TypeVar("_Found")
 
 def main() -> int:
     """Measure, print and write; the status is 1 when a requirement does not hold."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was started is ended
     options = _options()
     size = QUICK if options.quick else FULL
     rows: list[Row] = []

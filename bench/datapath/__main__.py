@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -39,6 +40,7 @@ PARTS: dict[str, Part] = {
 
 def main() -> int:
     """Measure, print and write; the status is 1 when a requirement does not hold."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was started is ended
     options = _options()
     rows = list(_shown(_measured(options)))
     _print(rows)
