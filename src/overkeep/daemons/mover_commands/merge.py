@@ -27,9 +27,10 @@ def run(options: argparse.Namespace, watch: Watch) -> Report:
     if len(folders) > 1:
         raise BadRequest(what="The images are not all in one folder", todo="merge one disk after the other")
     result = merge_images(folders.pop(), tuple(image.name for image in options.images), watch=watch)
+    removed = len(result.removed)
     return Report(
         line=(
-            f"{len(result.removed)} images removed, {human_size(result.moved)} moved, "
+            f"{removed} image{'' if removed == 1 else 's'} removed, {human_size(result.moved)} moved, "
             f"{human_size(max(0, result.freed))} freed in {result.seconds:.2f} s"
         ),
         document=result.model_dump(mode="json"),
