@@ -75,7 +75,14 @@ backups = st.builds(
 )
 which = st.integers(0, LONGEST)  # one of the points that there are
 
-FOREIGN = ("cluster_size=4k", "cluster_size=64k", "cluster_size=2M", "extended_l2=on,cluster_size=128k", "compat=0.10")
+FOREIGN = (
+    "cluster_size=4k",
+    "cluster_size=64k",
+    "cluster_size=2M",
+    "extended_l2=on,cluster_size=128k",
+    "extended_l2=on,cluster_size=2M",
+    "compat=0.10",
+)
 """How other tools write images."""
 
 

@@ -211,6 +211,9 @@ def test_a_merged_image_is_merged_again_and_again(folder: Path) -> None:
         ("lazy_refcounts=on", True),
         ("refcount_bits=1", False),
         ("extended_l2=on,cluster_size=128k", False),
+        ("extended_l2=on,cluster_size=128k", True),
+        ("extended_l2=on,cluster_size=2M", True),
+        ("extended_l2=on,cluster_size=2M,compression_type=zstd", True),
         ("compression_type=zstd", True),
     ],
 )

@@ -33,7 +33,8 @@ class Held:
 def held(image: ImageFile, stretch: int, grain: int) -> Held:
     """Look at stretch number `stretch` in clusters of `grain` bytes; what lies behind the end of the disk is a hole.
 
-    Only clusters of the image's own size are PACKED. Raises `ImageDamaged`.
+    Only whole clusters of the image are PACKED: with extended L2 entries a unit is a part of one.
+    Raises `ImageDamaged`.
     """
     unit = image.header.unit
     own = Held(np.full(STRETCH // unit, HOLE, np.uint8), np.zeros(STRETCH // unit, np.uint64))
@@ -45,7 +46,7 @@ def held(image: ImageFile, stretch: int, grain: int) -> Held:
         return _joined(own, grain // unit)
     if unit > grain:
         return _split(own, unit, grain)
-    return own
+    return _read(own) if unit < image.header.cluster else own
 
 
 def _fill(own: Held, runs: Runs, start: int, unit: int) -> None:
@@ -69,10 +70,17 @@ def _joined(own: Held, ratio: int) -> Held:
     return Held(np.where(same, most, MIXED).astype(np.uint8), np.zeros(len(kinds), np.uint64))
 
 
+def _read(own: Held) -> Held:
+    """Parts of compressed clusters are MIXED: their L2 entry describes more than what is looked at."""
+    packed = own.kinds == PACKED
+    values = np.where(packed, np.uint64(0), own.values)
+    return Held(np.where(packed, MIXED, own.kinds).astype(np.uint8), values)
+
+
 def _split(own: Held, cluster: int, grain: int) -> Held:
     """One cluster of the image is several; a part of a compressed one is MIXED."""
     ratio = cluster // grain
-    kinds = np.repeat(np.where(own.kinds == PACKED, MIXED, own.kinds).astype(np.uint8), ratio)
+    kinds = np.repeat(_read(own).kinds, ratio)
     steps = np.tile(np.arange(0, cluster, grain, dtype=np.uint64), len(own.kinds))
     values = np.where(kinds == PLACE, np.repeat(own.values, ratio) + steps, np.uint64(0))
     return Held(kinds, values)
