@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from overkeep.blocks.buffers import CLUSTER
 from overkeep.blocks.copy import copy
-from overkeep.blocks.ends import Sink, Source, read_each, write_each
+from overkeep.blocks.ends import Extent, Sink, Source, read_each, write_each
 from overkeep.blocks.errors import BadRange
 from overkeep.blocks.image import ChainReader, ImageSink
 from overkeep.blocks.memory import MemoryDisk
@@ -142,3 +144,21 @@ def test_a_range_behind_the_end_is_refused(ends: Ends) -> None:
     with pytest.raises(BadRange):
         sink.zero(5 * MIB, CLUSTER)
     sink.close()
+
+
+def test_a_block_device_holds_data_everywhere(tmp_path: Path) -> None:
+    content = os.urandom(3 * CLUSTER)
+    (tmp_path / "disk").write_bytes(content)
+    command = ["losetup", "--find", "--show", str(tmp_path / "disk")]
+    made = subprocess.run(command, capture_output=True, text=True, check=False)
+    if made.returncode:
+        pytest.skip(f"there are no loop devices here: {made.stderr}")
+    device = made.stdout.strip()
+    try:
+        with closing(RawSource(Path(device))) as source:
+            assert list(source.extents(dirty=False)) == [Extent(0, len(content), False)]
+            buffer = memoryview(bytearray(len(content)))
+            source.read_into(0, buffer)
+            assert buffer == content
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)

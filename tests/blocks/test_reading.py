@@ -7,12 +7,14 @@ import ctypes
 import mmap
 import os
 import random
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from overkeep.blocks.buffers import aligned_buffer
+from overkeep.blocks.buffers import CLUSTER, aligned_buffer
 from overkeep.blocks.errors import TargetMissing, UnsafeImage
+from overkeep.blocks.files import open_output
 from overkeep.blocks.reading import TargetFile
 from overkeep.units import KIB, MIB
 
@@ -107,3 +109,12 @@ def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
             TargetFile(tmp_path / name)
     with pytest.raises(TargetMissing):
         TargetFile(tmp_path / "gone")
+
+
+def test_what_does_not_fit_a_disk_is_read_through_the_page_cache(tmp_path: Path) -> None:
+    content = os.urandom(2 * CLUSTER)
+    (tmp_path / "image").write_bytes(content)
+    buffer = memoryview(bytearray(100))
+    with closing(open_output(tmp_path / "image")) as file:
+        file.read(1, buffer)
+    assert buffer == content[1:101]

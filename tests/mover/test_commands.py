@@ -10,13 +10,17 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from overkeep import exits
+from overkeep.blocks.buffers import CLUSTER
+from overkeep.blocks.errors import WriterReplaced
 from overkeep.daemons.mover import main
+from overkeep.daemons.mover_commands.ends import Raw, opened_sink
 from overkeep.units import KIB, MIB
 from tests.mover.bench import SIZE, SPEED, assert_same, tool, write
 from tests.mover.conftest import wait_for
@@ -241,3 +245,17 @@ def test_a_reader_that_has_seen_enough(disk: Path, nbd: Any, points: Path) -> No
         os.close(writer)
         _, err = process.communicate(timeout=DEADLINE)
     assert (process.returncode, err) == (exits.OK, "")
+
+
+def test_who_makes_a_raw_file_anew_is_not_disturbed_by_who_was_first(tmp_path: Path) -> None:
+    path = tmp_path / "w.raw"
+    made = ExitStack()
+    first = made.enter_context(opened_sink(Raw(path), size=2 * CLUSTER))
+    first.write(0, memoryview(b"1" * CLUSTER))
+    with opened_sink(Raw(path), size=CLUSTER) as second:
+        second.write(0, memoryview(b"2" * CLUSTER))
+        first.write(CLUSTER, memoryview(b"1" * CLUSTER))
+    with pytest.raises(WriterReplaced):
+        made.close()
+    assert path.read_bytes() == b"2" * CLUSTER
+    assert [each.name for each in tmp_path.iterdir()] == ["w.raw"]

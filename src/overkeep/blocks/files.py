@@ -107,9 +107,16 @@ class OutputFile:
         self._direct = False
 
     def read(self, offset: int, buffer: memoryview) -> None:
-        """Read back what was written; `buffer` must be aligned while the page cache is passed by."""
-        with on_target(self.path):
+        """Read back what was written; through the page cache from then on when the place does not fit the disk."""
+        direct = self._direct
+        try:
             done = os.preadv(self._handle, [buffer], offset)
+        except OSError as error:
+            if error.errno != errno.EINVAL or not direct:
+                raise target_error(self.path, error) from error
+            self._leave_direct()
+            self.read(offset, buffer)
+            return
         if done != len(buffer):
             raise TargetFailed(path=self.path, reason=f"{done} bytes instead of {len(buffer)} at {offset}")
 

@@ -63,6 +63,8 @@ class RawSource(_RawFile):
         try:
             return os.lseek(self._handle, position, what)
         except OSError as error:
+            if error.errno == errno.EINVAL:  # a block device knows no holes
+                return position if what == os.SEEK_DATA else self.size
             if error.errno != errno.ENXIO:
                 with on_target(self.path):
                     raise

@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from overkeep.blocks.ends import Sink, Source
-from overkeep.blocks.errors import on_target
-from overkeep.blocks.files import PARTIAL, sync_folder
+from overkeep.blocks.files import PartialFile
 from overkeep.blocks.image import ChainReader
 from overkeep.blocks.nbd import NbdSink, NbdSource, parse_url
 from overkeep.blocks.rawfile import RawSink, RawSource
@@ -102,19 +100,12 @@ def opened_sink(end: Nbd | Raw, *, size: int) -> Iterator[Sink]:
 
 @contextmanager
 def _new_file(path: Path, size: int) -> Iterator[Sink]:
-    partial = path.with_name(path.name + PARTIAL)
-    with on_target(partial):
-        partial.unlink(missing_ok=True)
-        handle = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        try:
-            os.ftruncate(handle, size)
-        finally:
-            os.close(handle)
+    """A file that has its name when it is whole; raises `WriterReplaced` when another copy made it anew meanwhile."""
+    file = PartialFile(path)
     try:
-        with closing(RawSink(partial)) as sink:
+        file.truncate(size)
+        with closing(RawSink(file.path)) as sink:
             yield sink
-        with on_target(path):
-            partial.rename(path)
-        sync_folder(path.parent)
+        file.publish()
     finally:
-        partial.unlink(missing_ok=True)
+        file.discard()
