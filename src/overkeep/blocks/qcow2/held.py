@@ -46,7 +46,7 @@ def held(image: ImageFile, stretch: int, grain: int) -> Held:
         return _joined(own, grain // unit)
     if unit > grain:
         return _split(own, unit, grain)
-    return _read(own) if unit < image.header.cluster else own
+    return _without_packed(own) if unit < image.header.cluster else own
 
 
 def _fill(own: Held, runs: Runs, start: int, unit: int) -> None:
@@ -70,7 +70,7 @@ def _joined(own: Held, ratio: int) -> Held:
     return Held(np.where(same, most, MIXED).astype(np.uint8), np.zeros(len(kinds), np.uint64))
 
 
-def _read(own: Held) -> Held:
+def _without_packed(own: Held) -> Held:
     """Parts of compressed clusters are MIXED: their L2 entry describes more than what is looked at."""
     packed = own.kinds == PACKED
     values = np.where(packed, np.uint64(0), own.values)
@@ -80,7 +80,7 @@ def _read(own: Held) -> Held:
 def _split(own: Held, cluster: int, grain: int) -> Held:
     """One cluster of the image is several; a part of a compressed one is MIXED."""
     ratio = cluster // grain
-    kinds = np.repeat(_read(own).kinds, ratio)
+    kinds = np.repeat(_without_packed(own).kinds, ratio)
     steps = np.tile(np.arange(0, cluster, grain, dtype=np.uint64), len(own.kinds))
     values = np.where(kinds == PLACE, np.repeat(own.values, ratio) + steps, np.uint64(0))
     return Held(kinds, values)
