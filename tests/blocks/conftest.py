@@ -32,6 +32,14 @@ def listens(path: Path) -> bool:
         return True
 
 
+def wait_for(what: Callable[[], bool], *, seconds: float = DEADLINE) -> None:
+    """Wait until `what` holds."""
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
 class Serve(Protocol):
     """Serves an image over NBD."""
 

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,9 @@ from overkeep.blocks.wrappers import Bandwidth, Retrying, Throttled, Timed
 from overkeep.errors import Cancelled
 from overkeep.testing.ends import FaultySource
 from overkeep.units import MIB
+from tests.blocks.conftest import wait_for
+
+CANCELLED_WITHIN = 2.0  # seconds
 
 
 @pytest.fixture
@@ -68,7 +72,7 @@ def test_a_lost_connection_is_made_anew(tmp_path: Path, qemu: Callable[..., str]
     image.write_bytes(os.urandom(4 * MIB))
     source = NbdSource(serve(image))
     retrying = Retrying(source)
-    source._client._sock.shutdown(socket.SHUT_RDWR)  # as a broken network does; `interrupt` of the end is for good
+    source._client._sock.shutdown(socket.SHUT_RDWR)  # as a broken network does; an interrupt is for good
     buffer = aligned_buffer(MIB)
     retrying.read_into(MIB, buffer)
     assert buffer == image.read_bytes()[MIB : 2 * MIB]
@@ -78,9 +82,10 @@ def test_a_lost_connection_is_made_anew(tmp_path: Path, qemu: Callable[..., str]
 def test_an_interrupted_disk_fails_at_once_and_for_good(tmp_path: Path, serve: Callable[..., str]) -> None:
     image = tmp_path / "disk"
     image.write_bytes(os.urandom(4 * MIB))
-    source = NbdSource(serve(image))
+    sockets = Sockets()
+    source = NbdSource(serve(image), sockets=sockets)
     clone = source.clone()
-    source.interrupt()
+    sockets.interrupt()
     for end in (source, clone):
         with pytest.raises(DiskLost):
             end.read_into(0, aligned_buffer(MIB))
@@ -89,25 +94,58 @@ def test_an_interrupted_disk_fails_at_once_and_for_good(tmp_path: Path, serve: C
         source.clone()
 
 
-def test_a_handshake_that_hangs_can_be_interrupted(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:  # takes connections and never says a word
-        sockets, caught = Sockets(), list[BaseException]()
+class Connecting:
+    """A thread that opens a disk at a port, which does not succeed, and can be interrupted."""
 
-        def connect() -> None:
-            try:
-                NbdSource(f"nbd://127.0.0.1:{server.getsockname()[1]}/", sockets=sockets)
-            except DiskUnreachable as error:
-                caught.append(error)
+    def __init__(self, port: int) -> None:
+        self._sockets, self._caught = Sockets(), list[BaseException]()
+        self._url = f"nbd://127.0.0.1:{port}/"
+        self._thread = threading.Thread(target=self._connect)
+        self._thread.start()
 
-        thread = threading.Thread(target=connect)
-        thread.start()
-        accepted, _ = server.accept()
+    def _connect(self) -> None:
+        try:
+            NbdSource(self._url, sockets=self._sockets)
+        except DiskUnreachable as error:
+            self._caught.append(error)
+
+    def interrupt(self) -> float:
+        """Interrupt; return after how many seconds it has failed."""
         begin = time.monotonic()
-        sockets.interrupt()
-        thread.join(CONNECT_SECONDS)
-        accepted.close()
-        assert len(caught) == 1
-        assert time.monotonic() - begin < CONNECT_SECONDS / 2
+        self._sockets.interrupt()
+        self._thread.join(CONNECT_SECONDS)
+        assert len(self._caught) == 1
+        return time.monotonic() - begin
+
+
+def test_a_handshake_that_hangs_can_be_interrupted() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:  # takes connections and never says a word
+        connecting = Connecting(server.getsockname()[1])
+        accepted, _ = server.accept()
+        with accepted:
+            assert connecting.interrupt() < CANCELLED_WITHIN
+
+
+def waiting_for(port: int) -> int:
+    """How many connections to `port` wait for the first answer of its host."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(line[2].endswith(f":{port:04X}") and line[3] == "02" for line in lines)  # SYN_SENT
+
+
+def test_the_wait_for_a_host_that_does_not_answer_can_be_interrupted() -> None:
+    with ExitStack() as stack:
+        server = stack.enter_context(socket.socket())
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        port = server.getsockname()[1]
+        while not waiting_for(port):  # until its queue is full
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(("127.0.0.1", port))
+        before = waiting_for(port)
+        connecting = Connecting(port)
+        wait_for(lambda: waiting_for(port) > before)
+        assert connecting.interrupt() < CANCELLED_WITHIN
 
 
 def test_a_bandwidth_is_shared_and_not_exceeded(disk: MemoryDisk) -> None:

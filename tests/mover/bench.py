@@ -15,6 +15,7 @@ from overkeep.mover.orders import Access, CopyOrder, Image, Order, OrderState, O
 from overkeep.units import MIB
 
 DEADLINE = 90.0
+CANCELLED_WITHIN = 2.0  # seconds
 FOLDER = "workloads/w/vms/v/disks/d"
 SIZE = 64 * MIB
 SPEED = 8 * MIB  # bytes a second of a throttled source

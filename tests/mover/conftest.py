@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -27,7 +26,7 @@ from overkeep.mover.client import MoverClient
 from overkeep.mover.orders import CopyResult
 from overkeep.mover.service import MoverService
 from overkeep.mover.work import Work
-from tests.blocks.conftest import listens
+from tests.blocks.conftest import listens, wait_for
 from tests.mover.bench import SIZE, Bench, settings_for, tool, write
 from tests.mover.pki import Pki, make_pki
 from tests.mover.proxy import NbdProxy
@@ -116,14 +115,6 @@ def connect(pki: Pki, port: int, *, host: str = HOST, key: Ed25519PrivateKey | N
 
 
 # real parts
-
-
-def wait_for(what: Callable[[], bool], *, seconds: float = DEADLINE) -> None:
-    """Wait until `what` holds."""
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def run(*command: object) -> str:

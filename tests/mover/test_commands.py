@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,10 +20,11 @@ import pytest
 from overkeep import exits
 from overkeep.blocks.buffers import CLUSTER
 from overkeep.blocks.errors import WriterReplaced
+from overkeep.blocks.sockets import Sockets
 from overkeep.daemons.mover import main
 from overkeep.daemons.mover_commands.ends import Raw, opened_sink
 from overkeep.units import KIB, MIB
-from tests.mover.bench import SIZE, SPEED, assert_same, tool, write
+from tests.mover.bench import CANCELLED_WITHIN, SIZE, SPEED, assert_same, tool, write
 from tests.mover.conftest import wait_for
 
 DEADLINE = 60.0
@@ -235,7 +237,30 @@ def test_ctrl_c_leaves_nothing(large: Path, nbd: Any, points: Path, kind: str, h
     assert out == ""
     assert err == "overkeep-mover: overkeep-mover copy was cancelled; nothing of it was kept.\n"
     assert list(points.iterdir()) == []
-    assert seconds < DEADLINE / 3, "it waited for the disk"
+    assert seconds < CANCELLED_WITHIN, "it waited for the disk"
+
+
+@pytest.mark.parametrize("end", ["read", "written", "compared"])
+def test_ctrl_c_while_a_server_says_nothing(disk: Path, nbd: Any, points: Path, tmp_path: Path, end: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        silent = f"nbd://127.0.0.1:{server.getsockname()[1]}/"
+        words: tuple[object, ...] = ("--from", silent, "--to", points / "p1.qcow2")
+        if end != "read":
+            words = ("--from", disk, "--to", silent, *(("--differential",) if end == "compared" else ()))
+        before = sorted(points.iterdir())
+        with start("copy", *words) as process:
+            accepted, _ = server.accept()
+            began = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=DEADLINE)
+            seconds = time.monotonic() - began
+            accepted.close()
+    assert (process.returncode, err) == (
+        exits.INTERRUPTED,
+        "overkeep-mover: overkeep-mover copy was cancelled; nothing of it was kept.\n",
+    )
+    assert sorted(points.iterdir()) == before
+    assert seconds < CANCELLED_WITHIN
 
 
 def test_a_reader_that_has_seen_enough(disk: Path, nbd: Any, points: Path) -> None:
@@ -250,9 +275,9 @@ def test_a_reader_that_has_seen_enough(disk: Path, nbd: Any, points: Path) -> No
 def test_who_makes_a_raw_file_anew_is_not_disturbed_by_who_was_first(tmp_path: Path) -> None:
     path = tmp_path / "w.raw"
     made = ExitStack()
-    first = made.enter_context(opened_sink(Raw(path), size=2 * CLUSTER))
+    first = made.enter_context(opened_sink(Raw(path), size=2 * CLUSTER, sockets=Sockets()))
     first.write(0, memoryview(b"1" * CLUSTER))
-    with opened_sink(Raw(path), size=CLUSTER) as second:
+    with opened_sink(Raw(path), size=CLUSTER, sockets=Sockets()) as second:
         second.write(0, memoryview(b"2" * CLUSTER))
         first.write(CLUSTER, memoryview(b"1" * CLUSTER))
     with pytest.raises(WriterReplaced):

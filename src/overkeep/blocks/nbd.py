@@ -53,7 +53,10 @@ _NO_SPACE, _NOT_PERMITTED = 28, 1  # error numbers of the protocol
 
 
 class _Disk:
-    """What both ends share: a connection, and the errors of everything that is done with it."""
+    """What both ends share: a connection, and the errors of everything that is done with it.
+
+    Whoever gives `sockets` can break off whatever waits for the server, from the first handshake on.
+    """
 
     verb = "use"
     parallel = CONNECTIONS
@@ -127,10 +130,6 @@ class _Disk:
         if error.code == _NOT_PERMITTED:
             return DiskReadOnly(url=self.url)
         return DiskFailed(verb=self.verb, url=self.url, offset=offset, length=length, reason=error)
-
-    def interrupt(self) -> None:
-        """Break the connections of this end and of all its clones, so that every request on them fails at once."""
-        self._sockets.interrupt()
 
     def close(self) -> None:
         """Close the connection; may be called twice."""

@@ -46,9 +46,26 @@ class Client(nbd.Client):  # type: ignore[misc] # the client has no types
         return sock
 
     def _create_tcp_connection(self, address: Any) -> socket.socket:
-        sock = socket.create_connection(tuple(address), timeout=self._seconds)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._sockets.add(sock)
+        failure = OSError("the host has no address")
+        host, port = address
+        for family, kind, protocol, _, found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            try:
+                return self._connect_tcp(socket.socket(family, kind, protocol), found)
+            except OSError as error:
+                failure = error
+        raise failure
+
+    def _connect_tcp(self, sock: socket.socket, address: Any) -> socket.socket:
+        self._sockets.add(sock)  # an interrupt ends the wait for a host that does not answer
+        try:
+            sock.settimeout(self._seconds)
+            sock.connect(address)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except BaseException:
+            self._sockets.remove(sock)
+            sock.close()
+            raise
+        self._sockets.add(sock)  # once more: an interrupt before it was connected broke nothing
         return sock
 
     def _close_socket(self) -> None:

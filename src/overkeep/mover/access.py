@@ -12,6 +12,7 @@ from typing import Literal
 from overkeep.blocks.ends import Sink, Source
 from overkeep.blocks.errors import NoChangedBlocks
 from overkeep.blocks.nbd import NbdSink, NbdSource
+from overkeep.blocks.sockets import Sockets
 from overkeep.errors import OverkeepError
 from overkeep.logs import fields
 from overkeep.mover.imageio import TIMEOUT, Imageio, ImageioUnreachable, Ticket, TicketBroken, TicketCancelled
@@ -54,16 +55,18 @@ def check(ticket: Ticket, *, op: Literal["read", "write"], dirty: bool) -> None:
         raise NoChangedBlocks(url=ticket.url, reason="the Manager opened it for a full backup")
 
 
-def open_source(imageio: Imageio, ticket: Ticket, *, dirty: bool) -> Source:
+def open_source(imageio: Imageio, ticket: Ticket, *, dirty: bool, sockets: Sockets) -> Source:
     """Open the disk of `ticket` for reading: over NBD if it is there, else through the images API."""
     if _is_nbd(ticket):
-        return NbdSource(ticket.url, dirty=dirty)
-    return ImagesSource(imageio.local, ticket.id)
+        return NbdSource(ticket.url, dirty=dirty, sockets=sockets)
+    return ImagesSource(imageio.local, ticket.id, sockets=sockets)
 
 
-def open_sink(imageio: Imageio, ticket: Ticket) -> Sink:
+def open_sink(imageio: Imageio, ticket: Ticket, *, sockets: Sockets) -> Sink:
     """Open the disk of `ticket` for writing, as `open_source`."""
-    return NbdSink(ticket.url) if _is_nbd(ticket) else ImagesSink(imageio.local, ticket.id)
+    if _is_nbd(ticket):
+        return NbdSink(ticket.url, sockets=sockets)
+    return ImagesSink(imageio.local, ticket.id, sockets=sockets)
 
 
 def _is_nbd(ticket: Ticket) -> bool:

@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from overkeep.blocks.copy import CHUNK, WORKERS
 from overkeep.blocks.qcow2.form import PLAIN, Form
+from overkeep.blocks.sockets import Sockets
 from overkeep.mover.orders import Progress
 from overkeep.units import MIB
 
@@ -60,3 +61,11 @@ class Watch(Protocol):
 
     def on_stop(self, hook: Callable[[], None]) -> AbstractContextManager[None]:
         """Call `hook` when the copy must stop during the body."""
+
+
+@contextmanager
+def interruptible(watch: Watch) -> Iterator[Sockets]:
+    """Sockets for all ends of a copy: they break when it must stop, so that it never waits for a server that hangs."""
+    sockets = Sockets()
+    with watch.on_stop(sockets.interrupt):
+        yield sockets

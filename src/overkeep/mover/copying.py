@@ -12,7 +12,7 @@ from overkeep.blocks.qcow2.form import Form
 from overkeep.blocks.sockets import Sockets
 from overkeep.model.points import Changes
 from overkeep.mover import access
-from overkeep.mover.copy_terms import Options, Place
+from overkeep.mover.copy_terms import Options, Place, interruptible
 from overkeep.mover.disk_copies import back_up, differing, restore
 from overkeep.mover.imageio import Imageio, ImageioUnreachable, Ticket, TicketBroken, TicketCancelled
 from overkeep.mover.orders import Access, CopyOrder, CopyResult, Image
@@ -30,14 +30,12 @@ class Copier:
 
     def run(self, work: Work, order: CopyOrder) -> CopyResult:
         """Copy until the end, or until `work` is stopped; raises typed errors, with everything closed."""
-        calls = Sockets()
-        with work.on_stop(calls.interrupt):
-            imageio = self._imageio.over(calls)
+        with interruptible(work) as sockets:
             if isinstance(order.source, Access):
-                return self._back_up(work, order, imageio)
-            return self._restore(work, order, imageio)
+                return self._back_up(work, order, sockets)
+            return self._restore(work, order, sockets)
 
-    def _back_up(self, work: Work, order: CopyOrder, imageio: Imageio) -> CopyResult:
+    def _back_up(self, work: Work, order: CopyOrder, sockets: Sockets) -> CopyResult:
         source, sink = order.source, order.sink
         assert isinstance(source, Access)
         assert isinstance(sink, Image)
@@ -46,23 +44,28 @@ class Copier:
         folder = self._targets.writable_folder(sink)
         require_replaceable(folder, sink, fence=order.fence, finished=self._finished_fence(work.sink))
         place = Place(folder=folder, name=sink.name, backing=sink.backing)
+        imageio = self._imageio.over(sockets)
         ticket = access.look_up(imageio, source.ticket, op="read", dirty=dirty)
-        with _using(ticket, work, imageio), closing(access.open_source(imageio, ticket, dirty=dirty)) as disk:
+        with (
+            _using(ticket, work, imageio),
+            closing(access.open_source(imageio, ticket, dirty=dirty, sockets=sockets)) as disk,
+        ):
             return back_up(disk, place, changes=changes, options=options, watch=work)
 
-    def _restore(self, work: Work, order: CopyOrder, imageio: Imageio) -> CopyResult:
+    def _restore(self, work: Work, order: CopyOrder, sockets: Sockets) -> CopyResult:
         source, sink = order.source, order.sink
         assert isinstance(source, Image)
         assert isinstance(sink, Access)
         options = _options(order)
         place = Place(folder=self._targets.existing_folder(source), name=source.name)
+        imageio = self._imageio.over(sockets)
         ticket = access.look_up(imageio, sink.ticket, op="write", dirty=False)
         with _using(ticket, work, imageio):
             only = None
             if order.differential:  # closed before the disk is written, as its connections are counted
-                with closing(access.open_source(imageio, ticket, dirty=False)) as present:
+                with closing(access.open_source(imageio, ticket, dirty=False, sockets=sockets)) as present:
                     only = differing(place, present, options=options, watch=work)
-            with closing(access.open_sink(imageio, ticket)) as disk:
+            with closing(access.open_sink(imageio, ticket, sockets=sockets)) as disk:
                 return restore(place, disk, only=only, options=options, watch=work)
 
 

@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
 
 from overkeep.blocks.buffers import CLUSTER
 from overkeep.blocks.copy import CopyStats, copy
@@ -52,7 +51,7 @@ def back_up(disk: Source, place: Place, *, changes: Changes, options: Options, w
     """
     run = _Run(options=options, watch=watch)
     compared = changes is Changes.COMPARED
-    with _interrupted(disk, watch), _parent(place, compared=compared) as parent:
+    with _parent(place, compared=compared) as parent:
         extents = None
         if changes is Changes.TRACKED:
             cut = parent is not None and disk.size < parent.size
@@ -80,7 +79,7 @@ def differing(place: Place, present: Source, *, options: Options, watch: Watch) 
     Raises `SizesDiffer` when `present` is too small, and the errors of both.
     """
     run = _Run(options=options, watch=watch)
-    with _interrupted(present, watch), closing(ChainDigests(place.folder, place.name)) as expected:
+    with closing(ChainDigests(place.folder, place.name)) as expected:
         _require_room(expected.size, present.size)
         differences = Differences(expected, size=expected.size, stages=run.stages)
         with closing(Beginning(run.careful(present), expected.size)) as source:
@@ -109,12 +108,11 @@ def restore(place: Place, disk: Sink, *, only: Difference | None = None, options
 def pour(source: Source, disk: Sink, *, only: Difference | None = None, options: Options, watch: Watch) -> CopyResult:
     """Write what `source` holds to `disk`: all of it, or `only` what was found to differ. Errors as of `restore`."""
     run = _Run(options=options, watch=watch, stages=only.stages if only else Stages())
-    with _interrupted(source, watch), _interrupted(disk, watch):
-        _require_room(source.size, disk.size)
-        with closing(run.careful(source)) as careful:
-            sink = TimedSink(disk, run.stages)
-            stats = run.copy(careful, sink, only.extents if only else None, before=only.compared if only else 0)
-        return run.result(source.size, stats, stored=0)
+    _require_room(source.size, disk.size)
+    with closing(run.careful(source)) as careful:
+        sink = TimedSink(disk, run.stages)
+        stats = run.copy(careful, sink, only.extents if only else None, before=only.compared if only else 0)
+    return run.result(source.size, stats, stored=0)
 
 
 def _require_room(needed: int, size: int) -> None:
@@ -222,16 +220,6 @@ def _parent(place: Place, *, compared: bool) -> Iterator[_Parent | None]:
         return
     with closing(_Parent(place, place.backing, compared=compared)) as parent:
         yield parent
-
-
-@runtime_checkable
-class _Interruptible(Protocol):
-    def interrupt(self) -> None: ...
-
-
-def _interrupted(end: Source | Sink, watch: Watch) -> AbstractContextManager[None]:
-    """Break off requests to `end` when the copy must stop, so that it does not wait for a storage that hangs."""
-    return watch.on_stop(end.interrupt) if isinstance(end, _Interruptible) else nullcontext()
 
 
 def _tracked(disk: Source, watch: Watch, *, cut: bool) -> Iterator[Extent]:

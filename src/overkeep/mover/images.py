@@ -73,10 +73,6 @@ class _Api:
     def _failed(self, offset: int, length: int, reason: str) -> DiskFailed:
         return DiskFailed(verb=self.verb, url=self._url, offset=offset, length=length, reason=reason)
 
-    def interrupt(self) -> None:
-        """Break the connections of this end and of all its clones, so that every request on them fails at once."""
-        self._sockets.interrupt()
-
     def close(self) -> None:
         """Close the connection; may be called twice."""
         self._connection.close()

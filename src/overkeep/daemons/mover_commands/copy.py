@@ -11,12 +11,13 @@ from overkeep.blocks.compression import Compression
 from overkeep.blocks.ends import Source
 from overkeep.blocks.qcow2.form import PLAIN, Form
 from overkeep.blocks.qcow2.layout import SECTOR
+from overkeep.blocks.sockets import Sockets
 from overkeep.daemons.mover_commands.command import Report
 from overkeep.daemons.mover_commands.ends import HELP as END
 from overkeep.daemons.mover_commands.ends import End, Image, Nbd, Raw, open_source, opened_sink, read_end
 from overkeep.errors import BadRequest, Conflict
 from overkeep.model.points import Changes
-from overkeep.mover.copy_terms import Options, Place, Watch
+from overkeep.mover.copy_terms import Options, Place, Watch, interruptible
 from overkeep.mover.disk_copies import Difference, back_up, differing, pour
 from overkeep.mover.orders import CopyResult
 from overkeep.units import human_size, read_size
@@ -52,10 +53,11 @@ def run(options: argparse.Namespace, watch: Watch) -> Report:
     """Copy and tell what was done."""
     _check(options)
     how = Options(form=_form(options), bandwidth=options.bandwidth, read_back=options.read_back)
-    if isinstance(options.sink, Image):
-        result = _into_image(options, options.sink, how=how, watch=watch)
-    else:
-        result = _to_disk(options, options.sink, how=how, watch=watch)
+    with interruptible(watch) as sockets:
+        if isinstance(options.sink, Image):
+            result = _into_image(options, options.sink, sockets, how=how, watch=watch)
+        else:
+            result = _to_disk(options, options.sink, sockets, how=how, watch=watch)
     return _report(options, result)
 
 
@@ -92,12 +94,14 @@ def _form(options: argparse.Namespace) -> Form:
         raise BadRequest(what=str(error).capitalize(), todo="correct --cluster") from error
 
 
-def _into_image(options: argparse.Namespace, sink: Image, *, how: Options, watch: Watch) -> CopyResult:
+def _into_image(
+    options: argparse.Namespace, sink: Image, sockets: Sockets, *, how: Options, watch: Watch
+) -> CopyResult:
     if sink.path.exists():
         raise Conflict(what=f"The image {sink.path} exists", todo="choose another name, or remove it first")
     place = Place(folder=sink.folder, name=sink.name, backing=_base(options.base, sink) if options.base else None)
     changes = Changes.TRACKED if options.dirty else Changes.COMPARED if options.compare else Changes.ALL
-    with closing(open_source(options.source, dirty=options.dirty)) as source:
+    with closing(open_source(options.source, dirty=options.dirty, sockets=sockets)) as source:
         _require_sectors(source, options.source)
         return back_up(source, place, changes=changes, options=how, watch=watch)
 
@@ -115,17 +119,19 @@ def _require_sectors(source: Source, end: End) -> None:
         raise BadRequest(what=what, todo=f"make it larger with `truncate --size=%{SECTOR}`")
 
 
-def _to_disk(options: argparse.Namespace, sink: Nbd | Raw, *, how: Options, watch: Watch) -> CopyResult:
-    with closing(open_source(options.source)) as source:
+def _to_disk(
+    options: argparse.Namespace, sink: Nbd | Raw, sockets: Sockets, *, how: Options, watch: Watch
+) -> CopyResult:
+    with closing(open_source(options.source, sockets=sockets)) as source:
         only = None
         if options.differential:
-            only = _difference(options.source, sink, how=how, watch=watch)
-        with opened_sink(sink, size=source.size) as disk:
+            only = _difference(options.source, sink, sockets, how=how, watch=watch)
+        with opened_sink(sink, size=source.size, sockets=sockets) as disk:
             return pour(source, disk, only=only, options=how, watch=watch)
 
 
-def _difference(source: Image, sink: Nbd | Raw, *, how: Options, watch: Watch) -> Difference:
-    with closing(open_source(sink)) as present:
+def _difference(source: Image, sink: Nbd | Raw, sockets: Sockets, *, how: Options, watch: Watch) -> Difference:
+    with closing(open_source(sink, sockets=sockets)) as present:
         return differing(Place(folder=source.folder, name=source.name), present, options=how, watch=watch)
 
 

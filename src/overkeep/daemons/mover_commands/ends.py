@@ -13,6 +13,7 @@ from overkeep.blocks.files import PartialFile
 from overkeep.blocks.image import ChainReader
 from overkeep.blocks.nbd import NbdSink, NbdSource, parse_url
 from overkeep.blocks.rawfile import RawSink, RawSource
+from overkeep.blocks.sockets import Sockets
 from overkeep.errors import BadRequest
 
 IMAGE_SUFFIX = ".qcow2"
@@ -78,23 +79,23 @@ def read_image(text: str) -> Image:
     return end
 
 
-def open_source(end: End, *, dirty: bool = False) -> Source:
+def open_source(end: End, *, dirty: bool = False, sockets: Sockets) -> Source:
     """Open an end that is read."""
     if isinstance(end, Nbd):
-        return NbdSource(end.url, dirty=dirty)
+        return NbdSource(end.url, dirty=dirty, sockets=sockets)
     if isinstance(end, Image):
         return ChainReader(end.folder, end.name, cached=False)
     return RawSource(end.path)
 
 
 @contextmanager
-def opened_sink(end: Nbd | Raw, *, size: int) -> Iterator[Sink]:
+def opened_sink(end: Nbd | Raw, *, size: int, sockets: Sockets) -> Iterator[Sink]:
     """Open a disk that is written; a raw file that does not exist is made, `size` bytes large, whole or not at all."""
     if isinstance(end, Raw) and not end.path.exists():
         with _new_file(end.path, size) as sink:
             yield sink
         return
-    with closing(NbdSink(end.url) if isinstance(end, Nbd) else RawSink(end.path)) as sink:
+    with closing(NbdSink(end.url, sockets=sockets) if isinstance(end, Nbd) else RawSink(end.path)) as sink:
         yield sink
 
 
