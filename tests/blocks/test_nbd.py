@@ -168,7 +168,7 @@ def test_a_server_that_is_no_nbd_server(tmp_path: Path) -> None:
 
 
 def test_the_connection_too_many_ends_in_time(tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nbd, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(nbd, "ANOTHER_SECONDS", 0.5)
     (tmp_path / "disk").write_bytes(bytes(MIB))
     url = serve(tmp_path / "disk", "--shared=2")
     with closing(NbdSource(url)) as first, closing(first.clone()):
@@ -177,6 +177,50 @@ def test_the_connection_too_many_ends_in_time(tmp_path: Path, serve: Serve, monk
             first.clone()
         assert time.monotonic() - started < 5
     NbdSource(url).close()
+
+
+@pytest.mark.parametrize("free", [1, 2, 4])
+@pytest.mark.parametrize("mode", ["--read-only", "--discard=unmap"])
+def test_a_copy_makes_do_with_the_connections_that_it_gets(
+    tmp_path: Path, serve: Serve, qemu: Qemu, monkeypatch: pytest.MonkeyPatch, mode: str, free: int
+) -> None:
+    monkeypatch.setattr(nbd, "ANOTHER_SECONDS", 0.5)
+    disk, copied = tmp_path / "disk", tmp_path / "copy"
+    disk.write_bytes(os.urandom(16 * MIB) + bytes(16 * MIB))
+    copied.write_bytes(bytes(32 * MIB))
+    source = NbdSource(serve(disk, f"--shared={free}", mode))
+    sink = NbdSink(serve(copied, f"--shared={free}"))
+    with closing(source), closing(sink):
+        stats = copy(source, sink, source.extents(dirty=False), chunk=MIB)
+    assert stats.covered == 32 * MIB
+    qemu("qemu-img", "compare", "-f", "raw", "-F", "raw", disk, copied)
+
+
+def test_a_server_that_takes_one_reader_is_not_asked_for_more(tmp_path: Path, serve: Serve) -> None:
+    (tmp_path / "disk").write_bytes(bytes(MIB))
+    with closing(NbdSource(serve(tmp_path / "disk", "--shared=1", "--read-only"))) as alone:
+        assert alone.parallel == 0
+    with closing(NbdSource(serve(tmp_path / "disk", "--read-only"))) as one_of_many:
+        assert one_of_many.parallel == nbd.CONNECTIONS
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_each_connection_is_flushed_unless_one_flush_is_for_all(
+    tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch, shared: bool
+) -> None:
+    flushed = list[object]()
+    flush = nbd.Client.flush
+    monkeypatch.setattr(nbd.Client, "flush", lambda client: (flushed.append(client), flush(client)))
+    (tmp_path / "disk").write_bytes(bytes(8 * MIB))
+    source = MemoryDisk(8 * MIB)
+    source.write(0, memoryview(os.urandom(8 * MIB)))
+    with closing(NbdSink(serve(tmp_path / "disk"))) as sink:
+        if not shared:
+            sink._client.transmission_flags &= ~nbd.nbd.FLAG_CAN_MULTI_CONN
+        copy(source, sink, source.extents(dirty=False), chunk=MIB)
+        assert len(set(flushed)) == (1 if shared else 1 + len(sink._clones))
+        assert sink._clones
+    assert (tmp_path / "disk").read_bytes() == source.content
 
 
 def test_a_server_that_dies(tmp_path: Path, serve: Serve, servers: list[subprocess.Popen[bytes]]) -> None:

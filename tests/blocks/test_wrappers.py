@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -46,13 +47,13 @@ def test_all_of_them_together_copy_the_disk(disk: MemoryDisk) -> None:
     assert stages.seconds["source"] > 0
 
 
-@pytest.mark.parametrize(("fails", "attempts", "reads"), [({1, 2, 3}, 3, 3), ({1}, 1, 1), ({1, 2}, 2, 2)])
+@pytest.mark.parametrize(("fails", "pauses", "reads"), [({1, 2, 3}, (0, 0), 3), ({1}, (), 1), ({1, 2}, (0,), 2)])
 def test_the_first_error_counts_when_no_attempt_helps(
-    disk: MemoryDisk, fails: set[int], attempts: int, reads: int
+    disk: MemoryDisk, fails: set[int], pauses: Sequence[float], reads: int
 ) -> None:
     faulty = FaultySource(disk, fails=fails)
     with pytest.raises(DiskLost, match="request 1"):
-        Retrying(faulty, attempts=attempts).read_into(0, aligned_buffer(MIB))
+        Retrying(faulty, pauses=pauses).read_into(0, aligned_buffer(MIB))
     assert faulty.reads.made == reads
 
 
@@ -77,6 +78,46 @@ def test_a_lost_connection_is_made_anew(tmp_path: Path, qemu: Callable[..., str]
     retrying.read_into(MIB, buffer)
     assert buffer == image.read_bytes()[MIB : 2 * MIB]
     retrying.close()
+
+
+def test_a_server_that_is_started_anew_is_waited_for(
+    tmp_path: Path, serve: Callable[..., str], servers: list[subprocess.Popen[bytes]]
+) -> None:
+    image = tmp_path / "disk"
+    image.write_bytes(os.urandom(8 * MIB))
+    source = NbdSource(serve(image, "--read-only"))
+    failures = 0
+
+    def is_seldom_back() -> bool:
+        """Asked before each wait: the server comes back when something has failed four times."""
+        nonlocal failures
+        failures += 1
+        if failures == 4:
+            servers.append(subprocess.Popen(servers[0].args))
+        return False
+
+    def kill(covered: int, moved: int) -> None:
+        servers[0].kill()
+
+    copied = MemoryDisk(source.size)
+    retrying = Retrying(source, pauses=(0.1,) * 100, stopped=is_seldom_back)
+    with closing(retrying):
+        copy(retrying, copied, source.extents(dirty=False), workers=3, chunk=MIB, progress=kill)
+    assert len(servers) == 2
+    assert copied.content == image.read_bytes()
+
+
+def test_it_waits_before_it_reads_again_and_not_when_told_to_stop(disk: MemoryDisk) -> None:
+    begin = time.monotonic()
+    Retrying(FaultySource(disk, fails={1, 2}), pauses=(0.1, 0.2)).read_into(0, aligned_buffer(MIB))
+    assert time.monotonic() - begin >= 0.3
+    answers = iter([False, True])
+    begin = time.monotonic()
+    with pytest.raises(DiskLost):
+        Retrying(FaultySource(disk, fails={1}), pauses=(900,), stopped=lambda: next(answers, True)).read_into(
+            0, aligned_buffer(MIB)
+        )
+    assert time.monotonic() - begin < 900
 
 
 def test_an_interrupted_disk_fails_at_once_and_for_good(tmp_path: Path, serve: Callable[..., str]) -> None:

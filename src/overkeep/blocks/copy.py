@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from overkeep.blocks.buffers import CLUSTER, aligned_buffer
 from overkeep.blocks.ends import Extent, Piece, Sink, Source, read_each, write_each
 from overkeep.blocks.errors import SizesDiffer
-from overkeep.blocks.extents import batches, chunks
+from overkeep.blocks.extents import PackedExtents, batches, chunks
 from overkeep.blocks.lending import Lending
 from overkeep.errors import Cancelled
 from overkeep.units import MIB
@@ -51,8 +51,8 @@ def copy(
     """Copy `extents` of `source` to `sink`, and make them durable with `sink.finish()`.
 
     `extents` may be read while the copy runs (`source.extents(...)`); workers use clones of both ends, never more than
-    an end's `parallel`. The caller closes both ends, after success and after failure. `cancelled` is asked before each
-    batch.
+    an end's `parallel`, and fewer where a server takes no more connections. The caller closes both ends, after success
+    and after failure. `cancelled` is asked before each batch.
 
     Raises `SizesDiffer`, `Cancelled`, or the first error of an end; an error of the sink wins over one of the source,
     which often only follows from it.
@@ -62,23 +62,30 @@ def copy(
     if chunk % CLUSTER:
         raise ValueError(f"a chunk is a multiple of {CLUSTER} bytes, not {chunk}")
     started = time.monotonic()
-    work = _Work(batches=batches(chunks(extents, chunk), chunk), progress=progress, cancelled=cancelled)
     sources, sinks = Lending(source, source.clone), Lending(sink, sink.clone)
+    try:
+        if not sources.begin():
+            extents = PackedExtents(extents)  # the only connection tells them before it is read from
+        sinks.begin()
+        work = _Work(batches=batches(chunks(extents, chunk), chunk), progress=progress, cancelled=cancelled)
+        _carry_out(work, sources, sinks, workers=workers, chunk=chunk)
+        sink.finish()
+    finally:
+        sources.close()
+        sinks.close()
+    seconds = time.monotonic() - started
+    return CopyStats(covered=work.covered, moved=work.moved, zeroed=work.covered - work.moved, seconds=seconds)
+
+
+def _carry_out(work: _Work, sources: Lending[Source], sinks: Lending[Sink], *, workers: int, chunk: int) -> None:
     threads = [
         threading.Thread(target=_run, args=(work, sources, sinks, chunk), name=f"copy-{number}", daemon=True)
         for number in range(workers)
     ]
     for thread in threads:
         thread.start()
-    try:
-        _join(threads, work)
-    finally:
-        sources.close()
-        sinks.close()
+    _join(threads, work)
     work.raise_failure()
-    sink.finish()
-    seconds = time.monotonic() - started
-    return CopyStats(covered=work.covered, moved=work.moved, zeroed=work.covered - work.moved, seconds=seconds)
 
 
 def _join(threads: list[threading.Thread], work: _Work) -> None:
@@ -106,8 +113,9 @@ class _Work:
     _failures: dict[str, BaseException] = field(default_factory=dict)
 
     def mine(self) -> Iterator[Sequence[Extent]]:
-        """Yield batches until there are no more, or any worker failed."""
-        while not self._failures:
+        """Yield batches until there are no more."""
+        while True:
+            self.check()
             if self.cancelled():
                 raise Cancelled(what="The copy")
             with self._taking, self.blame("source"):
@@ -115,6 +123,11 @@ class _Work:
             if batch is None:
                 return
             yield batch
+
+    def check(self) -> None:
+        """End this worker when another has failed."""
+        if self._failures:
+            raise _Stopped
 
     def tell(self, batch: Sequence[Extent]) -> None:
         """Count a batch that is done."""
@@ -167,6 +180,7 @@ def _move(
     data = list(_within(buffer, batch))
     if data:
         with work.blame("source"), sources.lent() as source:
+            work.check()  # what another could not read with this clone is not tried once more
             read_each(source, data)
     with work.blame("sink"), sinks.lent() as sink:
         if data:

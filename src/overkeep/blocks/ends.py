@@ -40,7 +40,7 @@ class Source(Protocol):
 
     @property
     def parallel(self) -> int:
-        """How many clones may work at the same time."""
+        """How many clones may work at the same time; with 0 the end itself must be read, by one thread."""
 
     def extents(self, *, dirty: bool) -> Iterator[Extent]:
         """Yield, in order and without overlap, all extents (`dirty=False`) or those changed since the base."""
@@ -76,7 +76,7 @@ class Sink(Protocol):
         """Return an end on the same disk for another thread; it may be the same object if that is safe."""
 
     def finish(self) -> None:
-        """Make everything written durable; called once, on the first end, after all clones are closed."""
+        """Make durable what this end and its clones wrote; called once, on the first end, when all of them are done."""
 
     def close(self) -> None:
         """Release what the sink holds, without making an unfinished result look whole; may be called twice."""

@@ -1,12 +1,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Clones of one end, lent to one worker at a time: as many as the end allows, made when they are first needed."""
+"""Clones of one end, lent to one worker at a time: as many as there may be, made when they are first needed."""
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Generic, Protocol, TypeVar
+
+from overkeep.blocks.errors import DiskUnreachable
+from overkeep.logs import fields
+
+log = logging.getLogger(__name__)
 
 
 class Cloned(Protocol):
@@ -14,7 +20,7 @@ class Cloned(Protocol):
 
     @property
     def parallel(self) -> int:
-        """Clones that may work at the same time."""
+        """Clones that may work at the same time; with 0 the end itself must do the work."""
 
     def close(self) -> None:
         """Release what it holds."""
@@ -24,7 +30,7 @@ End = TypeVar("End", bound=Cloned)
 
 
 class Lending(Generic[End]):
-    """Lends clones of `end`; a borrower waits while `end.parallel` of them are lent.
+    """Lends clones of `end`; a borrower waits while `end.parallel` of them are lent, or all that the server takes.
 
     So more workers than connections can share a disk: while some wait for it, others write what they have read.
     """
@@ -34,11 +40,24 @@ class Lending(Generic[End]):
         self._clone = clone
         self._idle: list[End] = []
         self._made = 0
+        self._most = end.parallel
         self._changed = threading.Condition()
+
+    def begin(self) -> bool:
+        """Make the first clone, before any is lent; return False when there can be none and the end itself is lent.
+
+        Raises what making one raises, but for `DiskUnreachable`.
+        """
+        first = self._one_more() if self._most else None
+        self._idle.append(first or self._end)
+        self._made = 1
+        if first is None:
+            self._most = 1
+        return first is not None
 
     @contextmanager
     def lent(self) -> Iterator[End]:
-        """Lend a clone during the body; raises what making one raises."""
+        """Lend a clone during the body; raises what making one raises, but for `DiskUnreachable`."""
         clone = self._take()
         try:
             yield clone
@@ -48,19 +67,36 @@ class Lending(Generic[End]):
                 self._changed.notify()
 
     def _take(self) -> End:
-        with self._changed:
-            while not self._idle and self._made >= self._end.parallel:
-                self._changed.wait()
-            if self._idle:
-                return self._idle.pop()
-            self._made += 1
+        while True:
+            with self._changed:
+                while not self._idle and self._made >= self._most:
+                    self._changed.wait()
+                if self._idle:
+                    return self._idle.pop()
+                self._made += 1
+            clone = None
+            try:
+                clone = self._one_more()
+            finally:
+                if clone is None:
+                    self._make_do()
+            if clone is not None:
+                return clone
+
+    def _one_more(self) -> End | None:
+        """Make a clone; None when the server takes no more connections."""
         try:
             return self._clone()
-        except BaseException:
-            with self._changed:
-                self._made -= 1
-                self._changed.notify()
-            raise
+        except DiskUnreachable as error:
+            log.info("fewer connections %s", fields(reason=repr(str(error))))
+            return None
+
+    def _make_do(self) -> None:
+        """Go on with those that there are."""
+        with self._changed:
+            self._made -= 1
+            self._most = self._made
+            self._changed.notify_all()
 
     def close(self) -> None:
         """Close all clones, when nobody borrows any more."""

@@ -33,6 +33,10 @@ from overkeep.units import GIB, MIB
 CONNECT_SECONDS = 20.0
 """How long a connection and its handshake may take; the ninth connection to `qemu-nbd --shared=8` gets no greeting."""
 
+ANOTHER_SECONDS = 5.0
+"""The same for one more connection to a disk that is open: a copy goes on with those that it has, and should not wait
+long before."""
+
 CONNECTIONS = 5
 """Clones of a disk that work at the same time: with the first they stay below the eight that `qemu-nbd` takes."""
 
@@ -61,22 +65,23 @@ class _Disk:
     verb = "use"
     parallel = CONNECTIONS
 
-    def __init__(self, url: str, *, dirty: bool = False, sockets: Sockets | None = None) -> None:
+    def __init__(
+        self, url: str, *, dirty: bool = False, sockets: Sockets | None = None, seconds: float | None = None
+    ) -> None:
         self.url = url
-        self._dirty = dirty
         self._sockets = sockets or Sockets()
         self._longest = FIRST
-        self._client = self._connect()
+        self._client = self._connect(dirty=dirty, seconds=CONNECT_SECONDS if seconds is None else seconds)
 
-    def _connect(self) -> Any:
+    def _connect(self, *, dirty: bool, seconds: float) -> Any:
         try:
             address, export = parse_url(self.url)
-            client = Client(address, export, dirty=self._dirty, sockets=self._sockets, seconds=CONNECT_SECONDS)
+            client = Client(address, export, dirty=dirty, sockets=self._sockets, seconds=seconds)
             client.limit_answers(ANSWER_SECONDS)
         except nbd.OptionError as error:
             raise DiskRefused(verb=self.verb, url=self.url, reason=error.reason) from error
         except TimeoutError as error:
-            reason = f"no answer within {CONNECT_SECONDS:g} s; the server may have all its connections in use"
+            reason = f"no answer within {seconds:g} s; the server may have all its connections in use"
             raise DiskUnreachable(verb=self.verb, url=self.url, reason=reason) from error
         except (OSError, nbd.Error) as error:
             reason = getattr(error, "strerror", None) or str(error)
@@ -144,11 +149,24 @@ class NbdSource(_Disk):
 
     verb = "read"
 
-    def __init__(self, url: str, *, dirty: bool = False, sockets: Sockets | None = None) -> None:
-        super().__init__(url, dirty=dirty, sockets=sockets)
+    def __init__(
+        self, url: str, *, dirty: bool = False, sockets: Sockets | None = None, seconds: float | None = None
+    ) -> None:
+        super().__init__(url, dirty=dirty, sockets=sockets, seconds=seconds)
         if dirty and self._client.dirty_bitmap is None:
             self.close()
             raise NoChangedBlocks(url=url, reason="it has no dirty bitmap, or more than one")
+
+    @property
+    def parallel(self) -> int:  # type: ignore[override] # known when the server has been asked
+        """How many clones may work at the same time.
+
+        None when the export is for reading only and the server does not say that it takes several connections: QEMU
+        always says so then, while releases before 7.1 never do of an export that may be written.
+        """
+        flags = self._client.transmission_flags
+        alone = flags & nbd.FLAG_READ_ONLY and not flags & nbd.FLAG_CAN_MULTI_CONN
+        return 0 if alone else CONNECTIONS
 
     def extents(self, *, dirty: bool) -> Iterator[Extent]:
         """Yield extents of whole 64 KiB clusters: all of them, or those in which anything changed.
@@ -189,7 +207,7 @@ class NbdSource(_Disk):
 
     def clone(self) -> NbdSource:
         """Open another connection to the same disk, for reading only."""
-        return NbdSource(self.url, sockets=self._sockets)
+        return NbdSource(self.url, sockets=self._sockets, seconds=ANOTHER_SECONDS)
 
 
 class NbdSink(_Disk):
@@ -197,12 +215,13 @@ class NbdSink(_Disk):
 
     verb = "write"
 
-    def __init__(self, url: str, *, sockets: Sockets | None = None) -> None:
-        super().__init__(url, sockets=sockets)
+    def __init__(self, url: str, *, sockets: Sockets | None = None, seconds: float | None = None) -> None:
+        super().__init__(url, sockets=sockets, seconds=seconds)
         if self._client.transmission_flags & nbd.FLAG_READ_ONLY:
             self.close()
             raise DiskReadOnly(url=url)
         self._zeroes = bool(self._client.transmission_flags & nbd.FLAG_SEND_WRITE_ZEROES)
+        self._clones: list[NbdSink] = []
 
     def write(self, offset: int, data: memoryview) -> None:
         """Write `data` at `offset`."""
@@ -234,10 +253,21 @@ class NbdSink(_Disk):
 
     def clone(self) -> NbdSink:
         """Open another connection to the same disk."""
-        return NbdSink(self.url, sockets=self._sockets)
+        clone = NbdSink(self.url, sockets=self._sockets, seconds=ANOTHER_SECONDS)
+        self._clones.append(clone)
+        return clone
 
     def finish(self) -> None:
-        """Make everything durable that any connection to this disk wrote."""
+        """Make everything durable that any connection to this disk wrote.
+
+        The server says whether one flush is for all connections; else each is asked.
+        """
+        shared = self._client.transmission_flags & nbd.FLAG_CAN_MULTI_CONN
+        for end in (self, *(() if shared else self._clones)):
+            end.flush()
+
+    def flush(self) -> None:
+        """Make durable what this connection wrote."""
         with self._request(0, self.size):
             self._client.flush()
 

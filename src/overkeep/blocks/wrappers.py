@@ -9,15 +9,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from overkeep.blocks.ends import Extent, Piece, Sink, Source, read_each, write_each
-from overkeep.blocks.errors import DiskLost
+from overkeep.blocks.errors import DiskFailed, DiskLost, DiskUnreachable, TargetFailed
 from overkeep.blocks.stages import Stages
 from overkeep.errors import Cancelled, OverkeepError
 from overkeep.logs import fields
 
-ATTEMPTS = 3
-"""How often something is tried before its error counts."""
+PAUSES = (0.5, 2.0, 5.0)
+"""Seconds to wait before each attempt after the first: a service that is started anew is there again by then."""
 
 _STEP = 0.25  # longest wait, in seconds, after which somebody who waits looks whether he should stop
+
+_PASSING = (DiskFailed, DiskLost, DiskUnreachable, TargetFailed)
+"""Errors after which the same read may succeed by itself."""
 
 log = logging.getLogger(__name__)
 
@@ -81,14 +84,15 @@ class Beginning(Wrapped):
 
 
 class Retrying(Wrapped):
-    """Asks again when a retry may help, on a new connection when the old one is lost; its clones do the same.
+    """Reads again what failed, on a new connection when the old one is lost; its clones do the same.
 
-    `stopped` tells that nothing is to be tried any more. The first error counts when the last attempt fails too.
+    It waits before each attempt, for as many seconds as `pauses` says. `stopped` tells that nothing is to be tried any
+    more. The first error counts when the last attempt fails too.
     """
 
-    def __init__(self, source: Source, *, attempts: int = ATTEMPTS, stopped: Stopped = lambda: False) -> None:
+    def __init__(self, source: Source, *, pauses: Sequence[float] = PAUSES, stopped: Stopped = lambda: False) -> None:
         super().__init__(source)
-        self._attempts = attempts
+        self._pauses = pauses
         self._stopped = stopped
         self._spare: Source | None = None  # the connection that took the place of a lost one
         self._lost = False
@@ -126,11 +130,13 @@ class Retrying(Wrapped):
     def _may_go_on(self, failures: list[OverkeepError]) -> bool:
         """Whether to try once more after the last of `failures`."""
         error = failures[-1]
-        if not error.retry or self._stopped() or len(failures) >= self._attempts:
+        if not isinstance(error, _PASSING) or self._stopped() or len(failures) > len(self._pauses):
             return False
-        log.info("reading again %s", fields(attempt=len(failures) + 1, error=repr(str(error))))
         if isinstance(error, DiskLost):
             self._drop()
+        if not _wait(time.monotonic() + self._pauses[len(failures) - 1], self._stopped):
+            return False
+        log.info("reading again %s", fields(attempt=len(failures) + 1, error=repr(str(error))))
         return True
 
     def _connected(self) -> Source:
@@ -146,7 +152,7 @@ class Retrying(Wrapped):
 
     def clone(self) -> Retrying:
         """Clone the source and what is put round it."""
-        return Retrying(self._source.clone(), attempts=self._attempts, stopped=self._stopped)
+        return Retrying(self._source.clone(), pauses=self._pauses, stopped=self._stopped)
 
     def close(self) -> None:
         """Close all connections."""
@@ -182,10 +188,17 @@ class Bandwidth:
         with self._lock:
             begin = max(self._free_at, time.monotonic())
             self._free_at = begin + count / self._rate
-        while (left := begin - time.monotonic()) > 0:
-            if self._stopped():
-                raise Cancelled(what="The copy")
-            time.sleep(min(left, _STEP))
+        if not _wait(begin, self._stopped):
+            raise Cancelled(what="The copy")
+
+
+def _wait(until: float, stopped: Stopped) -> bool:
+    """Wait until a time of the monotonic clock; return False when told to stop before it."""
+    while (left := until - time.monotonic()) > 0:
+        if stopped():
+            return False
+        time.sleep(min(left, _STEP))
+    return True
 
 
 class Throttled(Wrapped):
