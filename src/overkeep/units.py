@@ -31,7 +31,10 @@ def read_size(text: str) -> int:
     found = _SIZE.fullmatch(text.strip())
     if not found:
         raise ValueError(f"{text!r} is not a size such as 65536, 64K or 1.5 MiB")
-    return int(float(found[1]) * _FACTORS[found[2].upper()])
+    count = int(float(found[1]) * _FACTORS[found[2].upper()])
+    if not count and float(found[1]):
+        raise ValueError(f"{text!r} is less than one byte")
+    return count
 
 
 def align_down(value: int, step: int) -> int:

@@ -20,6 +20,7 @@ from overkeep.blocks import nbd
 from overkeep.blocks.buffers import CLUSTER
 from overkeep.blocks.copy import copy
 from overkeep.blocks.errors import (
+    BadDiskAddress,
     DiskFailed,
     DiskFull,
     DiskLost,
@@ -30,7 +31,8 @@ from overkeep.blocks.errors import (
 )
 from overkeep.blocks.image import ChainReader, ImageSink
 from overkeep.blocks.memory import MemoryDisk
-from overkeep.blocks.nbd import NbdSink, NbdSource, parse_url
+from overkeep.blocks.nbd import NbdSink, NbdSource
+from overkeep.blocks.nbd_address import parse_url
 from overkeep.units import KIB, MIB
 
 Qemu = Callable[..., str]
@@ -52,6 +54,8 @@ class Serve(Protocol):
         ("nbd://host", (("host", 10809), "")),
         ("nbd://[::1]:1/x", (("::1", 1), "x")),
         ("nbd:host:10809:exportname=sda", (("host", 10809), "sda")),
+        ("nbd:[::1]:1", (("::1", 1), "")),
+        ("NBD://host/sda", (("host", 10809), "sda")),
     ],
 )
 def test_urls(url: str, expected: tuple[object, str]) -> None:
@@ -61,10 +65,25 @@ def test_urls(url: str, expected: tuple[object, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "nbd:", "nbd:unix:relative", "file:///etc/shadow", "nbd+unix:///x", "http://host/x"]
+    ("url", "reason"),
+    [
+        ("", "none of the forms"),
+        ("nbd:", "none of the forms"),
+        ("nbd:unix:relative", "none of the forms"),
+        ("file:///etc/shadow", "none of the forms"),
+        ("http://host/x", "none of the forms"),
+        ("nbd+unix:///x", "no socket"),
+        ("nbd+unix:///x?socket=relative", "no socket"),
+        ("nbds://host/x", "encrypted"),
+        ("nbd://host:0/x", "no port 0"),
+        ("nbd://host:99999/x", "Port out of range"),
+        ("nbd://host:many/x", "Port could not be cast"),
+        ("nbd:host:99999", "no port 99999"),
+        ("nbd://[::1/x", "Invalid IPv6"),
+    ],
 )
-def test_other_urls_are_refused(url: str) -> None:
-    with pytest.raises(DiskRefused):
+def test_other_urls_are_refused(url: str, reason: str) -> None:
+    with pytest.raises(BadDiskAddress, match=reason):
         parse_url(url)
 
 

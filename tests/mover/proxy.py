@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A proxy before an NBD server: it counts connections and bytes, and breaks a connection when it is told to."""
+"""A proxy before an NBD server: it counts connections and bytes, and breaks a connection or spoils data on demand."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 _PIECE = 256 * 1024
+_DATA = 16 * 1024
 
 
 class NbdProxy:
@@ -26,6 +27,7 @@ class NbdProxy:
         self._break_at: int | None = None
         self._armed_at: int | None = None
         self._count_of_break = 0
+        self._spoiling = False
         self._server = server
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
@@ -40,6 +42,11 @@ class NbdProxy:
         with self._lock:
             self._break_at = None if sent else self.received + count
             self._armed_at, self._count_of_break = (self.sent + sent, count) if sent else (None, 0)
+
+    def spoil(self) -> None:
+        """Change one byte of the next data that a client sends."""
+        with self._lock:
+            self._spoiling = True
 
     def close(self) -> None:
         """End everything."""
@@ -83,9 +90,17 @@ class NbdProxy:
             while piece := source.recv(_PIECE):
                 if self._count(len(piece), request=request):
                     break
-                sink.sendall(piece)
+                sink.sendall(self._spoiled(piece) if request else piece)
         for sock in (source, sink):
             _end(sock)
+
+    def _spoiled(self, piece: bytes) -> bytes:
+        with self._lock:
+            if not self._spoiling or len(piece) < _DATA:
+                return piece
+            self._spoiling = False
+        middle = len(piece) // 2  # requests are short, so this is within the data of one
+        return piece[:middle] + bytes([piece[middle] ^ 1]) + piece[middle + 1 :]
 
     def _count(self, count: int, *, request: bool) -> bool:
         """Count what passes; whether the connection is to be broken now."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import signal
 import socket
 import subprocess
@@ -185,6 +186,8 @@ def test_what_is_wrong_is_one_sentence(mover: Command, disk: Path, nbd: Any, poi
     odd = tmp_path / "odd.raw"
     odd.write_bytes(b"x" * 1000)
     mover.copy("--from", url, "--to", image)
+    plain = tmp_path / "disk.img"
+    shutil.copy(image, plain)
     new = points / "p2.qcow2"
     cases: list[tuple[int, tuple[object, ...]]] = [
         (exits.CONFLICT, ("--from", url, "--to", image)),
@@ -196,10 +199,23 @@ def test_what_is_wrong_is_one_sentence(mover: Command, disk: Path, nbd: Any, poi
         (exits.USAGE, ("--from", url, "--to", tmp_path / "raw", "--differential")),
         (exits.USAGE, ("--from", url, "--to", new, "--differential")),
         (exits.USAGE, ("--from", url, "--to", new, "--read-back", 2)),
+        (exits.USAGE, ("--from", url, "--to", new, "--read-back", "nan")),
+        (exits.USAGE, ("--from", url, "--to", tmp_path / "raw", "--read-back", 1)),
+        (exits.USAGE, ("--from", image, "--to", tmp_path / "raw", "--compress")),
+        (exits.USAGE, ("--from", image, "--to", tmp_path / "raw", "--cluster", "128K")),
+        (exits.USAGE, ("--from", url, "--to", new, "--bandwidth", "0.5")),
+        (exits.USAGE, ("--from", url, "--to", new, "--from-format", "raw")),
+        (exits.USAGE, ("--from", plain, "--to", new)),  # begins like an image
+        (exits.USAGE, ("--from", "nbd://localhost:99999/", "--to", new)),
+        (exits.USAGE, ("--from", "nbds://localhost/", "--to", new)),
+        (exits.USAGE, ("--from", "https://localhost/", "--to", new)),
+        (exits.USAGE, ("--from", "nbd+unix:///x?socket=relative", "--to", new)),
+        (exits.FAILED, ("--from", tmp_path, "--to", new)),
+        (exits.FAILED, ("--from", "/dev/null", "--to", new)),
         (exits.USAGE, ("--from", url, "--to", new, "--compress=99")),
         (exits.USAGE, ("--from", url, "--to", new, "--cluster", "100K")),
         (exits.USAGE, ("--from", url, "--to", new, "--cluster", "many")),
-        (exits.UNREACHABLE, ("--from", "nbd:nonsense", "--to", new)),
+        (exits.USAGE, ("--from", "nbd:nonsense", "--to", new)),
         (exits.UNREACHABLE, ("--from", f"nbd:unix:{tmp_path}/nobody", "--to", new)),
         (exits.UNREACHABLE, ("--from", f"{url}:exportname=other", "--to", new)),
         (exits.CONFLICT, ("--from", url, "--to", new, "--base", "p1.qcow2", "--dirty")),  # no bitmap
@@ -263,6 +279,46 @@ def test_ctrl_c_while_a_server_says_nothing(disk: Path, nbd: Any, points: Path, 
     assert seconds < CANCELLED_WITHIN
 
 
+@pytest.mark.parametrize("kind", ["image", "raw"])
+def test_what_somebody_else_makes_meanwhile_is_not_replaced(large: Path, nbd: Any, points: Path, kind: str) -> None:
+    sink = points / ("p1.qcow2" if kind == "image" else "disk.raw")
+    with start("copy", "--from", nbd(large, speed=4 * SPEED), "--to", sink) as process:
+        wait_for(lambda: any(path.stat().st_blocks > 2048 for path in points.glob("*.partial")))
+        sink.write_text("of somebody else")
+        _, err = process.communicate(timeout=DEADLINE)
+    assert process.returncode == exits.CONFLICT, err
+    assert sink.read_text() == "of somebody else"
+    assert list(points.iterdir()) == [sink]
+
+
+def test_what_has_a_format_that_its_name_does_not_say(mover: Command, disk: Path, points: Path, tmp_path: Path) -> None:
+    plain, out, same = tmp_path / "plain.img", points / "out.qcow2", points / "same.raw"
+    shutil.copy(disk, plain)
+    mover.copy("--from", plain, "--from-format", "qcow2", "--to", out)
+    assert_same(disk, out)
+    found = mover.copy("--from", plain, "--from-format", "raw", "--to", same)
+    assert found["virtual_size"] == plain.stat().st_size
+    assert same.read_bytes() == plain.read_bytes()
+    guests = tmp_path / "guests.qcow2"  # a raw disk that is called an image
+    guests.write_bytes(os.urandom(MIB))
+    mover.copy("--from", guests, "--from-format", "raw", "--to", points / "guests.raw")
+    assert (points / "guests.raw").read_bytes() == guests.read_bytes()
+
+
+@pytest.mark.parametrize("differential", [False, True])
+def test_a_disk_that_is_written_is_read_back(
+    mover: Command, disk: Path, nbd: Any, points: Path, tmp_path: Path, differential: bool
+) -> None:
+    image, raw = points / "p1.qcow2", tmp_path / "disk.raw"
+    mover.copy("--from", nbd(disk), "--to", image)
+    words = ("--differential",) if differential else ()
+    raw.touch()
+    os.truncate(raw, SIZE)
+    found = mover.copy("--from", image, "--to", raw, "--read-back", 1, *words)
+    assert found["stages"]["read_back"] > 0
+    tool("qemu-img", "compare", "-q", "-f", "qcow2", "-F", "raw", disk, raw)
+
+
 def test_a_reader_that_has_seen_enough(disk: Path, nbd: Any, points: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
@@ -280,7 +336,7 @@ def test_who_makes_a_raw_file_anew_is_not_disturbed_by_who_was_first(tmp_path: P
     with opened_sink(Raw(path), size=CLUSTER, sockets=Sockets()) as second:
         second.write(0, memoryview(b"2" * CLUSTER))
         first.write(CLUSTER, memoryview(b"1" * CLUSTER))
-    with pytest.raises(WriterReplaced):
-        made.close()
+        with pytest.raises(WriterReplaced):
+            made.close()
     assert path.read_bytes() == b"2" * CLUSTER
     assert [each.name for each in tmp_path.iterdir()] == ["w.raw"]

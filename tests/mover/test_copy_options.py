@@ -101,6 +101,46 @@ def test_a_differential_restore_writes_only_what_differs(
     assert 1 < proxy.most <= CONNECTIONS
 
 
+@pytest.mark.parametrize("differential", [False, True])
+@pytest.mark.parametrize("spoilt", [False, True])
+def test_a_restored_disk_is_read_back(
+    bench: Bench,
+    disk: Path,
+    nbd: Any,
+    proxied: Callable[[str], NbdProxy],
+    tmp_path: Path,
+    differential: bool,
+    spoilt: bool,
+) -> None:
+    bench.done(bench.backup(nbd(disk)))
+    work = tmp_path / "work.qcow2"
+    tool("qemu-img", "create", "-q", "-f", "qcow2", work, SIZE)
+    proxy = proxied(nbd(work, write=True))
+    if spoilt:
+        proxy.spoil()
+    status = bench.run(restored(bench, proxy.url, "p1.qcow2", differential=differential, read_back=1.0), "r:d:1")
+    nbd.stop()
+    assert proxy.most <= CONNECTIONS
+    if spoilt:
+        assert (status.state, status.error_code) == (OrderState.FAILED, "restore-differs")
+        assert "(1 clusters differ)" in status.error
+        return
+    assert status.result is not None
+    assert status.result.stages["read_back"] > 0
+    tool("qemu-img", "compare", "-q", disk, work)
+
+
+def test_a_share_of_a_restored_disk_is_read_back(
+    bench: Bench, large: Path, nbd: Any, proxied: Callable[[str], NbdProxy], tmp_path: Path
+) -> None:
+    bench.done(bench.backup(nbd(large)))
+    work = tmp_path / "work.qcow2"
+    tool("qemu-img", "create", "-q", "-f", "qcow2", work, SIZE)
+    proxy = proxied(nbd(work, write=True))
+    bench.done(restored(bench, proxy.url, "p1.qcow2", read_back=0.001), "r:d:1")
+    assert 64 * KIB < proxy.received <= 3 * MIB  # one piece, and answers
+
+
 def test_a_differential_restore_without_the_control_socket(blind: Bench, disk: Path, nbd: Any) -> None:
     blind.done(blind.backup(nbd(disk)))
     nbd.stop()

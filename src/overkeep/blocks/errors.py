@@ -194,6 +194,48 @@ class DiskReadOnly(OverkeepError):
     template = "The disk at {url} is open for reading only; finalize the transfer in the Manager and restore again."
 
 
+class BadDiskAddress(OverkeepError):
+    """What should be the address of an NBD server is none."""
+
+    code = "bad-disk-address"
+    template = (
+        "{url} is not the address of a disk behind an NBD server ({reason}); "
+        "write nbd://HOST[:PORT]/NAME or nbd+unix:///NAME?socket=/PATH."
+    )
+    status = 400
+
+
+class FileMissing(OverkeepError):
+    """A raw file or device is not there."""
+
+    code = "file-missing"
+    template = "There is no file or device {path} ({reason}); correct the path."
+    status = 404
+
+
+class FileForbidden(OverkeepError):
+    """A raw file or device may not be opened or written."""
+
+    code = "file-forbidden"
+    template = "The file or device {path} may not be used as it should be ({reason}); look at its owner and its mode."
+    status = 403
+
+
+class FileFull(OverkeepError):
+    """The file system of a raw file has no room left."""
+
+    code = "file-full"
+    template = "There is no room left for {path} ({reason}); free space there, or write to another place."
+    status = 507
+
+
+class FileFailed(OverkeepError):
+    """A raw file or device failed, or is nothing that holds a disk."""
+
+    code = "file-failed"
+    template = "The file or device {path} cannot be used ({reason}); look at it and at the log of the system."
+
+
 class NoChangedBlocks(OverkeepError):
     """Changed blocks were asked for, and the export does not tell them."""
 
@@ -218,10 +260,27 @@ _KINDS: dict[int, type[OverkeepError]] = {
 }
 
 
+_FILE_KINDS: dict[int, type[OverkeepError]] = {
+    errno.ENOSPC: FileFull,
+    errno.EDQUOT: FileFull,
+    errno.EFBIG: FileFull,
+    errno.EROFS: FileForbidden,
+    errno.EACCES: FileForbidden,
+    errno.EPERM: FileForbidden,
+    errno.EBUSY: FileForbidden,
+    errno.ENOENT: FileMissing,
+    errno.ENOTDIR: FileMissing,
+    errno.ENXIO: FileMissing,
+}
+
+
 def target_error(path: Path | str, error: OSError) -> OverkeepError:
     """Say what `error` of the operating system means for `path` on the target."""
-    kind = _KINDS.get(error.errno or 0, TargetFailed)
-    return kind(path=path, reason=os.strerror(error.errno) if error.errno else str(error))
+    return _KINDS.get(error.errno or 0, TargetFailed)(path=path, reason=_said(error))
+
+
+def _said(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 @contextmanager
@@ -231,3 +290,12 @@ def on_target(path: Path | str) -> Iterator[None]:
         yield
     except OSError as error:
         raise target_error(path, error) from error
+
+
+@contextmanager
+def on_file(path: Path) -> Iterator[None]:
+    """Turn every `OSError` of the block into the typed error for `path`, a raw file or device that may be anywhere."""
+    try:
+        yield
+    except OSError as error:
+        raise _FILE_KINDS.get(error.errno or 0, FileFailed)(path=path, reason=_said(error)) from error

@@ -19,6 +19,7 @@ from overkeep.blocks.qcow2.form import PLAIN, Form
 from overkeep.blocks.qcow2.reader import ChainReader
 from overkeep.blocks.qcow2.writer import ImageWriter
 from overkeep.blocks.stages import Stages
+from overkeep.errors import Conflict
 
 __all__ = ["ChainReader", "ImageSink", "sums_name"]
 
@@ -28,6 +29,7 @@ class ImageSink:
 
     With `parent`, what the backing image's disk holds, only clusters that differ from it are kept: an overlay of a disk
     that does not tell what changed is as small as one of a disk that does.
+    When it is `new`, an image of that name that has come meanwhile is not replaced: `finish` raises `Conflict`.
     """
 
     parallel = UNLIMITED
@@ -40,11 +42,14 @@ class ImageSink:
         size: int,
         backing: str | None = None,
         parent: Expected | None = None,
+        new: bool = False,
         form: Form = PLAIN,
         stages: Stages | None = None,
     ) -> None:
         self._stages = stages or Stages()
         self._image = ImageWriter(folder, name, size=size, backing=backing, form=form, stages=self._stages)
+        self._name = folder / name
+        self._new = new
         self._overlay = backing is not None
         self._parent = parent
         self._group = form.cluster // CLUSTER
@@ -116,6 +121,8 @@ class ImageSink:
 
     def finish(self) -> None:
         """Make digests and image durable and give them their names, the image last."""
+        if self._new and self._name.exists():
+            raise Conflict(what=f"The image {self._name} was made by somebody else meanwhile", todo="use another name")
         self._digests.finish()
         self._image.finish()
 

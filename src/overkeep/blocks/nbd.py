@@ -1,17 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Disks behind an NBD socket as source and sink.
-
-The URL is the one of a ticket of ovirt-imageio (`nbd:unix:/path:exportname=sda`) or the standard form
-(`nbd+unix:///sda?socket=/path`, `nbd://host:port/sda`).
-"""
+"""Disks behind an NBD socket as source and sink."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
 from overkeep.blocks.buffers import ZEROES
 from overkeep.blocks.ends import Extent, Piece
@@ -26,6 +20,7 @@ from overkeep.blocks.errors import (
     NoChangedBlocks,
 )
 from overkeep.blocks.extents import Status, dirty_clusters
+from overkeep.blocks.nbd_address import parse_url
 from overkeep.blocks.nbd_client import Awaited, Client, nbd
 from overkeep.blocks.sockets import Sockets
 from overkeep.units import GIB, MIB
@@ -270,27 +265,6 @@ class NbdSink(_Disk):
         """Make durable what this connection wrote."""
         with self._request(0, self.size):
             self._client.flush()
-
-
-_LEGACY_UNIX = re.compile(r"nbd:unix:(?P<path>/[^:]+)(?::exportname=(?P<export>.*))?")
-_LEGACY_TCP = re.compile(r"nbd:(?P<host>\[[^]]+\]|[^:/]+):(?P<port>\d{1,5})(?::exportname=(?P<export>.*))?")
-_DEFAULT_PORT = 10809
-
-
-def parse_url(url: str) -> tuple[Any, str]:
-    """Return the address and the export name in `url`; raises `DiskRefused` when it has none of the known forms."""
-    if match := _LEGACY_UNIX.fullmatch(url):
-        return nbd.UnixAddress(match["path"]), match["export"] or ""
-    if match := _LEGACY_TCP.fullmatch(url):
-        return nbd.TCPAddress(match["host"], int(match["port"])), match["export"] or ""
-    parts = urlsplit(url)
-    export = unquote(parts.path.removeprefix("/"))
-    sockets = parse_qs(parts.query).get("socket", [])
-    if parts.scheme == "nbd+unix" and len(sockets) == 1 and sockets[0].startswith("/"):
-        return nbd.UnixAddress(sockets[0]), export
-    if parts.scheme == "nbd" and parts.hostname:
-        return nbd.TCPAddress(parts.hostname, parts.port or _DEFAULT_PORT), export
-    raise DiskRefused(verb="use", url=url, reason="its address is not one of an NBD server")
 
 
 def _overlaid(changes: list[tuple[int, bool]], allocation: list[tuple[int, bool]], limit: int) -> Iterator[Status]:

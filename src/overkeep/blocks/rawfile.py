@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from overkeep.blocks.buffers import ZEROES
 from overkeep.blocks.ends import UNLIMITED, Extent
-from overkeep.blocks.errors import BadRange, NoChangedBlocks, TargetFailed, on_target
+from overkeep.blocks.errors import BadRange, FileFailed, NoChangedBlocks, on_file
 from overkeep.blocks.extents import Status, dirty_clusters
 from overkeep.blocks.holes import punch
 
@@ -20,9 +21,20 @@ class _RawFile:
 
     def __init__(self, path: Path, flags: int) -> None:
         self.path = path
-        with on_target(path):
-            self._handle = os.open(path, flags | os.O_CLOEXEC)
-            self.size = os.lseek(self._handle, 0, os.SEEK_END)
+        with on_file(path):
+            self._handle = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe without a writer would wait
+            try:
+                self._require_disk()
+                self.size = os.lseek(self._handle, 0, os.SEEK_END)
+            except BaseException:
+                self.close()
+                raise
+
+    def _require_disk(self) -> None:
+        mode = os.fstat(self._handle).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+            what = "a folder" if stat.S_ISDIR(mode) else "neither a regular file nor a block device"
+            raise FileFailed(path=self.path, reason=f"it is {what}")
 
     def _check(self, offset: int, length: int) -> None:
         if offset < 0 or offset + length > self.size:
@@ -66,18 +78,18 @@ class RawSource(_RawFile):
             if error.errno == errno.EINVAL:  # a block device knows no holes
                 return position if what == os.SEEK_DATA else self.size
             if error.errno != errno.ENXIO:
-                with on_target(self.path):
+                with on_file(self.path):
                     raise
             return self.size  # no data behind it
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` from `offset`."""
         self._check(offset, len(buffer))
-        with on_target(self.path):
+        with on_file(self.path):
             while buffer:
                 done = os.preadv(self._handle, [buffer], offset)
                 if not done:
-                    raise TargetFailed(path=self.path, reason=f"it ends at {offset}, before its {self.size} bytes")
+                    raise FileFailed(path=self.path, reason=f"it ends at {offset}, before its {self.size} bytes")
                 offset, buffer = offset + done, buffer[done:]
 
     def clone(self) -> RawSource:
@@ -94,7 +106,7 @@ class RawSink(_RawFile):
     def write(self, offset: int, data: memoryview) -> None:
         """Write `data` at `offset`."""
         self._check(offset, len(data))
-        with on_target(self.path):
+        with on_file(self.path):
             while data:
                 done = os.pwrite(self._handle, data, offset)
                 offset, data = offset + done, data[done:]
@@ -102,7 +114,7 @@ class RawSink(_RawFile):
     def zero(self, offset: int, length: int) -> None:
         """Punch a hole, or write zeroes where that cannot be."""
         self._check(offset, length)
-        with on_target(self.path):
+        with on_file(self.path):
             if length and punch(self._handle, offset, length):
                 return
         for at in range(offset, offset + length, len(ZEROES)):
@@ -114,5 +126,5 @@ class RawSink(_RawFile):
 
     def finish(self) -> None:
         """Make everything durable."""
-        with on_target(self.path):
+        with on_file(self.path):
             os.fsync(self._handle)

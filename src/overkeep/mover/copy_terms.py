@@ -20,11 +20,15 @@ _EVEN = 2 * MIB  # the largest cluster there is
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """An image: its folder, its bare name, and the bare name of its backing image."""
+    """An image: its folder, its bare name, and the bare name of its backing image.
+
+    One that is `new` replaces none that somebody else makes meanwhile.
+    """
 
     folder: Path
     name: str
     backing: str | None = None
+    new: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,9 +13,9 @@ from overkeep.blocks.sockets import Sockets
 from overkeep.model.points import Changes
 from overkeep.mover import access
 from overkeep.mover.copy_terms import Options, Place, interruptible
-from overkeep.mover.disk_copies import back_up, differing, restore
+from overkeep.mover.disk_copies import back_up, differing, restore, restored
 from overkeep.mover.imageio import Imageio, ImageioUnreachable, Ticket, TicketBroken, TicketCancelled
-from overkeep.mover.orders import Access, CopyOrder, CopyResult, Image
+from overkeep.mover.orders import Access, CopyOrder, CopyResult, Image, masked
 from overkeep.mover.targets import Targets, require_replaceable
 from overkeep.mover.work import Work
 
@@ -66,7 +66,12 @@ class Copier:
                 with closing(access.open_source(imageio, ticket, dirty=False, sockets=sockets)) as present:
                     only = differing(place, present, options=options, watch=work)
             with closing(access.open_sink(imageio, ticket, sockets=sockets)) as disk:
-                return restore(place, disk, only=only, options=options, watch=work)
+                result = restore(place, disk, only=only, options=options, watch=work)
+            if not options.read_back:
+                return result
+            with closing(access.open_source(imageio, ticket, dirty=False, sockets=sockets)) as present:
+                name = f"ticket {masked(ticket.id)}"
+                return restored(place, present, result, only=only, name=name, options=options, watch=work)
 
 
 @contextmanager

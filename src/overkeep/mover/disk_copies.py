@@ -24,7 +24,7 @@ from overkeep.errors import OverkeepError
 from overkeep.model.points import Changes
 from overkeep.mover.copy_terms import Options, Place, Watch
 from overkeep.mover.orders import BACKING_MISSING, CopyResult, Progress
-from overkeep.mover.reading_back import read_back
+from overkeep.mover.reading_back import read_back, read_disk_back
 from overkeep.units import align_down
 
 
@@ -62,6 +62,7 @@ def back_up(disk: Source, place: Place, *, changes: Changes, options: Options, w
             size=disk.size,
             backing=place.backing,
             parent=parent if compared else None,
+            new=place.new,
             form=options.form,
             stages=run.stages,
         )
@@ -103,6 +104,28 @@ def restore(place: Place, disk: Sink, *, only: Difference | None = None, options
     # past the page cache: what is read once should not push out what the host's VMs read again and again
     with closing(ChainReader(place.folder, place.name, cached=False)) as chain:
         return pour(chain, disk, only=only, options=options, watch=watch)
+
+
+def restored(
+    place: Place,
+    disk: Source,
+    result: CopyResult,
+    *,
+    only: Difference | None,
+    name: str,
+    options: Options,
+    watch: Watch,
+) -> CopyResult:
+    """Read a share of what a restore of the chain `place` wrote to the disk `name` again; return what it did in all.
+
+    Raises `RestoreDiffers`, and the errors of both ends.
+    """
+    run = _Run(options=options, watch=watch)
+    with run.stages.spent("read_back"):
+        read_disk_back(place, disk, only.extents if only else None, name=name, options=options, watch=watch)
+    spent = run.stages.seconds["read_back"]
+    stages = {**result.stages, "read_back": round(spent, 3)}
+    return result.model_copy(update={"seconds": result.seconds + spent, "stages": stages})
 
 
 def pour(source: Source, disk: Sink, *, only: Difference | None = None, options: Options, watch: Watch) -> CopyResult:

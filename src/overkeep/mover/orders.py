@@ -68,7 +68,7 @@ class CopyOrder(_Order):
 
     `dirty` asks for the extents that changed since the base, `compare` for the clusters that differ from the backing
     image; both need one. `differential` writes only what differs from what the disk holds. `bandwidth` is in bytes a
-    second, 0 for no limit; `read_back` is the share of a new image that is read again from the target.
+    second, 0 for no limit; `read_back` is the share of what was written that is read again from the target or the disk.
     """
 
     kind: Literal["copy"] = "copy"

@@ -13,12 +13,22 @@ from overkeep.blocks.qcow2.form import PLAIN, Form
 from overkeep.blocks.qcow2.layout import SECTOR
 from overkeep.blocks.sockets import Sockets
 from overkeep.daemons.mover_commands.command import Report
+from overkeep.daemons.mover_commands.ends import (
+    FORMATS,
+    End,
+    Image,
+    Nbd,
+    Raw,
+    of_format,
+    open_source,
+    opened_sink,
+    read_end,
+)
 from overkeep.daemons.mover_commands.ends import HELP as END
-from overkeep.daemons.mover_commands.ends import End, Image, Nbd, Raw, open_source, opened_sink, read_end
 from overkeep.errors import BadRequest, Conflict
 from overkeep.model.points import Changes
 from overkeep.mover.copy_terms import Options, Place, Watch, interruptible
-from overkeep.mover.disk_copies import Difference, back_up, differing, pour
+from overkeep.mover.disk_copies import Difference, back_up, differing, pour, restored
 from overkeep.mover.orders import CopyResult
 from overkeep.units import human_size, read_size
 
@@ -38,19 +48,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="END",
         help="what is written: the same, but no image that exists",
     )
+    add("--from-format", choices=FORMATS, help="what is read has this format, whatever its name ends in")
     add("--base", metavar="IMAGE", help="make the new image an overlay over this one, in the same folder")
     changes = parser.add_mutually_exclusive_group()
     changes.add_argument("--dirty", action="store_true", help="copy what the NBD server's bitmap says changed")
     changes.add_argument("--compare", action="store_true", help="keep what differs from the base, by its digests")
     add("--differential", action="store_true", help="write only what differs from what the disk holds")
     add("--compress", nargs="?", type=int, const=PLAIN.level, metavar="LEVEL", help="compress the image with zstd")
-    add("--cluster", type=read_size, default=PLAIN.cluster, metavar="SIZE", help="clusters of the image, 64K to 2M")
+    add("--cluster", type=read_size, metavar="SIZE", help="clusters of the image, 64K (as it is without) to 2M")
     add("--bandwidth", type=read_size, default=0, metavar="SIZE", help="read at most so much in a second")
-    add("--read-back", type=float, default=0.0, metavar="SHARE", help="read this share (0 to 1) of the image again")
+    add(
+        "--read-back", type=float, default=0.0, metavar="SHARE", help="read this share (0 to 1) of it again and compare"
+    )
 
 
 def run(options: argparse.Namespace, watch: Watch) -> Report:
     """Copy and tell what was done."""
+    options.source = of_format(options.source, options.from_format)
     _check(options)
     how = Options(form=_form(options), bandwidth=options.bandwidth, read_back=options.read_back)
     with interruptible(watch) as sockets:
@@ -75,6 +89,16 @@ def _check(options: argparse.Namespace) -> None:
             "leave --differential out, or copy from an image",
         ),
         (not 0 <= options.read_back <= 1, "the share to be read back is no share", "give one from 0 to 1"),
+        (
+            options.read_back and not image and not isinstance(options.source, Image),
+            "what is read back can be compared only with an image",
+            "leave --read-back out",
+        ),
+        (
+            not image and (options.compress is not None or options.cluster is not None),
+            "only an image is compressed and has clusters",
+            "leave --compress and --cluster out, or copy to an image",
+        ),
         (options.compress is not None and not 1 <= options.compress <= 19, "there is no such level", "use 1 to 19"),
     )
     for wrong, what, todo in faults:
@@ -86,7 +110,7 @@ def _form(options: argparse.Namespace) -> Form:
     compressed = options.compress is not None
     try:
         return Form(
-            cluster=options.cluster,
+            cluster=PLAIN.cluster if options.cluster is None else options.cluster,
             compression=Compression.ZSTD if compressed else None,
             level=options.compress if compressed else PLAIN.level,
         )
@@ -99,7 +123,8 @@ def _into_image(
 ) -> CopyResult:
     if sink.path.exists():
         raise Conflict(what=f"The image {sink.path} exists", todo="choose another name, or remove it first")
-    place = Place(folder=sink.folder, name=sink.name, backing=_base(options.base, sink) if options.base else None)
+    backing = _base(options.base, sink) if options.base else None
+    place = Place(folder=sink.folder, name=sink.name, backing=backing, new=True)
     changes = Changes.TRACKED if options.dirty else Changes.COMPARED if options.compare else Changes.ALL
     with closing(open_source(options.source, dirty=options.dirty, sockets=sockets)) as source:
         _require_sectors(source, options.source)
@@ -127,12 +152,20 @@ def _to_disk(
         if options.differential:
             only = _difference(options.source, sink, sockets, how=how, watch=watch)
         with opened_sink(sink, size=source.size, sockets=sockets) as disk:
-            return pour(source, disk, only=only, options=how, watch=watch)
+            result = pour(source, disk, only=only, options=how, watch=watch)
+    if not how.read_back:
+        return result
+    with closing(open_source(sink, sockets=sockets)) as present:
+        return restored(_place(options.source), present, result, only=only, name=str(sink), options=how, watch=watch)
 
 
 def _difference(source: Image, sink: Nbd | Raw, sockets: Sockets, *, how: Options, watch: Watch) -> Difference:
     with closing(open_source(sink, sockets=sockets)) as present:
-        return differing(Place(folder=source.folder, name=source.name), present, options=how, watch=watch)
+        return differing(_place(source), present, options=how, watch=watch)
+
+
+def _place(image: Image) -> Place:
+    return Place(folder=image.folder, name=image.name)
 
 
 def _report(options: argparse.Namespace, result: CopyResult) -> Report:
