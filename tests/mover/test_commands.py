@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import pytest
 
 from overkeep import exits
 from overkeep.blocks.buffers import CLUSTER
+from overkeep.blocks.digests import Digests, row
 from overkeep.blocks.errors import WriterReplaced
 from overkeep.blocks.sockets import Sockets
 from overkeep.daemons.mover import main
@@ -166,6 +167,19 @@ def test_digests_are_made_anew(mover: Command, disk: Path, nbd: Any, points: Pat
     assert mover("digest", points / "p1.qcow2")[0].startswith(f"{sums}: digests of 7.0 MiB")
 
 
+@pytest.mark.parametrize("kind", ["nbd", "image", "raw"])
+def test_digests_of_any_disk(mover: Command, disk: Path, nbd: Any, tmp_path: Path, kind: str) -> None:
+    raw, sums = tmp_path / "disk.raw", tmp_path / "disk.sums"
+    tool("qemu-img", "convert", "-O", "raw", disk, raw)
+    end = {"nbd": lambda: nbd(disk), "image": lambda: disk, "raw": lambda: raw}[kind]()
+    found = json.loads(mover("digest", end, "--to", sums, "--json")[0])
+    assert found["covered"] == SIZE
+    assert found["moved"] < SIZE  # zeroes are not read
+    with closing(Digests(sums)) as digests:
+        expected = row(digests.hashing.of(memoryview(raw.read_bytes())))
+        assert (digests.range(0, digests.clusters) == expected).all()
+
+
 def test_digests_on_which_a_merge_counts_stay(mover: Command, disk: Path, nbd: Any, points: Path) -> None:
     mover.copy("--from", nbd(disk), "--to", points / "p1.qcow2")
     before = (points / "p1.sums").read_bytes()
@@ -231,6 +245,9 @@ def test_what_is_wrong_is_one_sentence(mover: Command, disk: Path, nbd: Any, poi
     assert not (tmp_path / "raw").exists()
     refused(exits.NOT_FOUND, "digest", points / "p9.qcow2")
     refused(exits.USAGE, "digest", tmp_path / "no.raw")
+    refused(exits.NOT_FOUND, "digest", tmp_path / "no.raw", "--to", tmp_path / "no.sums")
+    refused(exits.USAGE, "digest", odd, "--to", tmp_path / "no.digests")
+    refused(exits.CONFLICT, "digest", odd, "--to", points / "p1.sums")
     refused(exits.USAGE, "nonsense")
 
 

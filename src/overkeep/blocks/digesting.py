@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Making the digests of an image by reading what it holds."""
+"""Making the digests of an image, or of any disk, by reading what it holds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from overkeep.blocks.buffers import CLUSTER
 from overkeep.blocks.copy import WORKERS, CopyStats, Progress, copy
 from overkeep.blocks.digests import DigestWriter, sums_name
-from overkeep.blocks.ends import UNLIMITED
+from overkeep.blocks.ends import UNLIMITED, Source
 from overkeep.blocks.errors import ImageDamaged, ImageUnsupported, TargetMissing, UnsafeImage, on_target
 from overkeep.blocks.expected import hashing_of
 from overkeep.blocks.extents import PackedExtents, Status, dirty_clusters
@@ -77,6 +77,31 @@ def make_digests(
                 cancelled=cancelled,
             )
             writer.finish()
+    return stats
+
+
+def digest_disk(
+    source: Source,
+    path: Path,
+    *,
+    workers: int = WORKERS,
+    progress: Progress = lambda covered, moved: None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> CopyStats:
+    """Make the digests of all of a disk and write them to `path`, which is replaced at the end.
+
+    The caller closes `source`. Raises `Cancelled`, and the errors of both.
+    """
+    with closing(DigestWriter(path, size=source.size, hashing=fresh())) as writer:
+        stats = copy(
+            source,
+            DigestSink(writer, source.size),
+            source.extents(dirty=False),
+            workers=workers,
+            progress=progress,
+            cancelled=cancelled,
+        )
+        writer.finish()
     return stats
 
 

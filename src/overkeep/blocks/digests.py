@@ -38,10 +38,12 @@ _ZERO_PAGE = ZERO * PER_PAGE
 _ABSENT_PAGE = ABSENT * PER_PAGE
 _MOST_RESIDENT = 4096  # 16 MiB of pages, of 64 GiB of the disk
 
+SUMS_SUFFIX = ".sums"
+
 
 def sums_name(image: str) -> str:
     """Name of the file of digests that belongs to an image."""
-    return image.removesuffix(".qcow2") + ".sums"
+    return image.removesuffix(".qcow2") + SUMS_SUFFIX
 
 
 def row(digests: bytes) -> Row:
