@@ -189,6 +189,13 @@ def test_digests_on_which_a_merge_counts_stay(mover: Command, disk: Path, nbd: A
     assert (points / "p1.sums").read_bytes() == before
 
 
+def test_programs_are_told_what_is_wrong(mover: Command, points: Path) -> None:
+    out, err = mover("copy", "--from", points / "no.raw", "--to", points / "p.qcow2", "--json", expect=exits.NOT_FOUND)
+    found = json.loads(out)["error"]
+    assert (found["code"], found["retry"]) == ("file-missing", False)
+    assert err == f"overkeep-mover: {found['message']}\n"
+
+
 def test_what_is_wrong_is_one_sentence(mover: Command, disk: Path, nbd: Any, points: Path, tmp_path: Path) -> None:
     def refused(status: int, *words: object) -> None:
         out, err = mover(*words, expect=status)

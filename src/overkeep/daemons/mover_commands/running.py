@@ -45,8 +45,12 @@ def run(command: Command, options: argparse.Namespace) -> int:
 
 def _tell(work: _Work, options: argparse.Namespace) -> int:
     if work.report is None:
-        _say(sys.stderr, f"overkeep-mover: {work.error}")
-        return exits.of(work.error)
+        error = work.error
+        _say(sys.stderr, f"overkeep-mover: {error}")
+        if options.json:
+            told = {"code": error.code, "message": error.message, "retry": error.retry}
+            _say(sys.stdout, json.dumps({"error": told}))
+        return exits.of(error)
     _say(sys.stdout, json.dumps(work.report.document) if options.json else work.report.line)
     return work.report.status
 
