@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import logging
 import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
 
+from overkeep.blocks.direct import set_direct
 from overkeep.blocks.errors import TargetFailed, UnsafeImage, WriterReplaced, on_target, target_error
 from overkeep.blocks.holes import punch
 from overkeep.errors import OverkeepError
@@ -64,10 +64,11 @@ def open_output(path: Path) -> OutputFile:
     """Open a regular file of the target that is there for writing, past the page cache; else as `open_regular`."""
     handle = open_regular(path, os.O_RDWR)
     try:
-        fcntl.fcntl(handle, fcntl.F_SETFL, fcntl.fcntl(handle, fcntl.F_GETFL) | os.O_DIRECT)
-    except OSError:  # the file system does not know it
-        return OutputFile(path, handle, direct=False)
-    return OutputFile(path, handle, direct=True)
+        with on_target(path):
+            return OutputFile(path, handle, direct=set_direct(handle, wanted=True))
+    except BaseException:
+        os.close(handle)
+        raise
 
 
 class OutputFile:
@@ -102,9 +103,8 @@ class OutputFile:
 
     def _leave_direct(self) -> None:
         """Go through the page cache from now on: the file system or a buffer does not fit."""
-        flags = fcntl.fcntl(self._handle, fcntl.F_GETFL)
-        fcntl.fcntl(self._handle, fcntl.F_SETFL, flags & ~os.O_DIRECT)
-        self._direct = False
+        with on_target(self.path):
+            self._direct = set_direct(self._handle, wanted=False)
 
     def read(self, offset: int, buffer: memoryview) -> None:
         """Read back what was written; through the page cache from then on when the place does not fit the disk."""

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 from pathlib import Path
 
 from overkeep.blocks.buffers import aligned_buffer
+from overkeep.blocks.direct import set_direct
 from overkeep.blocks.errors import on_target
 from overkeep.blocks.files import open_regular
 from overkeep.units import KIB, MIB, align_down, align_up
@@ -41,7 +41,7 @@ class TargetFile:
     def _open(self) -> int:
         handle = open_regular(self.path)
         if self._direct:
-            self._direct = _set_direct(handle, wanted=True)
+            self._direct = set_direct(handle, wanted=True)
         return handle
 
     def close(self) -> None:
@@ -107,20 +107,8 @@ class TargetFile:
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
-            self._direct = _set_direct(self._handle, wanted=False)
+            self._direct = set_direct(self._handle, wanted=False)
             return self._read_some(offset, buffer)
         done = max(0, min(done, len(buffer)))
         buffer[:done] = staging[offset - begin : offset - begin + done]
         return done
-
-
-def _set_direct(handle: int, *, wanted: bool) -> bool:
-    """Turn O_DIRECT on or off; return whether it is on after this."""
-    flags = fcntl.fcntl(handle, fcntl.F_GETFL)
-    try:
-        fcntl.fcntl(handle, fcntl.F_SETFL, flags | os.O_DIRECT if wanted else flags & ~os.O_DIRECT)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        return False
-    return wanted
