@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 
+from overkeep.units import KIB, MIB
 from tests.cli.conftest import Site
 
 
@@ -10,14 +11,14 @@ def test_a_policy_from_its_making_to_its_end(site: Site) -> None:
         *("policy", "create", "nightly", "--schedule", "daily at 22:00", "--schedule", "monthly on last at 04:00"),
         *("--zone", "Europe/Berlin", "--blackout", "sat 00:00-24:00", "--keep-daily", "7", "--keep-weekly", "4"),
         *("--full-every", "30", "--compression", "zstd", "--level", "5", "--start", "2026-01-01", "--retries", "2"),
-        *("--kind", "hybrid"),
+        *("--kind", "hybrid", "--cluster-size", "256K"),
     )
     assert made == (0, "Policy nightly is made.\n", "")
     _, out, _ = site("policy", "list")
     assert "7 daily, 4 weekly" in out
     _, out, _ = site("policy", "show", "nightly")
     runs = "daily at 22:00 (Europe/Berlin); from 2026-01-01; not sat 00:00-24:00"
-    for told in (runs, "after 30 incrementals", "hybrid"):
+    for told in (runs, "after 30 incrementals", "hybrid", "zstd, level 5", "256.0 KiB"):
         assert told in out
     assert site("workload", "create", "shop", "--vm", "web")[0] == 0
     _, out, _ = site("workload", "set-policy", "shop", "nightly")
@@ -46,10 +47,14 @@ def test_what_is_not_given_stays(site: Site) -> None:
     ]
     assert (changed["full_every"], changed["copying"]["read_back"]) == (0, 0.5)
     assert changed["backup_kind"] == "legacy", "nothing changes for those who do not ask"
+    assert changed["copying"]["cluster_size"] == 64 * KIB
+    _, out, _ = site("policy", "edit", "q", "--cluster-size", "2M", "--json")
+    assert json.loads(out)["copying"]["cluster_size"] == 2 * MIB
     _, out, _ = site("policy", "edit", "q", "--kind", "hybrid", "--json")
     assert json.loads(out)["backup_kind"] == "hybrid"
     _, out, _ = site("policy", "edit", "q", "--keep-last", "6", "--json")
     assert json.loads(out)["backup_kind"] == "hybrid"
+    assert json.loads(out)["copying"] == {**changed["copying"], "cluster_size": 2 * MIB}
     assert site("policy", "edit", "q", "--kind", "cold")[0] == 2
     _, out, _ = site("policy", "edit", "q", "--window", "mon 01:00-02:00", "--full-every", "never", "--json")
     assert json.loads(out)["schedules"][0]["windows"] == ["mon 01:00-02:00"]
@@ -63,6 +68,9 @@ def test_what_cannot_be_is_said(site: Site) -> None:
         (("--full-every", "often"), "--full-every often"),
         (("--start", "tomorrow"), "--start tomorrow"),
         (("--level", "99"), "level"),
+        (("--cluster-size", "96K"), "cluster_size"),
+        (("--cluster-size", "4M"), "cluster_size"),
+        (("--cluster-size", "large"), "--cluster-size large is no size"),
         (("--verify", "0%"), "--verify 0% cannot be"),
         (("--verify", "some"), "--verify some cannot be"),
         (("--schedule", "whenever"), "'whenever'"),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import json
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from overkeep.errors import Conflict, NotFound
 from overkeep.model.policy import Copying, Policy
 from overkeep.model.retention import Retention
 from overkeep.model.schedule import Schedule
+from overkeep.units import KIB
 
 NIGHTLY = Policy(
     name="nightly",
@@ -45,6 +47,17 @@ def test_policies_are_kept_as_they_are(store: Store) -> None:
     store.policies.delete(made)
     with pytest.raises(NotFound, match="policy list"):
         store.policies.get("nightly")
+
+
+def test_a_policy_of_before_there_were_sizes_of_clusters_means_64_kib(store: Store) -> None:
+    made = store.policies.create(NIGHTLY)
+    with store._engine.begin() as connection:
+        [[kept]] = connection.execute(sa.select(schema.policy.c.document))
+        document = json.loads(kept)
+        del document["copying"]["cluster_size"]
+        connection.execute(sa.update(schema.policy).values(document=json.dumps(document)))
+    assert store.policies.get("nightly") == made
+    assert made.policy.copying.cluster_size == 64 * KIB
 
 
 def test_a_change_of_what_was_changed_meanwhile_is_refused(store: Store) -> None:

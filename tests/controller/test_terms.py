@@ -27,16 +27,16 @@ def modes(world: World) -> str:
 def test_copies_are_made_as_the_policy_says(world: World) -> None:
     world.add(vm("web", disk("root"), disk("data")))
     world.back_up()
-    give(world, copying=Copying(bandwidth=1 << 20, compression="zstd", level=7, read_back=0.25))
+    give(world, copying=Copying(bandwidth=1 << 20, compression="zstd", level=7, cluster_size=1 << 20, read_back=0.25))
     assert succeeded(world.back_up())
     told = [
-        (order.bandwidth, order.compression, order.level, order.read_back)
+        (order.bandwidth, order.compression, order.level, order.cluster, order.read_back)
         for order in world.mover.received.values()
         if isinstance(order, CopyOrder)
     ]
     default = CopyOrder.model_fields
-    before = tuple(default[name].default for name in ("bandwidth", "compression", "level", "read_back"))
-    assert told == [before] * 2 + [(1 << 20, "zstd", 7, 0.25)] * 2
+    before = tuple(default[name].default for name in ("bandwidth", "compression", "level", "cluster", "read_back"))
+    assert told == [before] * 2 + [(1 << 20, "zstd", 7, 1 << 20, 0.25)] * 2
 
 
 def test_a_full_backup_follows_so_many_incrementals(world: World) -> None:

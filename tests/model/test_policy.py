@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import datetime as dt
+from typing import get_args
 
 import pytest
 
+from overkeep.blocks.qcow2.form import LARGEST_CLUSTER, PLAIN, SMALLEST_CLUSTER, Form
 from overkeep.model.points import BackupKind
-from overkeep.model.policy import Copying, Policy, Terms
+from overkeep.model.policy import ClusterSize, Copying, Policy, Terms
 from overkeep.model.retention import Retention
+from overkeep.mover.orders import CopyOrder
 
 ENDED = dt.datetime(2026, 5, 1, 22, 30, tzinfo=dt.UTC)
 
@@ -59,3 +62,11 @@ def test_terms_are_those_of_the_policy() -> None:
         copying=Copying(compression="zstd"),
     )
     assert Policy(name="p").terms == Terms()
+
+
+def test_a_policy_may_have_the_clusters_that_images_may_have() -> None:
+    sizes = get_args(ClusterSize)
+    assert sizes == get_args(CopyOrder.model_fields["cluster"].annotation)
+    assert [Form(cluster=size).cluster for size in sizes] == list(sizes)
+    assert (sizes[0], sizes[-1]) == (SMALLEST_CLUSTER, LARGEST_CLUSTER)
+    assert Copying().cluster_size == PLAIN.cluster

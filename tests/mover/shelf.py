@@ -91,17 +91,21 @@ class Shelf:
 
     def check(self, disk: MemoryDisk) -> None:
         """Compare the newest point with `disk`, read by us and by qemu-img, and by its digests."""
-        with closing(ChainReader(self.folder, self.newest)) as chain:
+        self.check_point(self.newest, bytes(disk.content))
+
+    def check_point(self, name: str, content: bytes) -> None:
+        """Compare a point with what it should hold, read by us and by qemu-img, and by its digests."""
+        with closing(ChainReader(self.folder, name)) as chain:
             found = bytearray(chain.size)
             chain.read_into(0, memoryview(found))
-        assert found == disk.content
-        with closing(ChainDigests(self.folder, self.newest)) as digests:
-            made = digests.range(0, -(-disk.size // CLUSTER)).tobytes()
-            assert made == digests.hashing.of(memoryview(bytes(disk.content)))
-        tool("qemu-img", "check", "-q", self.folder / self.newest)
+        assert found == content, name
+        with closing(ChainDigests(self.folder, name)) as digests:
+            made = digests.range(0, -(-len(content) // CLUSTER)).tobytes()
+            assert made == digests.hashing.of(memoryview(content)), name
+        tool("qemu-img", "check", "-q", self.folder / name)
         raw = self.folder / "raw"
-        raw.write_bytes(disk.content)
-        tool("qemu-img", "compare", "-q", "-f", "raw", "-F", "qcow2", raw, self.folder / self.newest)
+        raw.write_bytes(content)
+        tool("qemu-img", "compare", "-q", "-f", "raw", "-F", "qcow2", raw, self.folder / name)
 
     def stored(self) -> int:
         return (self.folder / self.newest).stat().st_size

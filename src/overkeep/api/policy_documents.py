@@ -11,7 +11,7 @@ from pydantic import Field
 from overkeep.api.documents import Document, Name
 from overkeep.controller.records import StoredPolicy
 from overkeep.model.points import LONGEST_CHAIN, BackupKind
-from overkeep.model.policy import Compression, Copying, Policy
+from overkeep.model.policy import ClusterSize, Compression, Copying, Policy
 from overkeep.model.retention import Retention
 from overkeep.model.schedule import Schedule
 
@@ -53,11 +53,15 @@ class RetentionDoc(Document):
 
 
 class CopyingDoc(Document):
-    """How disks are copied: bytes a second for each disk (0: no limit), and the share of an image that is read back."""
+    """How disks are copied: bytes a second for each disk (0: no limit), bytes of an image's cluster, share read back.
+
+    Another `cluster_size` than before holds for new images; those of one chain may differ in it.
+    """
 
     bandwidth: int = Field(default=0, ge=0, le=2**53)
     compression: Compression = "none"
     level: int = Field(default=2, ge=1, le=19)
+    cluster_size: ClusterSize = 65536
     read_back: float = Field(default=0.01, ge=0, le=1)
 
 

@@ -171,6 +171,7 @@ def _rows(policy: PolicyOut) -> list[tuple[str, str]]:
         ("full backups", f"{full}; chains of at most {policy.longest_chain} images"),
         ("retries", retries),
         ("compression", f"{copying.compression}{level}"),
+        ("clusters", human_size(copying.cluster_size)),
         ("bandwidth", f"{human_size(copying.bandwidth)}/s a disk" if copying.bandwidth else "no limit"),
         ("read back", f"{copying.read_back:.0%}"),
         ("verify", _verified(policy.verify)),

@@ -15,6 +15,7 @@ import typer
 from overkeep.api.policy_documents import CopyingDoc, PolicyIn, RetentionDoc, ScheduleDoc
 from overkeep.errors import BadRequest
 from overkeep.model.points import BackupKind
+from overkeep.units import read_size
 
 _VERIFY = {"none": 0.0, "full": 1.0}
 _PERCENT = 100
@@ -63,6 +64,7 @@ class PolicyOptions:
     bandwidth: Annotated[int | None, typer.Option(help="Bytes a second for each disk; 0 for no limit.")] = None
     compression: Annotated[str | None, typer.Option(help="Of images: `none` or `zstd`.")] = None
     level: Annotated[int | None, typer.Option(help="Of compression, 1 to 19.")] = None
+    cluster_size: Annotated[str | None, typer.Option(help="Of images: 64K, 128K and so on up to 2M.")] = None
     read_back: Annotated[float | None, typer.Option(help="Share of new images that is read again, 0 to 1.")] = None
 
     verify: Annotated[
@@ -83,9 +85,15 @@ class PolicyOptions:
         parts = {
             "schedules": self._schedules(before),
             "retention": _changed(before.retention, {name: value for name, value in keep.items() if value is not None}),
-            "copying": _changed(before.copying, _given(self, *CopyingDoc.model_fields)),
+            "copying": _changed(before.copying, self._copying()),
         }
         return PolicyIn.model_validate({**before.model_dump(), **simple, **parts})
+
+    def _copying(self) -> dict[str, Any]:
+        given = _given(self, *CopyingDoc.model_fields)
+        if self.cluster_size is not None:
+            given["cluster_size"] = _size(self.cluster_size, "cluster-size")
+        return given
 
     def _schedules(self, before: PolicyIn) -> list[dict[str, Any]]:
         """The schedules; options without `--schedule` change those that there are."""
@@ -125,6 +133,13 @@ def _share(text: str) -> float:
     if text.endswith("%") and number.replace(".", "", 1).isdecimal() and 0 < float(number) <= _PERCENT:
         return float(number) / _PERCENT
     raise BadRequest(what=f"--verify {text} cannot be", todo="give none, full, or a percentage as 5%")
+
+
+def _size(text: str, name: str) -> int:
+    try:
+        return read_size(text)
+    except ValueError as error:
+        raise BadRequest(what=f"--{name} {text} is no size", todo="write it as 64K or 1M") from error
 
 
 def _date(text: str, name: str) -> dt.date:

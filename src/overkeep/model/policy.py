@@ -12,19 +12,21 @@ from overkeep.model.retention import Retention
 from overkeep.model.schedule import Schedule
 
 Compression = Literal["none", "zstd"]
+ClusterSize = Literal[65536, 131072, 262144, 524288, 1048576, 2097152]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Copying:
     """How disks are copied into images.
 
-    `bandwidth` limits each disk, in bytes a second (0: no limit); `read_back` is the share of a new image, 0 to 1,
-    that is read from the target again and compared.
+    `bandwidth` limits each disk, in bytes a second (0: no limit); `cluster_size` is in bytes, and images of one chain
+    may differ in it; `read_back` is the share of a new image, 0 to 1, that is read from the target again and compared.
     """
 
     bandwidth: int = 0
     compression: Compression = "none"
     level: int = 2
+    cluster_size: ClusterSize = 65536
     read_back: float = 0.01
 
 

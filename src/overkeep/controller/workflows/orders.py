@@ -45,6 +45,7 @@ def backup_task(item: DiskPlan, *, running: bool, into: Into, backup_id: str, co
             compare=item.changes is Changes.COMPARED,
             compression=copying.compression,
             level=copying.level,
+            cluster=copying.cluster_size,
             bandwidth=copying.bandwidth,
             read_back=copying.read_back,
             lease=lease,
