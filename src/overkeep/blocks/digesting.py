@@ -18,6 +18,7 @@ from overkeep.blocks.hashing import Hashing, fresh
 from overkeep.blocks.image import ChainReader
 from overkeep.blocks.qcow2.image import ImageFile
 from overkeep.blocks.qcow2.runs import Kind
+from overkeep.blocks.stages import Stages
 
 
 class DigestSink:
@@ -25,13 +26,15 @@ class DigestSink:
 
     parallel = UNLIMITED
 
-    def __init__(self, writer: DigestWriter, size: int) -> None:
+    def __init__(self, writer: DigestWriter, size: int, *, stages: Stages | None = None) -> None:
         self.size = size
         self._writer = writer
+        self._stages = stages or Stages()
 
     def write(self, offset: int, data: memoryview) -> None:
         """Keep the digests of `data`."""
-        self._writer.put(offset // CLUSTER, self._writer.hashing.of(data))
+        with self._stages.spent("digest"):
+            self._writer.put(offset // CLUSTER, self._writer.hashing.of(data))
 
     def zero(self, offset: int, length: int) -> None:
         """Keep that a run reads as zeroes."""

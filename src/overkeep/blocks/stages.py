@@ -1,19 +1,23 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where the time of a copy goes: seconds of all workers, by stage."""
+"""Where the time of a copy or a merge goes: seconds of all workers, by stage."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class Stages:
     """Adds up the seconds that workers spend in each stage. Safe for several threads.
 
     The stages are `source` (waiting for the disk that is read), `digest`, `compress` and `target` (waiting for what is
-    written). With several workers their sum exceeds the time on the clock.
+    written); of a merge also `tables` (finding out from the tables of the images what is to be moved, and writing those
+    of the merged one). With several workers their sum exceeds the time on the clock.
     """
 
     def __init__(self) -> None:
@@ -30,6 +34,17 @@ class Stages:
             passed = time.monotonic() - begin
             with self._lock:
                 self._seconds[stage] = self._seconds.get(stage, 0.0) + passed
+
+    def each(self, stage: str, items: Iterable[T]) -> Iterator[T]:
+        """Yield `items`, counting for `stage` the time for which each is waited for."""
+        waited = iter(items)
+        while True:
+            with self.spent(stage):
+                try:
+                    item = next(waited)
+                except StopIteration:
+                    return
+            yield item
 
     @property
     def seconds(self) -> Mapping[str, float]:

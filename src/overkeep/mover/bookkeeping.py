@@ -13,7 +13,7 @@ from overkeep.blocks.merge.making import Watch as MergeWatch
 from overkeep.blocks.verify import Findings, Sample, verify_image
 from overkeep.errors import OverkeepError
 from overkeep.mover.copy_terms import Watch
-from overkeep.mover.orders import ImageFindings, MergeOrder, MergeResult, Progress, VerifyOrder, VerifyResult
+from overkeep.mover.orders import ImageFindings, MergeOrder, MergeResult, Progress, VerifyOrder, VerifyResult, rounded
 from overkeep.mover.targets import Targets, manifest_of
 from overkeep.mover.work import Work
 from overkeep.repository import layout
@@ -87,7 +87,13 @@ def merge_images(folder: Path, remove: Collection[str], *, watch: Watch) -> Merg
             cancelled=lambda: watch.stopped,
         ),
     )
-    return MergeResult(moved=stats.moved, freed=stats.freed, removed=stats.removed, seconds=stats.seconds)
+    return MergeResult(
+        moved=stats.moved,
+        freed=stats.freed,
+        removed=stats.removed,
+        seconds=stats.seconds,
+        stages=rounded(stats.stages),
+    )
 
 
 def require_no_merge(folder: Path) -> None:

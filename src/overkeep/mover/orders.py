@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -26,6 +27,12 @@ MOST_IMAGES = 256
 
 class _Wire(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Told(BaseModel):
+    """What a mover tells; one of a later version may tell more, which is left out of account."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
 
 class Access(_Wire):
@@ -172,7 +179,7 @@ class OrderState(StrEnum):
         return self not in (OrderState.ACCEPTED, OrderState.RUNNING)
 
 
-class Progress(_Wire):
+class Progress(_Told):
     """How far a copy is: bytes of extents passed, bytes of all extents, bytes moved over the wire."""
 
     done: int = 0
@@ -180,7 +187,7 @@ class Progress(_Wire):
     moved: int = 0
 
 
-class CopyResult(_Wire):
+class CopyResult(_Told):
     """What a finished copy did; `covered` and `stored` as in `overkeep.model.points.DiskImage`.
 
     `stages` are the seconds of all workers by stage (`overkeep.blocks.stages.Stages`).
@@ -194,16 +201,25 @@ class CopyResult(_Wire):
     stages: dict[str, float] = Field(default_factory=dict)
 
 
-class MergeResult(_Wire):
-    """What a finished merge did: bytes moved, bytes given back to the target, names of images removed."""
+class MergeResult(_Told):
+    """What a finished merge did: bytes moved, bytes given back to the target, names of images removed.
+
+    `stages` as of `CopyResult`; movers of before they were told have none.
+    """
 
     moved: int
     freed: int
     removed: tuple[ImageName, ...]
     seconds: float
+    stages: dict[str, float] = Field(default_factory=dict)
 
 
-class ImageFindings(_Wire):
+def rounded(stages: Mapping[str, float]) -> dict[str, float]:
+    """Stages as they cross the wire, in whole milliseconds."""
+    return {name: round(seconds, 3) for name, seconds in stages.items()}
+
+
+class ImageFindings(_Told):
     """What a check of one image found (`overkeep.blocks.verify.Findings`); sizes in bytes, counts in clusters."""
 
     image: ImageName
@@ -216,7 +232,7 @@ class ImageFindings(_Wire):
     errors: tuple[str, ...]
 
 
-class VerifyResult(_Wire):
+class VerifyResult(_Told):
     """What a finished check found, image by image; those that were not reached in time are left out."""
 
     images: tuple[ImageFindings, ...]
@@ -228,7 +244,7 @@ Result = CopyResult | MergeResult | VerifyResult
 RESULT: TypeAdapter[Result] = TypeAdapter(Result)
 
 
-class OrderStatus(_Wire):
+class OrderStatus(_Told):
     """Answer to every call about an order; `seq` rises with each change and is what `after` compares."""
 
     id: OrderId

@@ -19,6 +19,7 @@ from overkeep.mover.orders import (
     CopyOrder,
     CopyResult,
     Image,
+    MergeResult,
     Order,
     OrderState,
     OrderStatus,
@@ -243,7 +244,7 @@ def _told(order: Order) -> dict[str, str]:
 def _figures(result: Result) -> dict[str, int | str]:
     """What an order came to, for the log."""
     found: dict[str, int | str] = {key: value for key, value in result.model_dump().items() if isinstance(value, int)}
-    if isinstance(result, CopyResult):
+    if isinstance(result, CopyResult | MergeResult):
         found["stages"] = ",".join(f"{name}:{seconds:.3f}" for name, seconds in result.stages.items()) or "none"
     return found
 

@@ -10,6 +10,7 @@ import pytest
 
 from overkeep.blocks.buffers import CLUSTER
 from overkeep.blocks.compression import Compression
+from overkeep.blocks.copy import WORKERS
 from overkeep.blocks.digests import sums_name
 from overkeep.blocks.qcow2.form import Form
 from overkeep.blocks.verify import verify_image
@@ -62,6 +63,24 @@ def test_the_smaller_side_is_moved(folder: Path) -> None:
     world.write(1, 60)
     world.point()
     assert world.merge(first).moved == CLUSTER
+    world.verify()
+
+
+def test_where_the_time_went_is_told(folder: Path) -> None:
+    world, names = three_points(folder)
+    stats = world.merge(names[1])
+    assert set(stats.stages) == {"source", "digest", "tables", "target"}
+    assert all(0 < seconds < WORKERS * stats.seconds for seconds in stats.stages.values())
+
+
+def test_where_the_time_went_is_told_of_one_that_writes_a_new_file(folder: Path) -> None:
+    world = World(folder, 8 * MIB)
+    world.write(0, 40)
+    first = world.foreign_point("compat=0.10", compress=True)
+    world.write(5, 10)
+    world.foreign_point("compat=0.10", compress=True)
+    stats = world.merge(first)
+    assert set(stats.stages) == {"source", "digest", "compress", "tables", "target"}
     world.verify()
 
 

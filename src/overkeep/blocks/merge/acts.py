@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from overkeep.blocks.digesting import make_digests
@@ -28,12 +28,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class MergeStats:
-    """What was done: bytes `moved`, bytes `freed` on the target, names of images `removed`."""
+    """What was done: bytes `moved`, bytes `freed` on the target, names of images `removed`; `stages` as in `Stages`."""
 
     moved: int
     freed: int
     removed: tuple[str, ...]
     seconds: float
+    stages: Mapping[str, float] = field(default_factory=dict)
 
 
 def merge_away(folder: Path, remove: Collection[str], *, journal: Journal, watch: Watch) -> MergeStats:
@@ -46,7 +47,13 @@ def merge_away(folder: Path, remove: Collection[str], *, journal: Journal, watch
     merger = _Merger(folder, journal, watch)
     merger.run(remove)
     seconds = time.monotonic() - started
-    return MergeStats(moved=merger.moved, freed=merger.freed, removed=tuple(merger.removed), seconds=seconds)
+    return MergeStats(
+        moved=merger.moved,
+        freed=merger.freed,
+        removed=tuple(merger.removed),
+        seconds=seconds,
+        stages=watch.stages.seconds,
+    )
 
 
 class _Merger:
@@ -82,9 +89,10 @@ class _Merger:
             self._journal.check()
             if pending is not None:
                 self._restore_digests(run)
-            unlink_merged(self._folder, run)
-            if extender is not None:
-                extender.give_back()
+            with self._watch.stages.spent("target"):
+                unlink_merged(self._folder, run)
+                if extender is not None:
+                    extender.give_back()
             self._journal.clear()
         log.info("merge done %s", fields(image=run.newest, removed=len(run.removed), moved=self.moved))
 
@@ -121,7 +129,8 @@ class _Merger:
         return extender
 
     def _begin(self, view: View, run: Run) -> Intent:
-        intent = decide(self._folder, view, run, watch=self._watch)
+        with self._watch.stages.spent("tables"):
+            intent = decide(self._folder, view, run, watch=self._watch)
         self._journal.begin(intent)
         log.info("merge begins %s", fields(image=run.newest, carrier=intent.carrier, bytes=intent.to_move))
         return intent
@@ -130,7 +139,7 @@ class _Merger:
         if intent.phase is not Phase.DIGESTS:
             return intent
         cluster = cluster_of(view, intent)
-        write_digests(self._folder, view, cluster=cluster, cancelled=self._watch.cancelled)
+        write_digests(self._folder, view, cluster=cluster, cancelled=self._watch.cancelled, stages=self._watch.stages)
         after = replace(intent, phase=Phase.COPYING)
         self._journal.save(after)
         return after

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,8 @@ from overkeep.blocks.qcow2.held import HOLE, STRETCH, ZEROES
 from overkeep.blocks.qcow2.reader import ChainReader
 from overkeep.blocks.qcow2.view import View
 from overkeep.blocks.qcow2.writer import ImageWriter
+from overkeep.blocks.stages import Stages
+from overkeep.blocks.wrappers import Timed, TimedSink
 from overkeep.errors import Cancelled
 from overkeep.logs import fields
 
@@ -34,10 +36,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Watch:
-    """Who watches a merge: `progress` hears of bytes moved and to be moved, `cancelled` is asked all the time."""
+    """Who watches a merge: `progress` hears of bytes moved and to be moved, `cancelled` is asked all the time.
+
+    `stages` hear where the time goes.
+    """
 
     progress: Callable[[int, int], None] = lambda moved, total: None
     cancelled: Callable[[], bool] = lambda: False
+    stages: Stages = field(default_factory=Stages)
 
     def check(self) -> None:
         """Raise `Cancelled` when somebody wants the merge to stop."""
@@ -101,28 +107,29 @@ class Extender:
     def run(self, journal: Journal, watch: Watch) -> None:
         """Move what is missing, then switch the header; everything is durable once this returns."""
         skipped = 0
-        for batch in self._extension.batches(self._intent.done, watch.check):
+        for batch in watch.stages.each("tables", self._extension.batches(self._intent.done, watch.check)):
             if batch.done <= self._intent.done:
                 skipped += batch.transfer.size
                 continue
             journal.check()
             self._move(batch, watch, before=skipped + self.moved)
             self._save(journal, replace(self._intent, done=batch.done))
-        header = self._carrier.finish(
-            backing=self._intent.run.base,
-            backing_raw=self._view.images[-1].header.backing_raw,
-            compression=self._extension.compression,
-        )
+        with watch.stages.spent("target"):
+            header = self._carrier.finish(
+                backing=self._intent.run.base,
+                backing_raw=self._view.images[-1].header.backing_raw,
+                compression=self._extension.compression,
+            )
         self._save(journal, replace(self._intent, phase=Phase.SWITCHING, l1_offset=header.l1_offset))
         switch(self._carrier.file, header)
 
     def _move(self, batch: Batch, watch: Watch, *, before: int) -> None:
         transfer, total = batch.transfer, self._intent.to_move
         chain = ChainReader(self._folder, self._intent.run.newest)
-        with closing(TransferSource(transfer, self._view.images, chain)) as source:
+        with closing(Timed(TransferSource(transfer, self._view.images, chain), watch.stages)) as source:
             copy(
                 source,
-                TransferSink(transfer, self._carrier.file),
+                TimedSink(TransferSink(transfer, self._carrier.file), watch.stages),
                 source.extents(dirty=False),
                 progress=lambda _, moved: watch.progress(before + moved, total),
                 cancelled=watch.cancelled,
@@ -150,10 +157,12 @@ def rewrite(folder: Path, view: View, intent: Intent, *, watch: Watch) -> int:
     form = _form(view, packed=survey(view.seen(_form(view, packed=False).cluster), watch.check).packed)
     with (
         closing(ChainReader(folder, name)) as reader,
-        closing(ImageWriter(folder, name, size=view.size, backing=intent.run.base, form=form)) as writer,
+        closing(
+            ImageWriter(folder, name, size=view.size, backing=intent.run.base, form=form, stages=watch.stages)
+        ) as writer,
     ):
         stats = copy(
-            reader,
+            Timed(reader, watch.stages),
             writer,
             _extents(view.seen(form.cluster)),
             progress=lambda _, moved: watch.progress(moved, total),

@@ -24,6 +24,8 @@ from overkeep.blocks.qcow2.image import ImageFile
 from overkeep.blocks.qcow2.reader import ChainReader
 from overkeep.blocks.qcow2.runs import Bools, Bytes8
 from overkeep.blocks.qcow2.view import View
+from overkeep.blocks.stages import Stages
+from overkeep.blocks.wrappers import Timed
 from overkeep.logs import fields
 
 _CLUSTERS = STRETCH // CLUSTER
@@ -31,12 +33,15 @@ _CLUSTERS = STRETCH // CLUSTER
 log = logging.getLogger(__name__)
 
 
-def write_digests(folder: Path, view: View, *, cluster: int, cancelled: Callable[[], bool]) -> None:
+def write_digests(
+    folder: Path, view: View, *, cluster: int, cancelled: Callable[[], bool], stages: Stages | None = None
+) -> None:
     """Give the newest image of `view` the digests of everything that its run shows; durable once this returns.
 
     `cluster` is that of the merged image: where one of its clusters is larger than what the run holds there, it holds
-    what lies round that, too.
+    what lies round that, too. `stages` hear where the time goes.
     """
+    told = stages or Stages()
     with ExitStack() as stack:
         newest = view.images[0].name
         opened = [_opened(folder, image, stack) for image in view.images]
@@ -45,9 +50,10 @@ def write_digests(folder: Path, view: View, *, cluster: int, cancelled: Callable
         final = folder / sums_name(newest)
         writer = stack.enter_context(closing(DigestWriter(final, size=view.size, hashing=hashing)))
         reader = stack.enter_context(closing(ChainReader(folder, newest)))
-        missing = _compose(view, view.seen(cluster), known, writer)
-        copy(reader, DigestSink(writer, view.size), missing, cancelled=cancelled)
-        writer.finish()
+        missing = told.each("digest", _compose(view, view.seen(cluster), known, writer))
+        copy(Timed(reader, told), DigestSink(writer, view.size, stages=told), missing, cancelled=cancelled)
+        with told.spent("target"):
+            writer.finish()
 
 
 class _Known:
