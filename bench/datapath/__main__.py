@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`python -m bench.datapath [--quick] [--rounds N] [--only PART]...`: prints a table, writes `bench/results.json`.
 
-The ratio says how many times better we are. Disks and images lie in a temporary folder of `--folder`.
+The ratio says how many times better we are. Disks and images lie in a temporary folder of `--folder`. With `--only`,
+the file keeps the rows of the other parts as they are; each says when it was measured.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import sys
 import tempfile
@@ -21,7 +21,9 @@ from bench.datapath import backups, images
 from bench.datapath.backups import Bench
 from bench.datapath.disks import make_disk, sizes
 from bench.datapath.measure import Row
+from bench.datapath.results import Measured, load, store, together
 from bench.datapath.servers import Host, host
+from overkeep.units import utc_now
 
 RESULTS = Path(__file__).parents[1] / "results.json"
 
@@ -42,9 +44,11 @@ def main() -> int:
     """Measure, print and write; the status is 1 when a requirement does not hold."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was started is ended
     options = _options()
-    rows = list(_shown(_measured(options)))
+    kept = load(RESULTS) if options.only else []  # before the minutes that it takes: what cannot be kept is told now
+    measured = list(_shown(_measured(options)))
+    rows = [each.row for each in measured]
     _print(rows)
-    RESULTS.write_text(json.dumps({"rows": [row.document() for row in rows]}, indent=1) + "\n")
+    store(RESULTS, together(kept, measured))
     return 0 if all(row.holds for row in rows) else 1
 
 
@@ -57,7 +61,7 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _measured(options: argparse.Namespace) -> Iterator[Row]:
+def _measured(options: argparse.Namespace) -> Iterator[Measured]:
     size, data = sizes(quick=options.quick)
     options.folder.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="bench-") as name, host() as one:
@@ -66,14 +70,15 @@ def _measured(options: argparse.Namespace) -> Iterator[Row]:
         make_disk(disk, size=size, data=data)
         bench = Bench(disk=disk, size=size, folder=folder, rounds=options.rounds or (3 if options.quick else 5))
         for part in options.only or PARTS:
-            yield from PARTS[part](bench, one)
+            for row in PARTS[part](bench, one):
+                yield Measured(row=row, part=part, at=utc_now(), rounds=bench.rounds, quick=options.quick)
 
 
-def _shown(rows: Iterable[Row]) -> Iterator[Row]:
+def _shown(rows: Iterable[Measured]) -> Iterator[Measured]:
     """Say each row as it comes: a whole run takes minutes."""
-    for row in rows:
-        sys.stderr.write(f"{_words(row)}\n")
-        yield row
+    for each in rows:
+        sys.stderr.write(f"{_words(each.row)}\n")
+        yield each
 
 
 def _words(row: Row) -> str:
@@ -84,7 +89,7 @@ def _words(row: Row) -> str:
 
 def _print(rows: list[Row]) -> None:
     table = Table(
-        "what", "against", "ours", "theirs", "", "ratio", "required", "holds", "where the time goes (thread s)"
+        "what", "against", "ours", "theirs", "", "ratio", "required", "holds", "where the time goes (thread s, medians)"
     )
     for row in rows:
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"

@@ -13,7 +13,18 @@ from pathlib import Path
 from bench.datapath import ours
 from bench.datapath.backups import Bench, run
 from bench.datapath.disks import CLUSTER, change, scattered
-from bench.datapath.measure import Act, Pairs, Row, Task, cost, in_turn, limit_row, processor_row, wall_row
+from bench.datapath.measure import (
+    Act,
+    Pairs,
+    Row,
+    Task,
+    cost,
+    in_turn,
+    limit_row,
+    median_stages,
+    processor_row,
+    wall_row,
+)
 from bench.datapath.servers import Served, served
 from overkeep.blocks.merge.acts import MergeStats, merge_away
 from overkeep.blocks.merge.making import Watch
@@ -44,7 +55,7 @@ def restore(bench: Bench) -> Iterator[Row]:
             ours.forget(base, top)
             with _new_disk(bench) as disk:
                 getattr(pairs, whose).append(cost(partial(acts[whose], disk.url), [disk.pid]))
-    yield wall_row("restore", "qemu-img convert -n", pairs, 1.0, **results[-1].stages)
+    yield wall_row("restore", "qemu-img convert -n", pairs, 1.0, **median_stages([each.stages for each in results]))
     yield processor_row("restore", "qemu-img convert -n", pairs, 0.0)
     for image in (base, top):
         ours.remove(image)
@@ -80,7 +91,8 @@ def merge(bench: Bench) -> Iterator[Row]:
             _copied(base, top, folder)
             getattr(pairs, whose).append(cost(act))
             shutil.rmtree(folder)
-    yield wall_row("merge, overlay of 10 %", "qemu-img commit", pairs, 1.0)
+    stages = median_stages([each.stages for each in stats])
+    yield wall_row("merge, overlay of 10 %", "qemu-img commit", pairs, 1.0, **stages)
     moved, smaller = stats[-1].moved, len(places) * CLUSTER
     yield limit_row("merge, bytes moved", "the smaller side", moved / MIB, smaller / MIB, "MiB")
     for image in (base, top):
@@ -113,5 +125,5 @@ def verify(bench: Bench) -> Iterator[Row]:
     pairs = in_turn(mine, theirs, rounds=bench.rounds)
     if not all(each.sound for each in found):
         raise RuntimeError(f"the image is not sound: {found[-1]}")
-    yield wall_row("verify", "sha256sum", pairs, 1.5, **dict(found[-1].stages))
+    yield wall_row("verify", "sha256sum", pairs, 1.5, **median_stages([dict(each.stages) for each in found]))
     ours.remove(image)

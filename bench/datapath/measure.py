@@ -7,7 +7,7 @@ import os
 import resource
 import statistics
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -88,9 +88,18 @@ def in_turn(
     return pairs
 
 
+def median_stages(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Where the time of a run goes: the median of each stage over all `runs`; one that a run has not took no time."""
+    names = dict.fromkeys(name for run in runs for name in run)
+    return {name: float(statistics.median(run.get(name, 0.0) for run in runs)) for name in names}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of the table; `ratio` is how many times better we are, `required` how many times we must be."""
+    """One line of the table; `ratio` is how many times better we are, `required` how many times we must be.
+
+    `notes` of the data path are seconds of all our threads by stage, each the median of the runs.
+    """
 
     name: str
     against: str
