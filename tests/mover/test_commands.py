@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import socket
@@ -130,6 +131,33 @@ def test_people_get_one_line(mover: Command, disk: Path, nbd: Any, points: Path)
     [line] = out.splitlines()
     assert line.startswith("64.0 MiB disk: 64.0 MiB copied, 7.0 MiB read, ")
     assert line.endswith("/s)")
+
+
+def figures(line: str) -> dict[str, float]:
+    """The figures of the line that a copy prints, in MiB, seconds and MiB a second."""
+    found = re.fullmatch(
+        r".* disk: .* copied, (?P<read>\S+) MiB read(, .* stored)? in (?P<seconds>\S+) s"
+        r"(, (?P<back>\S+) s of them reading back)? \((?P<speed>\S+) MiB/s\)",
+        line.strip(),
+    )
+    assert found, line
+    return {name: float(value or 0) for name, value in found.groupdict().items()}
+
+
+def test_the_speed_is_that_of_what_was_read(mover: Command, disk: Path, nbd: Any, points: Path) -> None:
+    out, _ = mover("copy", "--from", nbd(disk), "--to", points / "p1.qcow2", "--bandwidth", "8M", "--read-back", "1")
+    found = figures(out)
+    assert found["read"] == 7.0
+    assert found["back"] > 0
+    assert found["speed"] == pytest.approx(found["read"] / (found["seconds"] - found["back"]), rel=0.1)
+    nbd.stop()
+    write(disk, "write -P 0x55 1M 64k")
+    words = ("--from", points / "p1.qcow2", "--to", nbd(disk, write=True), "--differential", "--bandwidth", "8M")
+    out, _ = mover("copy", *words)
+    found = figures(out)
+    assert found["read"] == pytest.approx(7.1, abs=0.05), "what was compared, and a cluster"
+    assert found["seconds"] >= 0.3  # 7 MiB, of which the first piece need not wait
+    assert found["speed"] == pytest.approx(found["read"] / found["seconds"], rel=0.1)
 
 
 def test_progress_is_shown_on_a_terminal(large: Path, nbd: Any, points: Path) -> None:

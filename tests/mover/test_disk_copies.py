@@ -218,6 +218,21 @@ def test_a_bandwidth_limits_backup_and_comparison(shelf: Shelf) -> None:
     assert result.moved == disk.size
 
 
+def test_seconds_are_what_one_waits_for(shelf: Shelf) -> None:
+    disk = MemoryDisk(32 * MIB)
+    disk.write(0, memoryview(os.urandom(disk.size)))
+    begin = time.monotonic()
+    result = shelf.back_up(disk, Changes.ALL, read_back=1.0)
+    assert time.monotonic() - begin - result.seconds < result.stages["read_back"], "reading back is left out"
+    disk.content[3 * MIB] ^= 1
+    begin = time.monotonic()
+    limited = Options(bandwidth=32 * MIB)
+    only = differing(shelf.place, disk, options=limited, watch=shelf.watch)
+    result = restore(shelf.place, disk, only=only, options=limited, watch=shelf.watch)
+    assert 0.9 <= result.seconds <= time.monotonic() - begin, "comparing takes most of it"
+    assert (result.compared, result.moved) == (disk.size, CLUSTER)
+
+
 def test_stages_are_told(shelf: Shelf) -> None:
     result = shelf.back_up(a_disk(), Changes.ALL, read_back=1.0, form=FORMS["zstd"])
     assert set(result.stages) == {"source", "digest", "compress", "target", "read_back"}

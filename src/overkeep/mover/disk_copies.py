@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from overkeep.blocks.wrappers import Bandwidth, Beginning, Retrying, Throttled, 
 from overkeep.errors import OverkeepError
 from overkeep.model.points import Changes
 from overkeep.mover.copy_terms import Options, Place, Watch
-from overkeep.mover.orders import BACKING_MISSING, CopyResult, Progress
+from overkeep.mover.orders import BACKING_MISSING, CopyResult, Progress, rounded
 from overkeep.mover.reading_back import read_back, read_disk_back
 from overkeep.units import align_down
 
@@ -37,10 +38,15 @@ class BackingMissing(OverkeepError):
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """Where a disk differs from what it should hold, after `compared` bytes of it were looked at."""
+    """Where a disk differs from what it should hold, after `compared` bytes of it were looked at.
+
+    `read` of them were read, the others told as zeroes; it took `seconds`.
+    """
 
     extents: PackedExtents
     compared: int
+    read: int
+    seconds: float
     stages: Stages
 
 
@@ -93,7 +99,13 @@ def differing(place: Place, present: Source, *, options: Options, watch: Watch) 
                 progress=run.teller(total=expected.size),
                 cancelled=lambda: watch.stopped,
             )
-    return Difference(extents=PackedExtents(differences.extents()), compared=stats.covered, stages=run.stages)
+    return Difference(
+        extents=PackedExtents(differences.extents()),
+        compared=stats.covered,
+        read=stats.moved,
+        seconds=run.seconds,
+        stages=run.stages,
+    )
 
 
 def restore(place: Place, disk: Sink, *, only: Difference | None = None, options: Options, watch: Watch) -> CopyResult:
@@ -135,7 +147,7 @@ def pour(source: Source, disk: Sink, *, only: Difference | None = None, options:
     with closing(run.careful(source)) as careful:
         sink = TimedSink(disk, run.stages)
         stats = run.copy(careful, sink, only.extents if only else None, before=only.compared if only else 0)
-    return run.result(source.size, stats, stored=0)
+    return run.result(source.size, stats, stored=0, only=only)
 
 
 def _require_room(needed: int, size: int) -> None:
@@ -150,6 +162,12 @@ class _Run:
     options: Options
     watch: Watch
     stages: Stages = field(default_factory=Stages)
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds on the clock so far: asking for what changed and reading back are waited for as well."""
+        return time.monotonic() - self.began
 
     def careful(self, source: Source) -> Source:
         """Put round `source` what all copies need. Close it, which closes `source`."""
@@ -185,15 +203,16 @@ class _Run:
             Progress(done=before + covered, total=before + total, moved=moved)
         )
 
-    def result(self, size: int, stats: CopyStats, *, stored: int) -> CopyResult:
-        """What a copy of a disk of `size` bytes did."""
+    def result(self, size: int, stats: CopyStats, *, stored: int, only: Difference | None = None) -> CopyResult:
+        """What a copy of a disk of `size` bytes did, after the comparison that found `only`."""
         return CopyResult(
             virtual_size=size,
             covered=stats.covered,
+            compared=only.read if only else 0,
             moved=stats.moved,
             stored=stored,
-            seconds=stats.seconds,
-            stages={name: round(value, 3) for name, value in self.stages.seconds.items()},
+            seconds=self.seconds + (only.seconds if only else 0.0),
+            stages=rounded(self.stages.seconds),
         )
 
 

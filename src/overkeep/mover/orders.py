@@ -190,11 +190,14 @@ class Progress(_Told):
 class CopyResult(_Told):
     """What a finished copy did; `covered` and `stored` as in `overkeep.model.points.DiskImage`.
 
-    `stages` are the seconds of all workers by stage (`overkeep.blocks.stages.Stages`).
+    `compared` are the bytes that a differential restore read of the disk to find out what differs, besides those that
+    were `moved`. `seconds` are those that one waits for: comparing, copying and reading back. `stages` are the seconds
+    of all workers by stage (`overkeep.blocks.stages.Stages`).
     """
 
     virtual_size: int
     covered: int
+    compared: int = 0
     moved: int
     stored: int
     seconds: float

@@ -169,12 +169,15 @@ def _place(image: Image) -> Place:
 
 
 def _report(options: argparse.Namespace, result: CopyResult) -> Report:
-    speed = int(result.moved / result.seconds) if result.seconds else 0
+    read, again = result.moved + result.compared, result.stages.get("read_back", 0.0)
+    copying = result.seconds - again  # what was read back is not among what was read
+    speed = int(read / copying) if copying > 0 else 0
     stored = f", {human_size(result.stored)} stored" if result.stored else ""
+    back = f", {again:.2f} s of them reading back" if again else ""
     return Report(
         line=(
             f"{human_size(result.virtual_size)} disk: {human_size(result.covered)} copied, "
-            f"{human_size(result.moved)} read{stored} in {result.seconds:.2f} s ({human_size(speed)}/s)"
+            f"{human_size(read)} read{stored} in {result.seconds:.2f} s{back} ({human_size(speed)}/s)"
         ),
         document={"from": str(options.source), "to": str(options.sink), **result.model_dump(mode="json")},
     )
