@@ -208,6 +208,48 @@ def test_digests_of_any_disk(mover: Command, disk: Path, nbd: Any, tmp_path: Pat
         assert (digests.range(0, digests.clusters) == expected).all()
 
 
+@pytest.mark.parametrize("kind", ["nbd", "image", "raw"])
+@pytest.mark.parametrize("against", ["image", "foreign", "digests"])
+def test_a_disk_is_compared(
+    mover: Command, disk: Path, nbd: Any, points: Path, tmp_path: Path, kind: str, against: str
+) -> None:
+    image, raw = points / "p1.qcow2", tmp_path / "disk.raw"
+    mover.copy("--from", nbd(disk), "--to", image)
+    nbd.stop()
+    tool("qemu-img", "convert", "-O", "raw", disk, raw)
+    expected = {"image": image, "foreign": disk, "digests": tmp_path / "d.sums"}[against]
+    if against == "foreign":  # without digests beside it
+        shutil.copy(disk, expected := points / "foreign.qcow2")
+    if against == "digests":
+        mover("digest", raw, "--to", expected)
+    end = {"nbd": lambda: nbd(disk), "image": lambda: disk, "raw": lambda: raw}[kind]
+    out, _ = mover("compare", end(), expected)
+    assert out.startswith(f"{end() if kind != 'nbd' else 'nbd:'}")
+    assert f"holds what {expected} says" in out
+    nbd.stop()
+    write(disk, "write -P 0x99 2M 64k", "write -P 0x98 20M 1")
+    with raw.open("r+b") as file:
+        file.seek(2 * MIB)
+        file.write(b"\x99" * 64 * KIB)
+        file.seek(20 * MIB)
+        file.write(b"\x98")
+    found = json.loads(mover("compare", end(), expected, "--json", expect=exits.FAILED)[0])
+    assert (found["same"], found["differs"], found["beyond"]) == (False, 2 * CLUSTER, 0)
+    assert sorted(piece["start"] for piece in found["pieces"]) == [2 * MIB, 20 * MIB]
+
+
+def test_a_longer_disk_is_compared_as_far_as_the_image_goes(mover: Command, points: Path, tmp_path: Path) -> None:
+    raw, sums = tmp_path / "disk.raw", tmp_path / "d.sums"
+    raw.write_bytes(os.urandom(MIB))
+    mover("digest", raw, "--to", sums)
+    with raw.open("ab") as file:
+        file.write(b"more")
+    out, _ = mover("compare", raw, sums)
+    assert "4 B more that were not read" in out
+    os.truncate(raw, MIB - 1)
+    mover("compare", raw, sums, expect=exits.CONFLICT)
+
+
 def test_digests_on_which_a_merge_counts_stay(mover: Command, disk: Path, nbd: Any, points: Path) -> None:
     mover.copy("--from", nbd(disk), "--to", points / "p1.qcow2")
     before = (points / "p1.sums").read_bytes()
@@ -282,6 +324,10 @@ def test_what_is_wrong_is_one_sentence(mover: Command, disk: Path, nbd: Any, poi
     refused(exits.USAGE, "digest", tmp_path / "no.raw")
     refused(exits.NOT_FOUND, "digest", tmp_path / "no.raw", "--to", tmp_path / "no.sums")
     refused(exits.USAGE, "digest", odd, "--to", tmp_path / "no.digests")
+    refused(exits.USAGE, "compare", odd, odd)
+    refused(exits.NOT_FOUND, "compare", odd, tmp_path / "no.sums")
+    refused(exits.NOT_FOUND, "compare", tmp_path / "no.raw", image)
+    refused(exits.USAGE, "compare", plain, image)
     refused(exits.CONFLICT, "digest", odd, "--to", points / "p1.sums")
     refused(exits.USAGE, "nonsense")
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from overkeep.blocks.buffers import CLUSTER
 from overkeep.blocks.copy import CopyStats, copy
@@ -15,7 +16,7 @@ from overkeep.blocks.differences import Differences
 from overkeep.blocks.digests import Row
 from overkeep.blocks.ends import Extent, Sink, Source
 from overkeep.blocks.errors import SizesDiffer
-from overkeep.blocks.expected import ChainDigests
+from overkeep.blocks.expected import ChainDigests, Expected
 from overkeep.blocks.extents import PackedExtents, joined, widened
 from overkeep.blocks.hashing import Hashing
 from overkeep.blocks.image import ChainReader, ImageSink
@@ -34,6 +35,14 @@ class BackingMissing(OverkeepError):
 
     code = BACKING_MISSING
     template = "The image {name} cannot be built upon {backing} ({reason}); back the disk up in full."
+
+
+class ExpectedDisk(Expected, Protocol):
+    """What a disk should hold, by its digests."""
+
+    @property
+    def size(self) -> int:
+        """Virtual size in bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,24 +90,29 @@ def back_up(disk: Source, place: Place, *, changes: Changes, options: Options, w
 
 
 def differing(place: Place, present: Source, *, options: Options, watch: Watch) -> Difference:
-    """Find where the disk `present` differs from the one that the chain `place` makes; nothing is changed.
+    """Find where the disk `present` differs from the one that the chain `place` makes. As `differing_from`."""
+    with closing(ChainDigests(place.folder, place.name)) as expected:
+        return differing_from(expected, present, options=options, watch=watch)
+
+
+def differing_from(expected: ExpectedDisk, present: Source, *, options: Options, watch: Watch) -> Difference:
+    """Find where the disk `present` differs from what is `expected` of it; nothing is changed.
 
     Raises `SizesDiffer` when `present` is too small, and the errors of both.
     """
     run = _Run(options=options, watch=watch)
-    with closing(ChainDigests(place.folder, place.name)) as expected:
-        _require_room(expected.size, present.size)
-        differences = Differences(expected, size=expected.size, stages=run.stages)
-        with closing(Beginning(run.careful(present), expected.size)) as source:
-            stats = copy(
-                source,
-                differences,
-                source.extents(dirty=False),
-                workers=options.workers,
-                chunk=options.chunk,
-                progress=run.teller(total=expected.size),
-                cancelled=lambda: watch.stopped,
-            )
+    _require_room(expected.size, present.size)
+    differences = Differences(expected, size=expected.size, stages=run.stages)
+    with closing(Beginning(run.careful(present), expected.size)) as source:
+        stats = copy(
+            source,
+            differences,
+            source.extents(dirty=False),
+            workers=options.workers,
+            chunk=options.chunk,
+            progress=run.teller(total=expected.size),
+            cancelled=lambda: watch.stopped,
+        )
     return Difference(
         extents=PackedExtents(differences.extents()),
         compared=stats.covered,

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from overkeep.daemons.mover_commands import copy, digest, merge, verify
+from overkeep.daemons.mover_commands import compare, copy, digest, merge, verify
 from overkeep.daemons.mover_commands.command import Command
 
-COMMANDS: tuple[Command, ...] = (copy, digest, merge, verify)
+COMMANDS: tuple[Command, ...] = (copy, compare, digest, merge, verify)
 """All of them, in the order of the help."""
