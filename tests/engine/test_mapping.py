@@ -10,7 +10,6 @@ from xml.etree.ElementTree import Element
 import pytest
 
 from overkeep.config import EngineConfig
-from overkeep.engine import markup
 from overkeep.engine.api import BackupRequest, DiskSpec, TransferRequest
 from overkeep.engine.errors import (
     AmbiguousName,
@@ -23,6 +22,7 @@ from overkeep.engine.errors import (
 )
 from overkeep.engine.ovirt.engine import OvirtEngine
 from overkeep.engine.ovirt.waits import Patience
+from overkeep.model import markup
 from overkeep.model.inventory import DiskFormat, VmStatus
 from overkeep.units import GIB
 from tests.clock import Clock

@@ -7,9 +7,9 @@ from collections.abc import Collection
 
 import pytest
 
-from overkeep.engine import markup
 from overkeep.engine.ovf import BadOvf
 from overkeep.engine.ovf import of_new_vm as edit
+from overkeep.model import markup
 
 OVF = """<?xml version='1.0' encoding='UTF-8'?>
 <ovf:Envelope xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/1/"

@@ -12,12 +12,12 @@ from xml.etree.ElementTree import Element
 
 import httpx
 
-from overkeep.engine import markup
 from overkeep.engine.api import Access, Identity, ObjectKind
 from overkeep.engine.cache import Cache
 from overkeep.engine.errors import BadAnswer, EngineRefused, NotFoundInEngine, PermissionDenied
 from overkeep.engine.site import Site, log_in, log_out
 from overkeep.errors import Unauthorized
+from overkeep.model import markup
 
 EVERYONE = "eee00000-0000-0000-0000-123456789eee"  # the group that the Manager puts every user in
 _SUPER_USER = "SuperUser"

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from xml.etree.ElementTree import Element
 
-from overkeep.engine import markup
 from overkeep.engine.errors import EngineError
+from overkeep.model import markup
 
 _DISK, _NIC = "17", "10"  # values of rasd:ResourceType in the CIM schema
 _ITEMS = {"Item", "StorageItem", "EthernetPortItem"}
