@@ -15,7 +15,7 @@ from overkeep.blocks.qcow2.reader import ChainReader
 from overkeep.errors import Conflict
 from overkeep.logs import fields
 from overkeep.model.points import DiskImage, RestorePoint
-from overkeep.repository import documents, layout
+from overkeep.repository import documents, layout, seals
 from overkeep.repository.errors import DraftGone, DraftIncomplete
 from overkeep.repository.manifest import point_document, point_value
 
@@ -113,7 +113,8 @@ class Draft:
         if existing is None:
             self._check_owner()
             self._check_complete(point)
-            documents.write(self._folder / layout.MANIFEST, point_document(point))
+            manifest = point_document(point, seals.sealed(self._configuration(point)))
+            documents.write(self._folder / layout.MANIFEST, manifest)
             log.info("point committed %s", fields(point=point.id, vm=point.vm_id, job=point.job_id, mode=point.mode))
         self._remove(self._folder, *self._half_written(), layout.DRAFT)
         return point
@@ -176,11 +177,17 @@ class Draft:
             raise DraftIncomplete(point=point.id, reason=f"it is not the point of draft {self.point_id}")
         if point.job_id != self.job_id:
             raise DraftIncomplete(point=point.id, reason=f"it is of job {point.job_id}, not {self.job_id}")
-        ovf = documents.read_bytes(self._folder / layout.OVF)
-        if ovf is None or documents.read(self._folder / layout.CONFIGURATION, "vm") is None:
-            raise DraftIncomplete(point=point.id, reason="the configuration of the VM is not there")
         for image in point.images:
             self._check_image(point, image)
+
+    def _configuration(self, point: RestorePoint) -> dict[str, bytes]:
+        """The files of the VM's configuration, by their names, as they will stay."""
+        documents.read(self._folder / layout.CONFIGURATION, "vm")
+        found = {name: documents.read_bytes(self._folder / name) for name in (layout.OVF, layout.CONFIGURATION)}
+        files = {name: content for name, content in found.items() if content is not None}
+        if len(files) < len(found):
+            raise DraftIncomplete(point=point.id, reason="the configuration of the VM is not there")
+        return files
 
     def _check_image(self, point: RestorePoint, image: DiskImage) -> None:
         if image.file != self.image_name:
