@@ -134,13 +134,13 @@ class Works:
 
     def verify(self) -> Any:
         """The structure of each image, and a few of its data."""
-        return self._verify(Sample(share=0.01))
+        return self._verify(lambda: Sample(share=0.01))
 
     def verify_within_a_time(self) -> Any:
-        return self._verify(Sample(seconds=1))
+        return self._verify(lambda: Sample.within(10))
 
-    def _verify(self, sample: Sample) -> Any:
-        found = [verify_image(self._folder, name, sample=sample) for name in self._present()]
+    def _verify(self, sample: Callable[[], Sample]) -> Any:
+        found = [verify_image(self._folder, name, sample=sample()) for name in self._present()]
         assert all(one.sound and one.checked for one in found), found
         return [one.held for one in found]
 

@@ -14,7 +14,8 @@ import pytest
 from overkeep.blocks.errors import TargetFailed
 from overkeep.blocks.merge import acts
 from overkeep.config import MoverConfig
-from overkeep.mover.orders import MergeOrder, MergeResult, OrderState, VerifyOrder, VerifyResult
+from overkeep.mover.orders import MergeOrder, MergeResult, OrderState, Progress, VerifyOrder, VerifyResult
+from overkeep.mover.work import Work
 from overkeep.units import KIB, MIB
 from tests.mover.bench import FOLDER, SIZE, Bench, assert_same, settings_for, tool, write
 
@@ -113,6 +114,23 @@ def test_a_check_tells_what_is_damaged_and_where(bench: Bench, chain: Path) -> N
     assert [found.damaged for found in status.result.images] == [1, 0, 0]
     assert status.result.images[0].held >= 3 * MIB
     assert status.progress.done == sum(found.checked for found in status.result.images)
+
+
+def test_a_check_tells_how_far_it_is(bench: Bench, chain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Progress] = []
+    monkeypatch.setattr(Work, "progress", lambda _, progress: told.append(progress))
+    status = bench.done(VerifyOrder(**where(bench), images=NAMES), "v:d:1")
+    assert isinstance(status.result, VerifyResult)
+    held = sum(found.held for found in status.result.images)
+    assert {one.total for one in told} == {held}
+    passed = [one.done for one in told]
+    assert (passed == sorted(passed), passed[-1], told[-1].moved) == (True, held, held)
+
+
+def test_a_check_for_which_there_is_no_time_leaves_images_out(bench: Bench, chain: Path) -> None:
+    status = bench.done(VerifyOrder(**where(bench), images=NAMES, seconds=1e-9), "v:d:1")
+    assert isinstance(status.result, VerifyResult)
+    assert status.result.images == ()
 
 
 def test_a_target_that_is_another_repository_is_refused(bench: Bench, chain: Path) -> None:

@@ -6,18 +6,25 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from overkeep import exits
+from overkeep.blocks import sampling, verify
+from overkeep.blocks.copy import copy
+from overkeep.daemons.mover_commands import verify as command
+from overkeep.daemons.mover_commands.running import Shown
 from overkeep.model.points import RestorePoint, point_id
+from overkeep.mover.orders import Progress
 from overkeep.repository.repository import Repository
 from overkeep.repository.verification import last_verification
-from overkeep.units import KIB
+from overkeep.units import KIB, MIB
 from tests.mover.bench import tool
-from tests.mover.test_commands import Command
+from tests.mover.test_commands import COMMAND, Command
 from tests.repository.conftest import describe, write_image
 
 
@@ -87,7 +94,6 @@ def test_points_are_checked_in_turn_and_the_result_is_kept(
     found = parsed(mover("verify", "--repository", repository.root, "--json"))
     assert [one["id"] for one in found["points"]] == [points[2].id, points[0].id, points[1].id]
     assert all(last_verification(repository, point) is not None for point in points)
-    assert parsed(mover("verify", "--repository", repository.root, "--seconds", "0", "--json"))["points"] == []
     rot(image(repository, points[1]))
     found = parsed(mover("verify", "--repository", repository.root, "--json", expect=exits.FAILED))
     assert {one["id"]: one["sound"] for one in found["points"]} == {
@@ -104,6 +110,141 @@ def test_a_point_that_cannot_be_read_is_told(
     manifest.write_text("{}")
     out, _ = mover("verify", "--repository", repository.root, expect=exits.FAILED)
     assert f"{points[1].id}: NOT SOUND" in out
+
+
+class Slow:
+    """Lets the reading of an image take ten seconds, by a clock that nothing else moves."""
+
+    TAKES = 10.0
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        clock = SimpleNamespace(monotonic=lambda: self.now)
+        for module in (sampling, verify, command):
+            monkeypatch.setattr(module, "time", clock, raising=False)
+        monkeypatch.setattr(verify, "copy", self._copy)
+
+    def _copy(self, *ends: Any, **options: Any) -> Any:
+        done = copy(*ends, **options)
+        self.now += self.TAKES
+        return done
+
+
+def test_the_time_is_that_of_the_whole_call(
+    mover: Command, repository: Repository, points: list[RestorePoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = Slow(monkeypatch)
+    out, _ = mover("verify", image(repository, points[2]), "--seconds", 15)
+    assert slow.now <= 15 + slow.TAKES
+    assert "Only 2 of 3 images were checked before the time was over." in out
+    slow.now = 0.0
+    found = parsed(mover("verify", "--repository", repository.root, "--seconds", 15, "--json"))
+    assert slow.now <= 15 + slow.TAKES
+    assert (found["sound"], found["checked"], found["total"]) == (True, 1, 3)
+    assert (found["points"][0]["id"], found["points"][0]["left"]) == (points[2].id, 1)
+    assert found["points"][0]["share"] == pytest.approx(2 / 3, abs=0.001)
+    kept = last_verification(repository, points[2])
+    assert kept is not None
+    assert (kept.sound, kept.share < 1, kept.left) == (True, True, 1)
+    out, _ = mover("verify", "--repository", repository.root, "--seconds", 45)
+    assert f"{points[1].id} of VM 'web': sound, 100% of its data read\n{points[0].id}" in out
+    assert "3 of 3 points checked" in out, "each image was read once"
+
+
+def test_what_was_not_looked_at_is_never_sound(
+    mover: Command, repository: Repository, points: list[RestorePoint]
+) -> None:
+    """A job that runs each night has to see that it checks nothing."""
+    for what in (["--repository", repository.root], [image(repository, points[2])]):
+        found = parsed(mover("verify", *what, "--seconds", "1e-9", "--json", expect=exits.FAILED))
+        assert (found["sound"], found["checked"], found["total"]) == (False, 0, 3)
+        out, _ = mover("verify", *what, "--seconds", "1e-9", expect=exits.FAILED)
+        assert out.startswith("Nothing was checked: the time was over before any of 3 ")
+    assert last_verification(repository, points[2]) is None
+
+
+def test_a_look_at_the_structure_alone_is_no_check(
+    mover: Command, repository: Repository, points: list[RestorePoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = Slow(monkeypatch)
+    look = verify.check_image
+
+    def look_slowly(*place: Any, **options: Any) -> Any:
+        slow.now += slow.TAKES
+        return look(*place, **options)
+
+    monkeypatch.setattr(verify, "check_image", look_slowly)
+    found = parsed(mover("verify", image(repository, points[2]), "--seconds", 5, "--json", expect=exits.FAILED))
+    assert (found["sound"], [one["sound"] for one in found["images"]]) == (False, [False])
+    out, _ = mover("verify", "--repository", repository.root, "--seconds", 5, expect=exits.FAILED)
+    assert "Nothing was checked" in out
+    assert last_verification(repository, points[2]) is None
+
+
+def test_an_empty_repository_is_nothing_to_worry_about(mover: Command, repository: Repository) -> None:
+    found = parsed(mover("verify", "--repository", repository.root, "--json"))
+    assert (found["sound"], found["checked"], found["total"]) == (False, 0, 0)
+
+
+def test_progress_has_a_total_and_only_rises(
+    mover: Command, repository: Repository, points: list[RestorePoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Progress] = []
+    monkeypatch.setattr(Shown, "progress", lambda _, progress: told.append(progress))
+    for words, total in (
+        ([image(repository, points[2])], 3 * MIB),
+        ([image(repository, points[2]), "--share", "0.5"], 3 * MIB // 2),
+        (["--repository", repository.root], 3 * MIB),
+    ):
+        told.clear()
+        mover("verify", *words)
+        assert [one.total for one in told] == [total] * len(told)
+        passed = [one.done for one in told]
+        assert passed == sorted(passed)
+        assert (passed[0] < total, passed[-1]) == (True, total)
+
+
+READ_ONLY = 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && shift && exec "$@"'
+
+
+def test_a_read_only_repository_is_checked_to_its_end(repository: Repository, points: list[RestorePoint]) -> None:
+    words = (*COMMAND, "verify", "--repository", str(repository.root), "--json")
+    apart = ("unshare", "--mount", "sh", "-c", READ_ONLY, "sh", str(repository.root))
+    if subprocess.run([*apart, "true"], check=False, timeout=90, capture_output=True).returncode:
+        pytest.skip("mounting in a name space of its own needs root")
+    done = subprocess.run([*apart, *words], check=False, timeout=90, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (exits.OK, "")
+    found = json.loads(done.stdout)
+    assert (found["sound"], found["checked"], found["total"]) == (True, 3, 3)
+    [sentence] = found["not_kept"]
+    assert sentence.startswith("The results of 3 checks could not be kept: ")
+    rot(image(repository, points[0]))
+    done = subprocess.run([*apart, *words[:-1]], check=False, timeout=90, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (exits.FAILED, "")
+    assert done.stdout.count("NOT SOUND") == 3
+    assert "The results of 3 checks could not be kept" in done.stdout
+    assert last_verification(repository, points[0]) is None
+
+
+def test_a_point_that_ends_meanwhile_is_no_fault(
+    mover: Command, repository: Repository, points: list[RestorePoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its images are then merged away, whatever the list of points said before."""
+    monkeypatch.setattr(Repository, "survey", lambda *_: (tuple(points), ()))
+    repository.remove_point("w1", "vm1", point_id=points[2].id)
+    image(repository, points[2]).unlink()
+    found = parsed(mover("verify", "--repository", repository.root, "--json"))
+    assert (found["sound"], found["checked"], found["total"]) == (True, 2, 2)
+
+
+def test_one_point_that_cannot_be_read_is_told_when_it_is_named(
+    mover: Command, repository: Repository, points: list[RestorePoint]
+) -> None:
+    (repository.root / "workloads/w1/vms/vm1/points" / points[1].id / "point.json").write_text("{}")
+    out, _ = mover("verify", "--repository", repository.root, "--point", points[1].id, expect=exits.FAILED)
+    assert f"{points[1].id}: NOT SOUND" in out
+    mover("verify", "--repository", repository.root, "--point", points[2].id)
+    mover("verify", "--repository", repository.root, "--point", "", expect=exits.NOT_FOUND)
 
 
 def test_images_go_once_their_points_are_gone(
@@ -129,6 +270,14 @@ def test_images_go_once_their_points_are_gone(
     [
         (["verify"], "either images or a repository"),
         (["verify", "a.qcow2", "--share", "0"], "no share"),
+        (["verify", "a.qcow2", "--share", "nan"], "no share"),
+        (["verify", "a.qcow2", "--seconds", "0"], "0 seconds are no time"),
+        (["verify", "a.qcow2", "--seconds=-3"], "no time"),
+        (["verify", "a.qcow2", "--seconds", "nan"], "no time"),
+        (["verify", "a.qcow2", "--seconds", "inf"], "no time"),
+        (["verify", "a.qcow2", "--seconds", "soon"], "invalid"),
+        (["verify", "a.qcow2", "--point", "p"], "--point is one of a repository"),
+        (["verify", "a.qcow2", "--repository", "here"], "either images or a repository"),
         (["verify", "a.raw"], "not an image"),
         (["merge", "one/a.qcow2", "two/b.qcow2"], "not all in one folder"),
     ],

@@ -62,9 +62,8 @@ def sampled(extents: Iterable[Extent], share: float, rng: random.Random) -> Iter
         yield spare
 
 
-def until(seconds: float, extents: Iterable[Extent]) -> Iterator[Extent]:
-    """Yield `extents` as long as the time is not over."""
-    end = time.monotonic() + seconds
+def until(end: float, extents: Iterable[Extent]) -> Iterator[Extent]:
+    """Yield `extents` up to a moment of `time.monotonic()`."""
     for extent in extents:
         if time.monotonic() >= end:
             return

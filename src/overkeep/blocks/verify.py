@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import islice
@@ -34,10 +35,23 @@ MOST_NAMED = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """How much of an image is read: a `share` of it (0 to 1), and no longer than `seconds`."""
+    """How much of images is read: a `share` of each (0 to 1), and nothing that was not begun before `end`.
+
+    `end` is a moment of `time.monotonic()`, so that it is the same one for all images that are checked together.
+    """
 
     share: float = 1.0
-    seconds: float | None = None
+    end: float | None = None
+
+    @classmethod
+    def within(cls, seconds: float | None, *, share: float = 1.0) -> Sample:
+        """What can be read in so many seconds from now on; None for as many as it takes."""
+        return cls(share=share, end=None if seconds is None else time.monotonic() + seconds)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is to be begun any more."""
+        return self.end is not None and time.monotonic() >= self.end
 
 
 ALL = Sample()
@@ -51,7 +65,8 @@ class Findings:
     `held` and `checked` are bytes of the disk: what the image holds itself, and what of that was read and compared.
     `damaged` counts clusters that do not read as their digests say; the first of them are `named`, by number.
     `undigested` counts clusters that are held and have no digest. `errors` are sentences; `leaked` is the number of
-    clusters of the file that nothing refers to, which harms nobody.
+    clusters of the file that nothing refers to, which harms nobody. An image that was not `reached`, because the time
+    was over before, was not looked at.
     """
 
     image: str
@@ -63,11 +78,12 @@ class Findings:
     leaked: int = 0
     errors: tuple[str, ...] = ()
     stages: tuple[tuple[str, float], ...] = ()
+    reached: bool = True
 
     @property
     def sound(self) -> bool:
-        """Whether nothing was found that a restore would suffer from."""
-        return not (self.damaged or self.undigested or self.errors)
+        """Whether it was looked at, and nothing was found that a restore would suffer from."""
+        return self.reached and not (self.damaged or self.undigested or self.errors)
 
 
 def verify_image(
@@ -97,6 +113,23 @@ def verify_image(
             return check.findings(faults, undigested=_undigested(image, digests))
     except (DigestsDamaged, ImageDamaged, ImageUnsupported, TargetMissing, UnsafeImage) as error:
         return Findings(image=name, errors=(str(error),))
+
+
+def held_by(folder: Path, name: str) -> int:
+    """How many bytes of the disk an image holds, zeroes included, as its digests say; 0 when they cannot be read.
+
+    A check reads as much. It costs reading the digests, which are 1/4096 of that. Raises the typed errors of a target
+    that does not answer.
+    """
+    try:
+        with closing(Digests(folder / sums_name(name))) as digests:
+            return _length(held(digests))
+    except (DigestsDamaged, TargetMissing, UnsafeImage):
+        return 0
+
+
+def _length(extents: Iterable[Extent]) -> int:
+    return sum(extent.length for extent in extents)
 
 
 def _structure(folder: Path, name: str) -> Findings:
@@ -137,7 +170,7 @@ class _Check:
         """What was found, besides the `faults` of the structure."""
         return Findings(
             image=faults.image,
-            held=sum(extent.length for extent in held(self._digests)),
+            held=_length(held(self._digests)),
             checked=self._checked,
             damaged=self._differences.clusters,
             named=tuple(islice(self._differences.numbers(), MOST_NAMED)),
@@ -148,9 +181,9 @@ class _Check:
         )
 
     def _pieces(self) -> Iterator[Extent]:
-        seconds = self._sample.seconds
+        end = self._sample.end
         # when the time may not suffice in no order: otherwise it would always be the same ones that are read
-        extents = held(self._digests) if seconds is None else until(seconds, shuffled(self._digests))
+        extents = held(self._digests) if end is None else until(end, shuffled(self._digests))
         for piece in sampled(extents, self._sample.share, random.SystemRandom()):
             self._checked += piece.length
             yield piece

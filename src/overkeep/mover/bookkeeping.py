@@ -4,17 +4,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 
 from overkeep.blocks.errors import on_target
 from overkeep.blocks.merge.acts import merge_away
 from overkeep.blocks.merge.making import Watch as MergeWatch
-from overkeep.blocks.verify import Findings, Sample, verify_image
+from overkeep.blocks.verify import Findings, Sample
 from overkeep.errors import OverkeepError
 from overkeep.mover.copy_terms import Watch
 from overkeep.mover.orders import ImageFindings, MergeOrder, MergeResult, Progress, VerifyOrder, VerifyResult, rounded
 from overkeep.mover.targets import Targets, manifest_of
+from overkeep.mover.verifying import ImageChecks
 from overkeep.mover.work import Work
 from overkeep.repository import layout
 from overkeep.repository.merging import MergeJournal
@@ -52,23 +53,12 @@ class Bookkeeper:
 
     def verify(self, work: Work, order: VerifyOrder) -> VerifyResult:
         """Check images one after the other until the time is over; what is wrong is told, not raised."""
-        folder = self._targets.existing_folder(order)
         began = time.monotonic()
-        found: list[ImageFindings] = []
-        for name in order.images:
-            work.check()
-            left = None if order.seconds is None else order.seconds - (time.monotonic() - began)
-            if left is not None and left <= 0:
-                break
-            findings = verify_image(
-                folder,
-                name,
-                sample=Sample(share=order.share, seconds=left),
-                progress=_teller(work, sum(one.checked for one in found)),
-                cancelled=lambda: work.stopped,
-            )
-            found.append(_on_the_wire(findings))
-        return VerifyResult(images=tuple(found), seconds=time.monotonic() - began)
+        folder = self._targets.existing_folder(order)
+        checks = ImageChecks(Sample.within(order.seconds, share=order.share), work)
+        found = checks([(folder, name) for name in order.images])
+        reached = tuple(_on_the_wire(one) for one in found if one.reached)
+        return VerifyResult(images=reached, seconds=time.monotonic() - began)
 
 
 def merge_images(folder: Path, remove: Collection[str], *, watch: Watch) -> MergeResult:
@@ -102,11 +92,6 @@ def require_no_merge(folder: Path) -> None:
     with on_target(path):
         if path.exists():
             raise MergePending(path=folder)
-
-
-def _teller(work: Work, before: int) -> Callable[[int, int], None]:
-    """What tells how far a check is, after `before` bytes of other images."""
-    return lambda covered, _: work.progress(Progress(done=before + covered))
 
 
 def _require_no_point(folder: Path, name: str) -> None:

@@ -234,6 +234,11 @@ class ImageFindings(_Told):
     leaked: int
     errors: tuple[str, ...]
 
+    @property
+    def reached(self) -> bool:
+        """Yes: those for which there was no time are not told."""
+        return True
+
 
 class VerifyResult(_Told):
     """What a finished check found, image by image; those that were not reached in time are left out."""

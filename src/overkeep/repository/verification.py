@@ -5,16 +5,18 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from overkeep.blocks.verify import Findings, Sample
+from overkeep.blocks.verify import Findings
 from overkeep.errors import NotFound
 from overkeep.logs import fields
 from overkeep.model.points import RestorePoint
 from overkeep.repository import documents, layout
+from overkeep.repository.configuration import configuration_faults
 from overkeep.repository.errors import ChainBroken, DocumentDamaged
 from overkeep.repository.repository import Repository
 from overkeep.units import utc_now
@@ -39,23 +41,42 @@ class Found(Protocol):
     def undigested(self) -> int: ...
     @property
     def errors(self) -> tuple[str, ...]: ...
+    @property
+    def reached(self) -> bool: ...
 
 
 Look = Callable[[Path, str], Found]
 """What was found in an image of a folder."""
 
-Check = Callable[[Path, str, Sample], Findings]
-"""Checks an image of a folder (`overkeep.blocks.verify.verify_image`)."""
+Image = tuple[Path, str]
+"""A folder, and the bare name of an image in it."""
+
+Check = Callable[[Sequence[Image]], Sequence[Findings]]
+"""Checks images; what is found in each, in their order (`overkeep.mover.verifying.ImageChecks`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """The last check of a point: when, what `share` of its data was read, and what was found, as sentences."""
+    """The last check of a point: when, what `share` of its data was read, and what was found, as sentences.
+
+    `sound` when something was looked at and nothing is known to be wrong. `left` counts the images, of all its chains,
+    that were not looked at because the time was over.
+    """
 
     checked_at: dt.datetime
     share: float
     sound: bool
     findings: tuple[str, ...] = ()
+    left: int = 0
+
+    @property
+    def says(self) -> bool:
+        """Whether it says anything about the point; else there was no time for it."""
+        return self.sound or bool(self.findings)
+
+
+Keep = Callable[[Repository, RestorePoint, Verification], None]
+"""Keeps how the check of a point went (`record`)."""
 
 
 def last_verification(repository: Repository, point: RestorePoint) -> Verification | None:
@@ -73,6 +94,7 @@ def last_verification(repository: Repository, point: RestorePoint) -> Verificati
         share=document["share"],
         sound=document["sound"],
         findings=tuple(document["findings"]),
+        left=document.get("left", 0),
     )
 
 
@@ -83,6 +105,7 @@ def record(repository: Repository, point: RestorePoint, verification: Verificati
         "share": verification.share,
         "sound": verification.sound,
         "findings": list(verification.findings),
+        "left": verification.left,
     }
     documents.write(_path(repository, point), {**documents.envelope("verification"), **content})
 
@@ -103,36 +126,56 @@ def in_turn(repository: Repository, points: Iterable[RestorePoint]) -> list[Rest
 class Verifier:
     """Checks points one after the other; an image that several of them share is read once.
 
-    `check` checks an image. Everything found is a sentence of the point's verification; only a target that does not
-    answer raises.
+    `check` checks the images of a point that were not checked yet. Everything found is a sentence of the point's
+    verification; only a target that does not answer raises.
     """
 
-    def __init__(self, repository: Repository, check: Check) -> None:
+    def __init__(self, repository: Repository, check: Check, keep: Keep | None = None) -> None:
         self._repository = repository
         self._check = check
-        self._known: dict[tuple[Path, str], Findings] = {}
+        self._keep = keep or record
+        self._known: dict[Image, Findings] = {}
 
-    def verify(self, point: RestorePoint, sample: Sample) -> Verification:
-        """Check the configuration, the chains and the images of a point, and record the result in it."""
-        return judge(self._repository, point, lambda folder, name: self._findings(folder, name, sample))
+    def verify(self, point: RestorePoint) -> Verification:
+        """Check the configuration, the chains and the images of a point, and keep the result."""
+        images = [image for image in dict.fromkeys(_images(self._repository, point)) if image not in self._known]
+        found = dict(zip(images, self._check(images), strict=True)) if images else {}
+        self._known |= {image: one for image, one in found.items() if one.reached}
 
-    def _findings(self, folder: Path, name: str, sample: Sample) -> Findings:
-        found = self._known.get((folder, name))
-        if found is None:
-            found = self._known[(folder, name)] = self._check(folder, name, sample)
-        return found
+        def look(folder: Path, name: str) -> Findings:
+            image = (folder, name)
+            if image in self._known:
+                return self._known[image]
+            # a chain that was merged meanwhile may have others
+            return found.get(image) or Findings(image=name, reached=False)
+
+        return judge(self._repository, point, look, keep=self._keep)
 
 
-def judge(repository: Repository, point: RestorePoint, look: Look) -> Verification:
+def _images(repository: Repository, point: RestorePoint) -> Iterator[Image]:
+    """The images of a point's chains; `judge` tells those that are broken."""
+    for image in point.images:
+        folder = _folder(repository, point, image.disk_id)
+        with suppress(ChainBroken, NotFound):
+            for name in repository.chain(point, image.disk_id):
+                yield folder, name
+
+
+def _folder(repository: Repository, point: RestorePoint, disk_id: str) -> Path:
+    return repository.root / PurePosixPath(repository.folder(point, disk_id))
+
+
+def judge(repository: Repository, point: RestorePoint, look: Look, *, keep: Keep | None = None) -> Verification:
     """Conclude from what is found in the images of a point's chains how the point is, and record it there.
 
     The configuration and the headers of the chains are looked at here. What an earlier check found wrong stays until a
-    check finds nothing and has read everything: a sample may have missed it.
+    check finds nothing and has read everything: a sample may have missed it. A check that had no time to read anything
+    says nothing, and is not recorded. `keep` is what records it.
     """
-    sentences = list(_configuration(repository, point))
-    held = checked = 0
+    sentences = list(configuration_faults(repository, point))
+    sums = _Sums()
     for image in point.images:
-        folder = repository.root / PurePosixPath(repository.folder(point, image.disk_id))
+        folder = _folder(repository, point, image.disk_id)
         try:
             names = repository.chain(point, image.disk_id)
         except (ChainBroken, NotFound) as error:
@@ -140,19 +183,56 @@ def judge(repository: Repository, point: RestorePoint, look: Look) -> Verificati
             continue
         for name in names:
             found = look(folder, name)
-            held, checked = held + found.held, checked + found.checked
+            sums.add(found)
             sentences.extend(f"Disk {image.name!r}: {sentence}" for sentence in said(found))
-    if checked < held and not sentences:
+    if not (sums.whole or sentences):
         sentences.extend(_not_refuted(repository, point))
     result = Verification(
         checked_at=utc_now(),
-        share=round(checked / held, 4) if held else 1.0,
-        sound=not sentences,
+        share=sums.share,
+        sound=not sentences and sums.any,
         findings=tuple(sentences),
+        left=sums.left,
     )
-    record(repository, point, result)
-    log.info("point verified %s", fields(point=point.id, sound=result.sound, checked=checked, held=held))
+    if result.says:
+        (keep or record)(repository, point, result)
+    log.info(
+        "point verified %s",
+        fields(point=point.id, sound=result.sound, checked=sums.checked, held=sums.held, left=sums.left),
+    )
     return result
+
+
+@dataclass(kw_only=True)
+class _Sums:
+    """What the images of a point hold, in bytes, what of it was checked, and how many images were not looked at."""
+
+    held: int = 0
+    checked: int = 0
+    left: int = 0
+
+    def add(self, found: Found) -> None:
+        """Count an image."""
+        self.held += found.held
+        self.checked += found.checked
+        self.left += not found.reached
+
+    @property
+    def whole(self) -> bool:
+        """Whether everything was checked."""
+        return not self.left and self.checked >= self.held
+
+    @property
+    def any(self) -> bool:
+        """Whether something was checked, or there is nothing to be."""
+        return self.whole or self.checked > 0
+
+    @property
+    def share(self) -> float:
+        """The share that was checked; 1 only when that is all."""
+        if self.whole:
+            return 1.0
+        return min(round(self.checked / self.held, 4), 0.9999) if self.held else 0.0
 
 
 def _not_refuted(repository: Repository, point: RestorePoint) -> Iterable[str]:
@@ -171,13 +251,6 @@ def said(found: Found) -> Iterable[str]:
         )
     if found.undigested:
         yield f"{found.undigested} clusters of {found.image} have no digest; make its digests anew."
-
-
-def _configuration(repository: Repository, point: RestorePoint) -> Iterable[str]:
-    try:
-        repository.configuration(point)
-    except DocumentDamaged as error:
-        yield str(error)
 
 
 def _path(repository: Repository, point: RestorePoint) -> Path:
