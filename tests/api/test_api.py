@@ -206,6 +206,22 @@ def test_who_has_no_right_sees_nothing(root: TestClient, ann: TestClient, world:
     problem(ann.get("/api/v1/movers"), 403, "forbidden")
 
 
+def test_points_of_her_vm_are_verified_and_of_no_other(ann: TestClient, root: TestClient, world: World) -> None:
+    make(root, "both", "web", "db")
+    back_up(root, world, "both")
+    asked = {"workload": "both", "vm": "web", "seconds": 600}
+    started = root.post("/api/v1/verifications", json=asked)
+    assert started.status_code == 202
+    assert started.headers["Location"] == f"/api/v1/jobs/{started.json()['id']}"
+    world.until(lambda: root.get(started.headers["Location"]).json()["state"] == "succeeded")
+    [point] = root.get("/api/v1/points", params={"vm": "web"}).json()
+    assert point["verification"]["sound"]
+    problem(ann.post("/api/v1/verifications", json={**asked, "vm": "db"}), 404, "not-found")
+    problem(root.post("/api/v1/verifications", json={**asked, "vm": "none"}), 404, "not-found")
+    for wrong in ({"seconds": 0}, {"seconds": 1e9}, {"share": 0}, {"share": 1.1}):
+        assert root.post("/api/v1/verifications", json={**asked, **wrong}).status_code == 400
+
+
 def test_her_own_vm_is_hers(ann: TestClient, world: World, access: MemoryAccess) -> None:
     make(ann, "hers", "web")
     assert back_up(ann, world, "hers")["state"] == "succeeded"

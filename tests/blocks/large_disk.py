@@ -137,7 +137,7 @@ class Works:
         return self._verify(lambda: Sample(share=0.01))
 
     def verify_within_a_time(self) -> Any:
-        return self._verify(lambda: Sample.within(10))
+        return self._verify(lambda: Sample.within(60))
 
     def _verify(self, sample: Callable[[], Sample]) -> Any:
         found = [verify_image(self._folder, name, sample=sample()) for name in self._present()]

@@ -245,6 +245,21 @@ def test_what_failed_is_tried_again(demo) -> None:
     assert status == 0, "the first job stays partial: its VMs may be tried as often as is wanted"
 
 
+def test_points_are_verified(demo) -> None:
+    demo("backup", "demo")
+    words = ("point", "verify", "--workload", "demo", "--vm", "web", "--share", "0.5")
+    status, out, _ = demo(*words, "--seconds", "600")
+    assert status == 0
+    assert "Verification of web succeeded: 1 of 1 restore points were checked." in out
+    assert "sound (50%)" in demo("points", "--vm", "web")[1]
+    status, _, err = demo(*words, "--seconds", "0.000001")
+    assert status == exits.FAILED
+    assert "None of 1 restore points of VM 'web' could be checked" in err
+    assert demo("job", "list", "--kind", "verification", "--json")[1].count('"verification"') == 2
+    for seconds in ("0", "nan", "inf"):
+        assert demo(*words, "--seconds", seconds)[0] == exits.USAGE
+
+
 def test_a_point_is_deleted(demo) -> None:
     assert demo("backup", "demo")[0] == 0
     [point, *_] = json.loads(demo("points", "--vm", "web", "--json")[1])

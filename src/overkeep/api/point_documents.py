@@ -34,6 +34,19 @@ class RestoreIn(Document):
     disks: tuple[Name, ...] | None = None
 
 
+class VerificationIn(Document):
+    """Which points are to be checked, and how much: those of a workload's VM on a target, else on the workload's own.
+
+    `share` of the data of each is read, 0 to 1. After `seconds` nothing more is begun, however many points are left.
+    """
+
+    workload: Name
+    vm: Name
+    target: Name | None = None
+    share: float = Field(default=1, gt=0, le=1)
+    seconds: float = Field(gt=0, le=86400)
+
+
 class PinIn(Document):
     """Why a point must stay."""
 

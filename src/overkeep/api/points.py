@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from overkeep.api.asked import TheCaller, TheController
 from overkeep.api.job_documents import JobOut, job_out
 from overkeep.api.paging import Listing, Since, ThePaging, Until, listed_out
-from overkeep.api.point_documents import PinIn, PointOut, RestoreIn, point_out
+from overkeep.api.point_documents import PinIn, PointOut, RestoreIn, VerificationIn, point_out
 from overkeep.api.repeatable import Repeatable
 from overkeep.api.sight import few
 from overkeep.api.versions import TheTag, content_tag, require_tag
@@ -22,6 +22,7 @@ from overkeep.controller.service import Controller
 from overkeep.controller.store.listings import Listed
 from overkeep.controller.store.points import Marks, PointFilter, SeenPoint
 from overkeep.controller.targets.configured import PlacedPoint
+from overkeep.controller.workflows.verification import VerificationTerms
 from overkeep.model.points import Mode, Pin
 from overkeep.model.restore import RestoreRequest
 
@@ -169,6 +170,21 @@ def restore(asked: RestoreIn, response: Response, controller: TheController, cal
     targets = controller.restore_targets(placed, request)
     caller.require_targets(targets, vm_name=point.vm_name)
     job = controller.start_restore(placed, request, targets=targets, caller=caller.name)
+    response.headers["Location"] = f"/api/v1/jobs/{job.id}"
+    return job_out(job)
+
+
+@router.post("/verifications", status_code=202, tags=["verifications"])
+def verify(asked: VerificationIn, response: Response, controller: TheController, caller: TheCaller) -> JobOut:
+    """Start a check of the points of a VM, those checked longest ago first, within a time.
+
+    The caller needs `backup_disk` on the VM. No other job works on the VM meanwhile: one that does is named (409).
+    """
+    workload = controller.workload(asked.workload)
+    member = controller.points.member(workload, asked.vm, known=lambda vm_id: caller.may_see([vm_id]))
+    caller.require(BACKUP, member.vm_id, act="verify points of", vm_name=member.vm_name)
+    terms = VerificationTerms(share=asked.share, seconds=asked.seconds)
+    job = controller.start_verification(workload, member, terms, target=asked.target, caller=caller.name)
     response.headers["Location"] = f"/api/v1/jobs/{job.id}"
     return job_out(job)
 

@@ -16,7 +16,7 @@ from overkeep.cli.output import AsJson
 from overkeep.cli.workloads import NoWait
 from overkeep.controller.records import JobKind, JobState
 
-app = typer.Typer(no_args_is_help=True, help="Jobs: backups, restores and removals.")
+app = typer.Typer(no_args_is_help=True, help="Jobs: backups, restores, removals and verifications.")
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.")]
 

@@ -83,6 +83,9 @@ def outcome(job: JobOut) -> str:
     what = f"{job.kind.capitalize()} of"
     if job.failure.text:
         return f"{what} {job.subject} {job.state.replace('_', ' ')}: {job.failure.text}"
+    if "checked" in job.result:
+        looked = f"{job.result['checked']} of {job.result['total']} restore points were checked"
+        return f"{what} {job.subject} {job.state.replace('_', ' ')}: {looked}."
     moved = sum(disk.moved for vm in job.vms for disk in vm.disks)
     spent = f" in {(job.ended - job.started).total_seconds():.1f} s" if job.started and job.ended else ""
     return f"{what} {job.subject} {job.state.replace('_', ' ')}{spent}, {human_size(moved)} moved."

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from overkeep.api.job_documents import JobOut
-from overkeep.api.point_documents import PinIn, PointOut, RestoreIn, VerificationOut
+from overkeep.api.point_documents import PinIn, PointOut, RestoreIn, VerificationIn, VerificationOut
 from overkeep.cli import exits, output
 from overkeep.cli.client import Client
 from overkeep.cli.follow import follow
@@ -113,6 +113,26 @@ def delete(
             of = f"{found.vm_name} as it was at {output.instant(found.created)}"
             typer.confirm(f"Delete restore point {found.id} of {of} for good?", abort=True, err=True)
         job = client.begin_delete(f"/api/v1/points/{point}", vm=vm, target=found.target)
+        if no_wait:
+            output.documents(job) if as_json else output.say(job.id)
+            return 0
+        return follow(client, job, as_json=as_json)
+
+
+@app.command()
+def verify(
+    workload: Annotated[str, typer.Option(help="The workload whose points they are, by name or id.")],
+    vm: Annotated[str, typer.Option(help="The VM whose points they are, by name or id.")],
+    seconds: Annotated[float, typer.Option(min=0, max=86400, help="Begin nothing more after this time.")],
+    share: Annotated[float, typer.Option(min=0, max=1, help="Read this share of the data of each point.")] = 1,
+    target: Annotated[str | None, typer.Option(help="Points on this target; else on that of the workload.")] = None,
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
+) -> int:
+    """Check the restore points of a VM, those checked longest ago first, for as long as it may take."""
+    asked = VerificationIn(workload=workload, vm=vm, target=target, share=share, seconds=seconds)
+    with Client() as client:
+        job = client.post("/api/v1/verifications", JobOut, asked)
         if no_wait:
             output.documents(job) if as_json else output.say(job.id)
             return 0

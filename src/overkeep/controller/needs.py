@@ -33,3 +33,8 @@ def restore_needs(target: str, where: Targets) -> tuple[str, ...]:
 def removal_needs(target: str) -> tuple[str, ...]:
     """What merging the images of a removed point needs."""
     return (TOTAL, admission.target(target))
+
+
+def verification_needs(target: str) -> tuple[str, ...]:
+    """What a check of points needs; whichever mover is least loaded does it."""
+    return (TOTAL, admission.target(target))

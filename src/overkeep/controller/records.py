@@ -21,6 +21,7 @@ class JobKind(StrEnum):
     BACKUP = "backup"
     RESTORE = "restore"
     REMOVAL = "removal"
+    VERIFICATION = "verification"
 
 
 class JobState(StrEnum):

@@ -17,13 +17,14 @@ from overkeep.controller.desks.targets import TargetDesk
 from overkeep.controller.desks.waits import Waits, waits
 from overkeep.controller.durable import Durable
 from overkeep.controller.events import Event
-from overkeep.controller.needs import removal_needs, restore_needs
+from overkeep.controller.needs import removal_needs, restore_needs, verification_needs
 from overkeep.controller.ports import Ports
 from overkeep.controller.records import InLine, Job, JobKind, JobState, Member, Workload
 from overkeep.controller.store.listed_workloads import ListedWorkload
 from overkeep.controller.targets.configured import PlacedPoint
-from overkeep.controller.workflows import backup, backup_vm, removal, restore
+from overkeep.controller.workflows import backup, backup_vm, removal, restore, verification
 from overkeep.controller.workflows.restore_plan import decide_targets
+from overkeep.controller.workflows.verification import VerificationTerms
 from overkeep.engine.errors import AmbiguousName, NoSuchVm
 from overkeep.errors import BadRequest, Conflict, OverkeepError
 from overkeep.model.admission import Priority
@@ -57,6 +58,7 @@ def make_durable(ports: Ports, durable: Durable) -> None:
     durable.workflow(backup_vm.NAME, lambda job_id, vm_id, asked: backup_vm.body(ports, job_id, vm_id, asked))
     durable.workflow(restore.NAME, lambda job_id, request: restore.body(ports, job_id, request))
     durable.workflow(removal.NAME, lambda job_id, request: removal.body(ports, job_id, request))
+    durable.workflow(verification.NAME, lambda job_id, request: verification.body(ports, job_id, request))
 
 
 class Controller:
@@ -204,6 +206,21 @@ class Controller:
         job = replace(job, workload_id=point.workload_id)
         line = InLine(needs=removal_needs(placed.target.name), priority=Priority.ASKED)
         member = Member(vm_id=point.vm_id, vm_name=point.vm_name)
+        self._store.jobs.create(job, (member,), exclusive=True, line=line)
+        return self._store.jobs.get(job.id)
+
+    def start_verification(
+        self, workload: Workload, member: Member, terms: VerificationTerms, *, target: str | None, caller: str
+    ) -> Job:
+        """Queue a check of the points that a workload has of a VM on a target, those checked longest ago first.
+
+        Raises `Conflict` naming the job that works on the VM: what is checked must not be merged meanwhile.
+        """
+        chosen = self.ports.targets.get(target or workload.target)
+        kept = verification.request_json(terms, workload_id=workload.id, vm_id=member.vm_id, target=chosen.name)
+        job = _job(JobKind.VERIFICATION, member.vm_name, caller=caller, request=kept)
+        job = replace(job, workload_id=workload.id)
+        line = InLine(needs=verification_needs(chosen.name), priority=Priority.PLANNED)
         self._store.jobs.create(job, (member,), exclusive=True, line=line)
         return self._store.jobs.get(job.id)
 

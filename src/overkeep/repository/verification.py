@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+from overkeep.blocks.errors import on_target
 from overkeep.blocks.verify import Findings
 from overkeep.errors import NotFound
 from overkeep.logs import fields
@@ -150,6 +151,16 @@ class Verifier:
             return found.get(image) or Findings(image=name, reached=False)
 
         return judge(self._repository, point, look, keep=self._keep)
+
+
+def unreached(folder: Path, name: str) -> Found:
+    """An image for which there was no time; it counts with the size of its file, so that no share is told too high."""
+    with on_target(folder / name):
+        try:
+            size = (folder / name).stat(follow_symlinks=False).st_size
+        except FileNotFoundError:
+            size = 0
+    return Findings(image=name, held=size, reached=False)
 
 
 def _images(repository: Repository, point: RestorePoint) -> Iterator[Image]:

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from overkeep.controller.activities.bookkeeping import Bookkeeping
@@ -16,9 +18,17 @@ from overkeep.mover.api import Mover
 from overkeep.mover.orders import MOST_IMAGES, ImageFindings, OrderState, VerifyOrder, VerifyResult
 from overkeep.repository.errors import ChainBroken
 from overkeep.repository.repository import Repository
-from overkeep.repository.verification import Verification, judge, last_verification
+from overkeep.repository.verification import Found, Verification, judge, last_verification, unreached
 
 _Found = dict[tuple[Path, str], ImageFindings]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How much a mover reads of images: a `share` of their data, 0 to 1, and for no longer than `seconds`."""
+
+    share: float
+    seconds: float | None = None
 
 
 class PointUnsound(OverkeepError):
@@ -43,7 +53,7 @@ class NotVerified(OverkeepError):
 
 
 class Verifying:
-    """Has a mover check a point of a VM: each image of each of its chains, by itself.
+    """Has a mover check points of a VM, one after the other: each image of each of their chains, by itself and once.
 
     The whole chain is read, or the same share of each of its images: a restore reads them all, and what the next
     backup is built upon is all of them. May be repeated.
@@ -54,30 +64,36 @@ class Verifying:
         self._ports = exposure.ports
         self._target = target
         self._bookkeeping = Bookkeeping(exposure, host_id=host_id)
+        self._found: _Found = {}
 
-    def run(self, point: RestorePoint, share: float) -> Verification:
+    def run(self, point: RestorePoint, share: float, *, end: float | None = None) -> Verification:
         """Check a share of a point's data, 0 to 1, and write down beside its manifest what was found.
+
+        After `end`, a moment of `time.monotonic()`, movers read nothing more; what they did not come to is told.
 
         Raises `NotVerified`, and the errors of movers and of the target, when it could not be checked; a cancel stops
         the check and is raised as well.
         """
         self._bookkeeping.begin()
         try:
-            return self._run(point, share)
+            return self._run(point, share, end)
         except OverkeepError:
             self._bookkeeping.stop()
             raise
 
-    def _run(self, point: RestorePoint, share: float) -> Verification:
+    def _run(self, point: RestorePoint, share: float, end: float | None) -> Verification:
         chosen = self._bookkeeping.mover()
-        found: _Found = {}
         for image in point.images:
-            found |= self._check(point, image, share, chosen)
+            left = None if end is None else end - time.monotonic()
+            if left is None or left > 0:
+                self._found |= self._check(point, image, chosen, Budget(share=share, seconds=left))
 
-        def look(folder: Path, name: str) -> ImageFindings:
-            if (folder, name) not in found:
+        def look(folder: Path, name: str) -> Found:
+            if (folder, name) in self._found:
+                return self._found[(folder, name)]
+            if end is None:
                 raise NotVerified(disk=folder.name, point=point.id, reason=f"{name} was not looked at.")
-            return found[(folder, name)]
+            return unreached(folder, name)
 
         def write(target: Target) -> Verification:
             target.ready()
@@ -87,14 +103,16 @@ class Verifying:
 
         return self._ports.targets.ask(self._target, write)
 
-    def _check(self, point: RestorePoint, image: DiskImage, share: float, chosen: tuple[str, Mover]) -> _Found:
+    def _check(self, point: RestorePoint, image: DiskImage, chosen: tuple[str, Mover], budget: Budget) -> _Found:
         """What is found in the images of a disk; nothing when its chain is broken, which the verifier tells."""
         names: tuple[str, ...] = ()
         with suppress(ChainBroken):
             names = self._ports.targets.ask(self._target, lambda one: one.repository.chain(point, image.disk_id))
+        folder = self._target.repository.folder(point, image.disk_id)
+        root = self._target.repository.root / PurePosixPath(folder)
+        names = tuple(name for name in names if (root, name) not in self._found)
         if not names:
             return {}
-        folder = self._target.repository.folder(point, image.disk_id)
 
         def order(host: str) -> VerifyOrder:
             return VerifyOrder(
@@ -103,7 +121,8 @@ class Verifying:
                 repository=self._target.repository.id,
                 folder=folder,
                 images=names[:MOST_IMAGES],
-                share=share,
+                share=budget.share,
+                seconds=budget.seconds,
                 lease=self._ports.patience.lease,
             )
 
@@ -111,7 +130,6 @@ class Verifying:
         if status.state is not OrderState.DONE or not isinstance(status.result, VerifyResult):
             reason = status.error or f"the order ended as {status.state}."
             raise NotVerified(disk=image.name, point=point.id, reason=reason)
-        root = self._target.repository.root / PurePosixPath(folder)
         return {(root, one.image): one for one in status.result.images}
 
 

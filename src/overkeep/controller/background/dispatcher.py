@@ -17,7 +17,7 @@ from overkeep.controller.ports import Ports
 from overkeep.controller.records import JobKind
 from overkeep.controller.store.admission import Line
 from overkeep.controller.store.turns import Turn
-from overkeep.controller.workflows import backup, backup_vm, removal, restore
+from overkeep.controller.workflows import backup, backup_vm, removal, restore, verification
 from overkeep.errors import OverkeepError
 from overkeep.logs import fields
 from overkeep.model.admission import Limits
@@ -153,6 +153,14 @@ class Dispatcher:
             news.wait(_IDLE)
 
 
+_ALONE = {
+    JobKind.RESTORE: restore.NAME,
+    JobKind.REMOVAL: removal.NAME,
+    JobKind.VERIFICATION: verification.NAME,
+}
+"""The workflow of each kind of job that is of one VM."""
+
+
 def breath(took: float) -> float:
     """How long the dispatcher waits, whatever happens, after a round that took so long; both in seconds."""
     return min(max(_BREATH, _SHARE * took), _LONGEST_BREATH)
@@ -164,7 +172,7 @@ def give(durable: Durable, turn: Turn) -> None:
     if turn.kind is JobKind.BACKUP:
         name, args = backup_vm.NAME, (turn.job_id, turn.vm_id, dict(turn.agreed))
     else:
-        name = restore.NAME if turn.kind is JobKind.RESTORE else removal.NAME
+        name = _ALONE[turn.kind]
         args = (turn.job_id, dict(turn.request))
     durable.submit(name, workflow_id(turn), *args, queue=WORK_QUEUE)
 

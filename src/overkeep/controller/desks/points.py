@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from overkeep.controller.events import About, Draft, Kind
 from overkeep.controller.ports import Ports
-from overkeep.controller.records import Workload
+from overkeep.controller.records import Member, Workload
 from overkeep.controller.store.listings import Listed
 from overkeep.controller.store.points import PointFilter, SeenPoint
 from overkeep.controller.targets.configured import Away, PlacedPoint, TargetsAway
@@ -147,6 +147,19 @@ class PointDesk:
             counts={name: counts[name] for name in before if counts.get(name)},
             away=tuple(away for name in before for away in self.away(target=name)),
         )
+
+    def member(self, workload: Workload, vm: str, *, known: Callable[[str], bool]) -> Member:
+        """A VM of a workload, by name or id, or one that has left it and of which points were seen.
+
+        VMs that are not `known` to who asks do not exist for him. Raises `NotFound`.
+        """
+        for one in workload.members:
+            if vm in (one.vm_id, one.vm_name) and known(one.vm_id):
+                return one
+        for seen in self.page(PointFilter(workload_id=workload.id, vm=vm)):
+            if known(seen.vm_id):
+                return Member(vm_id=seen.vm_id, vm_name=seen.point.vm_name)
+        raise NotFound(kind="VM of this workload", name=vm, how=f"overkeep points --workload {workload.name}")
 
     def pin(self, placed: PlacedPoint) -> Pin | None:
         """Why a point must stay; None when it need not."""
