@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,9 +25,10 @@ from overkeep.model.points import Changes
 from overkeep.mover.copy_terms import Options, Place
 from overkeep.mover.disk_copies import BackingMissing, back_up, differing, restore
 from overkeep.mover.reading_back import ReadBackDiffers, read_back
+from overkeep.repository import layout
 from overkeep.units import KIB, MIB
 from tests.mover.bench import tool
-from tests.mover.shelf import FORMS, Shelf, resized, scribble
+from tests.mover.shelf import FORMS, Impatient, Shelf, resized, scribble
 
 
 def a_disk(size: int = 8 * MIB, seed: int = 1) -> MemoryDisk:
@@ -231,6 +234,37 @@ def test_seconds_are_what_one_waits_for(shelf: Shelf) -> None:
     result = restore(shelf.place, disk, only=only, options=limited, watch=shelf.watch)
     assert 0.9 <= result.seconds <= time.monotonic() - begin, "comparing takes most of it"
     assert (result.compared, result.moved) == (disk.size, CLUSTER)
+
+
+@pytest.mark.parametrize("form", ["plain", "large zstd"])
+def test_points_are_compared_rightly_while_a_merge_into_them_is_stopped(tmp_path: Path, form: str) -> None:
+    """What was zeroed since the point that goes is written again as it was there: a change like any other."""
+    for patience in itertools.count(1):
+        folder = tmp_path / str(patience)
+        folder.mkdir()
+        shelf = Shelf(folder, form=FORMS[form])
+        disk = MemoryDisk(8 * MIB)
+        disk.write(0, memoryview(os.urandom(5 * MIB)))
+        shelf.back_up(disk, Changes.ALL)
+        first = bytes(disk.content)
+        disk.mark()
+        disk.zero(2 * MIB, MIB)
+        disk.write(6 * MIB, memoryview(os.urandom(CLUSTER)))
+        shelf.back_up(disk, Changes.TRACKED)
+        with suppress(Cancelled):
+            shelf.merge("p1.qcow2", watch=Impatient(patience))
+        stopped = (folder / layout.MERGE).exists()
+        present = MemoryDisk(disk.size)
+        present.content[:] = first
+        only = differing(shelf.place, present, options=Options(), watch=shelf.watch)
+        restore(shelf.place, present, only=only, options=Options(), watch=shelf.watch)
+        assert present.content == disk.content, patience
+        disk.content[2 * MIB : 3 * MIB] = first[2 * MIB : 3 * MIB]
+        shelf.back_up(disk, Changes.COMPARED)
+        shelf.check(disk)
+        if not stopped and patience > 1:
+            break
+    assert patience > 3
 
 
 def test_stages_are_told(shelf: Shelf) -> None:

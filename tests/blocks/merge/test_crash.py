@@ -249,6 +249,19 @@ def test_digests_that_are_lost_while_it_is_stopped_are_made_anew(scenes: Callabl
         shutil.rmtree(world.folder)
 
 
+@pytest.mark.parametrize("seed", [3, 8, 10, 21])
+def test_digests_say_what_is_there_while_it_is_stopped(scenes: Callable[[int], Scene], seed: int) -> None:
+    """Whoever compares a disk with a point meanwhile must find what differs."""
+    scene = scenes(seed)
+    for at in range(1, scene.count_effects() + 1, 2):
+        world = scene.fresh()
+        with pytest.raises((OverkeepError, OSError)):
+            merge(world, scene.names, Failing(at, errno.EIO, lasting=True))
+        for name in world.points:
+            world.verify_digests(name)
+        shutil.rmtree(world.folder)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_writes_are_short(scenes: Callable[[int], Scene], seed: int) -> None:
     scene = scenes(seed)

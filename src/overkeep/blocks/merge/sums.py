@@ -86,7 +86,8 @@ def _compose(view: View, merged: View, known: list[_Known], writer: DigestWriter
         shown = view.shown(stretch)
         held = shown.kinds if merged.grain == view.grain else _widened(merged, stretch)
         found = row(ABSENT * _CLUSTERS).copy()
-        found[shown.kinds == ZEROES] = row(ZERO)
+        # needless ones too: until the images of the run are gone, what their digests say there would be believed
+        found[(shown.kinds == ZEROES) | shown.needless] = row(ZERO)
         for depth in np.unique(shown.providers[shown.kinds > ZEROES]).tolist():
             mine = (shown.providers == depth) & (shown.kinds > ZEROES)
             found[mine] = known[depth].of(stretch)[mine]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from overkeep.blocks.qcow2.held import HOLE, MIXED, STRETCH, ZEROES, Held, held
 from overkeep.blocks.qcow2.image import ImageFile
-from overkeep.blocks.qcow2.runs import Bytes8, Unsigned
+from overkeep.blocks.qcow2.runs import Bools, Bytes8, Unsigned
 
 NOBODY = -1
 """Provider of a cluster that no image of the run holds: what is below the run shows through."""
@@ -21,12 +21,14 @@ NOBODY = -1
 class Shown:
     """The clusters of a stretch as the newest image of a run shows them, kinds and values as of `Held`.
 
-    `providers` are indexes into the run, newest first. ZEROES are only where something below the run must be hidden.
+    `providers` are indexes into the run, newest first. ZEROES are only where something below the run must be hidden;
+    `needless` are zeroes that hide nothing but what images of the run hold, and are a HOLE here.
     """
 
     kinds: Bytes8
     values: Unsigned
     providers: NDArray[np.int16]
+    needless: Bools
 
 
 class View:
@@ -53,6 +55,7 @@ class View:
             np.full(self._count, HOLE, np.uint8),
             np.zeros(self._count, np.uint64),
             np.full(self._count, NOBODY, np.int16),
+            np.zeros(self._count, np.bool_),
         )
         for depth in range(len(self.images)):
             undecided = found.kinds == HOLE
@@ -89,13 +92,14 @@ class View:
 
     def _drop_needless(self, found: Shown, stretch: int) -> None:
         """Zeroes with nothing below need no cluster, and behind the end of the disk there is none."""
-        needless = np.zeros(self._count, np.bool_)
-        needless[self._first_from(self.base_size, stretch) :] = True
-        needless &= found.kinds == ZEROES
-        needless[self._first_from(self.size, stretch) :] = True
-        found.kinds[needless] = HOLE
-        found.values[needless] = 0
-        found.providers[needless] = NOBODY
+        end = self._first_from(self.size, stretch)
+        found.needless[self._first_from(self.base_size, stretch) : end] = True
+        found.needless[:] &= found.kinds == ZEROES
+        dropped = found.needless.copy()
+        dropped[end:] = True
+        found.kinds[dropped] = HOLE
+        found.values[dropped] = 0
+        found.providers[dropped] = NOBODY
 
     def _first_from(self, size: int, stretch: int) -> int:
         """The first cluster of a stretch that lies wholly behind `size` bytes of the disk."""
