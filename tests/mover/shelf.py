@@ -57,10 +57,14 @@ class Impatient(Watching):
 
 
 class Shelf:
-    """Points of one disk in a folder: `p1.qcow2` and so on, each upon the one before that is still there."""
+    """Points of one disk in a folder: `p1.qcow2` and so on, each upon the one before that is still there.
 
-    def __init__(self, folder: Path, *, form: Form = FORMS["plain"]) -> None:
+    What they are compared with is written to `scratch`, the same folder unless that has no room for it.
+    """
+
+    def __init__(self, folder: Path, *, form: Form = FORMS["plain"], scratch: Path | None = None) -> None:
         self.folder = folder
+        self.scratch = scratch or folder
         self.form = form
         self.count = 0
         self.names: list[str] = []
@@ -103,7 +107,7 @@ class Shelf:
             made = digests.range(0, -(-len(content) // CLUSTER)).tobytes()
             assert made == digests.hashing.of(memoryview(content)), name
         tool("qemu-img", "check", "-q", self.folder / name)
-        raw = self.folder / "raw"
+        raw = self.scratch / "raw"
         raw.write_bytes(content)
         tool("qemu-img", "compare", "-q", "-f", "raw", "-F", "qcow2", raw, self.folder / name)
 

@@ -17,9 +17,11 @@ from typing import IO, Any
 import pytest
 
 from overkeep.blocks.buffers import CLUSTER
+from overkeep.blocks.compression import Compression
 from overkeep.blocks.digests import sums_name
 from overkeep.blocks.errors import ImageDamaged, SizesDiffer
 from overkeep.blocks.memory import MemoryDisk
+from overkeep.blocks.qcow2.form import Form
 from overkeep.errors import Cancelled
 from overkeep.model.points import Changes
 from overkeep.mover.copy_terms import Options, Place
@@ -70,6 +72,22 @@ def test_what_is_written_again_as_it_was_is_not_kept(shelf: Shelf) -> None:
     empty = shelf.back_up(disk, Changes.COMPARED)
     assert shelf.stored() == empty.stored <= 6 * CLUSTER  # header and tables
     shelf.check(disk)
+
+
+@pytest.mark.parametrize("cluster", [CLUSTER, 4 * CLUSTER])
+def test_a_higher_level_stores_less(tmp_path: Path, cluster: int) -> None:
+    rng, words = random.Random(2), [random.Random(number).randbytes(6).hex() for number in range(4000)]
+    text = " ".join(rng.choices(words, k=8 * MIB // 13)).encode()
+    disk = MemoryDisk(8 * MIB)
+    disk.write(0, memoryview(text[: 8 * MIB]))
+    stored = {}
+    for level in (1, 19):
+        form = Form(cluster=cluster, compression=Compression.ZSTD, level=level)
+        shelf = Shelf(tmp_path / str(level), form=form)
+        shelf.folder.mkdir()
+        stored[level] = shelf.back_up(disk, Changes.ALL, read_back=1.0).stored
+        shelf.check(disk)
+    assert stored[19] < 0.95 * stored[1] < 0.95 * disk.size, stored
 
 
 @pytest.mark.parametrize("form", ["plain", "large zstd"])
