@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+import struct
 from contextlib import closing
 from pathlib import Path
 
@@ -133,6 +134,30 @@ def test_a_large_disk_takes_what_its_data_takes(tmp_path: Path) -> None:
             TIB: ABSENT,
         }
         assert {cluster: found.of(cluster) for cluster in expected} == expected
+
+
+@pytest.mark.parametrize("hashing", KINDS, ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize("size", [0, 1, 16 * MIB, 16 * MIB + 512])
+def test_digests_of_disks_of_odd_sizes(tmp_path: Path, hashing: Hashing, size: int) -> None:
+    path = tmp_path / "a.sums"
+    DigestWriter(path, size=size, hashing=hashing).finish()
+    with closing(Digests(path)) as found:
+        assert (found.size, found.clusters, found.hashing) == (size, -(-size // CLUSTER), hashing)
+        assert found.of(0) == ABSENT
+        assert found.next_held(0) == found.clusters
+    header = struct.unpack_from("<QQ", path.read_bytes(), 32)
+    assert path.stat().st_size == header[0] + 4 * header[1], "as the format says, also without an index"
+
+
+def test_digests_of_no_bytes_as_earlier_releases_wrote_them(tmp_path: Path) -> None:
+    path = tmp_path / "a.sums"
+    DigestWriter(path, size=0, hashing=KINDS[1]).finish()
+    path.write_bytes(path.read_bytes()[: 64 + KINDS[1].key_size])
+    with closing(Digests(path)) as found:
+        assert (found.size, found.hashing) == (0, KINDS[1])
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DigestsDamaged):
+        Digests(path)
 
 
 @pytest.mark.parametrize("hashing", KINDS, ids=lambda each: type(each).__name__)

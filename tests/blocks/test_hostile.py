@@ -17,11 +17,12 @@ import pytest
 import zstandard
 
 from overkeep.blocks.compression import Compression, Compressor
-from overkeep.blocks.errors import ImageDamaged, ImageUnsupported, UnsafeImage
+from overkeep.blocks.errors import ImageDamaged, ImageTooLarge, ImageUnsupported, UnsafeImage
 from overkeep.blocks.qcow2.check import check_image
 from overkeep.blocks.qcow2.findings import Fault
 from overkeep.blocks.qcow2.layout import COMPRESSED, COPIED, ZERO, Header, pack_header
 from overkeep.blocks.qcow2.reader import ChainReader
+from overkeep.blocks.qcow2.writer import ImageWriter
 from overkeep.errors import OverkeepError
 from overkeep.units import GIB, KIB, MIB, TIB
 from tests.blocks.conftest import run
@@ -287,15 +288,56 @@ def test_the_tables_of_a_chain_have_a_limit_together(tmp_path: Path) -> None:
         ChainReader(tmp_path, NAME)
 
 
-@pytest.mark.parametrize("backing", ["b\0.qcow2", "x:../disk/b.qcow2", "/", "./", "b.qcow2/", "", "~/b.qcow2"])
+def test_a_disk_that_is_too_large_is_not_called_damaged(tmp_path: Path) -> None:
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-o", "cluster_size=2M", tmp_path / NAME, str(2048 * TIB))
+    for look in (lambda: ChainReader(tmp_path, NAME), lambda: check_image(tmp_path, NAME)):
+        with memory_below(64 * MIB), pytest.raises(ImageTooLarge) as caught:
+            look()
+        assert str(2048 * TIB) in str(caught.value)
+    with pytest.raises(ImageTooLarge):
+        ImageWriter(tmp_path, "b.qcow2", size=1024 * TIB + 512)
+    assert not list(tmp_path.glob("b.qcow2*")), "nothing is written that could not be read"
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-o", "cluster_size=2M", tmp_path / NAME, str(1024 * TIB))
+    ChainReader(tmp_path, NAME).close()
+
+
+@pytest.mark.parametrize(
+    "backing",
+    [
+        "b\0.qcow2",
+        "x:../disk/b.qcow2",
+        "/",
+        "./",
+        "b.qcow2/",
+        "",
+        "~/b.qcow2",
+        "-b.qcow2",
+        "b:.qcow2",
+        ".b.qcow2",
+        "b\n.qcow2",
+        "b\u202e.qcow2",
+        "\x7fb.qcow2",
+    ],
+)
 def test_backing_names_of_all_kinds(tmp_path: Path, backing: str) -> None:
     (tmp_path / "disk").mkdir()
     make(tmp_path / "disk", name="b.qcow2")
     path = make(tmp_path / "disk")
-    put(path, 8, 1024, struct.pack(">I", len(backing)))
-    put(path, 1024, backing.encode())
+    name = backing.encode()
+    put(path, 8, 1024, struct.pack(">I", len(name)))
+    put(path, 1024, name)
     with pytest.raises((UnsafeImage, ImageDamaged)):
         ChainReader(tmp_path / "disk", NAME)
+
+
+def test_a_backing_name_that_is_no_text_is_not_taken_for_another(tmp_path: Path) -> None:
+    """Written with a backslash it is the name of a file that somebody else might have put there."""
+    make(tmp_path, name="\\xff.qcow2")
+    path = make(tmp_path)
+    put(path, 8, 1024, struct.pack(">I", 7))
+    put(path, 1024, b"\xff.qcow2")
+    with pytest.raises(UnsafeImage):
+        ChainReader(tmp_path, NAME)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from overkeep.blocks.buffers import CLUSTER
 from overkeep.blocks.digesting import make_digests
 from overkeep.blocks.digests import sums_name
 from overkeep.blocks.expected import ChainDigests
-from overkeep.blocks.merge import extend, making, sums
+from overkeep.blocks.merge import comparing, extend, making, sums
 from overkeep.blocks.merge.folder import header_of
 from overkeep.blocks.qcow2 import held, view
 from overkeep.blocks.qcow2.reader import ChainReader
@@ -281,7 +281,7 @@ QUIET = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a merge of a small disk take several steps, as that of a large one does."""
-    for module in (extend, held, making, sums, view):
+    for module in (comparing, extend, held, making, sums, view):
         monkeypatch.setattr(module, "STRETCH", 4 * MIB)
     monkeypatch.setattr(sums, "_CLUSTERS", 4 * MIB // CLUSTER)
     monkeypatch.setattr(extend, "BATCH", 256 * KIB)

@@ -110,7 +110,10 @@ class DigestWriter:
         fields = (_MAGIC, _VERSION, CLUSTER, self.hashing.kind, PER_PAGE, self._size, index_at, len(self._places))
         signed = _HEADER.pack(*fields, ABSENT)[:_SIGNED]
         seal = _seal(signed, index, self.hashing.key)
-        self._file.write(index_at, [memoryview(index)])
+        if index:
+            self._file.write(index_at, [memoryview(index)])
+        else:
+            self._file.truncate(index_at)
         self._file.write(0, [memoryview(signed + seal + self.hashing.key)])
         self._file.publish()
 
@@ -170,7 +173,9 @@ class Digests:
             raise self._damaged("it is of a kind that this release does not know")
         with on_target(self._path):
             file_size = os.fstat(self._handle).st_size
-        if entries != -(-self.size // _PAGE_COVERS) or index_at + 4 * entries != file_size:
+        # of a disk of 0 bytes there is no index, and earlier releases let the file end before its place
+        ends_early = bool(entries) and index_at + 4 * entries != file_size
+        if entries != -(-self.size // _PAGE_COVERS) or ends_early:
             raise self._damaged("its size is not what its header says")
         index = self._read(index_at, 4 * entries)
         key = self._read(_KEY_AT, made_by.key_size)

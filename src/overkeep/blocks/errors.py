@@ -80,6 +80,16 @@ class ImageUnsupported(OverkeepError):
     template = "The image {file} uses {feature}, which is not supported; convert it with `qemu-img convert -O qcow2`."
 
 
+class ImageTooLarge(ImageUnsupported):
+    """An image of a disk that is larger than what can be handled; it may be a sound one."""
+
+    code = "image-too-large"
+    template = (
+        "The image {file} is of a disk of {size} bytes, and more than {most} are not supported; "
+        "make the disk smaller, or spread its data over several."
+    )
+
+
 class UnsafeImage(OverkeepError):
     """An image names something outside its folder: refused, it may be an attack."""
 
@@ -110,6 +120,16 @@ class MergeDiffers(OverkeepError):
         "verify the repository, and restore the folder of the disk from a copy of the target if it was changed."
     )
     status = 409
+
+
+class MergeGarbled(OverkeepError):
+    """What was merged does not read as its digests say: nothing was removed for it."""
+
+    code = "merge-garbled"
+    template = (
+        "The merge into {file} was given up, and all points read as before: {reason}; "
+        "verify the images of the disk, and merge again once none of them is damaged."
+    )
 
 
 class DigestsDamaged(OverkeepError):

@@ -12,6 +12,7 @@ from overkeep.blocks.errors import WriterReplaced, on_target
 from overkeep.blocks.files import sync_folder
 from overkeep.blocks.merge.intent import Intent, Phase
 from overkeep.blocks.merge.plan import Run
+from overkeep.blocks.qcow2.layout import is_bare_name
 from overkeep.repository import documents, layout
 from overkeep.repository.documents import Document
 from overkeep.repository.errors import DocumentDamaged
@@ -23,6 +24,11 @@ class MergeJournal:
     def __init__(self, folder: Path) -> None:
         self._path = folder / layout.MERGE
         self._owner = secrets.token_hex(8)
+
+    def look(self) -> Intent | None:
+        """The intent that is there; whose it is does not change."""
+        document = documents.read(self._path, "merge")
+        return None if document is None else _value(document, self._path)
 
     def load(self) -> Intent | None:
         """As `Journal.load`."""
@@ -75,6 +81,10 @@ def _fields(intent: Intent) -> Document:
 
 
 def _value(document: Mapping[str, Any], path: Path) -> Intent:
+    names = (*document["images"], *([document["base"]] if document["base"] is not None else ()))
+    for name in names:
+        if not is_bare_name(name):  # what it names is unlinked in the end
+            raise DocumentDamaged(path=path, reason=f"{name!r} is not the name of an image")
     if document["carrier"] is not None and document["carrier"] not in document["images"]:
         raise DocumentDamaged(path=path, reason="its carrier is not one of its images")
     return Intent(

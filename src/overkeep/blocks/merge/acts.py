@@ -11,14 +11,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from overkeep.blocks.digesting import make_digests
-from overkeep.blocks.errors import on_target
+from overkeep.blocks.errors import ImageDamaged, MergeGarbled, on_target
 from overkeep.blocks.expected import open_digests
 from overkeep.blocks.files import sync_folder
 from overkeep.blocks.merge.folder import backings, header_of, opened, stored, unlink, unlink_merged
 from overkeep.blocks.merge.intent import Intent, Journal, Phase
 from overkeep.blocks.merge.making import Extender, Watch, cluster_of, decide, is_switched, rewrite
 from overkeep.blocks.merge.plan import Run, plan
-from overkeep.blocks.merge.sums import write_digests
+from overkeep.blocks.merge.sums import renew_hidden, write_digests
 from overkeep.blocks.qcow2.carrier import repeat_switch
 from overkeep.blocks.qcow2.view import View
 from overkeep.logs import fields
@@ -41,7 +41,8 @@ def merge_away(folder: Path, remove: Collection[str], *, journal: Journal, watch
     """Remove images of `folder`, whose data go into the images above them; finish what is unfinished first.
 
     Whatever is raised, every image that stays reads as before, and doing it again goes on.
-    Raises `ImageShared`, `MergeDiffers`, `Cancelled`, `WriterReplaced` and the errors of images and of the target.
+    Raises `ImageShared`, `MergeDiffers`, `MergeGarbled`, `Cancelled`, `WriterReplaced` and the errors of images and of
+    the target.
     """
     started = time.monotonic()
     merger = _Merger(folder, journal, watch)
@@ -98,11 +99,14 @@ class _Merger:
 
     def _restore_digests(self, run: Run) -> None:
         """Make those of the merged image anew when they were lost after they were composed."""
-        digests = open_digests(self._folder, run.newest, header_of(self._folder, run.newest).size)
-        if digests is None:
+        if not self._has_digests(run.newest, header_of(self._folder, run.newest).size):
             make_digests(self._folder, run.newest, cancelled=self._watch.cancelled)
-        else:
+
+    def _has_digests(self, name: str, size: int) -> bool:
+        digests = open_digests(self._folder, name, size)
+        if digests is not None:
             digests.close()
+        return digests is not None
 
     def _is_renamed(self, run: Run) -> bool:
         """Whether the newest image is the merged one already."""
@@ -116,17 +120,41 @@ class _Merger:
             intent = pending
         else:
             with opened(self._folder, run) as view:
-                intent = self._with_digests(view, pending or self._begin(view, run))
-                if intent.carrier is None:
-                    self.moved += rewrite(self._folder, view, intent, watch=self._watch)
-                else:
-                    extender = stack.enter_context(closing(Extender(self._folder, view, intent)))
-                    extender.run(self._journal, self._watch)
-                    self.moved += extender.moved
+                begun = self._resumed(view, pending) if pending is not None else self._begin(view, run)
+                with self._giving_up(view, begun):
+                    intent = self._with_digests(view, begun)
+                    if intent.carrier is None:
+                        self.moved += rewrite(self._folder, view, intent, watch=self._watch)
+                    else:
+                        extender = stack.enter_context(closing(Extender(self._folder, view, intent)))
+                        extender.run(self._journal, self._watch)
+                        self.moved += extender.moved
         if intent.carrier not in (None, run.newest):
             self._journal.check()
             self._rename(str(intent.carrier), run.newest)
         return extender
+
+    @contextmanager
+    def _giving_up(self, view: View, intent: Intent) -> Iterator[None]:
+        """End a merge that cannot be finished rightly, before the switch: what stays is then as if it had not begun.
+
+        Left pending, it would keep the folder from every other change.
+        """
+        try:
+            yield
+        except (ImageDamaged, MergeGarbled) as error:
+            log.warning("merge given up %s", fields(image=intent.run.newest, reason=repr(str(error))))
+            self._journal.check()
+            names = [image.name for image in view.images]
+            if intent.carrier in names[1:]:
+                index, cluster = names.index(str(intent.carrier)), cluster_of(view, intent)
+                renew_hidden(self._folder, view, index=index, cluster=cluster, cancelled=self._watch.cancelled)
+            self._journal.clear()
+            raise
+
+    def _resumed(self, view: View, pending: Intent) -> Intent:
+        """A merge as it goes on: earlier releases chose a carrier for a disk of 0 bytes, and could not end."""
+        return pending if view.size else replace(pending, carrier=None, carrier_size=0)
 
     def _begin(self, view: View, run: Run) -> Intent:
         with self._watch.stages.spent("tables"):
@@ -136,7 +164,7 @@ class _Merger:
         return intent
 
     def _with_digests(self, view: View, intent: Intent) -> Intent:
-        if intent.phase is not Phase.DIGESTS:
+        if intent.phase is not Phase.DIGESTS and self._has_digests(intent.run.newest, view.size):
             return intent
         cluster = cluster_of(view, intent)
         write_digests(self._folder, view, cluster=cluster, cancelled=self._watch.cancelled, stages=self._watch.stages)

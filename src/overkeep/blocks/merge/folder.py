@@ -22,7 +22,7 @@ from overkeep.blocks.errors import (
 from overkeep.blocks.files import sync_folder
 from overkeep.blocks.merge.plan import Run
 from overkeep.blocks.qcow2.image import ImageFile
-from overkeep.blocks.qcow2.layout import BARE_NAME, Header
+from overkeep.blocks.qcow2.layout import Header
 from overkeep.blocks.qcow2.reader import Layer, open_images
 from overkeep.blocks.qcow2.view import View
 
@@ -39,10 +39,11 @@ def header_of(folder: Path, name: str) -> Header:
 def backings(folder: Path, unwanted: Collection[str] = ()) -> dict[str, str | None]:
     """The backing names of all images of a folder; an unwanted one that cannot be read has none.
 
-    Any other that cannot be read is raised, as is a listing that fails: nobody knows then what is still needed.
+    Any other that cannot be read is raised, as is a listing that fails: nobody knows then what is still needed. Names
+    that begin with a dot are of files that other programs keep for themselves.
     """
     with on_target(folder), os.scandir(folder) as listed:
-        names = [entry.name for entry in listed if entry.name.endswith(_SUFFIX) and BARE_NAME.fullmatch(entry.name)]
+        names = [entry.name for entry in listed if entry.name.endswith(_SUFFIX) and not entry.name.startswith(".")]
     found: dict[str, str | None] = {}
     for name in sorted(names):
         try:

@@ -14,15 +14,18 @@ import numpy as np
 from overkeep.blocks.copy import copy
 from overkeep.blocks.ends import Extent
 from overkeep.blocks.errors import ImageUnsupported, MergeDiffers
+from overkeep.blocks.files import PARTIAL
+from overkeep.blocks.merge.comparing import Merged, require_as_digested
 from overkeep.blocks.merge.extend import Batch, Extension
 from overkeep.blocks.merge.folder import header_of
 from overkeep.blocks.merge.intent import METHOD, Intent, Journal, Phase
 from overkeep.blocks.merge.plan import Run
 from overkeep.blocks.merge.survey import survey
 from overkeep.blocks.merge.transfer import TransferSink, TransferSource
-from overkeep.blocks.qcow2.carrier import Carrier, Unfit, is_plain, switch
+from overkeep.blocks.qcow2.carrier import Carrier, Unfit, beginning, is_plain, switch
 from overkeep.blocks.qcow2.form import SMALLEST_CLUSTER, Form
 from overkeep.blocks.qcow2.held import HOLE, STRETCH, ZEROES
+from overkeep.blocks.qcow2.layout import Header
 from overkeep.blocks.qcow2.reader import ChainReader
 from overkeep.blocks.qcow2.view import View
 from overkeep.blocks.qcow2.writer import ImageWriter
@@ -52,8 +55,11 @@ class Watch:
 
 
 def decide(folder: Path, view: View, run: Run, *, watch: Watch) -> Intent:
-    """Choose the carrier: the image for which the fewest bytes are moved, of those that can be one."""
-    for cost, index in sorted(_costs(view, watch)):
+    """Choose the carrier: the image for which the fewest bytes are moved, of those that can be one.
+
+    A disk of 0 bytes needs no L1 table, whose new place tells whether a carrier was switched: it is written anew.
+    """
+    for cost, index in sorted(_costs(view, watch)) if view.size else ():
         image = view.images[index]
         try:
             Carrier(folder, image, file_size=image.file_size, disk_size=view.size).close()
@@ -101,11 +107,12 @@ class Extender:
         self._view = view
         self._intent = intent if intent.method == METHOD else replace(intent, done=0, method=METHOD)
         self._carrier = carrier
+        self._index = index
         self._extension = Extension(view, carrier, index=index)
         self.moved = 0
 
     def run(self, journal: Journal, watch: Watch) -> None:
-        """Move what is missing, then switch the header; everything is durable once this returns."""
+        """Move what is missing, look at it, then switch the header; everything is durable once this returns."""
         skipped = 0
         for batch in watch.stages.each("tables", self._extension.batches(self._intent.done, watch.check)):
             if batch.done <= self._intent.done:
@@ -120,6 +127,8 @@ class Extender:
                 backing_raw=self._view.images[-1].header.backing_raw,
                 compression=self._extension.compression,
             )
+        with watch.stages.spent("read_back"):
+            self._compare(header, watch)
         self._save(journal, replace(self._intent, phase=Phase.SWITCHING, l1_offset=header.l1_offset))
         switch(self._carrier.file, header)
 
@@ -135,6 +144,12 @@ class Extender:
                 cancelled=watch.cancelled,
             )
         self.moved += transfer.size
+
+    def _compare(self, header: Header, watch: Watch) -> None:
+        """Until the switch the images of the run are all that they were for whoever reads the newest one."""
+        merged = Merged(name=self._carrier.image.name, beginning=beginning(header), stays=self._index)
+        view = self._view.seen(self._carrier.cluster)
+        require_as_digested(self._folder, view, merged, cancelled=watch.cancelled)
 
     def _save(self, journal: Journal, intent: Intent) -> None:
         journal.save(intent)
@@ -155,20 +170,33 @@ def rewrite(folder: Path, view: View, intent: Intent, *, watch: Watch) -> int:
     if view.images[-1].header.backing_raw:
         raise ImageUnsupported(file=view.images[-1].name, feature="a raw backing file, and others are merged upon it")
     form = _form(view, packed=survey(view.seen(_form(view, packed=False).cluster), watch.check).packed)
+    seen = view.seen(form.cluster)
     with (
         closing(ChainReader(folder, name)) as reader,
         closing(
-            ImageWriter(folder, name, size=view.size, backing=intent.run.base, form=form, stages=watch.stages)
+            _Unnamed(folder, name, size=view.size, backing=intent.run.base, form=form, stages=watch.stages)
         ) as writer,
     ):
         stats = copy(
             Timed(reader, watch.stages),
             writer,
-            _extents(view.seen(form.cluster)),
+            _extents(seen),
             progress=lambda _, moved: watch.progress(moved, total),
             cancelled=watch.cancelled,
         )
+        with watch.stages.spent("read_back"):
+            require_as_digested(folder, seen, Merged(name=name + PARTIAL), cancelled=watch.cancelled)
+        writer.publish()
     return stats.moved
+
+
+class _Unnamed(ImageWriter):
+    """Makes an image that is looked at before it gets its name."""
+
+    def finish(self) -> None:
+        """Complete the file and make it durable; `publish` gives it its name."""
+        self.complete()
+        self._file.sync()
 
 
 def _extents(view: View) -> Iterator[Extent]:

@@ -19,11 +19,11 @@ from overkeep.blocks.errors import DigestsDamaged
 from overkeep.blocks.expected import open_digests
 from overkeep.blocks.flags import runs
 from overkeep.blocks.hashing import ZERO, fresh
-from overkeep.blocks.qcow2.held import HOLE, STRETCH, ZEROES
+from overkeep.blocks.qcow2.held import HOLE, MIXED, PLACE, STRETCH, ZEROES
 from overkeep.blocks.qcow2.image import ImageFile
 from overkeep.blocks.qcow2.reader import ChainReader
 from overkeep.blocks.qcow2.runs import Bools, Bytes8
-from overkeep.blocks.qcow2.view import View
+from overkeep.blocks.qcow2.view import Shown, View
 from overkeep.blocks.stages import Stages
 from overkeep.blocks.wrappers import Timed
 from overkeep.logs import fields
@@ -54,6 +54,38 @@ def write_digests(
         copy(Timed(reader, told), DigestSink(writer, view.size, stages=told), missing, cancelled=cancelled)
         with told.spent("target"):
             writer.finish()
+
+
+def renew_hidden(folder: Path, view: View, *, index: int, cluster: int, cancelled: Callable[[], bool]) -> None:
+    """Give the image number `index` of `view` the digests of what it holds now where images above it hide all of that.
+
+    A merge that is given up may have left other data there. Nobody sees them, and a check should not find them damaged.
+    `cluster` is that of the image. Does nothing when it has no digests.
+    """
+    with ExitStack() as stack:
+        image = view.images[index]
+        digests = _opened(folder, image, stack)
+        if digests is None:
+            return
+        final = folder / sums_name(image.name)
+        writer = stack.enter_context(closing(DigestWriter(final, size=image.size, hashing=digests.hashing)))
+        reader = stack.enter_context(closing(ChainReader(folder, image.name, cached=False)))
+        hidden = _hidden(view.seen(cluster), index, digests, writer)
+        copy(reader, DigestSink(writer, image.size), hidden, cancelled=cancelled)
+        writer.finish()
+
+
+def _hidden(view: View, index: int, digests: Digests, writer: DigestWriter) -> Iterator[Extent]:
+    """Yield what of an image is hidden, and write the digests of everything else as they are."""
+    image = View([view.images[index]], 0, grain=CLUSTER)
+    for stretch in range(image.stretches):
+        found = digests.range(stretch * _CLUSTERS, _CLUSTERS).copy()
+        shown = view.shown(stretch)
+        above = (shown.providers >= 0) & (shown.providers < index) & (shown.kinds != MIXED)
+        hidden = np.repeat(above, view.grain // CLUSTER) & (image.shown(stretch).kinds == PLACE) & found.any(axis=1)
+        found[hidden] = 0
+        _write(writer, stretch, found)
+        yield from image.extents(stretch, hidden)
 
 
 class _Known:
@@ -91,9 +123,20 @@ def _compose(view: View, merged: View, known: list[_Known], writer: DigestWriter
         for depth in np.unique(shown.providers[shown.kinds > ZEROES]).tolist():
             mine = (shown.providers == depth) & (shown.kinds > ZEROES)
             found[mine] = known[depth].of(stretch)[mine]
+        _forget_cut(view, stretch, shown, found)
         _write(writer, stretch, found)
         missing = (held != HOLE) & ~found.any(axis=1)
-        yield from _extents(stretch, missing, view.size)
+        yield from view.extents(stretch, missing)
+
+
+def _forget_cut(view: View, stretch: int, shown: Shown, found: Row) -> None:
+    """Where the disk ends within a cluster that a larger image holds, that one's digest tells of more than is shown."""
+    last = view.size // CLUSTER - stretch * _CLUSTERS
+    if not view.size % CLUSTER or not 0 <= last < _CLUSTERS:
+        return
+    provider = int(shown.providers[last])
+    if provider > 0 and view.images[provider].size > view.size:
+        found[last] = 0
 
 
 def _widened(merged: View, stretch: int) -> Bytes8:
@@ -108,9 +151,3 @@ def _write(writer: DigestWriter, stretch: int, found: Row) -> None:
     there: Bools = (found != 0).any(axis=1)
     for first, last in runs(there):
         writer.put(stretch * _CLUSTERS + first, found[first:last].tobytes())
-
-
-def _extents(stretch: int, chosen: Bools, size: int) -> Iterator[Extent]:
-    for first, last in runs(chosen):
-        start = stretch * STRETCH + first * CLUSTER
-        yield Extent(start, min(stretch * STRETCH + last * CLUSTER, size) - start, False)

@@ -26,10 +26,10 @@ class Unfit(Exception):
 
 
 def is_plain(header: Header) -> bool:
-    """Whether the image is of a form in which we write ourselves, and holds nothing but a disk."""
+    """Whether the image is of a form in which we write ourselves, and holds nothing but a disk that is not empty."""
     ours = header.version == 3 and header.cluster >= CLUSTER and header.refcount_order == _REFCOUNTS_OF_16_BITS
     more = header.subclusters or header.snapshots or header.bitmaps or header.l1_entries != header.l1_needed
-    return ours and not more
+    return ours and not more and header.size > 0
 
 
 class _Old:
@@ -185,9 +185,14 @@ def switch(file: OutputFile, header: Header) -> None:
     All of it fits: a backing name has at most 255 characters.
     """
     sector = aligned_buffer(SECTOR)
-    sector[:] = pack_header(header)[:SECTOR]
+    sector[:] = beginning(header)
     file.write(0, [sector])
     file.sync()
+
+
+def beginning(header: Header) -> bytes:
+    """What a switch to `header` writes."""
+    return pack_header(header)[:SECTOR]
 
 
 def repeat_switch(path: Path) -> None:

@@ -14,7 +14,7 @@ from overkeep.blocks.errors import ImageDamaged, UnsafeImage
 from overkeep.blocks.qcow2.cache import Cache
 from overkeep.blocks.qcow2.compressed import CompressedClusters
 from overkeep.blocks.qcow2.entries import BadEntry, Table, check_places, native, numbers, runs_of
-from overkeep.blocks.qcow2.layout import BARE_NAME, HEADER_ROOM, OFFSET_MASK, Header
+from overkeep.blocks.qcow2.layout import HEADER_ROOM, OFFSET_MASK, Header, is_bare_name
 from overkeep.blocks.qcow2.parsing import parse_header
 from overkeep.blocks.qcow2.runs import NOTHING, Run, Runs, Span, Unsigned
 from overkeep.blocks.reading import TargetFile
@@ -38,27 +38,30 @@ class ImageFile:
     """One image file. Safe for several threads; reading is `pread` only.
 
     `cached=False` reads what is really on the target, past the page cache. Images that are read together share a
-    `memory`.
+    `memory`. With `beginning` the image is as it will be once these bytes are the first of the file.
 
     Raises `UnsafeImage` for what is not a regular file in the folder, `ImageDamaged` or `ImageUnsupported` for what is
     not a sound image, and the typed errors of the target.
     """
 
-    def __init__(self, folder: Path, name: str, *, cached: bool = True, memory: Memory | None = None) -> None:
-        if not BARE_NAME.fullmatch(name):
+    def __init__(
+        self, folder: Path, name: str, *, cached: bool = True, memory: Memory | None = None, beginning: bytes = b""
+    ) -> None:
+        if not is_bare_name(name):
             raise UnsafeImage(file=name, reason="that is not the bare name of a file")
         self.name = name
         self._memory = memory or Memory()
         self._file = TargetFile(folder / name, cached=cached)
         try:
-            self._load(folder)
+            self._load(folder, beginning)
         except BaseException:
             self.close()
             raise
 
-    def _load(self, folder: Path) -> None:
+    def _load(self, folder: Path, beginning: bytes) -> None:
         self.file_size = self._file.size
         room = self._read(0, min(HEADER_ROOM, self.file_size))
+        room[: len(beginning)] = beginning
         self.header: Header = parse_header(bytes(room), self.file_size, file=self.name, folders=_paths(folder))
         self._compressed = CompressedClusters(self._file, self.header, self._memory.clusters)
         needed = self._read(self.header.l1_offset, self.header.l1_needed * 8) if self.header.size else b""
@@ -122,6 +125,8 @@ class ImageFile:
         per_table = self.header.table_entries
         batch = (_BATCH_BYTES_SUBCLUSTERS if self.header.subclusters else _BATCH_BYTES) // self.header.entry_bytes
         index = first // per_table
+        if first == last:  # a disk of 0 bytes has no tables
+            return
         if last <= min((index + 1) * per_table, first + batch):  # most often: a read of some MiB
             if self.l1[index]:
                 yield first, last

@@ -6,13 +6,12 @@ After the format's description in QEMU, docs/interop/qcow2.txt.
 
 from __future__ import annotations
 
-import re
 import struct
 from dataclasses import dataclass
 
 from overkeep.blocks.buffers import CLUSTER
 from overkeep.blocks.compression import Compression
-from overkeep.units import KIB
+from overkeep.units import KIB, TIB
 
 MAGIC = b"QFI\xfb"
 OFFSET_MASK = 0x00FF_FFFF_FFFF_FE00
@@ -24,6 +23,9 @@ SECTOR = 512
 HEADER_ROOM = 64 * KIB
 """What is read of a file to parse its header: extensions and backing name lie in the first cluster."""
 
+MOST_SIZE = 1024 * TIB
+"""Bytes of the largest disk: what is kept in memory for each cluster of a disk is bounded by it."""
+
 HEADER_V2 = struct.Struct(">4sIQIIQIIQQIIQ")
 HEADER_V3 = struct.Struct(">QQQII")
 """What version 3 adds: incompatible, compatible and autoclear features, refcount order, length of the header."""
@@ -34,8 +36,9 @@ BACKING_FORMAT = 0xE2792ACA
 _TYPE = struct.Struct(">B7x")  # how clusters are compressed
 _COMPRESSION = 1 << 3
 
-BARE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
-"""What a backing name may be: no path, no protocol, no option."""
+_MOST_NAME = 255
+_NOT_FIRST = (".", "-")
+_NOWHERE = ("/", ":")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +95,17 @@ class Header:
     def l1_needed(self) -> int:
         """Entries of the L1 table that describe the disk; there may be more."""
         return -(-self.size // self.table_covers)
+
+
+def is_bare_name(name: str) -> bool:
+    """Whether `name` can be that of an image: of a file in its folder, for us as for QEMU; no path, protocol, option.
+
+    It has 1 to 255 bytes of UTF-8, begins with neither `.` nor `-`, and holds no `/`, no `:`, and nothing that is not
+    printable, as line breaks and characters that change the direction of writing.
+    """
+    if not name.isprintable() or name.startswith(_NOT_FIRST) or any(bad in name for bad in _NOWHERE):
+        return False
+    return 0 < len(name.encode()) <= _MOST_NAME
 
 
 def pack_header(header: Header) -> bytes:

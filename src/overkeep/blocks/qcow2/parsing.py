@@ -13,17 +13,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from overkeep.blocks.compression import Compression
-from overkeep.blocks.errors import ImageDamaged, ImageUnsupported, UnsafeImage
+from overkeep.blocks.errors import ImageDamaged, ImageTooLarge, ImageUnsupported, UnsafeImage
 from overkeep.blocks.qcow2.layout import (
     BACKING_FORMAT,
-    BARE_NAME,
     EXTENSION,
     HEADER_V2,
     HEADER_V3,
     MAGIC,
+    MOST_SIZE,
     Header,
+    is_bare_name,
 )
-from overkeep.units import MIB, TIB, align_up
+from overkeep.units import MIB, align_up
 
 _BITMAPS = 0x23852875
 _BITMAPS_FIELDS = struct.Struct(">IIQQ")
@@ -36,7 +37,6 @@ _SMALLEST_SUBCLUSTERED_BITS = 14  # a subcluster has at least 512 bytes
 _MOST_REFCOUNT_ORDER = 6
 _MOST_L1_BYTES = 32 * MIB  # QEMU's own limit, as the next one
 _MOST_REFCOUNT_TABLE_BYTES = 8 * MIB
-_MOST_SIZE = 1024 * TIB
 _MOST_BACKING_NAME = 1023
 _PROTOCOL = re.compile(r"[^/]*:")
 
@@ -173,9 +173,12 @@ def _backing(data: bytes, place: slice, file: str, folders: Sequence[str]) -> st
     length = place.stop - place.start
     if not 0 < length <= _MOST_BACKING_NAME or place.stop > len(data):
         raise ImageDamaged(file=file, reason="its backing file name does not lie in the first cluster")
-    name = data[place].decode(errors="backslashreplace")
+    try:
+        name = data[place].decode()
+    except UnicodeDecodeError as error:
+        raise UnsafeImage(file=file, reason=f"its backing file is {bytes(data[place])!r}") from error
     bare = name.rpartition("/")[2]
-    if not BARE_NAME.fullmatch(bare) or not (bare == name or _leads_to(folders, name)):
+    if not is_bare_name(bare) or not (bare == name or _leads_to(folders, name)):
         raise UnsafeImage(file=file, reason=f"its backing file is {name!r}")
     return bare
 
@@ -202,8 +205,8 @@ def _is_raw(backing_format: bytes | None, file: str) -> bool:
 def _check_bounds(header: Header, file_size: int, file: str) -> None:
     if header.subclusters and header.cluster_bits < _SMALLEST_SUBCLUSTERED_BITS:
         raise ImageDamaged(file=file, reason=f"clusters of {header.cluster} bytes have no subclusters")
-    if header.size > _MOST_SIZE:
-        raise ImageDamaged(file=file, reason=f"a disk of {header.size} bytes is above the limit of {_MOST_SIZE}")
+    if header.size > MOST_SIZE:
+        raise ImageTooLarge(file=file, size=header.size, most=MOST_SIZE)
     if header.l1_entries < header.l1_needed or header.l1_entries * 8 > _MOST_L1_BYTES:
         reason = f"its L1 table has {header.l1_entries} entries where {header.l1_needed} are needed"
         raise ImageDamaged(file=file, reason=reason)

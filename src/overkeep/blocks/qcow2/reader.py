@@ -27,8 +27,10 @@ _WINDOW = 32 * MIB  # of the disk: going through the tables of a long chain cost
 _MOST_L1_BYTES = 256 * MIB  # of a whole chain: as much as 256 images of a disk of 64 TiB have
 
 
-def open_images(folder: Path, name: str, *, cached: bool = True) -> tuple[Layer, ...]:
-    """Open the chain of image `name` in `folder`, the image itself first. `cached` is as for `ImageFile`.
+def open_images(folder: Path, name: str, *, cached: bool = True, beginning: bytes = b"") -> tuple[Layer, ...]:
+    """Open the chain of image `name` in `folder`, the image itself first.
+
+    `cached` is as for `ImageFile`, and so is `beginning`, which is that of the image itself.
 
     Raises `UnsafeImage` for a chain that comes back to itself and `ImageDamaged` for one that is too long, besides what
     `ImageFile` raises. Nothing stays open after an error.
@@ -43,7 +45,8 @@ def open_images(folder: Path, name: str, *, cached: bool = True) -> tuple[Layer,
                 last = RawFile(folder, current, cached=cached)
                 opened.pop_all()
                 return (*images, last)
-            image = ImageFile(folder, current, cached=cached, memory=memory)
+            image = ImageFile(folder, current, cached=cached, memory=memory, beginning=beginning)
+            beginning = b""
             opened.callback(image.close)
             image.check_tables()
             images.append(image)
@@ -66,15 +69,14 @@ def _check_room(images: list[ImageFile], current: str) -> None:
 class ChainReader:
     """A source that reads the disk an image and its backing images make together.
 
-    With `cached=False` it reads what is really on the target, past the page cache. `dirty=True` is refused by
-    `extents`: an image does not know what changed since another. Clones share the open files, which are closed with
-    the last of them.
+    `cached` and `beginning` are as for `open_images`. `dirty=True` is refused by `extents`: an image does not know what
+    changed since another. Clones share the open files, which are closed with the last of them.
     """
 
     parallel = UNLIMITED
 
-    def __init__(self, folder: Path, name: str, *, cached: bool = True) -> None:
-        self._open(_Files(open_images(folder, name, cached=cached)))
+    def __init__(self, folder: Path, name: str, *, cached: bool = True, beginning: bytes = b"") -> None:
+        self._open(_Files(open_images(folder, name, cached=cached, beginning=beginning)))
 
     def _open(self, files: _Files) -> None:
         files.hold()

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from overkeep.blocks.ends import Extent
+from overkeep.blocks.flags import runs
 from overkeep.blocks.qcow2.held import HOLE, MIXED, STRETCH, ZEROES, Held, held
 from overkeep.blocks.qcow2.image import ImageFile
 from overkeep.blocks.qcow2.runs import Bools, Bytes8, Unsigned
@@ -68,6 +70,12 @@ class View:
             found.providers[take] = depth
         self._drop_needless(found, stretch)
         return found
+
+    def extents(self, stretch: int, chosen: Bools) -> Iterator[Extent]:
+        """Yield where the `chosen` clusters of a stretch lie on the disk, neighbours together, none behind its end."""
+        for first, last in runs(chosen):
+            start = stretch * STRETCH + first * self.grain
+            yield Extent(start, min(stretch * STRETCH + last * self.grain, self.size) - start, False)
 
     def _layer(self, depth: int, stretch: int) -> Held:
         """What one image holds, as those above it see it: zeroes behind its end."""

@@ -12,10 +12,19 @@ from pathlib import Path
 from overkeep.blocks.buffers import aligned_buffer, zero_runs
 from overkeep.blocks.compression import Compression, Compressor
 from overkeep.blocks.ends import UNLIMITED, Piece
-from overkeep.blocks.errors import BadRange, UnsafeImage
+from overkeep.blocks.errors import BadRange, ImageTooLarge, UnsafeImage
 from overkeep.blocks.files import PartialFile
 from overkeep.blocks.qcow2.form import PLAIN, Form
-from overkeep.blocks.qcow2.layout import BARE_NAME, COMPRESSED, OFFSET_MASK, SECTOR, Header, pack_header, refcount_room
+from overkeep.blocks.qcow2.layout import (
+    COMPRESSED,
+    MOST_SIZE,
+    OFFSET_MASK,
+    SECTOR,
+    Header,
+    is_bare_name,
+    pack_header,
+    refcount_room,
+)
 from overkeep.blocks.qcow2.packed import touched
 from overkeep.blocks.qcow2.packing import Packing
 from overkeep.blocks.qcow2.tables import Tables, big_endian
@@ -49,8 +58,10 @@ class ImageWriter:
         stages: Stages | None = None,
     ) -> None:
         for bare in (name, backing):
-            if bare is not None and not BARE_NAME.fullmatch(bare):
+            if bare is not None and not is_bare_name(bare):
                 raise UnsafeImage(file=name, reason=f"{bare!r} is not the bare name of a file")
+        if size > MOST_SIZE:
+            raise ImageTooLarge(file=name, size=size, most=MOST_SIZE)
         if size % SECTOR or size < 0:
             raise BadRange(offset=0, length=size, what="an image", size=size)
         self.size = size
@@ -107,6 +118,11 @@ class ImageWriter:
 
     def finish(self) -> None:
         """Write tables and header, make the file durable and give it its name; the writer is closed after this."""
+        self.complete()
+        self.publish()
+
+    def complete(self) -> None:
+        """Write tables and header: the file is an image now, and bears its partial name still."""
         with self._stages.spent("target"):
             with self._lock:
                 last = self._packing.flush()
@@ -127,6 +143,10 @@ class ImageWriter:
                 compression=self._form.compression or Compression.ZLIB,
             )
             self.store(0, pack_header(header))
+
+    def publish(self) -> None:
+        """Make the complete file durable and give it its name; the writer is closed after this."""
+        with self._stages.spent("target"):
             self._file.publish()
 
     def close(self) -> None:
