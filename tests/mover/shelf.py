@@ -12,13 +12,14 @@ from overkeep.blocks.buffers import CLUSTER
 from overkeep.blocks.compression import Compression
 from overkeep.blocks.expected import ChainDigests
 from overkeep.blocks.memory import MemoryDisk
+from overkeep.blocks.merge.acts import MergeStats
 from overkeep.blocks.qcow2.form import Form
 from overkeep.blocks.qcow2.reader import ChainReader
 from overkeep.model.points import Changes
 from overkeep.mover.bookkeeping import merge_images
 from overkeep.mover.copy_terms import Options, Place
 from overkeep.mover.disk_copies import back_up
-from overkeep.mover.orders import CopyResult, MergeResult, Progress
+from overkeep.mover.orders import CopyResult, Progress
 from overkeep.mover.stopping import Stoppable
 from overkeep.units import KIB, MIB
 from tests.mover.bench import tool
@@ -88,7 +89,7 @@ class Shelf:
         self.names.append(place.name)
         return result
 
-    def merge(self, *names: str, watch: Watching | None = None) -> MergeResult:
+    def merge(self, *names: str, watch: Watching | None = None) -> MergeStats:
         """Let points end, and remove their images."""
         self.names = [name for name in self.names if name not in names]
         return merge_images(self.folder, names, watch=watch or self.watch)

@@ -72,6 +72,25 @@ def test_images_in_the_middle_and_at_the_bottom_go(bench: Bench, chain: Path) ->
     assert (found.images[0].damaged, found.images[0].undigested) == (0, 0)
 
 
+def test_an_order_that_is_sent_again_is_done_again(bench: Bench, chain: Path) -> None:
+    """What it names is gone then; and retention removes the last points, upon which nothing is built."""
+    for number, names in enumerate((("p1.qcow2",), ("p3.qcow2",), ("p2.qcow2",))):
+        results = [bench.done(merge(bench, *names), f"m{number}:d:{attempt}").result for attempt in (1, 2)]
+        assert [result.removed for result in results if isinstance(result, MergeResult)] == [names, ()]
+    assert bench.files() == []
+
+
+def test_a_merge_that_is_not_as_its_digests_say_removes_nothing(bench: Bench, chain: Path) -> None:
+    before = bench.files()
+    for name in ("p1.qcow2", "p2.qcow2"):
+        with (bench.folder / name).open("r+b") as file:
+            file.seek(64 * KIB)
+            file.write(os.urandom(KIB))
+    status = bench.failed(merge(bench, "p1.qcow2"), "m:d:1")
+    assert (status.error_code, status.retry) == ("merge-garbled", False)
+    assert bench.files() == before
+
+
 def test_an_image_whose_point_exists_stays(bench: Bench, chain: Path) -> None:
     manifest = bench.folder.parent.parent / "points" / "p2" / "point.json"
     manifest.parent.mkdir(parents=True)

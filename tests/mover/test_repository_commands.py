@@ -7,6 +7,7 @@ import datetime as dt
 import json
 import os
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,8 @@ import pytest
 from overkeep import exits
 from overkeep.blocks import sampling, verify
 from overkeep.blocks.copy import copy
+from overkeep.blocks.errors import TargetFailed
+from overkeep.blocks.merge.making import Extender
 from overkeep.daemons.mover_commands import verify as command
 from overkeep.daemons.mover_commands.running import Shown
 from overkeep.model.points import RestorePoint, point_id
@@ -263,6 +266,116 @@ def test_images_go_once_their_points_are_gone(
     tool("qemu-img", "convert", "-O", "raw", top, after)
     assert before.read_bytes() == after.read_bytes()
     tool("qemu-img", "check", "-q", top)
+
+
+def ended(repository: Repository, *gone: RestorePoint) -> None:
+    for point in gone:
+        (repository.root / "workloads/w1/vms/vm1/points" / point.id / "point.json").unlink()
+
+
+def test_an_image_that_is_not_there_is_not_merged(
+    mover: Command, repository: Repository, points: list[RestorePoint]
+) -> None:
+    ended(repository, *points[:2])
+    middle = image(repository, points[1])
+    wrong = middle.with_name("p0.qcow2")
+    for words in ((wrong,), (middle, wrong)):
+        _, err = mover("merge", *words, expect=exits.NOT_FOUND)
+        assert f"There is no image {str(wrong)!r}" in err
+    assert middle.exists()
+
+
+def test_a_merge_that_was_stopped_is_gone_on_with(
+    mover: Command, repository: Repository, points: list[RestorePoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when the images that it removes are gone already."""
+    ended(repository, points[1])
+    middle = image(repository, points[1])
+
+    def fail(*_: object) -> None:
+        raise TargetFailed(path=middle.parent, reason="told to")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Extender, "give_back", fail)
+        mover("merge", middle, expect=exits.FAILED)
+    assert not middle.exists()
+    assert (middle.parent / "merge.json").exists()
+    mover("merge", middle)
+    assert not (middle.parent / "merge.json").exists()
+    mover("merge", middle, expect=exits.NOT_FOUND)
+
+
+def test_data_that_nothing_is_built_upon_are_deleted_only_when_that_is_said(
+    mover: Command, repository: Repository, points: list[RestorePoint]
+) -> None:
+    ended(repository, *points)
+    paths = [image(repository, point) for point in points]
+    folder = paths[0].parent
+    for words in (paths[2:], paths[1:], paths, [paths[0], paths[2]]):
+        _, err = mover("merge", *words, expect=exits.CONFLICT)
+        assert f"No image that stays is built upon {paths[2].name}" in err or "No image that stays" in err
+        assert "--delete" in err
+        assert all(path.exists() for path in paths)
+    assert parsed(mover("merge", paths[0], "--json"))["removed"] == [paths[0].name]
+    assert parsed(mover("merge", *paths[1:], "--delete", "--json"))["removed"] == [paths[2].name, paths[1].name]
+    assert not list(folder.glob("*.qcow2"))
+
+
+def test_a_source_that_is_damaged_is_not_merged_away(mover: Command, tmp_path: Path) -> None:
+    disk, below, above = tmp_path / "disk.raw", tmp_path / "p1.qcow2", tmp_path / "p2.qcow2"
+    disk.write_bytes(os.urandom(MIB))
+    mover("copy", "--from", disk, "--to", below)
+    with disk.open("r+b") as file:
+        file.write(os.urandom(192 * KIB))
+    mover("copy", "--from", disk, "--to", above, "--base", below.name, "--compare")
+    rot(above)
+    _, err = mover("merge", below, expect=exits.FAILED)
+    assert f"The merge into {above.name} was given up, and all points read as before: 1 cluster does not read" in err
+    assert below.exists()
+    out, _ = mover("verify", above, expect=exits.FAILED)
+    assert f"{above.name}: NOT SOUND" in out
+    mover("digest", above)
+    mover("merge", below)
+    mover("verify", above)
+
+
+def test_a_disk_of_no_bytes(mover: Command, tmp_path: Path) -> None:
+    disk, out = tmp_path / "disk.raw", tmp_path / "out.raw"
+    disk.touch()
+    paths = [tmp_path / f"p{number}.qcow2" for number in range(3)]
+    mover("copy", "--from", disk, "--to", paths[0], "--read-back", "1")
+    for below, path in pairwise(paths):
+        mover("copy", "--from", disk, "--to", path, "--base", below.name, "--compare", "--compress")
+    mover("verify", *paths)
+    (tmp_path / "p1.sums").unlink()
+    mover("digest", paths[1])
+    mover("verify", *paths)
+    mover("merge", paths[1])
+    mover("merge", paths[0])
+    mover("verify", paths[2])
+    tool("qemu-img", "check", "-q", paths[2])
+    mover("copy", "--from", paths[2], "--to", out)
+    assert out.stat().st_size == 0
+    foreign = tmp_path / "foreign.qcow2"
+    tool("qemu-img", "create", "-q", "-f", "qcow2", foreign, "0")
+    mover("digest", foreign)
+    mover("verify", foreign)
+
+
+def test_names_that_other_programs_gave(mover: Command, tmp_path: Path) -> None:
+    disk = tmp_path / "disk.raw"
+    disk.write_bytes(os.urandom(1 << 20))
+    below, above = tmp_path / "my vm_disk+1 (ü).qcow2", tmp_path / "_second 'one'.qcow2"
+    mover("copy", "--from", disk, "--to", below)
+    mover("copy", "--from", disk, "--to", above, "--base", below.name, "--compare")
+    mover("digest", below)
+    mover("merge", below)
+    mover("verify", above)
+    tool("qemu-img", "compare", "-f", "raw", "-F", "qcow2", disk, above)
+    for bad in (".hidden.qcow2", "-x.qcow2", "a:b.qcow2", "a\tb.qcow2", f"{'ü' * 125}.qcow2"):
+        _, err = mover("copy", "--from", disk, "--to", tmp_path / bad, expect=exits.USAGE)
+        assert "cannot be the name of an image" in err
+        mover("copy", "--from", disk, "--to", tmp_path / "n.qcow2", "--compare", f"--base={bad}", expect=exits.USAGE)
 
 
 @pytest.mark.parametrize(

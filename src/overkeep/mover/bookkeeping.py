@@ -8,10 +8,12 @@ from collections.abc import Collection
 from pathlib import Path
 
 from overkeep.blocks.errors import on_target
-from overkeep.blocks.merge.acts import merge_away
+from overkeep.blocks.merge.acts import MergeStats, merge_away
+from overkeep.blocks.merge.folder import backings
 from overkeep.blocks.merge.making import Watch as MergeWatch
+from overkeep.blocks.merge.plan import plan
 from overkeep.blocks.verify import Findings, Sample
-from overkeep.errors import OverkeepError
+from overkeep.errors import Conflict, NotFound, OverkeepError
 from overkeep.mover.copy_terms import Watch
 from overkeep.mover.orders import ImageFindings, MergeOrder, MergeResult, Progress, VerifyOrder, VerifyResult, rounded
 from overkeep.mover.targets import Targets, manifest_of
@@ -49,7 +51,14 @@ class Bookkeeper:
 
     def merge(self, work: Work, order: MergeOrder) -> MergeResult:
         """Remove images whose points are gone; stopped or failed, it can be ordered again and goes on."""
-        return merge_images(self._targets.changeable_folder(order), order.remove, watch=work)
+        stats = merge_images(self._targets.changeable_folder(order), order.remove, watch=work)
+        return MergeResult(
+            moved=stats.moved,
+            freed=stats.freed,
+            removed=stats.removed,
+            seconds=stats.seconds,
+            stages=rounded(stats.stages),
+        )
 
     def verify(self, work: Work, order: VerifyOrder) -> VerifyResult:
         """Check images one after the other until the time is over; what is wrong is told, not raised."""
@@ -61,14 +70,14 @@ class Bookkeeper:
         return VerifyResult(images=reached, seconds=time.monotonic() - began)
 
 
-def merge_images(folder: Path, remove: Collection[str], *, watch: Watch) -> MergeResult:
+def merge_images(folder: Path, remove: Collection[str], *, watch: Watch) -> MergeStats:
     """Remove images of `folder`, none of which may belong to a point that exists; their data go into those above.
 
     Raises `PointExists`, and what `merge_away` does.
     """
     for name in remove:
         _require_no_point(folder, name)
-    stats = merge_away(
+    return merge_away(
         folder,
         remove,
         journal=MergeJournal(folder),
@@ -77,13 +86,40 @@ def merge_images(folder: Path, remove: Collection[str], *, watch: Watch) -> Merg
             cancelled=lambda: watch.stopped,
         ),
     )
-    return MergeResult(
-        moved=stats.moved,
-        freed=stats.freed,
-        removed=stats.removed,
-        seconds=stats.seconds,
-        stages=rounded(stats.stages),
-    )
+
+
+def merge_by_hand(folder: Path, remove: Collection[str], *, delete: bool, watch: Watch) -> MergeStats:
+    """As `merge_images`, for names that somebody typed and nobody has ended points of.
+
+    Raises `NotFound` for what is neither there nor being merged, and `Conflict` for images that nothing which stays is
+    built upon, unless their data are to be deleted (`delete`).
+    """
+    for name in remove:
+        _require_no_point(folder, name)
+    pending = MergeJournal(folder).look()
+    going = pending.run.images if pending is not None else ()
+    _require_there(folder, [name for name in remove if name not in going])
+    if not delete:
+        _require_above(folder, remove, merged=going[:-1])
+    return merge_images(folder, remove, watch=watch)
+
+
+def _require_there(folder: Path, names: Collection[str]) -> None:
+    for name in names:
+        path = folder / name
+        with on_target(path):
+            if not path.is_symlink() and not path.exists():
+                raise NotFound(kind="image", name=str(path), how=f"ls {folder}")
+
+
+def _require_above(folder: Path, remove: Collection[str], *, merged: Collection[str]) -> None:
+    """Raise `Conflict` for images that would not be merged but deleted; those that are `merged` already are neither."""
+    lost = sorted(set(plan(backings(folder, remove), remove).leaves) - set(merged))
+    if lost:
+        raise Conflict(
+            what=f"No image that stays is built upon {', '.join(lost)} in {folder}, so the data would be lost",
+            todo="merge again with --delete if that is what you want",
+        )
 
 
 def require_no_merge(folder: Path) -> None:

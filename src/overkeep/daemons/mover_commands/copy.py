@@ -19,6 +19,7 @@ from overkeep.daemons.mover_commands.ends import (
     Image,
     Nbd,
     Raw,
+    checked_name,
     of_format,
     open_source,
     opened_sink,
@@ -135,7 +136,7 @@ def _base(text: str, sink: Image) -> str:
     path = Path(text)
     if len(path.parts) > 1 and path.parent.resolve() != sink.folder.resolve():
         raise BadRequest(what=f"The base {text} is not in the folder of {sink.path}", todo="put both in one folder")
-    return path.name
+    return checked_name(path.name)
 
 
 def _require_sectors(source: Source, end: End) -> None:

@@ -14,7 +14,7 @@ from overkeep.blocks.files import PartialFile
 from overkeep.blocks.image import ChainReader
 from overkeep.blocks.nbd import NbdSink, NbdSource
 from overkeep.blocks.nbd_address import parse_url
-from overkeep.blocks.qcow2.layout import MAGIC
+from overkeep.blocks.qcow2.layout import MAGIC, is_bare_name
 from overkeep.blocks.rawfile import RawSink, RawSource
 from overkeep.blocks.sockets import Sockets
 from overkeep.errors import BadRequest, Conflict
@@ -77,7 +77,19 @@ def read_end(text: str) -> End:
     if _URL.match(text):
         raise BadRequest(what=f"{text} is not an address that can be used", todo="give one of an NBD server, or a path")
     path = Path(text)
-    return Image(path.parent, path.name) if path.suffix == IMAGE_SUFFIX else Raw(path)
+    if path.suffix != IMAGE_SUFFIX:
+        return Raw(path)
+    return Image(path.parent, checked_name(path.name))
+
+
+def checked_name(name: str) -> str:
+    """Return `name`; raise `BadRequest` when it cannot be that of an image."""
+    if not is_bare_name(name):
+        raise BadRequest(
+            what=f"{name!r} cannot be the name of an image",
+            todo="rename it: at most 255 bytes, neither '.' nor '-' at its beginning, no ':' and nothing unprintable",
+        )
+    return name
 
 
 def of_format(end: End, format_: str | None) -> End:

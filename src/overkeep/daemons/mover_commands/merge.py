@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 
 from overkeep.daemons.mover_commands.command import Report
 from overkeep.daemons.mover_commands.ends import read_image
 from overkeep.errors import BadRequest
-from overkeep.mover.bookkeeping import merge_images
+from overkeep.mover.bookkeeping import merge_by_hand
 from overkeep.mover.copy_terms import Watch
+from overkeep.mover.orders import rounded
 from overkeep.units import human_size
 
 NAME = "merge"
@@ -19,6 +21,9 @@ HELP = "Remove images of a disk; their data go into the images above them. One t
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument("images", type=read_image, nargs="+", metavar="IMAGE", help="images to remove, of one folder")
+    parser.add_argument(
+        "--delete", action="store_true", help="also images that nothing is built upon: their data are lost"
+    )
 
 
 def run(options: argparse.Namespace, watch: Watch) -> Report:
@@ -26,12 +31,13 @@ def run(options: argparse.Namespace, watch: Watch) -> Report:
     folders = {image.folder for image in options.images}
     if len(folders) > 1:
         raise BadRequest(what="The images are not all in one folder", todo="merge one disk after the other")
-    result = merge_images(folders.pop(), tuple(image.name for image in options.images), watch=watch)
-    removed = len(result.removed)
+    names = tuple(image.name for image in options.images)
+    stats = merge_by_hand(folders.pop(), names, delete=options.delete, watch=watch)
+    removed = len(stats.removed)
     return Report(
         line=(
-            f"{removed} image{'' if removed == 1 else 's'} removed, {human_size(result.moved)} moved, "
-            f"{human_size(max(0, result.freed))} freed in {result.seconds:.2f} s"
+            f"{removed} image{'' if removed == 1 else 's'} removed, {human_size(stats.moved)} moved, "
+            f"{human_size(max(0, stats.freed))} freed in {stats.seconds:.2f} s"
         ),
-        document=result.model_dump(mode="json"),
+        document={**dataclasses.asdict(stats), "stages": rounded(stats.stages)},
     )
