@@ -69,7 +69,7 @@ def test_the_smaller_side_is_moved(folder: Path) -> None:
 def test_where_the_time_went_is_told(folder: Path) -> None:
     world, names = three_points(folder)
     stats = world.merge(names[1])
-    assert set(stats.stages) == {"source", "digest", "tables", "target"}
+    assert set(stats.stages) == {"source", "digest", "tables", "target", "read_back"}
     assert all(0 < seconds < WORKERS * stats.seconds for seconds in stats.stages.values())
 
 
@@ -80,7 +80,7 @@ def test_where_the_time_went_is_told_of_one_that_writes_a_new_file(folder: Path)
     world.write(5, 10)
     world.foreign_point("compat=0.10", compress=True)
     stats = world.merge(first)
-    assert set(stats.stages) == {"source", "digest", "compress", "tables", "target"}
+    assert set(stats.stages) == {"source", "digest", "compress", "tables", "target", "read_back"}
     world.verify()
 
 
