@@ -28,6 +28,8 @@ class NbdProxy:
         self._armed_at: int | None = None
         self._count_of_break = 0
         self._spoiling = False
+        self._only_writers = False
+        self._writers: set[socket.socket] = set()
         self._server = server
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
@@ -38,10 +40,14 @@ class NbdProxy:
         self._start(self._accept)
 
     def break_after(self, count: int, *, sent: int = 0) -> None:
-        """Break one connection when `count` more bytes were answered, counted once clients sent `sent` more."""
+        """Break one connection when `count` more bytes were answered, counted once clients sent `sent` more.
+
+        With `sent` it is one on which data were sent: a client that is not greeted can do without a connection.
+        """
         with self._lock:
             self._break_at = None if sent else self.received + count
             self._armed_at, self._count_of_break = (self.sent + sent, count) if sent else (None, 0)
+            self._only_writers = bool(sent)
 
     def spoil(self) -> None:
         """Change one byte of the next data that a client sends."""
@@ -88,7 +94,7 @@ class NbdProxy:
     def _pass_on(self, source: socket.socket, sink: socket.socket, request: bool) -> None:
         with suppress(OSError):
             while piece := source.recv(_PIECE):
-                if self._count(len(piece), request=request):
+                if self._count(len(piece), client=source if request else sink, request=request):
                     break
                 sink.sendall(self._spoiled(piece) if request else piece)
         for sock in (source, sink):
@@ -102,16 +108,20 @@ class NbdProxy:
         middle = len(piece) // 2  # requests are short, so this is within the data of one
         return piece[:middle] + bytes([piece[middle] ^ 1]) + piece[middle + 1 :]
 
-    def _count(self, count: int, *, request: bool) -> bool:
+    def _count(self, count: int, *, client: socket.socket, request: bool) -> bool:
         """Count what passes; whether the connection is to be broken now."""
         with self._lock:
             if request:
                 self.sent += count
+                if count >= _DATA:
+                    self._writers.add(client)
                 if self._armed_at is not None and self.sent >= self._armed_at:
                     self._armed_at, self._break_at = None, self.received + self._count_of_break
                 return False
             self.received += count
             if self._break_at is None or self.received < self._break_at:
+                return False
+            if self._only_writers and client not in self._writers:
                 return False
             self._break_at = None
             self.broken += 1

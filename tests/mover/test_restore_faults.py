@@ -21,7 +21,7 @@ from overkeep.blocks.memory import MemoryDisk
 from overkeep.blocks.nbd import NbdSink, NbdSource
 from overkeep.errors import Cancelled, OverkeepError
 from overkeep.model.points import Changes
-from overkeep.mover.copy_terms import Options
+from overkeep.mover.copy_terms import Options, interruptible
 from overkeep.mover.disk_copies import differing, restore
 from overkeep.mover.orders import Access, CopyOrder, CopyResult, OrderState, Progress
 from overkeep.units import KIB, MIB
@@ -192,7 +192,12 @@ def test_a_server_that_stops_to_answer_holds_nobody(
 
     watch = Moved(halt)
     try:
-        with closing(NbdSink(url)) as sink, no_thread_left(), pytest.raises(OverkeepError) as caught:
+        with (
+            interruptible(watch) as sockets,
+            closing(NbdSink(url, sockets=sockets)) as sink,
+            no_thread_left(),
+            pytest.raises(OverkeepError) as caught,
+        ):
             restore(shelf.place, sink, options=Options(workers=1), watch=watch)
     finally:
         nbd.newest.send_signal(signal.SIGCONT)
