@@ -29,6 +29,11 @@ class Held:
     kinds: Bytes8
     values: Unsigned
 
+    def set(self, which: slice | int, kind: int) -> None:
+        """Let clusters be of a kind that has no value."""
+        self.kinds[which] = kind
+        self.values[which] = 0
+
 
 def held(image: ImageFile, stretch: int, grain: int) -> Held:
     """Look at stretch number `stretch` in clusters of `grain` bytes; what lies behind the end of the disk is a hole.

@@ -81,10 +81,11 @@ class View:
         """What one image holds, as those above it see it: zeroes behind its end."""
         layer = held(self.images[depth], stretch, self.grain)
         size = self.images[depth].size
+        behind = slice(self._first_from(size, stretch), None)
         if depth == 0:
-            layer.kinds[self._first_from(size, stretch) :] = HOLE  # there is no disk
+            layer.set(behind, HOLE)  # there is no disk
         elif size < self.size:
-            layer.kinds[self._first_from(size, stretch) :] = ZEROES
+            layer.set(behind, ZEROES)
             self._end_within_cluster(layer, depth, stretch)
         return layer
 
@@ -96,7 +97,7 @@ class View:
             return
         below = self.images[depth + 1].size if depth + 1 < len(self.images) else self.base_size
         if layer.kinds[cluster] != HOLE or below > size:
-            layer.kinds[cluster] = MIXED
+            layer.set(cluster, MIXED)
 
     def _drop_needless(self, found: Shown, stretch: int) -> None:
         """Zeroes with nothing below need no cluster, and behind the end of the disk there is none."""
