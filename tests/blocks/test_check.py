@@ -16,7 +16,8 @@ from overkeep.blocks.qcow2.check import check_image
 from overkeep.blocks.qcow2.findings import Fault, Report
 from overkeep.blocks.qcow2.layout import COPIED, OFFSET_MASK
 from overkeep.blocks.qcow2.writer import ImageWriter
-from overkeep.units import KIB, MIB
+from overkeep.errors import Cancelled
+from overkeep.units import GIB, KIB, MIB
 from tests.blocks.conftest import run
 from tests.blocks.damage import Words, hurt
 from tests.blocks.qemu_images import SHAPES, Shape, make
@@ -140,6 +141,23 @@ def test_our_own_images_have_neither_errors_nor_leaks(folder: Path, overlay: boo
     report = check_image(folder, "a.qcow2")
     assert (report.errors, report.leaks, report.data) == (0, 0, 32)
     assert report.zero == (64 if overlay else 0)
+
+
+def test_a_check_can_be_stopped_within_the_tables(folder: Path) -> None:
+    writer = ImageWriter(folder, "a.qcow2", size=GIB * 100)
+    for at in range(0, 100 * GIB, GIB):  # an L2 table each
+        writer.write(at, memoryview(b"x" * 64 * KIB))
+    writer.finish()
+    looks = 0
+
+    def watch() -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            raise Cancelled(what="The check")
+
+    with pytest.raises(Cancelled):
+        check_image(folder, "a.qcow2", watch=watch)
 
 
 def test_only_the_first_findings_of_a_kind_are_kept(folder: Path) -> None:

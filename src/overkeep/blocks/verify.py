@@ -28,6 +28,7 @@ from overkeep.blocks.qcow2.runs import Kind
 from overkeep.blocks.sampling import held, sampled, shuffled, until
 from overkeep.blocks.stages import Stages
 from overkeep.blocks.wrappers import Timed
+from overkeep.errors import Cancelled
 
 MOST_NAMED = 16
 """Damaged clusters that are named one by one."""
@@ -100,17 +101,22 @@ def verify_image(
     What the image leaves to its backing image is not looked at: check each image of a chain. Data are read past the
     page cache. Raises `Cancelled`, and the typed errors of a target that does not answer.
     """
+
+    def check() -> None:
+        if cancelled():
+            raise Cancelled(what="The check")
+
     try:
-        faults = _structure(folder, name)
+        faults = _structure(folder, name, check)
         with ExitStack() as stack:
             chain = stack.enter_context(closing(ChainReader(folder, name, cached=False)))
             image = stack.enter_context(closing(ImageFile(folder, name)))
             forget_cached(folder / sums_name(name))
             digests = stack.enter_context(closing(Digests(folder / sums_name(name))))
             _require_same_disk(image, digests)
-            check = _Check(chain, digests, sample)
-            check.run(workers=workers, progress=progress, cancelled=cancelled)
-            return check.findings(faults, undigested=_undigested(image, digests))
+            data = _Check(chain, digests, sample)
+            data.run(workers=workers, progress=progress, cancelled=cancelled)
+            return data.findings(faults, undigested=_undigested(image, digests, check))
     except (DigestsDamaged, ImageDamaged, ImageUnsupported, TargetMissing, UnsafeImage) as error:
         return Findings(image=name, errors=(str(error),))
 
@@ -132,8 +138,8 @@ def _length(extents: Iterable[Extent]) -> int:
     return sum(extent.length for extent in extents)
 
 
-def _structure(folder: Path, name: str) -> Findings:
-    report = check_image(folder, name, cached=False)
+def _structure(folder: Path, name: str, check: Callable[[], None]) -> Findings:
+    report = check_image(folder, name, cached=False, watch=check)
     broken = [found for found in report.findings if found.fault is not Fault.LEAK]
     errors = [f"The image {name} is broken: {found}; restore from another point." for found in broken[:MOST_NAMED]]
     return Findings(image=name, errors=tuple(errors), leaked=report.leaks)
@@ -189,11 +195,12 @@ class _Check:
             yield piece
 
 
-def _undigested(image: ImageFile, digests: Digests) -> int:
+def _undigested(image: ImageFile, digests: Digests, check: Callable[[], None]) -> int:
     """How many clusters the image holds without a digest; zeroes of a full image need none."""
     count = 0
     hides = image.header.backing is not None
     for found in image.held():
+        check()
         which = found if hides else found.take(found.kinds != Kind.ZERO)
         for start, stop in zip((which.starts // CLUSTER).tolist(), (-(-which.stops // CLUSTER)).tolist(), strict=True):
             count += stop - start - int(np.count_nonzero(digests.range(start, stop - start).any(axis=1)))

@@ -7,7 +7,7 @@ It finds what `qemu-img check` finds, and changes nothing. Arrays keep 5 bytes f
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,15 +35,16 @@ _ALLOCATED, _SHIFT = np.uint64((1 << SUBCLUSTERS) - 1), np.uint64(SUBCLUSTERS)
 _ALL_ZERO = np.uint64(((1 << SUBCLUSTERS) - 1) << SUBCLUSTERS)
 
 
-def check_image(folder: Path, name: str, *, cached: bool = True) -> Report:
+def check_image(folder: Path, name: str, *, cached: bool = True, watch: Callable[[], None] = lambda: None) -> Report:
     """Check the image file `name` in `folder`; its backing image is not looked at. `cached` as for `ImageFile`.
 
+    `watch` is called again and again meanwhile, and may raise.
     Raises what `ImageFile` raises for a file that is no image at all, and `ImageUnsupported` for one of more than
     2^28 clusters.
     """
     image = ImageFile(folder, name, cached=cached)
     try:
-        return _Check(image).run()
+        return _Check(image, watch).run()
     finally:
         image.close()
 
@@ -58,7 +59,8 @@ class _Tables:
 
 
 class _Check:
-    def __init__(self, image: ImageFile) -> None:
+    def __init__(self, image: ImageFile, watch: Callable[[], None]) -> None:
+        self._watch = watch
         clusters = -(-image.file_size // image.header.cluster)
         if clusters > _MOST_CLUSTERS:
             raise ImageUnsupported(file=image.name, feature=f"{clusters} clusters")
@@ -160,6 +162,7 @@ class _Check:
         self._findings.add_all(Fault.MISALIGNED, tables.offsets[tables.offsets % np.uint64(self._header.cluster) != 0])
         self._add_clusters(tables.offsets, times=tables.times)
         for table in self._read(tables.offsets):
+            self._watch()
             self._check_entries(table, tables)
 
     def _read(self, offsets: Unsigned) -> Iterator[Table]:
