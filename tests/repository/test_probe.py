@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -123,6 +124,28 @@ def test_what_a_dead_one_left_is_removed_and_what_a_living_one_writes_is_not(tmp
     os.utime(old, (1, 1))
     tried(tmp_path)
     assert list(tmp_path.iterdir()) == [new]
+
+
+def test_others_that_come_and_go_meanwhile_disturb_nobody(tmp_path: Path) -> None:
+    """Hosts try one target out at the same time, and each removes its own file."""
+    done = threading.Event()
+    paths = [tmp_path / f"{probe.NAME}{number}" for number in range(50)]
+
+    def come_and_go() -> None:
+        while not done.is_set():
+            for path in paths:
+                path.touch()
+            for path in paths:
+                path.unlink()
+
+    others = threading.Thread(target=come_and_go)
+    others.start()
+    try:
+        for _ in range(300):
+            probe._sweep(tmp_path)
+    finally:
+        done.set()
+        others.join()
 
 
 def test_what_cannot_be_used_says_so(tmp_path: Path) -> None:

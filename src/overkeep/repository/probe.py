@@ -11,7 +11,7 @@ import statistics
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from overkeep.blocks.errors import TargetFailed, on_target
@@ -65,8 +65,9 @@ def _file(root: Path) -> Iterator[Path]:
 
 def _sweep(root: Path) -> None:
     for path in root.glob(f"{NAME}*"):
-        if time.time() - path.stat(follow_symlinks=False).st_mtime > _OLD:
-            path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # who tries the target out at the same time removes his own
+            if time.time() - path.stat(follow_symlinks=False).st_mtime > _OLD:
+                path.unlink()
 
 
 class _Measure:
