@@ -58,7 +58,6 @@ class _Disk:
     """
 
     verb = "use"
-    parallel = CONNECTIONS
 
     def __init__(
         self, url: str, *, dirty: bool = False, sockets: Sockets | None = None, seconds: float | None = None
@@ -82,6 +81,11 @@ class _Disk:
             reason = getattr(error, "strerror", None) or str(error)
             raise DiskUnreachable(verb=self.verb, url=self.url, reason=reason) from error
         return client
+
+    @property
+    def parallel(self) -> int:
+        """How many clones may work at the same time."""
+        return CONNECTIONS
 
     @property
     def size(self) -> int:
@@ -153,7 +157,7 @@ class NbdSource(_Disk):
             raise NoChangedBlocks(url=url, reason="it has no dirty bitmap, or more than one")
 
     @property
-    def parallel(self) -> int:  # type: ignore[override] # known when the server has been asked
+    def parallel(self) -> int:
         """How many clones may work at the same time.
 
         None when the export is for reading only and the server does not say that it takes several connections: QEMU

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from sqlalchemy.exc import OperationalError
 from overkeep.controller.activities.stopwatch import Stopwatch
 from overkeep.controller.durable import Stopping
 from overkeep.controller.ports import Ports
+from overkeep.controller.records import Failure, JobState
 from overkeep.engine.errors import Busy, EngineUnreachable, NotReadyInTime
 from overkeep.errors import Cancelled, OverkeepError
 from overkeep.mover.errors import MoverBusy, MoverStopping, MoverUnreachable
@@ -153,3 +154,15 @@ def failed(state: State) -> bool:
 def cancelled(state: State) -> bool:
     """Whether the error is that the job was cancelled."""
     return state.get("code") == JobCancelled.code
+
+
+def end_with_its_vm(ports: Ports, job_id: str, vm_id: str, state: State, *, result: Mapping[str, Any]) -> State:
+    """Write what came of a job of one VM into both; return its state. May be repeated."""
+    ended = JobState.SUCCEEDED
+    if failed(state):
+        ended = JobState.CANCELLED if cancelled(state) else JobState.FAILED
+    failure = Failure(code=state.get("code", ""), text=state.get("error", ""))
+    jobs = ports.store.jobs
+    jobs.set_vm(job_id, vm_id, state=ended, phase="", error_code=failure.code, error=failure.text, busy=False)
+    jobs.end(job_id, ended, failure=failure, result=dict(result))
+    return {"state": ended}

@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 from overkeep.controller.activities.ending import Ending
 from overkeep.controller.activities.expiry import merge_away, require_unread, without_failing
 from overkeep.controller.activities.exposure import Exposure
-from overkeep.controller.activities.steps import State, Watch, cancelled, failed, outcome
+from overkeep.controller.activities.steps import State, Watch, end_with_its_vm, failed, outcome
 from overkeep.controller.durable import Durable
 from overkeep.controller.events import Kind
 from overkeep.controller.ports import Ports
-from overkeep.controller.records import Failure, JobState
+from overkeep.controller.records import JobState
 from overkeep.controller.targets.configured import PlacedPoint
 from overkeep.controller.targets.target import Target
 from overkeep.errors import OverkeepError
@@ -108,16 +108,7 @@ class _Steps:
 
     def close(self, state: State) -> State:
         """Write what came of it into the job."""
-        result = JobState.SUCCEEDED
-        if failed(state):
-            result = JobState.CANCELLED if cancelled(state) else JobState.FAILED
-        failure = Failure(code=state.get("code", ""), text=state.get("error", ""))
-        jobs = self.ports.store.jobs
-        jobs.set_vm(
-            self.job_id, self.vm_id, state=result, phase="", error_code=failure.code, error=failure.text, busy=False
-        )
-        jobs.end(self.job_id, result, failure=failure, result={"point_id": self.point_id})
-        return {"state": result}
+        return end_with_its_vm(self.ports, self.job_id, self.vm_id, state, result={"point_id": self.point_id})
 
     def _vm_name(self) -> str:
         return self.ports.store.jobs.get(self.job_id).vms[0].vm_name

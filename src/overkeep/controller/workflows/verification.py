@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from overkeep.controller.activities.exposure import Exposure
-from overkeep.controller.activities.steps import State, Watch, cancelled, failed, outcome
+from overkeep.controller.activities.steps import State, Watch, end_with_its_vm, outcome
 from overkeep.controller.activities.verifying import Verifying
 from overkeep.controller.durable import Durable
 from overkeep.controller.events import Kind
 from overkeep.controller.ports import Ports
-from overkeep.controller.records import Failure, JobState
+from overkeep.controller.records import JobState
 from overkeep.controller.targets.target import Target
 from overkeep.errors import OverkeepError
 from overkeep.model.points import RestorePoint
@@ -135,17 +135,8 @@ class _Steps:
 
     def close(self, state: State) -> State:
         """Write what came of it into the job."""
-        result = JobState.SUCCEEDED
-        if failed(state):
-            result = JobState.CANCELLED if cancelled(state) else JobState.FAILED
-        failure = Failure(code=state.get("code", ""), text=state.get("error", ""))
-        jobs = self._ports.store.jobs
-        jobs.set_vm(
-            self._job_id, self._vm_id, state=result, phase="", error_code=failure.code, error=failure.text, busy=False
-        )
         told = {name: number for name, number in state.items() if name in ("checked", "total")}
-        jobs.end(self._job_id, result, failure=failure, result=told)
-        return {"state": result}
+        return end_with_its_vm(self._ports, self._job_id, self._vm_id, state, result=told)
 
     def _vm_name(self) -> str:
         return self._ports.store.jobs.get(self._job_id).vms[0].vm_name
