@@ -12,6 +12,8 @@ from typing import Protocol
 
 import pytest
 
+from tests.filesystems.mounting import FailingTarget, failing_target
+
 DEADLINE = 90.0
 
 
@@ -45,6 +47,13 @@ class Serve(Protocol):
 
     def __call__(self, image: Path | str, *options: str, format: str = "raw", export: str = "") -> str:
         """Return the URL of a new qemu-nbd that serves `image`, options of an image if `format` is empty."""
+
+
+@pytest.fixture
+def failing(tmp_path: Path) -> Iterator[FailingTarget]:
+    """A file system whose calls fail when they should."""
+    with failing_target(tmp_path) as target:
+        yield target
 
 
 @pytest.fixture

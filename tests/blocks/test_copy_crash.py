@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import random
 import shutil
@@ -27,6 +28,7 @@ from overkeep.units import MIB
 from tests.blocks.guest import Guest
 from tests.blocks.killing import Victim, kill_in_time
 from tests.blocks.merge.effects import Counter, Failing, Gate, Killer, Short, gated
+from tests.filesystems.mounting import FailingTarget
 from tests.forks import preload
 from tests.mover.shelf import FORMS, Shelf, Watching, scribble
 
@@ -270,3 +272,52 @@ def test_reads_fail(tmp_path: Path, kind: str, number: int) -> None:
             scene.work.run(folder)
             scene.work.check_whole(folder)
         scene.settle(folder)
+
+
+# a file system that fails: what its calls return goes through the kernel
+
+
+def fail_there(target: FailingTarget, scene: Scene, kind: str, at: int, number: int) -> None:
+    """Let a call to the file system fail: an error that the user understands, and nothing is lost."""
+    lasting = number == errno.ESTALE or at % 2 == 1  # the kernel looks again for what became stale
+    folder = scene.fresh()
+    with target.failing(kind, at, number, lasting=lasting), suppress(OverkeepError):
+        scene.work.run(folder)
+        assert not lasting, "it was told that all is well"
+    assert not target.opened, "an open file holds the mount"
+    scene.settle(folder)
+
+
+def calls(target: FailingTarget, scene: Scene) -> Iterator[tuple[str, int]]:
+    """The calls that the work makes: their kind and number."""
+    for kind in ("changes", "reads"):
+        folder = scene.fresh()
+        count = target.count(kind, lambda folder=folder: scene.work.run(folder))
+        yield from ((kind, at) for at in range(1, count + 1))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_call_to_a_file_system_fails(failing: FailingTarget, kind: str) -> None:
+    scene = Scene(failing.root, kind, 7)
+    for number, (what, at) in enumerate(itertools.islice(calls(failing, scene), 0, None, 4)):
+        fail_there(failing, scene, what, at, ERRORS[number % 3])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("number", ERRORS[:3], ids=errno.errorcode.get)
+def test_every_call_to_a_file_system_fails(failing: FailingTarget, kind: str, number: int) -> None:
+    scene = Scene(failing.root, kind, 8)
+    for what, at in calls(failing, scene):
+        fail_there(failing, scene, what, at, number)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_file_system_moves_only_a_part(failing: FailingTarget, kind: str, seed: int) -> None:
+    scene = Scene(failing.root, kind, seed)
+    folder = scene.fresh()
+    with failing.short():
+        scene.work.run(folder)
+    scene.check(folder)

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import subprocess
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -14,14 +15,16 @@ import pytest
 from overkeep.blocks.buffers import CLUSTER
 from overkeep.blocks.compression import Compression
 from overkeep.blocks.copy import copy
+from overkeep.blocks.digesting import make_digests
 from overkeep.blocks.digests import sums_name
-from overkeep.blocks.errors import OverkeepError
+from overkeep.blocks.errors import OverkeepError, TargetFailed, TargetStale
 from overkeep.blocks.expected import ChainDigests
 from overkeep.blocks.image import ImageSink
 from overkeep.blocks.memory import MemoryDisk
 from overkeep.blocks.qcow2.form import PLAIN, Form
-from overkeep.blocks.verify import Sample, verify_image
+from overkeep.blocks.verify import Findings, Sample, verify_image
 from overkeep.units import KIB, MIB
+from tests.filesystems.mounting import FailingTarget
 
 SIZE = 5 * MIB + 512
 NAMES = ("p0.qcow2", "p1.qcow2", "p2.qcow2")
@@ -179,3 +182,36 @@ def test_bits_that_turn_over_are_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", range(2, 10))
 def test_a_thousand_bits_that_turn_over_are_found(tmp_path: Path, seed: int) -> None:
     flips(tmp_path, 125, seed)
+
+
+# a file system that fails
+
+
+def verify_all(folder: Path) -> list[Findings]:
+    return [verify_image(folder, name) for name in NAMES]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE], ids=errno.errorcode.get)
+@pytest.mark.parametrize("form", [PLAIN, Form(compression=Compression.ZSTD)], ids=["plain", "zstd"])
+def test_a_target_that_cannot_be_read_is_told_and_is_no_damage(failing: FailingTarget, form: Form, number: int) -> None:
+    chain(failing.root, form)
+    count = failing.count("reads", lambda: verify_all(failing.root))
+    assert count > 30
+    for at in range(1, count + 1, 3):
+        with failing.failing("reads", at, number, lasting=True), pytest.raises(OverkeepError) as caught:
+            verify_all(failing.root)
+        assert caught.value.code == ("target-stale" if number == errno.ESTALE else "target-failed")
+        assert not failing.opened, "an open file holds the mount"
+        with failing.failing("reads", at, number, lasting=False), suppress(TargetFailed, TargetStale):
+            assert all(found.sound for found in verify_all(failing.root))
+    assert all(found.sound for found in verify_all(failing.root))
+
+
+@pytest.mark.parametrize("form", [PLAIN, Form(compression=Compression.ZSTD)], ids=["plain", "zstd"])
+def test_sound_images_are_sound_where_reads_move_only_a_part(failing: FailingTarget, form: Form) -> None:
+    chain(failing.root, form)
+    with failing.short():
+        assert all(found.sound and found.checked == found.held for found in verify_all(failing.root))
+        for name in NAMES:
+            make_digests(failing.root, name)
+    assert all(found.sound for found in verify_all(failing.root))

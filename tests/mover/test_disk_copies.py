@@ -6,13 +6,10 @@ from __future__ import annotations
 import itertools
 import os
 import random
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import IO, Any
 
 import pytest
 
@@ -29,6 +26,7 @@ from overkeep.mover.disk_copies import BackingMissing, back_up, differing, resto
 from overkeep.mover.reading_back import ReadBackDiffers, read_back
 from overkeep.repository import layout
 from overkeep.units import KIB, MIB
+from tests.filesystems.mounting import mounted
 from tests.mover.bench import tool
 from tests.mover.shelf import FORMS, Impatient, Shelf, resized, scribble
 
@@ -291,31 +289,10 @@ def test_stages_are_told(shelf: Shelf) -> None:
 
 
 @pytest.fixture
-def rotten(tmp_path: Path, processes: Callable[..., Any]) -> Iterator[Callable[[str, int], Path]]:
+def rotten(tmp_path: Path) -> Iterator[Callable[[str, int], Path]]:
     """Mount a place that returns one byte wrong; returns its folder."""
-    if os.geteuid() != 0 or not Path("/dev/fuse").exists():
-        pytest.skip("a file system of our own needs root and /dev/fuse")
-    mounted: list[Path] = []
-
-    def mount(suffix: str, offset: int) -> Path:
-        below, mountpoint = tmp_path / "below", tmp_path / "rotten"
-        below.mkdir()
-        mountpoint.mkdir()
-        script = Path(__file__).with_name("rotten.py")
-        errors: IO[bytes]
-        with (tmp_path / "log").open("wb") as errors:
-            server = processes(sys.executable, script, below, mountpoint, suffix, offset, stderr=errors)
-        mounted.append(mountpoint)
-        deadline = time.monotonic() + 90
-        while not mountpoint.is_mount():
-            assert server.poll() is None, (tmp_path / "log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        return mountpoint
-
-    yield mount
-    for mountpoint in mounted:
-        subprocess.run(["umount", "--lazy", mountpoint], check=False, timeout=90)
+    with ExitStack() as stack:
+        yield lambda suffix, offset: stack.enter_context(mounted("rotten", tmp_path, suffix, offset))[0]
 
 
 ROT = {

@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
 from overkeep.blocks.buffers import CLUSTER, aligned_buffer
@@ -62,17 +62,13 @@ def copy(
     if chunk % CLUSTER:
         raise ValueError(f"a chunk is a multiple of {CLUSTER} bytes, not {chunk}")
     started = time.monotonic()
-    sources, sinks = Lending(source, source.clone), Lending(sink, sink.clone)
-    try:
+    with closing(Lending(source, source.clone)) as sources, closing(Lending(sink, sink.clone)) as sinks:
         if not sources.begin():
             extents = PackedExtents(extents)  # the only connection tells them before it is read from
         sinks.begin()
         work = _Work(batches=batches(chunks(extents, chunk), chunk), progress=progress, cancelled=cancelled)
         _carry_out(work, sources, sinks, workers=workers, chunk=chunk)
         sink.finish()
-    finally:
-        sources.close()
-        sinks.close()
     seconds = time.monotonic() - started
     return CopyStats(covered=work.covered, moved=work.moved, zeroed=work.covered - work.moved, seconds=seconds)
 

@@ -229,8 +229,12 @@ class Digests:
         return page
 
     def _read(self, offset: int, length: int) -> bytes:
+        """Read `length` bytes, fewer only where the file ends."""
+        found = b""
         with on_target(self._path):
-            return os.pread(self._handle, length, offset)
+            while len(found) < length and (more := os.pread(self._handle, length - len(found), offset + len(found))):
+                found += more
+        return found
 
     def _damaged(self, reason: str) -> DigestsDamaged:
         return DigestsDamaged(file=self._path.name, reason=reason)

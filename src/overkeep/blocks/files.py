@@ -108,17 +108,21 @@ class OutputFile:
 
     def read(self, offset: int, buffer: memoryview) -> None:
         """Read back what was written; through the page cache from then on when the place does not fit the disk."""
+        while buffer:
+            done = self._read_some(offset, buffer)
+            if not done:
+                raise TargetFailed(path=self.path, reason=f"it ends at {offset}, before what was written to it")
+            offset, buffer = offset + done, buffer[done:]
+
+    def _read_some(self, offset: int, buffer: memoryview) -> int:
         direct = self._direct
         try:
-            done = os.preadv(self._handle, [buffer], offset)
+            return os.preadv(self._handle, [buffer], offset)
         except OSError as error:
             if error.errno != errno.EINVAL or not direct:
                 raise target_error(self.path, error) from error
-            self._leave_direct()
-            self.read(offset, buffer)
-            return
-        if done != len(buffer):
-            raise TargetFailed(path=self.path, reason=f"{done} bytes instead of {len(buffer)} at {offset}")
+        self._leave_direct()
+        return self._read_some(offset, buffer)
 
     def sync(self) -> None:
         """Make durable what was written."""
@@ -186,12 +190,15 @@ class PartialFile(OutputFile):
         """Close and remove the unfinished file; nothing happens when it was published or discarded before."""
         if self._handle < 0:
             return
-        try:
-            if self._is_mine():
-                self.path.unlink(missing_ok=True)
-            self.close()
-        except (OSError, OverkeepError) as error:  # what stays is garbage by its name, and the first error matters more
-            log.info("unfinished file stays %s", fields(path=self.path, reason=error))
+        for act in (self._remove, self.close):  # also closed when it cannot be removed: an open file holds the mount
+            try:
+                act()
+            except (OSError, OverkeepError) as error:  # it is garbage by its name, and the first error matters more
+                log.info("unfinished file stays %s", fields(path=self.path, reason=error))
+
+    def _remove(self) -> None:
+        if self._is_mine():
+            self.path.unlink(missing_ok=True)
 
 
 def _create(path: Path, *, direct: bool) -> tuple[int, bool]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Generic, Protocol, TypeVar
 
 from overkeep.blocks.errors import DiskUnreachable
@@ -99,8 +99,9 @@ class Lending(Generic[End]):
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Close all clones, when nobody borrows any more."""
-        while self._idle:
-            clone = self._idle.pop()
-            if clone is not self._end:
-                clone.close()
+        """Close all clones, when nobody borrows any more; also the others when closing one fails."""
+        with ExitStack() as clones:
+            while self._idle:
+                clone = self._idle.pop()
+                if clone is not self._end:
+                    clones.callback(clone.close)

@@ -44,7 +44,8 @@ class _RawFile:
         """Close the file; may be called twice."""
         handle, self._handle = self._handle, -1
         if handle >= 0:
-            os.close(handle)
+            with on_file(self.path):  # NFS may tell of a lost write only here
+                os.close(handle)
 
 
 class RawSource(_RawFile):

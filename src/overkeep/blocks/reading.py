@@ -101,14 +101,24 @@ class TargetFile:
                     raise
         begin = align_down(offset, _ALIGNED)
         length = min(_STAGING, align_up(offset + len(buffer), _ALIGNED) - begin)
-        staging = aligned_buffer(length)
+        staging, before = aligned_buffer(length), offset - begin
         try:
-            done = os.preadv(self._handle, [staging], begin) - (offset - begin)
+            done = self._read_beyond(begin, staging, before) - before
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
             self._direct = set_direct(self._handle, wanted=False)
             return self._read_some(offset, buffer)
         done = max(0, min(done, len(buffer)))
-        buffer[:done] = staging[offset - begin : offset - begin + done]
+        buffer[:done] = staging[before : before + done]
+        return done
+
+    def _read_beyond(self, offset: int, buffer: memoryview, wanted: int) -> int:
+        """Read until there are more than `wanted` bytes, or the file ends: a file system may read less than asked."""
+        done = 0
+        while done <= wanted:
+            count = os.preadv(self._handle, [buffer[done:]], offset + done)
+            if not count:
+                break
+            done += count
         return done

@@ -10,7 +10,7 @@ import random
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from overkeep.units import KIB
 from tests.blocks.killing import Victim, kill_in_time
 from tests.blocks.merge.effects import Counter, Failing, Gate, Killer, PowerCut, Recorder, Short, gated
 from tests.blocks.merge.world import World, random_world
+from tests.filesystems.mounting import FailingTarget
 from tests.forks import preload
 
 preload(__name__)
@@ -267,5 +268,54 @@ def test_writes_are_short(scenes: Callable[[int], Scene], seed: int) -> None:
     scene = scenes(seed)
     world = scene.fresh()
     merge(world, scene.names, Short(seed))
+    world.verify()
+    world.verify_tidy()
+
+
+# a file system that fails: what its calls return goes through the kernel
+
+
+def fail_there(target: FailingTarget, scene: Scene, kind: str, at: int, number: int, *, qemu: bool) -> None:
+    """Let a call to the file system fail: an error that the user understands, and nothing is lost."""
+    lasting = number == errno.ESTALE or at % 2 == 1  # the kernel looks again for what became stale
+    world = scene.fresh()
+    with target.failing(kind, at, number, lasting=lasting), suppress(OverkeepError):
+        merge(world, scene.names, Counter())
+        assert not lasting, "it was told that all is well"
+    assert not target.opened, "an open file holds the mount"
+    scene.settle(world, qemu=qemu)
+
+
+def calls(target: FailingTarget, scene: Scene) -> Iterator[tuple[str, int]]:
+    """The calls that the merge makes: their kind and number."""
+    for kind in ("changes", "reads"):
+        world = scene.fresh()
+        count = target.count(kind, lambda world=world: merge(world, scene.names, Counter()))
+        yield from ((kind, at) for at in range(1, count + 1))
+
+
+@pytest.mark.parametrize("seed", [3, 8])
+def test_a_call_to_a_file_system_fails(failing: FailingTarget, seed: int) -> None:
+    scene = Scene(failing.root, seed)
+    for number, (what, at) in enumerate(itertools.islice(calls(failing, scene), seed % 5, None, 9)):
+        fail_there(failing, scene, what, at, ERRORS[number % 3], qemu=number % 20 == 0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("seed", [6, 10])
+@pytest.mark.parametrize("number", ERRORS[:3], ids=errno.errorcode.get)
+def test_every_call_to_a_file_system_fails(failing: FailingTarget, seed: int, number: int) -> None:
+    scene = Scene(failing.root, seed)
+    for what, at in calls(failing, scene):
+        fail_there(failing, scene, what, at, number, qemu=at % 20 == 0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_file_system_moves_only_a_part(failing: FailingTarget, seed: int) -> None:
+    scene = Scene(failing.root, seed)
+    world = scene.fresh()
+    with failing.short():
+        merge(world, scene.names, Counter())
     world.verify()
     world.verify_tidy()
