@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from bench.datapath import ours
@@ -75,7 +76,7 @@ def full(bench: Bench, host: Host) -> Iterator[Row]:
         pairs = in_turn(mine.task, act, rounds=bench.rounds, before=disk.restart, servers=lambda: [disk.pid])
         yield wall_row("full backup", "qemu-img convert", pairs, 1.15, **mine.stages)
         yield processor_row("full backup", "qemu-img convert", pairs, round(1 / 1.3, 2))
-        yield wall_row("full backup", "the disks alone, a bare copy", _against_bare_copy(bench, disk, theirs), 0.0)
+        yield from _against_bare_copies(bench, disk, theirs)
         for how, required in (("unix", 1.8), ("TLS", 2.2)):
             pairs = _against_imageio(bench, host, disk, how)
             yield wall_row("full backup", f"ovirt-imageio client, {how}", pairs, required)
@@ -84,14 +85,16 @@ def full(bench: Bench, host: Host) -> Iterator[Row]:
         yield _onto_nfs(bench, host, disk)
 
 
-def _against_bare_copy(bench: Bench, disk: Served, image: Path) -> Pairs:
+def _against_bare_copies(bench: Bench, disk: Served, image: Path) -> Iterator[Row]:
     """How near a backup comes to what the disks allow; `image`, made by a tool, has as many bytes."""
     target = bench.folder / "bare"
     mine = _Ours(disk.url, bench.folder / "ours.qcow2")
-    act = Task(lambda: copy_bare(image, target), prepare=lambda: target.unlink(missing_ok=True))
-    pairs = in_turn(mine.task, act, rounds=bench.rounds, before=disk.restart)
+    for against, as_a_server in (("large pages", False), ("a server's pages", True)):
+        copy = partial(copy_bare, image, target, as_a_server=as_a_server)
+        act = Task(copy, prepare=lambda: target.unlink(missing_ok=True))
+        pairs = in_turn(mine.task, act, rounds=bench.rounds, before=disk.restart)
+        yield wall_row("full backup", f"the disks alone, {against}", pairs, 0.0)
     target.unlink()
-    return pairs
 
 
 def _against_imageio(bench: Bench, host: Host, disk: Served, how: str) -> Pairs:
