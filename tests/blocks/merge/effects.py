@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -183,6 +184,56 @@ class Short:
         return self._pwritev(handle, [data[: sectors * SECTOR]], offset)
 
     def __call__(self, _: Effect, act: Act) -> Any:
+        return act()
+
+
+class Stepping:
+    """Lets work go on for as many effects as it is told to, and stand still between."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._allowed = 0
+        self._stands = False  # in front of an effect
+        self._ended = False
+
+    def let(self, count: int) -> None:
+        """Let that many effects pass; returns when it stands again, or has ended."""
+        with self._changed:
+            for _ in range(count):
+                self._changed.wait_for(self._still)
+                self._allowed, self._stands = self._allowed + 1, False
+                self._changed.notify_all()
+            self._changed.wait_for(self._still)
+
+    def _still(self) -> bool:
+        return self._stands or self._ended
+
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """The work; nobody waits for it any more when it ends."""
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
+
+    @contextmanager
+    def released(self) -> Iterator[None]:
+        """Let all effects pass at the end of the body."""
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._allowed = sys.maxsize
+                self._changed.notify_all()
+
+    def __call__(self, _: Effect, act: Act) -> Any:
+        with self._changed:
+            self._stands = self._allowed == 0
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._allowed > 0)
+            self._allowed, self._stands = self._allowed - 1, False
         return act()
 
 
