@@ -27,6 +27,8 @@ from overkeep.units import utc_now
 
 RESULTS = Path(__file__).parents[1] / "results.json"
 
+_WIDTH = 180  # of the table in a file, where no screen says it
+
 Part = Callable[[Bench, Host], Iterator[Row]]
 PARTS: dict[str, Part] = {
     "full": backups.full,
@@ -97,7 +99,7 @@ def _print(rows: list[Row]) -> None:
         theirs = "" if row.theirs is None else f"{row.theirs:.2f}"
         cells = (row.name, row.against, f"{row.ours:.2f}", theirs, row.unit, ratio, str(row.required or ""))
         table.add_row(*cells, "yes" if row.holds else "NO", stages)
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else _WIDTH).print(table)
 
 
 if __name__ == "__main__":

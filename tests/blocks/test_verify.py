@@ -6,10 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import random
-import shutil
 import subprocess
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -24,13 +21,9 @@ from overkeep.blocks.errors import OverkeepError, TargetFailed, TargetStale
 from overkeep.blocks.expected import ChainDigests
 from overkeep.blocks.image import ImageSink
 from overkeep.blocks.memory import MemoryDisk
-from overkeep.blocks.merge.acts import merge_away
-from overkeep.blocks.merge.making import Watch as MergeWatch
 from overkeep.blocks.qcow2.form import PLAIN, Form
 from overkeep.blocks.verify import Findings, Sample, verify_image
-from overkeep.repository.merging import MergeJournal
 from overkeep.units import KIB, MIB
-from tests.blocks.merge.effects import Stepping, gated
 from tests.filesystems.mounting import FailingTarget
 
 SIZE = 5 * MIB + 512
@@ -189,61 +182,6 @@ def test_bits_that_turn_over_are_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", range(2, 10))
 def test_a_thousand_bits_that_turn_over_are_found(tmp_path: Path, seed: int) -> None:
     flips(tmp_path, 125, seed)
-
-
-def small_tables(folder: Path, qemu: Callable[..., str]) -> None:
-    """A chain of images with many tables, which a reader reads as it needs them."""
-    rng = random.Random(3)
-    for number, name in enumerate(NAMES):
-        below = ("-b", NAMES[number - 1], "-F", "qcow2") if number else ()
-        qemu("qemu-img", "create", "-q", "-f", "qcow2", "-o", "cluster_size=4k", *below, folder / name, str(24 * MIB))
-        writes = [f"write -P {rng.randrange(256)} {rng.randrange(24 * 16 - 4) * CLUSTER} 100k" for _ in range(60)]
-        qemu("qemu-io", "-f", "qcow2", *(word for write in writes for word in ("-c", write)), folder / name)
-        make_digests(folder, name)
-
-
-REMOVED = (["p0.qcow2"], ["p1.qcow2"], ["p0.qcow2", "p1.qcow2"])
-
-
-def check_during_a_merge(folder: Path, rng: random.Random) -> None:
-    """Let a merge go on step by step while an image that stays is checked: it is sound at every moment."""
-    removed, gate = rng.choice(REMOVED), Stepping()
-    name = rng.choice([name for name in NAMES if name not in removed])
-    steps = rng.choice((1, 3, 10, 30))
-
-    def go_on() -> bool:
-        gate.let(rng.randrange(steps + 1))
-        return False
-
-    def merge() -> None:
-        with gate.ending():
-            merge_away(folder, removed, journal=MergeJournal(folder), watch=MergeWatch())
-
-    with gated(gate), ThreadPoolExecutor(1) as pool:
-        merging = pool.submit(merge)
-        with gate.released():
-            gate.let(rng.randrange(60))
-            found = verify_image(folder, name, workers=rng.choice((1, 4)), cancelled=go_on)
-        merging.result(timeout=90)
-    assert found.sound, (removed, found)
-    assert found.checked == found.held
-
-
-@pytest.mark.parametrize("seed", range(10))
-def test_a_merge_during_a_check_is_no_damage(tmp_path: Path, qemu: Callable[..., str], seed: int) -> None:
-    small_tables(tmp_path, qemu)
-    check_during_a_merge(tmp_path, random.Random(seed))
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_many_merges_during_checks_are_no_damage(tmp_path: Path, qemu: Callable[..., str]) -> None:
-    (tmp_path / "before").mkdir()
-    small_tables(tmp_path / "before", qemu)
-    for seed in range(100, 400):
-        folder = Path(shutil.copytree(tmp_path / "before", tmp_path / "now"))
-        check_during_a_merge(folder, random.Random(seed))
-        shutil.rmtree(folder)
 
 
 # a file system that fails

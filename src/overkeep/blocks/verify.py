@@ -111,6 +111,7 @@ def verify_image(
         with ExitStack() as stack:
             chain = stack.enter_context(closing(ChainReader(folder, name, cached=False)))
             image = stack.enter_context(closing(ImageFile(folder, name)))
+            # the digests last: a merge that goes on meanwhile lets them tell of more before the image holds it
             forget_cached(folder / sums_name(name))
             digests = stack.enter_context(closing(Digests(folder / sums_name(name))))
             _require_same_disk(image, digests)
