@@ -56,6 +56,18 @@ class Failing(Passthrough):
                 return size
             return self._rng.randint(1, size // _SECTOR) * _SECTOR
 
+    def readdir(self, path: str, fh: int) -> list[str]:
+        self._pass("reads")
+        return super().readdir(path, fh)
+
+    def mkdir(self, path: str, mode: int) -> int:
+        self._pass("changes")
+        return super().mkdir(path, mode)
+
+    def rmdir(self, path: str) -> int:
+        self._pass("changes")
+        return super().rmdir(path)
+
     def create(self, path: str, mode: int, fi: object = None) -> int:
         self._pass("changes")
         handle = super().create(path, mode, fi)
@@ -63,6 +75,7 @@ class Failing(Passthrough):
         return handle
 
     def open(self, path: str, flags: int) -> int:
+        self._pass("reads")
         handle = super().open(path, flags)
         if flags & os.O_ACCMODE != os.O_RDONLY:
             self._writers.add(handle)

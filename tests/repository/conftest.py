@@ -6,6 +6,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,9 +31,10 @@ def repository(tmp_path: Path) -> Repository:
 
 def write_image(draft: Draft, disk_id: str, *, backing: str | None = None, size: int = 4 * MIB) -> None:
     """Write the image of a draft as a mover does."""
-    sink = ImageSink(draft.image_folder(disk_id), draft.image_name, size=size, backing=backing)
-    sink.write(0, memoryview(os.urandom(MIB)))
-    sink.finish()
+    folder, name = draft.image_folder(disk_id), draft.image_name
+    with closing(ImageSink(folder, name, size=size, backing=backing)) as sink:
+        sink.write(0, memoryview(os.urandom(MIB)))
+        sink.finish()
 
 
 def describe(draft: Draft, created: dt.datetime, *, backing: str | None = None, size: int = 4 * MIB) -> RestorePoint:
