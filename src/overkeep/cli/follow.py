@@ -36,6 +36,14 @@ class LostSight(ControllerUnreachable):
     )
 
 
+def begun(client: Client, job: JobOut, *, no_wait: bool, as_json: bool) -> int:
+    """End a command that has begun a job: tell its id at once, or follow it. Returns the exit status."""
+    if not no_wait:
+        return follow(client, job, as_json=as_json)
+    output.documents(job) if as_json else output.say(job.id)
+    return exits.OK
+
+
 def follow(client: Client, job: JobOut, *, as_json: bool) -> int:
     """Follow a job to its end and return the exit status.
 

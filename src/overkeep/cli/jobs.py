@@ -11,7 +11,7 @@ from overkeep.api.documents import EventOut
 from overkeep.api.job_documents import JobOut, SpentOut
 from overkeep.cli import exits, output
 from overkeep.cli.client import Client
-from overkeep.cli.follow import follow
+from overkeep.cli.follow import begun, follow
 from overkeep.cli.output import AsJson
 from overkeep.cli.workloads import NoWait
 from overkeep.controller.records import JobKind, JobState
@@ -83,12 +83,8 @@ def follow_(job: JobId, as_json: AsJson = False) -> int:
 def cancel(job: JobId, no_wait: NoWait = False, as_json: AsJson = False) -> int:
     """Cancel a job and wait until everything it opened is closed."""
     with Client() as client:
-        found = client.cancel(job)
-        if no_wait:
-            output.documents(found) if as_json else output.say(found.id)
-            return exits.OK
-        follow(client, found, as_json=as_json)
-        return exits.OK if client.job(job).state == JobState.CANCELLED else exits.FAILED
+        begun(client, client.cancel(job), no_wait=no_wait, as_json=as_json)
+        return exits.OK if no_wait or client.job(job).state == JobState.CANCELLED else exits.FAILED
 
 
 @app.command()
@@ -96,7 +92,4 @@ def retry(job: JobId, no_wait: NoWait = False, as_json: AsJson = False) -> int:
     """Back up once more the VMs of an ended backup that did not succeed."""
     with Client() as client:
         again = client.post(f"/api/v1/jobs/{job}/retry", JobOut)
-        if no_wait:
-            output.documents(again) if as_json else output.say(again.id)
-            return exits.OK
-        return follow(client, again, as_json=as_json)
+        return begun(client, again, no_wait=no_wait, as_json=as_json)

@@ -12,7 +12,7 @@ from overkeep.api.job_documents import JobOut
 from overkeep.api.point_documents import PinIn, PointOut, RestoreIn, VerificationIn, VerificationOut
 from overkeep.cli import exits, output
 from overkeep.cli.client import Client
-from overkeep.cli.follow import follow
+from overkeep.cli.follow import begun
 from overkeep.cli.output import AsJson
 from overkeep.cli.workloads import NoWait
 from overkeep.units import human_size
@@ -113,10 +113,7 @@ def delete(
             of = f"{found.vm_name} as it was at {output.instant(found.created)}"
             typer.confirm(f"Delete restore point {found.id} of {of} for good?", abort=True, err=True)
         job = client.begin_delete(f"/api/v1/points/{point}", vm=vm, target=found.target)
-        if no_wait:
-            output.documents(job) if as_json else output.say(job.id)
-            return 0
-        return follow(client, job, as_json=as_json)
+        return begun(client, job, no_wait=no_wait, as_json=as_json)
 
 
 @app.command()
@@ -133,10 +130,7 @@ def verify(
     asked = VerificationIn(workload=workload, vm=vm, target=target, share=share, seconds=seconds)
     with Client() as client:
         job = client.post("/api/v1/verifications", JobOut, asked)
-        if no_wait:
-            output.documents(job) if as_json else output.say(job.id)
-            return 0
-        return follow(client, job, as_json=as_json)
+        return begun(client, job, no_wait=no_wait, as_json=as_json)
 
 
 def restore(  # noqa: PLR0913 - the options of a command
@@ -166,7 +160,4 @@ def restore(  # noqa: PLR0913 - the options of a command
     )
     with Client() as client:
         job = client.post("/api/v1/restores", JobOut, asked)
-        if no_wait:
-            output.documents(job) if as_json else output.say(job.id)
-            return 0
-        return follow(client, job, as_json=as_json)
+        return begun(client, job, no_wait=no_wait, as_json=as_json)

@@ -25,7 +25,7 @@ from overkeep.api.workload_documents import (
 )
 from overkeep.cli import output
 from overkeep.cli.client import Client
-from overkeep.cli.follow import follow
+from overkeep.cli.follow import begun
 from overkeep.cli.output import AsJson
 from overkeep.errors import BadRequest
 from overkeep.model.admission import MOST_SLOTS
@@ -264,10 +264,7 @@ def backup(
     """Back up all VMs of a workload now."""
     with Client() as client:
         job = client.post(f"{_path(workload)}/snapshots", JobOut, SnapshotIn(full=full))
-        if no_wait:
-            output.documents(job) if as_json else output.say(job.id)
-            return 0
-        return follow(client, job, as_json=as_json)
+        return begun(client, job, no_wait=no_wait, as_json=as_json)
 
 
 def _path(workload: str) -> str:
