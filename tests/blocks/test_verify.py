@@ -17,7 +17,7 @@ from overkeep.blocks.compression import Compression
 from overkeep.blocks.copy import copy
 from overkeep.blocks.digesting import make_digests
 from overkeep.blocks.digests import sums_name
-from overkeep.blocks.errors import OverkeepError, TargetFailed, TargetStale
+from overkeep.blocks.errors import OverkeepError, TargetStale
 from overkeep.blocks.expected import ChainDigests
 from overkeep.blocks.image import ImageSink
 from overkeep.blocks.memory import MemoryDisk
@@ -202,8 +202,28 @@ def test_a_target_that_cannot_be_read_is_told_and_is_no_damage(failing: FailingT
             verify_all(failing.root)
         assert caught.value.code == ("target-stale" if number == errno.ESTALE else "target-failed")
         assert not failing.opened, "an open file holds the mount"
-        with failing.failing("reads", at, number, lasting=False), suppress(TargetFailed, TargetStale):
+        with failing.failing("reads", at, number, lasting=False), suppress(TargetStale):
             assert all(found.sound for found in verify_all(failing.root))
+    assert all(found.sound for found in verify_all(failing.root))
+
+
+# parts of the file's length: of digests, the header, their page and the index
+BAD = {"p1.qcow2": (0.0, 0.2, 0.4, 0.6, 0.999), "p1.sums": (0.0, 0.6, 0.9999)}
+
+
+@pytest.mark.parametrize("suffix", BAD)
+def test_a_bad_place_of_the_server_is_a_finding_of_its_image(failing: FailingTarget, suffix: str) -> None:
+    chain(failing.root)
+    size = (failing.root / suffix).stat().st_size
+    for part in BAD[suffix]:
+        with failing.bad(suffix, int(part * size)):
+            below, image, above = verify_all(failing.root)
+        assert below.sound
+        assert above.sound or suffix.endswith("qcow2"), "an image is not opened without those below it"
+        assert not image.sound
+        assert "p1.qcow2 cannot be read on the backup target, which answers otherwise: Input/output error" in str(
+            image.errors
+        )
     assert all(found.sound for found in verify_all(failing.root))
 
 

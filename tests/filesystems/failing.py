@@ -4,11 +4,13 @@
 It takes an order a line from its standard input, as JSON, and answers each with a line that says how many calls were
 counted since the order before. An order is an object: `count`, what is counted (`changes` or `reads`); `at`, the number
 of the call that fails; `number`, with which error; `lasting`, whether all that follow fail, too; `short`, whether every
-read and write moves only a part of what it is asked for. Whatever an order leaves out does not happen.
+read and write moves only a part of what it is asked for; `bad`, a place that nobody can read: how the name of its file
+ends, and its offset. Whatever an order leaves out does not happen.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -16,6 +18,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tests.filesystems.passthrough import Passthrough
 
@@ -30,7 +33,7 @@ class Failing(Passthrough):
         self._lock = threading.Lock()
         self._rng = random.Random(1)
         self._writers: set[int] = set()
-        self._order: Mapping[str, object] = {}
+        self._order: Mapping[str, Any] = {}
         self._count = 0
 
     def obey(self, line: str) -> int:
@@ -45,8 +48,8 @@ class Failing(Passthrough):
             if self._order.get("count") != kind:
                 return
             self._count += 1
-            at, number = self._order.get("at", 0), int(str(self._order.get("number", 0)))
-            if self._count == at or (self._order.get("lasting") and self._count > int(str(at))):
+            at, number = self._order.get("at", 0), self._order.get("number", 0)
+            if self._count == at or (self._order.get("lasting") and self._count > at > 0):
                 raise OSError(number, os.strerror(number))
 
     def _part(self, size: int) -> int:
@@ -83,6 +86,9 @@ class Failing(Passthrough):
 
     def read(self, path: str, size: int, offset: int, fh: int) -> bytes:
         self._pass("reads")
+        suffix, bad = self._order.get("bad", ("", -1))
+        if path.endswith(suffix) and offset <= bad < offset + size:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
         return super().read(path, self._part(size), offset, fh)
 
     def write(self, path: str, data: bytes, offset: int, fh: int) -> int:

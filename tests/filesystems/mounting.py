@@ -89,6 +89,15 @@ class FailingTarget:
             self._order()
 
     @contextmanager
+    def bad(self, suffix: str, offset: int) -> Iterator[None]:
+        """Let nobody read the place at `offset` of the files whose names end with `suffix`, in the body."""
+        self._order(bad=(suffix, offset))
+        try:
+            yield
+        finally:
+            self._order()
+
+    @contextmanager
     def short(self) -> Iterator[None]:
         """Let reads and writes move only a part of what they are asked for, in the body."""
         self._order(short=True)

@@ -73,6 +73,16 @@ class ImageDamaged(OverkeepError):
     template = "The image {file} cannot be used: {reason}; verify the repository and use another restore point."
 
 
+class ImageUnreadable(OverkeepError):
+    """The target answers, but not for all of an image or its digests."""
+
+    code = "image-unreadable"
+    template = (
+        "The image {file} cannot be read on the backup target, which answers otherwise: {reason}; "
+        "look at the disks of the server, and use another restore point."
+    )
+
+
 class ImageUnsupported(OverkeepError):
     """An image uses a feature that is not read."""
 

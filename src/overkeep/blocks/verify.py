@@ -6,8 +6,9 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -18,18 +19,29 @@ from overkeep.blocks.copy import WORKERS, Progress, copy
 from overkeep.blocks.differences import Differences
 from overkeep.blocks.digests import Digests, sums_name
 from overkeep.blocks.ends import Extent
-from overkeep.blocks.errors import DigestsDamaged, ImageDamaged, ImageUnsupported, TargetMissing, UnsafeImage
+from overkeep.blocks.errors import (
+    DigestsDamaged,
+    ImageDamaged,
+    ImageUnreadable,
+    ImageUnsupported,
+    TargetFailed,
+    TargetMissing,
+    UnsafeImage,
+)
 from overkeep.blocks.files import forget_cached
 from overkeep.blocks.image import ChainReader
 from overkeep.blocks.qcow2.check import check_image
 from overkeep.blocks.qcow2.findings import Fault
 from overkeep.blocks.qcow2.image import ImageFile
 from overkeep.blocks.qcow2.runs import Kind
+from overkeep.blocks.reading import TargetFile
 from overkeep.blocks.sampling import held, sampled, shuffled, until
 from overkeep.blocks.stages import Stages
 from overkeep.blocks.wrappers import Timed
-from overkeep.errors import Cancelled
+from overkeep.errors import Cancelled, OverkeepError
+from overkeep.units import KIB
 
+_BEGINNING = 4 * KIB
 MOST_NAMED = 16
 """Damaged clusters that are named one by one."""
 
@@ -99,9 +111,40 @@ def verify_image(
     """Check image `name` of a chain in `folder`; damage is told in the findings, never raised.
 
     What the image leaves to its backing image is not looked at: check each image of a chain. Data are read past the
-    page cache. Raises `Cancelled`, and the typed errors of a target that does not answer.
+    page cache. An image that cannot be read, twice, where the target answers otherwise, is a finding: a bad place of a
+    server's disk must not keep the other images from being checked. Raises `Cancelled`, and the typed errors of a
+    target that does not answer.
     """
+    reading = partial(_verify, folder, name, sample=sample, workers=workers, progress=progress, cancelled=cancelled)
+    with suppress(TargetFailed):
+        return reading()
+    try:
+        return reading()
+    except TargetFailed as error:
+        if not _answers(folder, name):
+            raise
+        unreadable = ImageUnreadable(file=name, reason=error.fields["reason"])
+        return Findings(image=name, errors=(str(unreadable),))
 
+
+def _answers(folder: Path, name: str) -> bool:
+    """Whether the target gives the beginning of an image, or of its digests."""
+    for path in (folder / name, folder / sums_name(name)):
+        with suppress(OverkeepError), closing(TargetFile(path, cached=False)) as file:
+            file.fill(0, memoryview(bytearray(_BEGINNING)))
+            return True
+    return False
+
+
+def _verify(
+    folder: Path,
+    name: str,
+    *,
+    sample: Sample,
+    workers: int,
+    progress: Progress,
+    cancelled: Callable[[], bool],
+) -> Findings:
     def check() -> None:
         if cancelled():
             raise Cancelled(what="The check")
@@ -125,13 +168,12 @@ def verify_image(
 def held_by(folder: Path, name: str) -> int:
     """How many bytes of the disk an image holds, zeroes included, as its digests say; 0 when they cannot be read.
 
-    A check reads as much. It costs reading the digests, which are 1/4096 of that. Raises the typed errors of a target
-    that does not answer.
+    A check reads as much, and tells why they cannot be read. It costs reading the digests, which are 1/4096 of that.
     """
     try:
         with closing(Digests(folder / sums_name(name))) as digests:
             return _length(held(digests))
-    except (DigestsDamaged, TargetMissing, UnsafeImage):
+    except (DigestsDamaged, TargetFailed, TargetMissing, UnsafeImage):
         return 0
 
 
