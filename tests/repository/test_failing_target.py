@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from overkeep.blocks.errors import TargetFailed
 from overkeep.blocks.image import ChainReader
 from overkeep.errors import OverkeepError
 from overkeep.model.points import Pin, RestorePoint, point_id
 from overkeep.repository import layout
+from overkeep.repository.errors import ChainBroken
 from overkeep.repository.repository import Draft, Repository
 from tests.filesystems.mounting import FailingTarget, failing_target
 from tests.repository.conftest import describe, write_image
@@ -156,3 +158,21 @@ def test_a_file_system_moves_only_a_part(failing: FailingTarget, name: str) -> N
     with failing.short():
         life.act(root)
     life.settle(root)
+
+
+def test_a_bad_place_breaks_the_chains_over_it_and_no_others(failing: FailingTarget) -> None:
+    root = failing.root / "repository"
+    root.mkdir()
+    Repository(root).create()
+    for number in range(3):
+        back_up(root, number)
+    repository = Repository(root)
+    points = repository.points("w1", "vm1")
+    with failing.bad(points[1].images[0].file, 0):
+        assert len(repository.chain(points[0], "disk1")) == 1
+        for point in points[1:]:
+            with pytest.raises(ChainBroken, match="which answers otherwise: Input/output error"):
+                repository.chain(point, "disk1")
+    with failing.failing("reads", 1, errno.EIO, lasting=True), pytest.raises(TargetFailed):
+        repository.chain(points[0], "disk1")
+    assert len(repository.chain(points[2], "disk1")) == 3

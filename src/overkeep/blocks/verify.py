@@ -6,7 +6,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from overkeep.blocks.bad_places import read_twice
 from overkeep.blocks.buffers import CLUSTER
 from overkeep.blocks.copy import WORKERS, Progress, copy
 from overkeep.blocks.differences import Differences
@@ -34,14 +35,11 @@ from overkeep.blocks.qcow2.check import check_image
 from overkeep.blocks.qcow2.findings import Fault
 from overkeep.blocks.qcow2.image import ImageFile
 from overkeep.blocks.qcow2.runs import Kind
-from overkeep.blocks.reading import TargetFile
 from overkeep.blocks.sampling import held, sampled, shuffled, until
 from overkeep.blocks.stages import Stages
 from overkeep.blocks.wrappers import Timed
-from overkeep.errors import Cancelled, OverkeepError
-from overkeep.units import KIB
+from overkeep.errors import Cancelled
 
-_BEGINNING = 4 * KIB
 MOST_NAMED = 16
 """Damaged clusters that are named one by one."""
 
@@ -116,24 +114,10 @@ def verify_image(
     target that does not answer.
     """
     reading = partial(_verify, folder, name, sample=sample, workers=workers, progress=progress, cancelled=cancelled)
-    with suppress(TargetFailed):
-        return reading()
     try:
-        return reading()
-    except TargetFailed as error:
-        if not _answers(folder, name):
-            raise
-        unreadable = ImageUnreadable(file=name, reason=error.fields["reason"])
-        return Findings(image=name, errors=(str(unreadable),))
-
-
-def _answers(folder: Path, name: str) -> bool:
-    """Whether the target gives the beginning of an image, or of its digests."""
-    for path in (folder / name, folder / sums_name(name)):
-        with suppress(OverkeepError), closing(TargetFile(path, cached=False)) as file:
-            file.fill(0, memoryview(bytearray(_BEGINNING)))
-            return True
-    return False
+        return read_twice(reading, folder, name)
+    except ImageUnreadable as error:
+        return Findings(image=name, errors=(str(error),))
 
 
 def _verify(

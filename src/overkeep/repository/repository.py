@@ -12,7 +12,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from overkeep.blocks.errors import ImageDamaged, ImageUnsupported, TargetMissing, UnsafeImage, on_target
+from overkeep.blocks.bad_places import read_twice
+from overkeep.blocks.errors import (
+    ImageDamaged,
+    ImageUnreadable,
+    ImageUnsupported,
+    TargetMissing,
+    UnsafeImage,
+    on_target,
+)
 from overkeep.blocks.qcow2.reader import ChainReader
 from overkeep.errors import NotFound
 from overkeep.logs import fields
@@ -230,8 +238,8 @@ class Repository:
             raise NotFound(kind="disk", name=disk_id, how="overkeep points --json")
         folder = layout.located(self.root, layout.disk(point.workload_id, point.vm_id, disk_id))
         try:
-            reader = ChainReader(folder, image.file)
-        except (ImageDamaged, ImageUnsupported, UnsafeImage, TargetMissing) as error:
+            reader = read_twice(lambda: ChainReader(folder, image.file), folder, image.file)
+        except (ImageDamaged, ImageUnreadable, ImageUnsupported, UnsafeImage, TargetMissing) as error:
             raise ChainBroken(disk=image.name, point=point.id, reason=error) from error
         reader.close()
         if reader.size != image.virtual_size:
