@@ -131,6 +131,31 @@ def test_a_checkpoint_goes_whose_backup_was_being_ended_when_its_controller_died
     world.assert_checkpoints_sound()
 
 
+@pytest.mark.parametrize("cancelled", [False, True], ids=["goes on", "cancelled"])
+def test_nothing_is_left_of_a_draft_whose_controller_died_right_behind_the_manifest(
+    world: World, monkeypatch: pytest.MonkeyPatch, cancelled: bool
+) -> None:
+    world.add(vm("web", disk("root")))
+    died = threading.Event()
+
+    def dying(*_: object) -> None:
+        died.set()
+        raise Stopping
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Draft, "_remove", dying)  # the manifest is there, and so is all that is not needed any more
+        job = world.start_backup()
+        world.until(died.is_set)
+        world.stop()
+    assert [path.name for path in world.left_on_target()] == ["draft.json"]
+    if cancelled:
+        world.store.jobs.request_cancel(job.id)
+    world.restart()
+    assert succeeded(world.finish(job))
+    assert len(world.repository.points()) == 1
+    world.assert_nothing_open()
+
+
 @pytest.mark.parametrize("away", [False, True], ids=["cancelled", "and without the target"])
 def test_a_point_that_was_made_when_its_controller_died_is_told_although_a_cancel_came(
     world: World, monkeypatch: pytest.MonkeyPatch, away: bool

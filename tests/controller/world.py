@@ -294,10 +294,16 @@ class World:
     def texts(self, job: Job) -> str:
         return "\n".join(event.text for event in self.store.events.of_job(job.id))
 
+    def left_on_target(self) -> list[Path]:
+        """Files of points in the making, also of those that were made."""
+        found = self.repository.root.rglob("*")
+        return [path for path in found if path.name == "draft.json" or path.suffix in {".tmp", ".partial"}]
+
     def assert_nothing_open(self) -> None:
         """No lock, no transfer, no half point, no order still running."""
         assert (self.memory.open_backups(), self.memory.open_transfers()) == ((), ())
         assert self.repository.drafts() == ()
+        assert self.left_on_target() == []
         assert self.store.held.orphans() == ()
         assert self.mover.running() == ()
         assert self.memory.floating_disks() == ()

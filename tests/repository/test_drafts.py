@@ -77,6 +77,19 @@ def test_a_commit_leaves_nothing_of_a_writer_that_was_killed(repository: Reposit
     }
 
 
+def test_traces_of_a_commit_that_was_stopped_are_removed(repository: Repository, prepare: Prepare) -> None:
+    draft, point = prepare()
+    trace = repository.root / layout.point("w1", "vm1", point.id) / layout.DRAFT
+    content = trace.read_bytes()
+    draft.tidy()
+    assert trace.exists(), "there is no point yet"
+    draft.commit(point)
+    trace.write_bytes(content)
+    draft.tidy()
+    assert not trace.exists()
+    assert repository.points() == (point,)
+
+
 def test_a_draft_of_another_job_is_left_alone(repository: Repository, prepare: Prepare) -> None:
     draft, point = prepare()
     with pytest.raises(Conflict):

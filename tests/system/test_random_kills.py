@@ -35,7 +35,7 @@ def test_no_instant_of_a_death_costs_a_point(lab: Lab, lab_directory: Path, mana
     seed = int(os.environ.get("OVERKEEP_SEED", random.SystemRandom().randrange(1 << 32)))
     print(f"seed: {seed} (OVERKEEP_SEED)")
     rng = random.Random(seed)
-    with deployed(lab, lab_directory / "wounded", export="second") as product:
+    with deployed(lab, lab_directory / "wounded", export="wounded") as product:
         product.overkeep("workload", "create", "wounds", "--vm", "bare")
         product.overkeep("policy", "create", "few", "--keep-last", "3")
         product.overkeep("workload", "set-policy", "wounds", "few")

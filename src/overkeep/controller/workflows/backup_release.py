@@ -42,6 +42,7 @@ class BackupRelease:
             draft = steps.draft(state) if "point_id" in state else None
             committed = draft is not None and draft.committed
             if draft is not None and committed and perhaps_committed:
+                draft.tidy()
                 found.update(steps.keep(steps.point(state, draft)))
             release_backup(exposure, success=committed)
             if draft is not None and not committed:

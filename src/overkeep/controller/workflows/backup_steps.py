@@ -213,7 +213,9 @@ class BackupSteps:
         self.phase("committing")
         draft = self.draft(state)
         point = self.point(state, draft)
-        if not draft.committed:  # a repeat after a crash finds it there, whatever became of the backup since
+        if draft.committed:  # a repeat after a crash finds it there, whatever became of the backup since
+            draft.tidy()
+        else:
             self.watch.check()  # from here on there is no way back: a cancel that comes later is too late
             self._require_open(point.vm_name)
             _commit(draft, point)
