@@ -5,12 +5,11 @@ It takes an order a line from its standard input, as JSON, and answers each with
 counted since the order before. An order is an object: `count`, what is counted (`changes` or `reads`); `at`, the number
 of the call that fails; `number`, with which error; `lasting`, whether all that follow fail, too; `short`, whether every
 read and write moves only a part of what it is asked for; `bad`, a place that nobody can read: how the name of its file
-ends, and its offset. Whatever an order leaves out does not happen.
+ends, its offset, and the error. Whatever an order leaves out does not happen.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import random
@@ -86,9 +85,9 @@ class Failing(Passthrough):
 
     def read(self, path: str, size: int, offset: int, fh: int) -> bytes:
         self._pass("reads")
-        suffix, bad = self._order.get("bad", ("", -1))
+        suffix, bad, number = self._order.get("bad", ("", -1, 0))
         if path.endswith(suffix) and offset <= bad < offset + size:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
+            raise OSError(number, os.strerror(number))
         return super().read(path, self._part(size), offset, fh)
 
     def write(self, path: str, data: bytes, offset: int, fh: int) -> int:

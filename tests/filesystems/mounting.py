@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -89,9 +90,9 @@ class FailingTarget:
             self._order()
 
     @contextmanager
-    def bad(self, suffix: str, offset: int) -> Iterator[None]:
+    def bad(self, suffix: str, offset: int, number: int = errno.EIO) -> Iterator[None]:
         """Let nobody read the place at `offset` of the files whose names end with `suffix`, in the body."""
-        self._order(bad=(suffix, offset))
+        self._order(bad=(suffix, offset, number))
         try:
             yield
         finally:

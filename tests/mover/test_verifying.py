@@ -44,6 +44,15 @@ def test_images_beside_one_with_a_bad_place_are_checked(tmp_path: Path, suffix: 
         assert all(one.sound for one in check(shelf))
 
 
+def test_images_beside_one_that_somebody_else_may_read_only_are_checked(tmp_path: Path) -> None:
+    with failing_target(tmp_path) as target:
+        shelf = chain(target.root)
+        with target.bad("p3.qcow2", 0, errno.EACCES):
+            found = check(shelf)
+        assert [one.sound for one in found] == [True, True, False]
+        assert "answers otherwise: Permission denied; look at" in str(found[2].errors)
+
+
 def test_a_target_that_does_not_answer_says_nothing_of_its_images(tmp_path: Path) -> None:
     with failing_target(tmp_path) as target:
         shelf = chain(target.root)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tells a place that a target cannot read, as on a bad disk of its server, from a target that does not answer."""
+"""Tells what a target does not let be read, as a bad place of its disk, from a target that does not answer."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from pathlib import Path
 from typing import TypeVar
 
 from overkeep.blocks.digests import sums_name
-from overkeep.blocks.errors import ImageUnreadable, TargetFailed
+from overkeep.blocks.errors import ImageUnreadable, TargetFailed, TargetReadOnly
 from overkeep.blocks.reading import TargetFile
 from overkeep.errors import OverkeepError
 from overkeep.units import KIB
 
 T = TypeVar("T")
+_REFUSALS = (TargetFailed, TargetReadOnly)  # the latter also for a file that somebody else may read only
 _BEGINNING = 4 * KIB
 
 
 def read_twice(act: Callable[[], T], folder: Path, name: str) -> T:
     """Return what `act` returns, which reads image `name` or what it is built upon; a failure is tried once more.
 
-    Raises `ImageUnreadable` when it fails with `TargetFailed` both times and the target answers otherwise, and whatever
-    else `act` raises.
+    Raises `ImageUnreadable` when the target refuses both times and answers otherwise, and whatever else `act` raises.
     """
-    with suppress(TargetFailed):
+    with suppress(*_REFUSALS):
         return act()
     try:
         return act()
-    except TargetFailed as error:
+    except _REFUSALS as error:
         if not _answers(folder, name):
             raise
         raise ImageUnreadable(file=name, reason=error.fields["reason"]) from error
