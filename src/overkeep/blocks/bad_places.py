@@ -31,7 +31,7 @@ def read_twice(act: Callable[[], T], folder: Path, name: str) -> T:
     except _REFUSALS as error:
         if not _answers(folder, name):
             raise
-        raise ImageUnreadable(file=name, reason=error.fields["reason"]) from error
+        raise ImageUnreadable(file=Path(error.fields["path"]).name, reason=error.fields["reason"]) from error
 
 
 def _answers(folder: Path, name: str) -> bool:

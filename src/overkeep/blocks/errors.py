@@ -78,7 +78,7 @@ class ImageUnreadable(OverkeepError):
 
     code = "image-unreadable"
     template = (
-        "The image {file} cannot be read on the backup target, which answers otherwise: {reason}; "
+        "{file} cannot be read on the backup target, which answers otherwise: {reason}; "
         "look at the disks of the server and at who may read the file, and use another restore point meanwhile."
     )
 
