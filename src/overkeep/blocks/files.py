@@ -7,7 +7,8 @@ import errno
 import logging
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from overkeep.blocks.direct import set_direct
@@ -87,19 +88,20 @@ class OutputFile:
         for first in range(0, len(pieces), _MOST_BUFFERS):
             batch = list(pieces[first : first + _MOST_BUFFERS])
             while batch:
-                done = self._write_some(offset, batch)
+                done = self._moved(partial(os.pwritev, self._handle, batch, offset))
                 offset += done
                 batch = _rest(batch, done)
 
-    def _write_some(self, offset: int, pieces: list[memoryview]) -> int:
-        direct = self._direct  # as it is before the write: another thread may end it meanwhile
+    def _moved(self, act: Callable[[], int]) -> int:
+        """Read or write; return how much was moved. What does not fit the disk is tried through the page cache."""
+        direct = self._direct  # as it is before: another thread may end it meanwhile
         try:
-            return os.pwritev(self._handle, pieces, offset)
+            return act()
         except OSError as error:
             if error.errno != errno.EINVAL or not direct:
                 raise target_error(self.path, error) from error
         self._leave_direct()
-        return self._write_some(offset, pieces)
+        return self._moved(act)
 
     def _leave_direct(self) -> None:
         """Go through the page cache from now on: the file system or a buffer does not fit."""
@@ -109,20 +111,10 @@ class OutputFile:
     def read(self, offset: int, buffer: memoryview) -> None:
         """Read back what was written; through the page cache from then on when the place does not fit the disk."""
         while buffer:
-            done = self._read_some(offset, buffer)
+            done = self._moved(partial(os.preadv, self._handle, [buffer], offset))
             if not done:
                 raise TargetFailed(path=self.path, reason=f"it ends at {offset}, before what was written to it")
             offset, buffer = offset + done, buffer[done:]
-
-    def _read_some(self, offset: int, buffer: memoryview) -> int:
-        direct = self._direct
-        try:
-            return os.preadv(self._handle, [buffer], offset)
-        except OSError as error:
-            if error.errno != errno.EINVAL or not direct:
-                raise target_error(self.path, error) from error
-        self._leave_direct()
-        return self._read_some(offset, buffer)
 
     def sync(self) -> None:
         """Make durable what was written."""

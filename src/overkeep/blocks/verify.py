@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 
-from overkeep.blocks.bad_places import read_twice
 from overkeep.blocks.buffers import CLUSTER
 from overkeep.blocks.copy import WORKERS, Progress, copy
 from overkeep.blocks.differences import Differences
@@ -37,6 +36,7 @@ from overkeep.blocks.qcow2.image import ImageFile
 from overkeep.blocks.qcow2.runs import Kind
 from overkeep.blocks.sampling import held, sampled, shuffled, until
 from overkeep.blocks.stages import Stages
+from overkeep.blocks.unreadable import read_twice
 from overkeep.blocks.wrappers import Timed
 from overkeep.errors import Cancelled
 

@@ -12,7 +12,7 @@ from typing import Any
 from overkeep.blocks.errors import ImageDamaged, ImageUnsupported, TargetMissing, UnsafeImage, on_target
 from overkeep.blocks.files import sync_folder
 from overkeep.blocks.qcow2.reader import ChainReader
-from overkeep.errors import Conflict, OverkeepError
+from overkeep.errors import Conflict
 from overkeep.logs import fields
 from overkeep.model.points import DiskImage, RestorePoint
 from overkeep.repository import documents, layout, seals
@@ -100,9 +100,9 @@ class Draft:
     def commit(self, point: RestorePoint) -> RestorePoint:
         """Check everything the manifest names and write the manifest; the point exists once this returns.
 
-        Committing the same point again succeeds. Raises `DraftIncomplete` when an image or the configuration is not
-        there or not what the manifest says, `DraftGone` when the draft was removed, `Conflict` when another point of
-        this id exists.
+        Committing the same point again succeeds, and removes what is left of the draft. Raises `DraftIncomplete` when
+        an image or the configuration is not there or not what the manifest says, `DraftGone` when the draft was
+        removed, `Conflict` when another point of this id exists.
         """
         existing = self._existing()
         if existing is not None and existing != point:
@@ -116,19 +116,8 @@ class Draft:
             manifest = point_document(point, seals.sealed(self._configuration(point)))
             documents.write(self._folder / layout.MANIFEST, manifest)
             log.info("point committed %s", fields(point=point.id, vm=point.vm_id, job=point.job_id, mode=point.mode))
-        self._remove_traces()
-        return point
-
-    def tidy(self) -> None:
-        """Remove what a commit leaves that is stopped behind the manifest; what cannot be removed harms nobody."""
-        try:
-            if self.committed:
-                self._remove_traces()
-        except OverkeepError as error:
-            log.info("traces of a draft stay %s", fields(point=self.point_id, reason=error))
-
-    def _remove_traces(self) -> None:
         self._remove(self._folder, *self._half_written(), layout.DRAFT)
+        return point
 
     def abandon(self) -> None:
         """Remove what was made for the point, and nothing else; raise `Conflict` when the point was committed.

@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from overkeep.blocks.bad_places import read_twice
 from overkeep.blocks.errors import (
     ImageDamaged,
     ImageUnreadable,
@@ -22,6 +21,7 @@ from overkeep.blocks.errors import (
     on_target,
 )
 from overkeep.blocks.qcow2.reader import ChainReader
+from overkeep.blocks.unreadable import read_twice
 from overkeep.errors import NotFound
 from overkeep.logs import fields
 from overkeep.model.points import Pin, RestorePoint

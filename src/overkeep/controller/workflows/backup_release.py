@@ -10,7 +10,7 @@ from overkeep.controller.activities.release import patiently, release_backup, wa
 from overkeep.controller.activities.snapshots import try_to_remove_snapshots
 from overkeep.controller.activities.steps import State, cancelled, failed
 from overkeep.controller.records import JobState
-from overkeep.controller.workflows.backup_steps import BackupSteps
+from overkeep.controller.workflows.backup_steps import BackupSteps, commit_whole
 from overkeep.controller.workflows.checkpoints import drop_old
 from overkeep.controller.workflows.spent import spent_text
 from overkeep.errors import OverkeepError
@@ -42,8 +42,9 @@ class BackupRelease:
             draft = steps.draft(state) if "point_id" in state else None
             committed = draft is not None and draft.committed
             if draft is not None and committed and perhaps_committed:
-                draft.tidy()
-                found.update(steps.keep(steps.point(state, draft)))
+                point = steps.point(state, draft)
+                commit_whole(draft, point)
+                found.update(steps.keep(point))
             release_backup(exposure, success=committed)
             if draft is not None and not committed:
                 draft.abandon()

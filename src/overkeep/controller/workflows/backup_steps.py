@@ -213,12 +213,10 @@ class BackupSteps:
         self.phase("committing")
         draft = self.draft(state)
         point = self.point(state, draft)
-        if draft.committed:  # a repeat after a crash finds it there, whatever became of the backup since
-            draft.tidy()
-        else:
+        if not draft.committed:  # a repeat after a crash finds it there, whatever became of the backup since
             self.watch.check()  # from here on there is no way back: a cancel that comes later is too late
             self._require_open(point.vm_name)
-            _commit(draft, point)
+        commit_whole(draft, point)
         return self.keep(point)
 
     def keep(self, point: RestorePoint) -> State:
@@ -340,7 +338,7 @@ def _after(points: Iterable[RestorePoint | None]) -> dt.datetime:
     return max(now, *(point.created + dt.timedelta(seconds=1) for point in points if point), now)
 
 
-def _commit(draft: Draft, point: RestorePoint) -> None:
+def commit_whole(draft: Draft, point: RestorePoint) -> None:
     """Commit; an error after the rename is none, for the point is there."""
     try:
         draft.commit(point)
