@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -277,30 +278,19 @@ def test_reads_fail(tmp_path: Path, kind: str, number: int) -> None:
 # a file system that fails: what its calls return goes through the kernel
 
 
-def fail_there(target: FailingTarget, scene: Scene, kind: str, at: int, number: int) -> None:
+def fail_there(target: FailingTarget, scene: Scene, call: tuple[str, int], number: int) -> None:
     """Let a call to the file system fail: an error that the user understands, and nothing is lost."""
-    lasting = number == errno.ESTALE or at % 2 == 1  # the kernel looks again for what became stale
     folder = scene.fresh()
-    with target.failing(kind, at, number, lasting=lasting), suppress(OverkeepError):
-        scene.work.run(folder)
-        assert not lasting, "it was told that all is well"
-    assert not target.opened, "an open file holds the mount"
+    target.fail(call, number, partial(scene.work.run, folder))
     scene.settle(folder)
-
-
-def calls(target: FailingTarget, scene: Scene) -> Iterator[tuple[str, int]]:
-    """The calls that the work makes: their kind and number."""
-    for kind in ("changes", "reads"):
-        folder = scene.fresh()
-        count = target.count(kind, lambda folder=folder: scene.work.run(folder))
-        yield from ((kind, at) for at in range(1, count + 1))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_call_to_a_file_system_fails(failing: FailingTarget, kind: str) -> None:
     scene = Scene(failing.root, kind, 7)
-    for number, (what, at) in enumerate(itertools.islice(calls(failing, scene), 0, None, 4)):
-        fail_there(failing, scene, what, at, ERRORS[number % 3])
+    calls = failing.calls(scene.fresh, scene.work.run)
+    for number, call in enumerate(itertools.islice(calls, 0, None, 4)):
+        fail_there(failing, scene, call, ERRORS[number % 3])
 
 
 @pytest.mark.slow
@@ -309,8 +299,8 @@ def test_a_call_to_a_file_system_fails(failing: FailingTarget, kind: str) -> Non
 @pytest.mark.parametrize("number", ERRORS[:3], ids=errno.errorcode.get)
 def test_every_call_to_a_file_system_fails(failing: FailingTarget, kind: str, number: int) -> None:
     scene = Scene(failing.root, kind, 8)
-    for what, at in calls(failing, scene):
-        fail_there(failing, scene, what, at, number)
+    for call in failing.calls(scene.fresh, scene.work.run):
+        fail_there(failing, scene, call, number)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -10,11 +10,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
+from overkeep.errors import OverkeepError
+
+Place = TypeVar("Place")
 _DEADLINE = 90.0
 _ROOT = Path(__file__).parents[2]
 
@@ -88,6 +93,25 @@ class FailingTarget:
             yield
         finally:
             self._order()
+
+    def calls(self, fresh: Callable[[], Place], work: Callable[[Place], object]) -> Iterator[tuple[str, int]]:
+        """The calls that `work` makes in a `fresh` place: their kind, and their number among those of the kind."""
+        for kind in ("changes", "reads"):
+            count = self.count(kind, partial(work, fresh()))
+            yield from ((kind, at) for at in range(1, count + 1))
+
+    def fail(self, call: tuple[str, int], number: int, work: Callable[[], object], *, told: bool = True) -> None:
+        """Let a call of `work` fail: nothing stays open, and an error is raised unless it need not be `told`.
+
+        Every other call goes on failing, as does each after one for which the file became stale: the kernel looks
+        again for that. What fails once may be tried again, and then there is no error.
+        """
+        kind, at = call
+        lasting = number == errno.ESTALE or at % 2 == 1
+        with self.failing(kind, at, number, lasting=lasting), suppress(OverkeepError):
+            work()
+            assert not (lasting and told), "it was told that all is well"
+        assert not self.opened, "an open file holds the mount"
 
     @contextmanager
     def bad(self, suffix: str, offset: int, number: int = errno.EIO) -> Iterator[None]:

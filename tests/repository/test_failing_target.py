@@ -7,14 +7,14 @@ import datetime as dt
 import errno
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from overkeep.blocks.errors import TargetFailed
 from overkeep.blocks.image import ChainReader
-from overkeep.errors import OverkeepError
 from overkeep.model.points import Pin, RestorePoint, point_id
 from overkeep.repository import layout
 from overkeep.repository.errors import ChainBroken
@@ -129,25 +129,13 @@ class Life:
         shutil.rmtree(root)
 
 
-def calls(target: FailingTarget, life: Life) -> Iterator[tuple[str, int]]:
-    """The calls that the act makes: their kind and number."""
-    for kind in ("changes", "reads"):
-        root = life.fresh()
-        count = target.count(kind, lambda root=root: life.act(root))
-        yield from ((kind, at) for at in range(1, count + 1))
-
-
 @pytest.mark.parametrize("name", LIVES)
 @pytest.mark.parametrize("number", ERRORS, ids=errno.errorcode.get)
 def test_any_call_to_a_file_system_fails(failing: FailingTarget, name: str, number: int) -> None:
     life = Life(failing.root, name)
-    for kind, at in calls(failing, life):
+    for call in failing.calls(life.fresh, life.act):
         root = life.fresh()
-        lasting = number == errno.ESTALE or at % 2 == 1  # the kernel looks again for what became stale
-        with failing.failing(kind, at, number, lasting=lasting), suppress(OverkeepError):
-            life.act(root)
-            assert not lasting or name in REMOVALS, "it was told that all is well"
-        assert not failing.opened, "an open file holds the mount"
+        failing.fail(call, number, partial(life.act, root), told=name not in REMOVALS)
         life.settle(root)
 
 

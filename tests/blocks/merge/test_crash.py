@@ -10,7 +10,7 @@ import random
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -275,30 +275,19 @@ def test_writes_are_short(scenes: Callable[[int], Scene], seed: int) -> None:
 # a file system that fails: what its calls return goes through the kernel
 
 
-def fail_there(target: FailingTarget, scene: Scene, kind: str, at: int, number: int, *, qemu: bool) -> None:
+def fail_there(target: FailingTarget, scene: Scene, call: tuple[str, int], number: int, *, qemu: bool) -> None:
     """Let a call to the file system fail: an error that the user understands, and nothing is lost."""
-    lasting = number == errno.ESTALE or at % 2 == 1  # the kernel looks again for what became stale
     world = scene.fresh()
-    with target.failing(kind, at, number, lasting=lasting), suppress(OverkeepError):
-        merge(world, scene.names, Counter())
-        assert not lasting, "it was told that all is well"
-    assert not target.opened, "an open file holds the mount"
+    target.fail(call, number, lambda: merge(world, scene.names, Counter()))
     scene.settle(world, qemu=qemu)
-
-
-def calls(target: FailingTarget, scene: Scene) -> Iterator[tuple[str, int]]:
-    """The calls that the merge makes: their kind and number."""
-    for kind in ("changes", "reads"):
-        world = scene.fresh()
-        count = target.count(kind, lambda world=world: merge(world, scene.names, Counter()))
-        yield from ((kind, at) for at in range(1, count + 1))
 
 
 @pytest.mark.parametrize("seed", [3, 8])
 def test_a_call_to_a_file_system_fails(failing: FailingTarget, seed: int) -> None:
     scene = Scene(failing.root, seed)
-    for number, (what, at) in enumerate(itertools.islice(calls(failing, scene), seed % 5, None, 9)):
-        fail_there(failing, scene, what, at, ERRORS[number % 3], qemu=number % 20 == 0)
+    calls = failing.calls(scene.fresh, lambda world: merge(world, scene.names, Counter()))
+    for number, call in enumerate(itertools.islice(calls, seed % 5, None, 9)):
+        fail_there(failing, scene, call, ERRORS[number % 3], qemu=number % 20 == 0)
 
 
 @pytest.mark.slow
@@ -307,8 +296,8 @@ def test_a_call_to_a_file_system_fails(failing: FailingTarget, seed: int) -> Non
 @pytest.mark.parametrize("number", ERRORS[:3], ids=errno.errorcode.get)
 def test_every_call_to_a_file_system_fails(failing: FailingTarget, seed: int, number: int) -> None:
     scene = Scene(failing.root, seed)
-    for what, at in calls(failing, scene):
-        fail_there(failing, scene, what, at, number, qemu=at % 20 == 0)
+    for call in failing.calls(scene.fresh, lambda world: merge(world, scene.names, Counter())):
+        fail_there(failing, scene, call, number, qemu=call[1] % 20 == 0)
 
 
 @pytest.mark.parametrize("seed", range(4))
